@@ -1,0 +1,10 @@
+"""App configuration of the accounts room."""
+
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    """People, sign-in, sessions, API tokens."""
+
+    name = "apps.accounts"
+    label = "accounts"

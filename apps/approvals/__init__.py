@@ -1,0 +1,1 @@
+"""Policy versions, approval requests, stages, decisions, grants."""

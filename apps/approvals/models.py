@@ -1,0 +1,158 @@
+"""Policies, requests, stages, decisions, grants. The room knows no domain: a subject is a type, a uid, a digest."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.approvals.choices import RequestStatus, Verdict
+from apps.approvals.querysets import (
+    ApprovalRequestQuerySet,
+    DecisionQuerySet,
+    GrantQuerySet,
+    PolicyQuerySet,
+    PolicyVersionQuerySet,
+    StageQuerySet,
+)
+from apps.core.models import Row, VersionedRow
+from apps.teams.models import Team, Unit
+
+#: SHA-256, lower-case hexadecimal.
+DIGEST_LENGTH = 64
+
+
+class Policy(VersionedRow):
+    """The rules for one kind of subject; what counts is always one of its published versions."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(max_length=200)
+    subject_type = models.CharField(max_length=60, help_text='E.g. "quotas.request".')
+
+    objects = PolicyQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PolicyVersion(Row):
+    """A published, immutable version. `body` is what approvals.engine reads; `digest` covers its RFC 8785 bytes."""
+
+    policy = models.ForeignKey(Policy, models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    body: models.JSONField = models.JSONField()
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+    published_at = models.DateTimeField()
+    published_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = PolicyVersionQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["policy", "number"], name="policy_version_once")]
+
+    def __str__(self) -> str:
+        return f"{self.policy} v{self.number}"
+
+
+class ApprovalRequest(VersionedRow):
+    """One pass of a policy version over one subject digest. An edit makes a new pass that supersedes this one."""
+
+    subject_type = models.CharField(max_length=60)
+    subject_uid = models.UUIDField()
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH)
+    leaves: models.JSONField = models.JSONField(default=list, help_text="One digest leaf per cluster and field path.")
+    title = models.CharField(max_length=300)
+    policy_version = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="requests")
+    status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
+    requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="approval_requests")
+    team = models.ForeignKey(Team, models.PROTECT, related_name="approval_requests")
+    unit = models.ForeignKey(Unit, models.PROTECT, related_name="approval_requests", help_text="The paying unit.")
+    facts: models.JSONField = models.JSONField(default=dict, help_text="Named facts read at submission.")
+    current_stage = models.PositiveSmallIntegerField(default=0)
+    automatic = models.BooleanField(default=False, help_text="Approved by policy, without a person.")
+    submitted_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)
+    concluded_at = models.DateTimeField(null=True)
+    conclusion = models.CharField(max_length=500, blank=True)
+    supersedes = models.OneToOneField("self", models.PROTECT, null=True, related_name="superseded_by")
+
+    objects = ApprovalRequestQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["subject_type", "subject_uid"],
+                name="approval_one_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"]),
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "submitted_at"], name="approval_status"),
+            models.Index(fields=["subject_type", "subject_uid"], name="approval_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+
+class Stage(Row):
+    """A step of one request, copied from the policy version when it opened."""
+
+    request = models.ForeignKey(ApprovalRequest, models.PROTECT, related_name="stages")
+    ordinal = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=120)
+    role = models.CharField(max_length=30)
+    unit = models.ForeignKey(
+        Unit, models.PROTECT, null=True, related_name="+", help_text="Where the role must be held."
+    )
+    quorum = models.PositiveSmallIntegerField(default=1)
+    due_at = models.DateTimeField(null=True)
+    opened_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+
+    objects = StageQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["request", "ordinal"], name="stage_once")]
+        ordering: ClassVar = ["ordinal"]
+
+
+class Decision(Row):
+    """One person's verdict on one digest under one policy version; append-only."""
+
+    request = models.ForeignKey(ApprovalRequest, models.PROTECT, related_name="decisions")
+    stage = models.ForeignKey(Stage, models.PROTECT, related_name="decisions")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="decisions")
+    on_behalf_of = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    verdict = models.CharField(max_length=20, choices=Verdict.choices)
+    reason = models.TextField()
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH)
+    policy_digest = models.CharField(max_length=DIGEST_LENGTH)
+    facts: models.JSONField = models.JSONField(default=dict, help_text="The facts as they stood at the decision.")
+    decided_at = models.DateTimeField()
+
+    objects = DecisionQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["decided_at", "id"]
+
+
+class Grant(Row):
+    """The result of an approval. Whether it is usable at a time is derived (`approvals.engine.usable`), never stored."""
+
+    request = models.OneToOneField(ApprovalRequest, models.PROTECT, related_name="grant")
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH)
+    scope: models.JSONField = models.JSONField(default=dict)
+    not_before = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    revoked_reason = models.CharField(max_length=500, blank=True)
+
+    objects = GrantQuerySet.as_manager()

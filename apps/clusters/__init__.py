@@ -1,0 +1,1 @@
+"""Clusters, flavours, pools, inventory and their clients."""

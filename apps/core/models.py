@@ -1,0 +1,81 @@
+"""Base classes of all rows, the outbox and leases."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import F, Func
+from django.db.models.functions import Now
+
+
+class Row(models.Model):
+    """A row with a bigint key that never leaves the server and a `uid` for URLs, API, events and exports."""
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class VersionedRow(Row):
+    """A mutable row: `version` rises with every change and is the ETag (design §2)."""
+
+    version = models.PositiveIntegerField(default=1, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+
+    def bump(self, *fields: str) -> None:
+        """Save the named fields together with the next version number."""
+        self.version += 1
+        self.save(update_fields=[*fields, "version", "updated_at"])
+
+
+class IntRange(Func):
+    """A bigint as a one-point range, so that exclusion constraints need no btree_gist (reference stack §1)."""
+
+    function = "int8range"
+    template = "%(function)s(%(expressions)s, '[]')"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(F(field), F(field))
+
+
+class OutboxMessage(Row):
+    """What people and other systems are to receive, written in the transaction of the change itself."""
+
+    event = models.CharField(max_length=100)
+    payload = models.JSONField()
+    recipient_ids: models.JSONField = models.JSONField(
+        default=list, help_text="User ids resolved when the event happened."
+    )
+    subject_uid = models.UUIDField(null=True)
+    request_id = models.CharField(max_length=64, blank=True)
+    delivered_at = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
+    last_error = models.TextField(blank=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["id"], name="outbox_undelivered", condition=models.Q(delivered_at__isnull=True)),
+            models.Index(fields=["subject_uid"], name="outbox_subject"),
+        ]
+
+
+class Lease(models.Model):
+    """A claim on work by name, with an expiry: claim → call the network → record, refused if the lease moved."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    holder = models.UUIDField()
+    acquired_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    detail = models.JSONField(default=dict)
+
+
+__all__ = ["IntRange", "Lease", "OutboxMessage", "Row", "VersionedRow"]

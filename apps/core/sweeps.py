@@ -1,0 +1,65 @@
+"""Sweeps: the guarantee behind every nudge. A sweep looks at rows, does what is due, and says how much it did.
+
+    @sweep("quotas.expire_quotas", every=timedelta(minutes=1))
+    def expire_quotas() -> int: ...
+
+registers a Celery task of that name, a beat entry, and the function that `core.testing.settle()` runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from celery import shared_task
+from django.db import transaction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A registered sweep: `run()` returns the number of rows it moved (0: nothing was due)."""
+
+    name: str
+    every: timedelta
+    run: Callable[[], int]
+    task: Any
+
+
+_registry: dict[str, Sweep] = {}
+
+
+def sweep(name: str, *, every: timedelta) -> Callable[[Callable[[], int]], Any]:
+    """Register a function as sweep `room.verb_noun`; returns the Celery task (call `.delay()` through `nudge`)."""
+
+    def register(function: Callable[[], int]) -> Any:
+        # An identical message may be delivered twice or late: expire it before the next one is due.
+        task = shared_task(name=name, expires=max(30.0, every.total_seconds()), ignore_result=True)(function)
+        _registry[name] = Sweep(name, every, function, task)
+        return task
+
+    return register
+
+
+def registered() -> list[Sweep]:
+    """Return all sweeps, by name."""
+    return [_registry[name] for name in sorted(_registry)]
+
+
+def nudge(task: Any, *args: Any) -> None:
+    """Ask a worker to run `task` soon, after the present transaction commits.
+
+    A lost nudge (Redis away) is logged and harmless: the sweep over rows finds the work.
+    """
+
+    def send() -> None:
+        try:
+            task.apply_async(args=args, retry=False)
+        except Exception as error:  # noqa: BLE001 (kombu raises many classes; the sweep is the guarantee)
+            logger.warning("nudge lost, the sweep will find the work", extra={"task": task.name, "error": str(error)})
+
+    transaction.on_commit(send)

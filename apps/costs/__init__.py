@@ -1,0 +1,1 @@
+"""Charges, distribution, budgets."""

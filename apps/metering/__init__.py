@@ -1,0 +1,1 @@
+"""Sources, ingest runs, hourly facts, capacity lines."""

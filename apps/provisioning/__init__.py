@@ -1,0 +1,1 @@
+"""Declarations, plans, apply runs, observation, drift."""

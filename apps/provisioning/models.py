@@ -1,0 +1,225 @@
+"""Declarations (desired state as stored bytes), plans, apply runs, observation, drift. No domain."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import F, Q
+
+from apps.clusters.models import Cluster
+from apps.core.models import Row, VersionedRow
+from apps.provisioning.choices import DeclarationKind, DeclarationStatus, PlanStatus, RunOutcome
+from apps.provisioning.querysets import (
+    ApplyRunQuerySet,
+    DeclarationQuerySet,
+    DeclaredObjectQuerySet,
+    DriftQuerySet,
+    ObservationQuerySet,
+    PlanQuerySet,
+)
+from apps.teams.models import Team
+
+
+class Declaration(VersionedRow):
+    """The objects an owner wants on a cluster. `generation` rises with every approved change of the bytes."""
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="declarations")
+    kind = models.CharField(max_length=20, choices=DeclarationKind.choices)
+    owner_uid = models.UUIDField(help_text="uid of the workspace or release; of the cluster for its baseline.")
+    title = models.CharField(max_length=300)
+    team = models.ForeignKey(Team, models.PROTECT, null=True, related_name="declarations")
+    generation = models.PositiveIntegerField(default=0)
+    observed_generation = models.PositiveIntegerField(default=0)
+    grant_uid = models.UUIDField(null=True, help_text="The grant that allowed this generation.")
+    status = models.CharField(max_length=20, choices=DeclarationStatus.choices, default=DeclarationStatus.APPLIED)
+    declared_at = models.DateTimeField(null=True)
+    applied_at = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
+    error_class = models.CharField(max_length=40, blank=True)
+    last_error = models.TextField(blank=True)
+    failing_since = models.DateTimeField(null=True)
+
+    objects = DeclarationQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["kind", "owner_uid", "cluster"], name="declaration_once"),
+            models.CheckConstraint(
+                condition=Q(observed_generation__lte=F("generation")), name="declaration_generations"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["cluster", "declared_at"],
+                name="declaration_due",
+                condition=Q(generation__gt=F("observed_generation")),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate; None: the platform."""
+        return self.team_id
+
+
+class DeclarationRevision(Row):
+    """What one generation declared, kept for ever: the stored bytes of all its objects as one RFC 8785 list."""
+
+    declaration = models.ForeignKey(Declaration, models.PROTECT, related_name="revisions")
+    generation = models.PositiveIntegerField()
+    manifest = models.BinaryField()
+    digest = models.CharField(max_length=64)
+    grant_uid = models.UUIDField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["declaration", "generation"], name="revision_once")]
+
+
+class DeclaredObject(Row):
+    """One object of a declaration's newest generation. An object belongs to exactly one declaration."""
+
+    declaration = models.ForeignKey(Declaration, models.PROTECT, related_name="declared_objects")
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="+")
+    ordinal = models.PositiveSmallIntegerField(help_text="Apply order: dependencies first.")
+    api_version = models.CharField(max_length=100)
+    kind = models.CharField(max_length=100)
+    namespace = models.CharField(max_length=253, blank=True)
+    name = models.CharField(max_length=253)
+    body = models.BinaryField(help_text="RFC 8785 bytes, applied as they are, never re-rendered.")
+    digest = models.CharField(max_length=64)
+    generation = models.PositiveIntegerField()
+
+    objects = DeclaredObjectQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["cluster", "kind", "namespace", "name"], name="declared_object_once")
+        ]
+        ordering: ClassVar = ["ordinal", "id"]
+
+
+class Plan(VersionedRow):
+    """The server's dry-run diff of a declaration, made for one subject as evidence beside its approval.
+
+    `entries`: per object {api_version, kind, namespace, name, operation create|update|unchanged|remove, server_checked,
+    changes: [{path, before, after}], conflicts: [{manager, field, message}], warnings: [text]}.
+    """
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="plans")
+    team = models.ForeignKey(Team, models.PROTECT, null=True, related_name="plans")
+    subject_uid = models.UUIDField()
+    declaration_kind = models.CharField(max_length=20, choices=DeclarationKind.choices)
+    owner_uid = models.UUIDField()
+    base_generation = models.PositiveIntegerField(default=0)
+    manifest = models.BinaryField(help_text="The proposed objects, one RFC 8785 list.")
+    digest = models.CharField(max_length=64)
+    status = models.CharField(max_length=20, choices=PlanStatus.choices, default=PlanStatus.PENDING)
+    entries: models.JSONField = models.JSONField(default=list)
+    error_class = models.CharField(max_length=40, blank=True)
+    last_error = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
+    made_at = models.DateTimeField(null=True)
+
+    objects = PlanQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["subject_uid"], name="plan_subject"),
+            models.Index(
+                fields=["status", "retry_at"], name="plan_due", condition=Q(status__in=["pending", "stale", "failed"])
+            ),
+        ]
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+
+class ApplyRun(Row):
+    """One attempt to bring a declaration's generation onto its cluster, with every request it made."""
+
+    declaration = models.ForeignKey(Declaration, models.PROTECT, related_name="runs")
+    generation = models.PositiveIntegerField()
+    outcome = models.CharField(max_length=20, choices=RunOutcome.choices, default=RunOutcome.RUNNING)
+    lease_token = models.UUIDField()
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    results: models.JSONField = models.JSONField(
+        default=list, help_text="Per object: verb, status, warnings, milliseconds."
+    )
+    error_class = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+
+    objects = ApplyRunQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["-started_at"], name="run_started")]
+
+
+class Observation(Row):
+    """An object as last seen on a cluster: hashes and status only."""
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="observations")
+    declaration = models.ForeignKey(Declaration, models.CASCADE, null=True, related_name="observations")
+    kind = models.CharField(max_length=100)
+    namespace = models.CharField(max_length=253, blank=True)
+    name = models.CharField(max_length=253)
+    resource_version = models.CharField(max_length=60, blank=True)
+    declared_digest = models.CharField(
+        max_length=64, blank=True, help_text="Digest of the declared fields as they live."
+    )
+    status: models.JSONField = models.JSONField(
+        default=dict, help_text="ResourceQuota: {hard, used}; Namespace: {phase}."
+    )
+    missing = models.BooleanField(default=False)
+    observed_at = models.DateTimeField()
+
+    objects = ObservationQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["cluster", "kind", "namespace", "name"], name="observation_once")
+        ]
+
+
+class WatchCursor(models.Model):
+    """Where the observer of one cluster and kind has got to, so that it resumes instead of relisting."""
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="watch_cursors")
+    kind = models.CharField(max_length=100)
+    resource_version = models.CharField(max_length=60, blank=True)
+    listed_at = models.DateTimeField(null=True)
+    seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["cluster", "kind"], name="cursor_once")]
+
+
+class Drift(Row):
+    """A declared field that lives differently, with who changed it and when (from managedFields)."""
+
+    declaration = models.ForeignKey(Declaration, models.CASCADE, related_name="drifts")
+    kind = models.CharField(max_length=100)
+    namespace = models.CharField(max_length=253, blank=True)
+    name = models.CharField(max_length=253)
+    field = models.CharField(max_length=500, blank=True)
+    declared = models.TextField(blank=True)
+    live = models.TextField(blank=True)
+    manager = models.CharField(max_length=128, blank=True)
+    changed_at = models.DateTimeField(null=True)
+    found_at = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True)
+
+    objects = DriftQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["declaration"], name="drift_open", condition=Q(resolved_at__isnull=True))
+        ]

@@ -1,0 +1,70 @@
+"""Who sees declarations, plans and runs: the owner team's people and those who run the platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db.models import Q
+
+from apps.core.querysets import ScopedQuerySet
+
+if TYPE_CHECKING:
+    from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Drift, Observation, Plan
+
+
+def _owned(user: Any, field: str) -> Q:
+    from apps.teams import scope
+
+    scopes = scope.of(user)
+    if scopes.everywhere("provisioning.declaration.view"):
+        return Q()
+    # A declaration without a team is a cluster's baseline: platform only.
+    return scopes.team_filter("provisioning.declaration.view", field=field)
+
+
+class DeclarationQuerySet(ScopedQuerySet["Declaration"]):
+    """Declarations."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the declarations of visible teams."""
+        return self.filter(_owned(user, "team"))
+
+
+class DeclaredObjectQuerySet(ScopedQuerySet["DeclaredObject"]):
+    """Declared objects."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the objects of visible declarations."""
+        return self.filter(_owned(user, "declaration__team"))
+
+
+class PlanQuerySet(ScopedQuerySet["Plan"]):
+    """Plans."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the plans of visible teams."""
+        return self.filter(_owned(user, "team"))
+
+
+class ApplyRunQuerySet(ScopedQuerySet["ApplyRun"]):
+    """Apply runs."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the runs of visible declarations."""
+        return self.filter(_owned(user, "declaration__team"))
+
+
+class ObservationQuerySet(ScopedQuerySet["Observation"]):
+    """Observed objects."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the observations of visible declarations."""
+        return self.filter(_owned(user, "declaration__team"))
+
+
+class DriftQuerySet(ScopedQuerySet["Drift"]):
+    """Drift findings."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the drift of visible declarations."""
+        return self.filter(_owned(user, "declaration__team"))

@@ -1,0 +1,1 @@
+"""Workspaces, quotas, quota requests, the pool ledger."""

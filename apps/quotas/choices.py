@@ -1,0 +1,63 @@
+"""Vocabulary of workspaces, quotas and quota requests."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from apps.core.transitions import Transitions
+
+
+class Environment(models.TextChoices):
+    """What a workspace is for."""
+
+    DEVELOPMENT = "development", "Development"
+    STAGING = "staging", "Staging"
+    PRODUCTION = "production", "Production"
+
+
+class BorrowMode(models.TextChoices):
+    """How far a workspace may go beyond its guaranteed GPUs. Unlimited needs a permission of its own."""
+
+    NONE = "none", "None"
+    LIMITED = "limited", "Up to a limit"
+    UNLIMITED = "unlimited", "Unlimited"
+
+
+class RequestStatus(models.TextChoices):
+    """Where a quota request stands."""
+
+    IN_REVIEW = "in_review", "In review"
+    WAITING = "waiting_for_capacity", "Waiting for capacity"
+    APPLYING = "applying", "Applying"
+    ACTIVE = "active", "Applied"
+    REJECTED = "rejected", "Rejected"
+    WITHDRAWN = "withdrawn", "Withdrawn"
+    LAPSED = "lapsed", "Lapsed"
+    SUPERSEDED = "superseded", "Corrected by a later request"
+
+
+REQUEST_TRANSITIONS = Transitions(
+    {
+        RequestStatus.IN_REVIEW: {
+            "grant": RequestStatus.APPLYING,
+            "hold": RequestStatus.WAITING,
+            "reject": RequestStatus.REJECTED,
+            "withdraw": RequestStatus.WITHDRAWN,
+            "lapse": RequestStatus.LAPSED,
+            "supersede": RequestStatus.SUPERSEDED,
+        },
+        RequestStatus.WAITING: {
+            "grant": RequestStatus.APPLYING,
+            "withdraw": RequestStatus.WITHDRAWN,
+            "lapse": RequestStatus.LAPSED,
+            "supersede": RequestStatus.SUPERSEDED,
+        },
+        RequestStatus.APPLYING: {"applied": RequestStatus.ACTIVE},
+        RequestStatus.ACTIVE: {},
+        RequestStatus.REJECTED: {},
+        RequestStatus.WITHDRAWN: {},
+        RequestStatus.LAPSED: {},
+        RequestStatus.SUPERSEDED: {},
+    }
+)
+OPEN_STATUSES = (RequestStatus.IN_REVIEW, RequestStatus.WAITING)

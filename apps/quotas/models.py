@@ -1,0 +1,127 @@
+"""Workspaces, quotas and quota requests."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, RangeOperators
+from django.db import models
+from django.db.models import Q
+
+from apps.approvals.models import ApprovalRequest
+from apps.clusters.models import Cluster, Flavour
+from apps.core.models import IntRange, Row, VersionedRow
+from apps.provisioning.models import Plan
+from apps.quotas.choices import BorrowMode, Environment, RequestStatus
+from apps.quotas.querysets import QuotaQuerySet, QuotaRequestQuerySet, WorkspaceQuerySet
+from apps.teams.models import Team
+
+_BORROW_TIED = Q(borrow_mode=BorrowMode.LIMITED, borrow_limit__gt=0) | (
+    Q(borrow_mode__in=[BorrowMode.NONE, BorrowMode.UNLIMITED], borrow_limit=0)
+)
+
+
+class Workspace(VersionedRow):
+    """A team's place on one cluster for one environment: its namespace, and the data classes allowed there."""
+
+    team = models.ForeignKey(Team, models.PROTECT, related_name="workspaces")
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="workspaces")
+    environment = models.CharField(max_length=20, choices=Environment.choices)
+    namespace = models.CharField(max_length=63)
+    data_classes: ArrayField[list[str], list[str]] = ArrayField(
+        models.CharField(max_length=30), default=list, blank=True
+    )
+    cpu_cores = models.PositiveIntegerField(default=256, help_text="requests.cpu of the namespace.")
+    memory_gib = models.PositiveIntegerField(default=2048, help_text="requests.memory of the namespace, GiB.")
+    storage_gib = models.PositiveIntegerField(default=10240, help_text="requests.storage of the namespace, GiB.")
+    pods = models.PositiveIntegerField(default=200)
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    objects = WorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["team", "cluster", "environment"], name="workspace_once"),
+            models.UniqueConstraint(fields=["cluster", "namespace"], name="workspace_namespace_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.namespace} on {self.cluster}"
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+
+class QuotaRequest(VersionedRow):
+    """A request to change what a workspace holds of a flavour, from a time on, until a time or for good."""
+
+    workspace = models.ForeignKey(Workspace, models.PROTECT, related_name="requests")
+    flavour = models.ForeignKey(Flavour, models.PROTECT, related_name="+")
+    guaranteed = models.PositiveIntegerField()
+    borrow_mode = models.CharField(max_length=20, choices=BorrowMode.choices, default=BorrowMode.NONE)
+    borrow_limit = models.PositiveIntegerField(default=0)
+    valid_from = models.DateTimeField()
+    valid_until = models.DateTimeField(null=True, blank=True)
+    reason = models.TextField()
+    status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
+    requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="quota_requests")
+    estimate: models.JSONField = models.JSONField(default=dict, help_text="Cost change and the rates it stands on.")
+    digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 over the canonical change.")
+    approval = models.OneToOneField(ApprovalRequest, models.PROTECT, null=True, related_name="quota_request")
+    plan = models.ForeignKey(Plan, models.PROTECT, null=True, related_name="+")
+    supersedes = models.OneToOneField("self", models.PROTECT, null=True, related_name="superseded_by")
+    granted_at = models.DateTimeField(null=True)
+    applied_at = models.DateTimeField(null=True)
+
+    objects = QuotaRequestQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=_BORROW_TIED, name="request_borrow_tied"),
+            models.CheckConstraint(
+                condition=Q(valid_until__isnull=True) | Q(valid_until__gt=models.F("valid_from")),
+                name="request_until_after_from",
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["workspace", "-created_at"], name="quota_request_recent")]
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.workspace.team_id
+
+
+class Quota(Row):
+    """What a workspace holds of a flavour over a time. Rows of one workspace and flavour never overlap."""
+
+    workspace = models.ForeignKey(Workspace, models.PROTECT, related_name="quotas")
+    flavour = models.ForeignKey(Flavour, models.PROTECT, related_name="+")
+    guaranteed = models.PositiveIntegerField()
+    borrow_mode = models.CharField(max_length=20, choices=BorrowMode.choices, default=BorrowMode.NONE)
+    borrow_limit = models.PositiveIntegerField(default=0)
+    valid = DateTimeRangeField()
+    request = models.ForeignKey(QuotaRequest, models.PROTECT, null=True, related_name="quotas")
+
+    objects = QuotaQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=_BORROW_TIED, name="quota_borrow_tied"),
+            ExclusionConstraint(
+                name="quota_no_overlap",
+                expressions=[
+                    (IntRange("workspace"), RangeOperators.OVERLAPS),
+                    (IntRange("flavour"), RangeOperators.OVERLAPS),
+                    ("valid", RangeOperators.OVERLAPS),
+                ],
+            ),
+        ]
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.workspace.team_id

@@ -1,0 +1,46 @@
+"""Who sees workspaces, quotas and quota requests."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from apps.core import clock
+from apps.core.querysets import ScopedQuerySet
+
+if TYPE_CHECKING:
+    from apps.quotas.models import Quota, QuotaRequest, Workspace
+
+
+class WorkspaceQuerySet(ScopedQuerySet["Workspace"]):
+    """Workspaces by team."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the workspaces of visible teams."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("quotas.workspace.view"))
+
+
+class QuotaQuerySet(ScopedQuerySet["Quota"]):
+    """Quotas by their workspace's team."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the quotas of visible teams."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("quotas.quota.view", field="workspace__team"))
+
+    def in_force(self, at: datetime | None = None) -> Self:
+        """Return the quotas valid at `at` (default: now)."""
+        return self.filter(valid__contains=at or clock.now())
+
+
+class QuotaRequestQuerySet(ScopedQuerySet["QuotaRequest"]):
+    """Quota requests by their workspace's team."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the requests of visible teams."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("quotas.request.view", field="workspace__team"))

@@ -1,0 +1,1 @@
+"""Rate cards, prices and estimates."""

@@ -1,0 +1,1 @@
+"""Home, overviews, the monthly report: selectors and views only."""

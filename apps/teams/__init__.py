@@ -1,0 +1,1 @@
+"""Units, teams, membership, role grants, the one scope resolver."""

@@ -1,0 +1,122 @@
+"""Roles and the code table role → permissions. A permission is `room.noun.verb`; no role table in the database."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Role(models.TextChoices):
+    """What a person can be, within a scope (installation, unit and below, or team)."""
+
+    MEMBER = "member", "Member"
+    TEAM_LEAD = "team_lead", "Team lead"
+    UNIT_OWNER = "unit_owner", "Unit owner (VP)"
+    COMPLIANCE = "compliance", "Compliance"
+    PLATFORM_ADMIN = "platform_admin", "Platform admin"
+    FINANCE = "finance", "Finance"
+    AUDITOR = "auditor", "Auditor"
+
+
+_TEAM_READ = {
+    "teams.team.view",
+    "quotas.workspace.view",
+    "quotas.quota.view",
+    "quotas.request.view",
+    "provisioning.declaration.view",
+    "metering.fact.view",
+    "costs.charge.view",
+    "costs.budget.view",
+}
+_READ_EVERYTHING = _TEAM_READ | {
+    "teams.unit.view",
+    "teams.grant.view",
+    "approvals.request.view",
+    "approvals.policy.view",
+    "clusters.cluster.view",
+    "clusters.pool.view",
+    "rates.card.view",
+    "reports.monthly.view",
+    "provisioning.run.view",
+    "metering.run.view",
+    "audit.event.view",
+    "audit.event.export",
+    "notifications.outbox.view",
+}
+
+PERMISSIONS: dict[str, frozenset[str]] = {
+    Role.MEMBER: frozenset(_TEAM_READ | {"quotas.workspace.use"}),
+    Role.TEAM_LEAD: frozenset(
+        _TEAM_READ
+        | {
+            "quotas.workspace.use",
+            "quotas.request.create",
+            "quotas.request.withdraw",
+            "approvals.request.view",
+            "teams.member.manage",
+        }
+    ),
+    Role.UNIT_OWNER: frozenset(
+        _TEAM_READ
+        | {
+            "teams.unit.view",
+            "approvals.request.view",
+            "approvals.request.decide",
+            "quotas.request.create",
+            "quotas.request.withdraw",
+            "reports.monthly.view",
+            "costs.budget.set",
+        }
+    ),
+    Role.COMPLIANCE: frozenset(
+        _TEAM_READ | {"teams.unit.view", "approvals.request.view", "approvals.request.decide", "approvals.policy.view"}
+    ),
+    Role.PLATFORM_ADMIN: frozenset(
+        _READ_EVERYTHING - {"audit.event.export", "audit.event.view"}
+        | {
+            "approvals.request.decide",
+            "approvals.policy.publish",
+            "clusters.cluster.manage",
+            "clusters.pool.manage",
+            "quotas.workspace.manage",
+            "provisioning.run.retry",
+            "metering.run.retry",
+            "metering.import.create",
+            "teams.unit.manage",
+            "teams.grant.manage",
+            "accounts.user.manage",
+            "accounts.user.view",
+        }
+    ),
+    Role.FINANCE: frozenset(
+        _TEAM_READ
+        | {
+            "teams.unit.view",
+            "rates.card.view",
+            "rates.card.manage",
+            "reports.monthly.view",
+            "costs.budget.set",
+            "clusters.pool.view",
+        }
+    ),
+    Role.AUDITOR: frozenset(_READ_EVERYTHING | {"accounts.user.view"}),
+}
+
+#: Roles that only make sense for the whole installation or a unit; the grant form enforces it.
+SCOPES: dict[str, tuple[str, ...]] = {
+    Role.MEMBER: ("team",),
+    Role.TEAM_LEAD: ("team",),
+    Role.UNIT_OWNER: ("unit",),
+    Role.COMPLIANCE: ("installation", "unit"),
+    Role.PLATFORM_ADMIN: ("installation",),
+    Role.FINANCE: ("installation", "unit"),
+    Role.AUDITOR: ("installation", "unit"),
+}
+
+ALL_PERMISSIONS: frozenset[str] = frozenset().union(*PERMISSIONS.values())
+
+
+def roles_with(permission: str) -> frozenset[str]:
+    """Return the roles that hold `permission`. Raises KeyError for a permission no role holds (a spelling mistake)."""
+    if permission not in ALL_PERMISSIONS:
+        raise KeyError(permission)
+    return frozenset(role for role, held in PERMISSIONS.items() if permission in held)

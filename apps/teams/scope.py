@@ -1,0 +1,197 @@
+"""The one scope resolver: what a person may do where. Everything that filters or asks goes through here.
+
+Cost: two queries a request (grants with their unit paths, memberships), cached on the user object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Q
+
+from apps.core import clock
+from apps.teams.choices import PERMISSIONS, Role, roles_with
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """A person's roles by scope: of the installation, role → unit ids (with everything below), role → team ids."""
+
+    user_id: int | None
+    installation: frozenset[str] = frozenset()
+    units: dict[str, frozenset[int]] = field(default_factory=dict)
+    teams: dict[str, frozenset[int]] = field(default_factory=dict)
+
+    def _reach(self, permission: str) -> tuple[bool, set[int], set[int]]:
+        roles = roles_with(permission)
+        everywhere = bool(self.installation & roles)
+        units = set().union(*(ids for role, ids in self.units.items() if role in roles))
+        teams = set().union(*(ids for role, ids in self.teams.items() if role in roles))
+        return everywhere, units, teams
+
+    def anywhere(self, permission: str) -> bool:
+        """Whether the person holds `permission` in any scope."""
+        everywhere, units, teams = self._reach(permission)
+        return everywhere or bool(units) or bool(teams)
+
+    def everywhere(self, permission: str) -> bool:
+        """Whether the person holds `permission` for the whole installation."""
+        return self._reach(permission)[0]
+
+    def team_filter(self, permission: str, *, field: str = "team") -> Q:
+        """Return the condition "belongs to a team in which the person holds `permission`".
+
+        `field` is the lookup path to the team (e.g. `"workspace__team"`); `""` where the row is the team itself.
+        Subqueries on ids, never chained joins, so that no row appears twice or through a foreign grant.
+        """
+        from apps.teams.models import Team
+
+        everywhere, units, teams = self._reach(permission)
+        if everywhere:
+            return Q()
+        if not units and not teams:
+            return Q(pk__in=[])
+        allowed = Q(pk__in=teams)
+        if units:
+            allowed |= Q(unit__path__overlap=list(units))
+        ids = Team.objects.filter(allowed).values("pk")
+        return Q(**{f"{field}__in" if field else "pk__in": ids})
+
+    def unit_filter(self, permission: str, *, field: str = "") -> Q:
+        """Return the condition "is a unit at or below one in which the person holds `permission`"."""
+        everywhere, units, _ = self._reach(permission)
+        if everywhere:
+            return Q()
+        path = f"{field}__path__overlap" if field else "path__overlap"
+        return Q(**{path: list(units)}) if units else Q(pk__in=[])
+
+    def row_filter(self, permission: str, *, team: str, unit: str) -> Q:
+        """Return the condition for rows that carry their own copies `team` (id) and `unit` (id) at that time.
+
+        Facts, charges and statements are seen by the team and unit *on the row* (design §3), which need no live owner.
+        """
+        from apps.teams.models import Unit
+
+        everywhere, units, teams = self._reach(permission)
+        if everywhere:
+            return Q()
+        condition = Q(pk__in=[]) if not units and not teams else Q(**{f"{team}__in": list(teams)})
+        if units:
+            below = list(Unit.objects.filter(path__overlap=list(units)).values_list("pk", flat=True))
+            condition |= Q(**{f"{unit}__in": below})
+        return condition
+
+    def holds(self, permission: str, obj: Any | None) -> bool:
+        """Whether the person holds `permission` for `obj` (by its `scope_team_id` or `scope_unit_id`)."""
+        from apps.teams.models import Team, Unit
+
+        everywhere, units, teams = self._reach(permission)
+        if everywhere:
+            return True
+        if obj is None:
+            return bool(units) or bool(teams)
+        team_id = getattr(obj, "scope_team_id", None)
+        unit_id = getattr(obj, "scope_unit_id", None)
+        if team_id is not None:
+            if team_id in teams:
+                return True
+            return bool(units) and Team.objects.filter(pk=team_id, unit__path__overlap=list(units)).exists()
+        if unit_id is not None:
+            return bool(units) and Unit.objects.filter(pk=unit_id, path__overlap=list(units)).exists()
+        return False
+
+    def roles(self) -> set[str]:
+        """Every role the person holds anywhere."""
+        return set(self.installation) | set(self.units) | set(self.teams)
+
+
+NOBODY = Scopes(user_id=None)
+
+
+def of(user: Any) -> Scopes:
+    """Return the person's scopes at this moment, cached on the user object for the request."""
+    if not getattr(user, "is_authenticated", False) or not user.is_active:
+        return NOBODY
+    cached: tuple[Any, Scopes] | None = getattr(user, "_commons_scopes", None)
+    at = clock.now()
+    if cached is not None and cached[0] == at.replace(microsecond=0):
+        return cached[1]
+    scopes = resolve(user.pk)
+    user._commons_scopes = (at.replace(microsecond=0), scopes)
+    return scopes
+
+
+def resolve(user_id: int) -> Scopes:
+    """Read a person's grants and memberships in force now (two queries)."""
+    from apps.teams.models import Membership, RoleGrant
+
+    installation: set[str] = set()
+    units: dict[str, set[int]] = {}
+    teams: dict[str, set[int]] = {}
+    grants = RoleGrant.objects.in_force().filter(user_id=user_id).values_list("role", "unit_id", "team_id")
+    for role, unit_id, team_id in grants:
+        if team_id is not None:
+            teams.setdefault(role, set()).add(team_id)
+        elif unit_id is not None:
+            units.setdefault(role, set()).add(unit_id)
+        else:
+            installation.add(role)
+    member_of = set(Membership.objects.current().filter(user_id=user_id).values_list("team_id", flat=True))
+    if member_of:
+        teams.setdefault(Role.MEMBER, set()).update(member_of)
+    return Scopes(
+        user_id=user_id,
+        installation=frozenset(installation),
+        units={role: frozenset(ids) for role, ids in units.items()},
+        teams={role: frozenset(ids) for role, ids in teams.items()},
+    )
+
+
+def may(user: Any, permission: str, obj: Any | None) -> bool:
+    """The resolver behind `core.permissions.may`."""
+    return of(user).holds(permission, obj)
+
+
+def holders(permission: str, *, team_id: int | None = None, unit_id: int | None = None) -> list[int]:
+    """Return the ids of active persons who hold `permission` for the team, the unit, or the installation.
+
+    For a team: grants on the team, on any unit above it, and installation-wide ones.
+    """
+    from apps.teams.models import Membership, RoleGrant, Team, Unit
+
+    roles = roles_with(permission)
+    where = Q(unit__isnull=True, team__isnull=True)
+    path: list[int] = []
+    if team_id is not None:
+        path = Team.objects.values_list("unit__path", flat=True).get(pk=team_id)
+        where |= Q(team_id=team_id)
+    elif unit_id is not None:
+        path = Unit.objects.values_list("path", flat=True).get(pk=unit_id)
+    if path:
+        where |= Q(unit_id__in=path)
+    ids = set(RoleGrant.objects.in_force().filter(where, role__in=roles).values_list("user_id", flat=True))
+    if team_id is not None and Role.MEMBER in roles:
+        ids |= set(
+            Membership.objects.current().filter(team_id=team_id, user__is_active=True).values_list("user_id", flat=True)
+        )
+    return sorted(ids)
+
+
+def holders_of_role(role: str, *, unit_id: int | None = None, team_id: int | None = None) -> list[int]:
+    """Return the ids of active persons with `role` granted exactly there (both None: installation-wide)."""
+    from apps.teams.models import RoleGrant
+
+    found = RoleGrant.objects.in_force().filter(role=role, unit_id=unit_id, team_id=team_id)
+    return sorted(set(found.values_list("user_id", flat=True)))
+
+
+def members(team_id: int) -> set[int]:
+    """Return the ids of a team's members and leads now: the beneficiaries of what the team receives."""
+    from apps.teams.models import Membership, RoleGrant
+
+    ids = set(Membership.objects.current().filter(team_id=team_id).values_list("user_id", flat=True))
+    return ids | set(RoleGrant.objects.in_force().filter(team_id=team_id).values_list("user_id", flat=True))
+
+
+__all__ = ["NOBODY", "PERMISSIONS", "Scopes", "holders", "holders_of_role", "may", "members", "of", "resolve"]
