@@ -33,6 +33,8 @@ from launcher.processes import (
 SUPERUSER = "commons_super"
 DATABASE = "commons"
 START_SECONDS = 60
+# Fast shutdown: disconnects the clients and writes a checkpoint.
+STOP_SIGNAL = signal.SIGINT
 
 # Durability costs time and means nothing for a database that is thrown away.
 TEST_SETTINGS: Mapping[str, str] = {
@@ -218,7 +220,7 @@ class Postgres:
         """Fast shutdown (SIGINT: disconnects clients, writes a checkpoint), then immediate (SIGQUIT), then kill."""
         if self.process is None:
             return
-        for number in (signal.SIGINT, signal.SIGQUIT):
+        for number in (STOP_SIGNAL, signal.SIGQUIT):
             send(self.process.pid, number)
             try:
                 self.process.wait(seconds)
@@ -330,7 +332,7 @@ class Postgres:
                 log=handle,
                 env=_clean_environment(),
                 cwd=Path("/"),
-                death_signal=signal.SIGINT,
+                death_signal=STOP_SIGNAL,
                 account=self.account,
             )
         process = self.process

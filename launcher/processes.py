@@ -124,11 +124,15 @@ def wait_until(condition: Callable[[], bool], seconds: float, step: float = 0.02
     return True
 
 
-def end_session(session: int, *, stop_signal: int = signal.SIGTERM, seconds: float = 10) -> None:
-    """End every process of a session: politely its leader, then, after ``seconds``, whatever is left of it."""
+def end_session(session: int, *, stop_signal: int | None = signal.SIGTERM, seconds: float = 10) -> None:
+    """End every process of a session: politely its leader, then, after ``seconds``, whatever is left of it.
+
+    Without a ``stop_signal`` the leader has been told already.
+    """
     leader = process_info(session)
     if leader and leader.session == session and leader.state not in "ZX":
-        send(session, stop_signal)
+        if stop_signal is not None:
+            send(session, stop_signal)
         wait_until(lambda: not session_members(session), seconds)
     for pid in session_members(session):
         send(pid, signal.SIGKILL)

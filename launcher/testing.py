@@ -2,7 +2,7 @@
 
 ``ensure_postgres()`` and ``ensure_redis()`` start the server when none runs and return its addresses. A server belongs
 to a small keeper process of its own, so it survives the run that started it; the keeper stops it once nobody has used
-it for ``IDLE_SECONDS``. Whoever uses a server holds a shared lock on a file, which the kernel drops with the process,
+it for ``IDLE_SECONDS`` (``COMMONS_TEST_IDLE_SECONDS`` overrides it). Whoever uses a server holds a shared lock on a file, which the kernel drops with the process,
 so neither a killed test run nor a forgotten clean-up leaves a server behind.
 
 Files in the test folder: ``NAME.lock`` orders starting and stopping, ``NAME.keeper`` is locked while a keeper lives,
@@ -129,9 +129,10 @@ def _ensure(name: str, folder: Path) -> dict[str, Any]:
 def _start_keeper(name: str, folder: Path) -> dict[str, Any]:
     (folder / f"{name}.json").unlink(missing_ok=True)
     log = folder / f"{name}-keeper.log"
+    idle = os.environ.get("COMMONS_TEST_IDLE_SECONDS") or str(IDLE_SECONDS)
     with log.open("wb") as handle:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "launcher.testing", name, str(folder)],
+            [sys.executable, "-m", "launcher.testing", name, str(folder), idle],
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=subprocess.STDOUT,
@@ -191,7 +192,7 @@ def _own_redis_database(folder: Path, state: dict[str, Any]) -> int:
 # -- the keeper's side
 
 
-def keep(name: str, folder: Path, idle_seconds: float = IDLE_SECONDS) -> None:
+def keep(name: str, folder: Path, idle_seconds: float) -> None:
     """Run one server until nobody has used it for a while. The body of the keeper process."""
     with (folder / f"{name}.keeper").open("a") as mine:
         fcntl.flock(mine, fcntl.LOCK_EX)
@@ -273,9 +274,9 @@ def _start_postgres(folder: Path, log: Path) -> Postgres:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m launcher.testing postgres|redis FOLDER [IDLE_SECONDS]`` runs a keeper."""
-    name, folder, *rest = arguments
-    keep(name, Path(folder), float(rest[0]) if rest else IDLE_SECONDS)
+    """``python -m launcher.testing postgres|redis FOLDER IDLE_SECONDS`` runs a keeper."""
+    name, folder, idle_seconds = arguments
+    keep(name, Path(folder), float(idle_seconds))
     return 0
 
 

