@@ -1,0 +1,220 @@
+"""How other rooms plug in: subjects (what is approved) and facts (what policies ask about). Approvals know no domain."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from apps.approvals.models import Grant
+
+#: What a policy can compare. Money is its Decimal amount in the ledger currency; never a float.
+FactValue: TypeAlias = int | Decimal | str
+
+#: The one fact with a fixed name: the change of the monthly cost, a signed Decimal in the ledger currency
+#: (`COMMONS_CURRENCY`). Lists, mails and *For you to decide* show it. Leave it out where the cost is unknown.
+MONTHLY_COST = "request.monthly_cost"
+
+
+class CannotTake(Exception):
+    """Raised by `Subject.on_granted` where the room cannot take the grant now (pool full).
+
+    The decisions stand, no grant exists, and the request waits for capacity. `reason` is shown to people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One part of the approved change with a digest of its own: a field path on a cluster."""
+
+    cluster: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the exact change, for the reader: what it was, what it will be."""
+
+    cluster: str
+    object: str
+    path: str
+    before: str
+    after: str
+    note: str = ""
+
+
+class Subject(Protocol):
+    """What a room registers for a kind of thing that needs approval. All methods take the subject's uid."""
+
+    subject_type: str
+
+    def canonical(self, uid: uuid.UUID) -> bytes:
+        """Return the exact bytes that are approved (`core.canonical.canonical_bytes`); one byte changed, all void."""
+        ...
+
+    def leaves(self, uid: uuid.UUID) -> Sequence[Leaf]:
+        """Return one leaf per cluster and field path that the change sets."""
+        ...
+
+    def title(self, uid: uuid.UUID) -> str:
+        """Return the change in one line."""
+        ...
+
+    def diff(self, uid: uuid.UUID) -> Sequence[Change]:
+        """Return the exact change, line by line."""
+        ...
+
+    def requester_side(self, uid: uuid.UUID) -> set[int]:
+        """Return the user ids that may not decide: who requested or wrote it, and who will use it."""
+        ...
+
+    def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
+        """Return the named facts that policies may ask about; leave out what is unknown."""
+        ...
+
+    def blockers(self, uid: uuid.UUID, at: datetime) -> Sequence[str]:
+        """Return why nobody may approve this at `at` (plan missing, dates passed …); empty when nothing does."""
+        ...
+
+    def url(self, uid: uuid.UUID) -> str:
+        """Return the path of the subject's own page."""
+        ...
+
+    def summary_template(self, uid: uuid.UUID) -> str:
+        """Return the template that shows the change on the approval page, or "" for the plain table of `diff`."""
+        ...
+
+    def on_granted(self, uid: uuid.UUID, grant: Grant) -> None:
+        """Put the change into force, in the deciding transaction. Raises CannotTake where that is impossible now."""
+        ...
+
+    def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
+        """Take note that the request ended as rejected, withdrawn, lapsed or superseded, or waits for capacity."""
+        ...
+
+
+@runtime_checkable
+class Queued(Protocol):
+    """A subject whose grants stand in a line: nobody in the same line is granted before an earlier waiting request."""
+
+    def queue(self, uid: uuid.UUID) -> str:
+        """Return the name of the line (a pool's uid), or "" for a change that takes nothing from it."""
+        ...
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """A subject whose `summary_template` needs more than `approval_request` and `changes`."""
+
+    def summary_context(self, uid: uuid.UUID) -> Mapping[str, object]:
+        """Return the template's further context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FactContext:
+    """What a fact provider is told about the request under way."""
+
+    subject_type: str
+    subject_uid: uuid.UUID
+    team_id: int
+    unit_id: int
+    at: datetime
+
+
+#: Returns the fact's value, or None where it is unknown (which makes conditions on it false).
+FactProvider: TypeAlias = Callable[[FactContext], "FactValue | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class FactMeaning:
+    """What a fact is called on pages, what it means, and in what unit it is ("money": the ledger currency)."""
+
+    label: str
+    meaning: str
+    unit: str = ""
+
+
+_subjects: dict[str, Subject] = {}
+_providers: dict[str, FactProvider] = {}
+_meanings: dict[str, FactMeaning] = {
+    MONTHLY_COST: FactMeaning("Monthly cost change", "What the change adds to the team's cost in a month.", "money")
+}
+
+
+def register_subject(subject: Subject) -> None:
+    """Register a subject under its type. Raises ValueError where another class holds the type."""
+    held = _subjects.get(subject.subject_type)
+    if held is not None and type(held) is not type(subject):
+        raise ValueError(f"{subject.subject_type} is registered twice")
+    _subjects[subject.subject_type] = subject
+
+
+def unregister_subject(subject_type: str) -> None:
+    """Forget a subject (tests register their own)."""
+    _subjects.pop(subject_type, None)
+
+
+def get_subject(subject_type: str) -> Subject:
+    """Return the subject of a type. Raises LookupError for a type that no room registered."""
+    try:
+        return _subjects[subject_type]
+    except KeyError:
+        raise LookupError(f"no room registered the subject {subject_type!r}") from None
+
+
+def subject_types() -> list[str]:
+    """Return every registered subject type."""
+    return sorted(_subjects)
+
+
+def register_fact_provider(
+    name: str, provider: FactProvider, *, label: str = "", meaning: str = "", unit: str = ""
+) -> None:
+    """Register a fact of another room, e.g. `team.budget_remaining`; read at submission and at each decision."""
+    _providers[name] = provider
+    if label or meaning:
+        describe_fact(name, label=label or name, meaning=meaning, unit=unit)
+
+
+def unregister_fact_provider(name: str) -> None:
+    """Forget a provider (tests register their own)."""
+    _providers.pop(name, None)
+
+
+def describe_fact(name: str, *, label: str, meaning: str, unit: str = "") -> None:
+    """Say what a fact of a subject is called and means; pages and the policy editor show it."""
+    _meanings[name] = FactMeaning(label, meaning, unit)
+
+
+def meaning_of(name: str) -> FactMeaning:
+    """Return what a fact means; one that nobody described goes by its own name."""
+    return _meanings.get(name) or FactMeaning(name, "")
+
+
+def known_facts() -> dict[str, FactMeaning]:
+    """Return the described facts by name."""
+    return dict(sorted(_meanings.items()))
+
+
+def gather_facts(context: FactContext) -> dict[str, FactValue]:
+    """Return the subject's facts and every provider's; the subject's own word wins. Raises TypeError for a float."""
+    found: dict[str, FactValue] = {}
+    for name, provider in sorted(_providers.items()):
+        value = provider(context)
+        if value is not None:
+            found[name] = value
+    found.update(get_subject(context.subject_type).facts(context.subject_uid))
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+            raise TypeError(f"the fact {name} is {type(value).__name__}; facts are integers, Decimals or strings")
+    return found
