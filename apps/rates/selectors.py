@@ -1,0 +1,134 @@
+"""What pages, the API and other rooms read of rates."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from apps.core import clock
+from apps.core.money import Money
+from apps.rates.models import Rate, RateCard
+from apps.rates.pricing import HOURS_PER_MONTH, monthly
+
+#: Stands for "no end" in comparisons.
+FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+
+IN_FORCE, UPCOMING, PAST = "in_force", "upcoming", "past"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a change costs in a month. `amount` None: unknown, for `unknown_reason`; never zero for want of a rate."""
+
+    amount: Money | None
+    rate_uid: uuid.UUID | None
+    hourly: Money | None = None
+    units: int = 0
+    hours_per_month: int = HOURS_PER_MONTH
+    unknown_reason: str = ""
+
+    @property
+    def basis(self) -> str:
+        """How the figure comes about, in words."""
+        if self.hourly is None:
+            return self.unknown_reason
+        sign = "+" if self.units > 0 else ""
+        return (
+            f"{sign}{self.units} × {self.hours_per_month} h (a month) × "
+            f"{self.hourly.amount.normalize():f} {self.hourly.currency} per hour, if used around the clock"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """One published price with its state now."""
+
+    rate: Rate
+    state: str
+    starts: datetime | None
+    ends: datetime | None
+
+
+def rate_at(cluster_id: int, flavour_id: int, at: datetime) -> Rate | None:
+    """Return the rate in force at `at`, or None where none is."""
+    return Rate.objects.filter(cluster_id=cluster_id, flavour_id=flavour_id, valid__contains=at).first()
+
+
+def rates_between(cluster_id: int, start: datetime, end: datetime) -> list[Rate]:
+    """Return the rates of every flavour of a cluster in force at any time in `[start, end)`, by flavour and start."""
+    return list(
+        Rate.objects.filter(cluster_id=cluster_id, valid__overlap=(start, end))
+        .select_related("flavour", "card")
+        .order_by("flavour_id", "valid", "pk")
+    )
+
+
+def monthly_estimate(cluster_id: int, flavour_id: int, delta_units: int, at: datetime) -> Estimate:
+    """Return what `delta_units` more (or fewer) of a flavour cost in a month of 730 hours at the rate in force at `at`."""
+    rate = rate_at(cluster_id, flavour_id, at)
+    if rate is None:
+        return Estimate(
+            None,
+            None,
+            units=delta_units,
+            unknown_reason=f"Unknown: no rate is published for this flavour on {at:%d %b %Y %H:%M} UTC.",
+        )
+    return Estimate(monthly(delta_units, rate.hourly), rate.uid, rate.hourly, delta_units)
+
+
+def state_of(rate: Rate, at: datetime) -> str:
+    """Return whether a price is in force, upcoming or past at `at`."""
+    if rate.valid.upper is not None and rate.valid.upper <= at:
+        return PAST
+    if rate.valid.lower is not None and rate.valid.lower > at:
+        return UPCOMING
+    return IN_FORCE
+
+
+def _rows(rates: list[Rate], at: datetime) -> list[PriceRow]:
+    return [PriceRow(rate, state_of(rate, at), rate.valid.lower, rate.valid.upper) for rate in rates]
+
+
+def card_prices(card: RateCard, *, at: datetime | None = None) -> list[PriceRow]:
+    """Return a card's prices, by flavour and start."""
+    rates = card.rates.select_related("flavour", "card").order_by("flavour__name", "valid", "pk")
+    return _rows(list(rates), at or clock.now())
+
+
+def price_history(card: RateCard, *, at: datetime | None = None) -> list[PriceRow]:
+    """Return every price ever published for the flavours of a card on its cluster, newest first per flavour."""
+    flavour_ids = card.rates.values("flavour_id")
+    rates = Rate.objects.filter(cluster_id=card.cluster_id, flavour_id__in=flavour_ids)
+    return _rows(list(rates.select_related("flavour", "card").order_by("flavour__name", "-valid", "pk")), at or clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class PriceChange:
+    """What publishing would do to one flavour: the price it ends (if any), the one that begins, and until when."""
+
+    flavour_id: int
+    flavour_name: str
+    begins: Money
+    ends: Rate | None
+    until: datetime | None
+    following: Rate | None
+
+
+def preview_card(
+    cluster_id: int, prices: dict[int, Money], names: dict[int, str], valid_from: datetime, valid_until: datetime | None
+) -> list[PriceChange]:
+    """Return what publishing `prices` (flavour id → hourly price) would change, per flavour by name; writes nothing."""
+    found: list[PriceChange] = []
+    rates = list(Rate.objects.filter(cluster_id=cluster_id, flavour_id__in=prices).select_related("card"))
+    for flavour_id, money in prices.items():
+        own = [rate for rate in rates if rate.flavour_id == flavour_id]
+        later = min((r for r in own if r.valid.lower and r.valid.lower > valid_from), key=lambda r: r.valid.lower, default=None)
+        running = [r for r in own if (r.valid.lower or valid_from) < valid_from < (r.valid.upper or FAR_FUTURE)]
+        ends = [moment for moment in (valid_until, later.valid.lower if later else None) if moment is not None]
+        found.append(
+            PriceChange(
+                flavour_id, names[flavour_id], money, running[0] if running else None, min(ends, default=None), later
+            )
+        )
+    return sorted(found, key=lambda change: change.flavour_name)
