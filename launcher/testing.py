@@ -2,8 +2,9 @@
 
 ``ensure_postgres()`` and ``ensure_redis()`` start the server when none runs and return its addresses. A server belongs
 to a small keeper process of its own, so it survives the run that started it; the keeper stops it once nobody has used
-it for ``IDLE_SECONDS`` (``COMMONS_TEST_IDLE_SECONDS`` overrides it). Whoever uses a server holds a shared lock on a file, which the kernel drops with the process,
-so neither a killed test run nor a forgotten clean-up leaves a server behind.
+it for ``IDLE_SECONDS`` (``COMMONS_TEST_IDLE_SECONDS`` overrides it). Whoever uses a server holds a shared lock on a
+file, which the kernel drops with the process, so neither a killed test run nor a forgotten clean-up leaves a server
+behind.
 
 Files in the test folder: ``NAME.lock`` orders starting and stopping, ``NAME.keeper`` is locked while a keeper lives,
 ``NAME.users`` is share-locked by every user, ``NAME.json`` says where the server is.
