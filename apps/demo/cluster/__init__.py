@@ -1,0 +1,9 @@
+"""The simulated cluster: a small Kubernetes API server and allocation API for the demo and for tests.
+
+Imports neither Django nor any other room.
+"""
+
+from apps.demo.cluster.app import SimulatedCluster
+from apps.demo.cluster.auth import User
+
+__all__ = ["SimulatedCluster", "User"]

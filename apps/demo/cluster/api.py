@@ -1,0 +1,462 @@
+"""What the API server does with a request on a stored kind, without HTTP: read, create, update, patch, apply, delete."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from apps.demo.cluster import patches, podsecurity
+from apps.demo.cluster.admission import (
+    charge_quotas,
+    check_limits,
+    limit_range_defaults,
+    mutate_pod,
+    namespace_open,
+)
+from apps.demo.cluster.apply import clone, server_side_apply
+from apps.demo.cluster.auth import Rbac, User
+from apps.demo.cluster.defaults import apply_defaults
+from apps.demo.cluster.errors import ApiError, Obj, already_exists, bad_request, conflict, forbidden, not_found
+from apps.demo.cluster.fields import Type, WrongQuantity, WrongType, check
+from apps.demo.cluster.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, QUOTA, ROLE_BINDING, Kind
+from apps.demo.cluster.ownership import Manager, track_update
+from apps.demo.cluster.schema import type_of
+from apps.demo.cluster.store import DryRun, Entry, Store, encode, new_uid
+from apps.demo.cluster.validation import validate
+
+PROTECTED = ("default", "kube-system", "kube-public", "kube-node-lease")
+_KEPT_META = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace")
+
+
+@dataclass
+class Call:
+    """Circumstances of a write: who, under which manager name, and how strictly."""
+
+    user: User
+    manager: str = "unknown"
+    dry_run: bool = False
+    validation: str = "Warn"
+    force: bool = False
+    subresource: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status code and encoded object."""
+
+    code: int
+    raw: bytes
+    obj: Obj
+
+
+class Api:
+    """Operations on stored objects. Every method raises `ApiError` only."""
+
+    def __init__(self, store: Store, rbac: Rbac, clock: Callable[[], datetime]) -> None:
+        self.store = store
+        self.rbac = rbac
+        self.clock = clock
+
+    def now(self) -> str:
+        """Time stamp in the wire form."""
+        return stamp(self.clock())
+
+    # ---- reading
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Entry:
+        """Entry or 404."""
+        entry = self.store.get(kind, namespace, name)
+        if entry is None:
+            raise not_found(kind.plural, kind.group, name)
+        return entry
+
+    # ---- writing
+
+    def create(self, kind: Kind, namespace: str, body: Any, call: Call) -> Answer:
+        """POST. 201 with the new object."""
+        obj = self._decode(kind, namespace, "", body, call)
+        with self._transaction(call) as result:
+            result.entry = self._insert(kind, namespace, obj, call)
+        return _answer(201, result.entry, dry=call.dry_run, fresh=True)
+
+    def update(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Answer:
+        """PUT. Objects must exist."""
+        obj = self._decode(kind, namespace, name, body, call)
+        with self._transaction(call) as result:
+            entry = self.get(kind, namespace, name)
+            result.entry = self._replace(entry, obj, call)
+        return _answer(200, result.entry, dry=call.dry_run)
+
+    def patch(self, kind: Kind, namespace: str, name: str, media: str, body: Any, call: Call) -> Answer:
+        """PATCH with any of the four media types."""
+        if media == "application/apply-patch+yaml":
+            return self._apply(kind, namespace, name, body, call)
+        with self._transaction(call) as result:
+            entry = self.get(kind, namespace, name)
+            base = clone(entry.obj)
+            if media == "application/json-patch+json":
+                patched = patches.json_patch(base, body)
+            elif not isinstance(body, dict):
+                raise bad_request("the patch must be a JSON object")
+            elif media == "application/merge-patch+json":
+                patched = patches.merge_patch(base, body)
+            elif media == "application/strategic-merge-patch+json":
+                patched = patches.strategic_patch(base, body, type_of(kind))
+            else:
+                raise ApiError(
+                    415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {media}"
+                )
+            obj = self._decode(kind, namespace, name, patched, call, known=entry.obj)
+            result.entry = self._replace(entry, obj, call)
+        return _answer(200, result.entry, dry=call.dry_run)
+
+    def delete(self, kind: Kind, namespace: str, name: str, options: Obj, call: Call) -> Answer:
+        """DELETE: at once, or (namespaces, finalizers, running pods) marked for the controllers to finish."""
+        with self._transaction(call) as result:
+            entry = self.get(kind, namespace, name)
+            _preconditions(entry, options)
+            if kind is NAMESPACE and name in PROTECTED:
+                raise forbidden(kind.plural, "", name, "this namespace may not be deleted")
+            result.entry, gone = self._mark_or_remove(entry, options)
+        if not gone or call.dry_run:
+            return _answer(200, result.entry, dry=call.dry_run)
+        details = {"name": name, "kind": kind.plural, "uid": entry.obj["metadata"].get("uid", "")}
+        if kind.group:
+            details["group"] = kind.group
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        if kind is POD:
+            return Answer(200, result.entry.raw, result.entry.obj)
+        return Answer(200, encode(status), status)
+
+    def system_create(self, kind: Kind, obj: Obj) -> Entry:
+        """Create on behalf of the cluster itself, with admission and inside the caller's transaction if there is one."""
+        namespace = obj["metadata"].get("namespace", "")
+        call = Call(User("system:kube-controller-manager", ("system:masters",)), "kube-controller-manager")
+        with self.store.transaction():
+            return self._insert(kind, namespace, self._decode(kind, namespace, "", clone(obj), call), call)
+
+    # ---- parts
+
+    def _transaction(self, call: Call) -> _Scope:
+        return _Scope(self.store, call.dry_run)
+
+    def _decode(self, kind: Kind, namespace: str, name: str, body: Any, call: Call, known: Obj | None = None) -> Obj:
+        """Check types and identity; unknown fields are an error, a warning or nothing, as the caller asked."""
+        if not isinstance(body, dict):
+            raise bad_request("the object provided is unrecognized (must be of type Object)")
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, **body} if known is None else body
+        _identity(kind, namespace, name, body)
+        unknown: list[str] = []
+        try:
+            obj: Obj = check(body, type_of(kind), "", unknown)
+        except WrongQuantity as error:
+            text = str(error).partition(": ")[2]
+            raise bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {text}'
+            ) from error
+        except WrongType as error:
+            raise bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: cannot unmarshal '
+                f"{_json_name(error.value)} into Go struct field {kind.kind}.{error.path} of type {error.expected}"
+            ) from error
+        if unknown and call.validation == "Strict":
+            listed = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+                f"strict decoding error: {listed}"
+            )
+        if call.validation == "Warn":
+            call.warnings += [f'unknown field "{path}"' for path in unknown]
+        obj.setdefault("metadata", {})
+        if kind.namespaced:
+            obj["metadata"]["namespace"] = namespace
+        else:
+            obj["metadata"].pop("namespace", None)
+        return obj
+
+    def _insert(self, kind: Kind, namespace: str, obj: Obj, call: Call, managers: list[Manager] | None = None) -> Entry:
+        meta = obj["metadata"]
+        if meta.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        meta.pop("managedFields", None)
+        if not meta.get("name") and meta.get("generateName"):
+            meta["name"] = meta["generateName"] + generated_suffix()
+        name = meta.get("name", "")
+        if kind.namespaced:
+            namespace_open(self.store, kind, namespace, name)
+        if name and self.store.get(kind, namespace, name) is not None:
+            raise already_exists(kind.plural, kind.group, name)
+        obj = self._prepare_new(kind, obj)
+        obj = self._finish(kind, obj, None, call)
+        if kind is ROLE_BINDING:
+            self.rbac.check_grant(call.user, namespace, obj.get("roleRef") or {})
+        if managers is None:
+            managers = track_update(
+                None,
+                obj,
+                type_of(kind),
+                manager=call.manager,
+                api_version=kind.api_version,
+                subresource="",
+                now=self.now(),
+            )
+        obj["metadata"]["managedFields"] = [entry.wire() for entry in managers]
+        if kind.namespaced:
+            charge_quotas(self.store, kind, obj)
+        return self.store.put(kind, obj)
+
+    def _prepare_new(self, kind: Kind, obj: Obj) -> Obj:
+        meta = obj["metadata"]
+        meta["uid"], meta["creationTimestamp"] = new_uid(), self.now()
+        for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
+            meta.pop(name, None)
+        if kind.counts_generation:
+            meta["generation"] = 1
+        if kind.has_status and kind is not NODE:
+            obj.pop("status", None)
+        if kind is QUOTA:
+            obj["status"] = {}
+        return obj
+
+    def _finish(self, kind: Kind, obj: Obj, old: Obj | None, call: Call) -> Obj:
+        """Defaulting, mutating admission, validation, validating admission; `obj` is private and changed in place."""
+        apply_defaults(kind, obj)
+        if kind is LIMIT_RANGE:
+            limit_range_defaults(obj)
+        if kind is POD and old is None:
+            mutate_pod(self.store, obj)
+        validate(kind, obj, old)
+        if old is None or kind is not POD:
+            podsecurity.admit(self.store, kind, obj, old, call.warnings)
+        if kind is POD and old is None:
+            check_limits(self.store, obj)
+        return obj
+
+    def _replace(self, entry: Entry, obj: Obj, call: Call, managers: list[Manager] | None = None) -> Entry:
+        """Store `obj` over `entry` unless nothing changes; keeps what no client may set."""
+        kind, old = entry.kind, entry.obj
+        sent, kept = obj["metadata"], old["metadata"]
+        if sent.get("resourceVersion") and sent["resourceVersion"] != kept["resourceVersion"]:
+            raise conflict(kind.plural, kind.group, entry.name)
+        if sent.get("uid") and sent["uid"] != kept["uid"]:
+            raise conflict(
+                kind.plural,
+                kind.group,
+                entry.name,
+                f"Precondition failed: UID in precondition: {sent['uid']}, UID in object meta: {kept['uid']}",
+            )
+        sent["resourceVersion"] = kept["resourceVersion"]
+        for name in _KEPT_META:
+            sent.pop(name, None)
+            if name in kept:
+                sent[name] = kept[name]
+        if call.subresource == "status":
+            obj = {**clone(old), "status": obj.get("status") or {}}
+        elif kind.has_status:
+            obj["status"] = clone(old.get("status") or {})
+            if not obj["status"] and "status" not in old:
+                del obj["status"]
+        if managers is None:
+            obj = self._finish(kind, obj, old, call)
+            managers = track_update(
+                old,
+                obj,
+                type_of(kind),
+                manager=call.manager,
+                api_version=kind.api_version,
+                subresource=call.subresource,
+                now=self.now(),
+            )
+        if kind.counts_generation and _spec(obj) != _spec(old):
+            obj["metadata"]["generation"] = int(kept.get("generation", 1)) + 1
+        obj["metadata"]["managedFields"] = [manager.wire() for manager in managers]
+        if obj == old:
+            return entry
+        if kind is ROLE_BINDING and obj.get("roleRef") != old.get("roleRef"):
+            self.rbac.check_grant(call.user, entry.namespace, obj.get("roleRef") or {})
+        stored = self.store.put(kind, obj)
+        if obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers") and kind is not NAMESPACE:
+            if kind is not POD:
+                return self.store.delete(stored)
+        return stored
+
+    def _apply(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Answer:
+        config = self._decode_apply(kind, namespace, name, body, call)
+        fresh = False
+        with self._transaction(call) as result:
+            entry = self.store.get(kind, namespace, name)
+            if entry is None:
+                if call.subresource:
+                    raise not_found(kind.plural, kind.group, name)
+                if config["metadata"].get("resourceVersion") or config["metadata"].get("uid"):
+                    raise conflict(kind.plural, kind.group, name)
+                fresh = True
+                _, managers = self._merge(None, config, kind, call, finish=clone)
+                result.entry = self._insert(kind, namespace, clone(config), call, managers)
+            else:
+                wanted = config["metadata"].pop("resourceVersion", None)
+                if wanted and wanted != entry.obj["metadata"]["resourceVersion"]:
+                    raise conflict(kind.plural, kind.group, name)
+                old = entry.obj
+
+                def finish(merged: Obj) -> Obj:
+                    return self._finish(kind, merged, old, call)
+
+                merged, managers = self._merge(old, config, kind, call, finish=finish)
+                result.entry = self._replace(entry, merged, call, managers)
+        return _answer(201 if fresh else 200, result.entry, dry=call.dry_run, fresh=fresh)
+
+    def _merge(
+        self, live: Obj | None, config: Obj, kind: Kind, call: Call, finish: Callable[[Obj], Obj]
+    ) -> tuple[Obj, list[Manager]]:
+        return server_side_apply(
+            live,
+            config,
+            type_of(kind),
+            manager=call.manager,
+            api_version=kind.api_version,
+            subresource=call.subresource,
+            force=call.force,
+            now=self.now(),
+            finish=finish,
+        )
+
+    def _decode_apply(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Obj:
+        if not isinstance(body, dict):
+            raise bad_request("error decoding YAML: an apply configuration must be an object")
+        for wanted in ("apiVersion", "kind"):
+            if not body.get(wanted):
+                raise bad_request(f"invalid object type: Object '{wanted.title()}' is missing")
+        _identity(kind, namespace, name, body)
+        if (body.get("metadata") or {}).get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        unknown: list[str] = []
+        title = f"{namespace}/{name}" if kind.namespaced else f"/{name}"
+        head = f"failed to create typed patch object ({title}; {kind.api_version}, Kind={kind.kind})"
+        kind_type: Type = type_of(kind)
+        try:
+            config: Obj = check(body, kind_type, "", unknown)
+        except WrongQuantity as error:
+            text = str(error).partition(": ")[2]
+            raise ApiError(500, "", text) from error
+        except WrongType as error:
+            raise ApiError(
+                500, "", f"{head}: .{error.path}: expected {error.expected}, got {_json_name(error.value)}"
+            ) from error
+        if unknown:
+            listed = "\n".join(f".{path}: field not declared in schema" for path in unknown)
+            text = listed if len(unknown) == 1 else f"errors:\n{listed}"
+            raise ApiError(500, "", f"{head}: {text}")
+        if call.subresource != "status":
+            config.pop("status", None)
+        meta = config.setdefault("metadata", {})
+        meta["name"] = name
+        if kind.namespaced:
+            meta["namespace"] = namespace
+        for unset in ("creationTimestamp", "generation", "selfLink", "deletionTimestamp"):
+            meta.pop(unset, None)
+        return config
+
+    def _mark_or_remove(self, entry: Entry, options: Obj) -> tuple[Entry, bool]:
+        meta = entry.obj["metadata"]
+        policy = options.get("propagationPolicy", "Background")
+        if policy == "Orphan":
+            self._orphan(meta["uid"], entry.namespace)
+        grace = int(options.get("gracePeriodSeconds", 30 if entry.kind is POD else 0))
+        running = entry.kind is POD and grace > 0 and (entry.obj.get("spec") or {}).get("nodeName")
+        ended = (entry.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if entry.kind is NAMESPACE or meta.get("finalizers") or (running and not ended):
+            if meta.get("deletionTimestamp"):
+                return entry, False
+            obj = clone(entry.obj)
+            obj["metadata"]["deletionTimestamp"] = self.now()
+            obj["metadata"]["deletionGracePeriodSeconds"] = grace
+            if entry.kind is NAMESPACE:
+                obj["status"] = {"phase": "Terminating"}
+            return self.store.put(entry.kind, obj), False
+        return self.store.delete(entry), True
+
+    def _orphan(self, uid: str, namespace: str) -> None:
+        for pod in self.store.list(POD, namespace):
+            owners = pod.obj["metadata"].get("ownerReferences") or []
+            if any(owner.get("uid") == uid for owner in owners):
+                obj = clone(pod.obj)
+                obj["metadata"]["ownerReferences"] = [owner for owner in owners if owner.get("uid") != uid]
+                self.store.put(POD, obj)
+
+
+class _Scope:
+    """A transaction that a dry run leaves without a trace. The written entry is handed out through `entry`."""
+
+    entry: Entry
+
+    def __init__(self, store: Store, dry_run: bool) -> None:
+        self._inner = store.transaction()
+        self._dry = dry_run
+
+    def __enter__(self) -> _Scope:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if error is None and self._dry:
+            stop = DryRun()
+            self._inner.__exit__(DryRun, stop, None)
+            return False
+        self._inner.__exit__(kind, error, trace)
+        return False
+
+
+def stamp(moment: datetime) -> str:
+    """RFC 3339 in whole seconds, UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def generated_suffix() -> str:
+    """Five characters without vowels or look-alikes, as the name generator makes."""
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def _spec(obj: Obj) -> Obj:
+    return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
+
+
+def _identity(kind: Kind, namespace: str, name: str, body: Obj) -> None:
+    if body.get("apiVersion") != kind.api_version or body.get("kind") != kind.kind:
+        raise bad_request(
+            f"{body.get('kind')} in version {body.get('apiVersion')!r} cannot be handled as a {kind.kind}: the API "
+            f"version or kind in the data does not match the expected {kind.api_version}, {kind.kind}"
+        )
+    meta = body.get("metadata") or {}
+    if not isinstance(meta, dict):
+        raise bad_request("metadata must be an object")
+    if kind.namespaced and meta.get("namespace") and meta["namespace"] != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if name and meta.get("name") and meta["name"] != name:
+        raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
+
+
+def _json_name(value: Any) -> str:
+    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _preconditions(entry: Entry, options: Obj) -> None:
+    wanted = options.get("preconditions") or {}
+    meta = entry.obj["metadata"]
+    for name, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(name) and wanted[name] != meta.get(name):
+            why = f"Precondition failed: {label} in precondition: {wanted[name]}, {label} in object meta: {meta.get(name)}"
+            raise conflict(entry.kind.plural, entry.kind.group, entry.name, why)
+
+
+def _answer(code: int, entry: Entry, *, dry: bool, fresh: bool = False) -> Answer:
+    if not dry or not fresh:
+        return Answer(code, entry.raw, entry.obj)
+    meta = {name: value for name, value in entry.obj["metadata"].items() if name != "resourceVersion"}
+    obj = {**entry.obj, "metadata": meta}
+    return Answer(code, encode(obj), obj)

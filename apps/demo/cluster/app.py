@@ -1,0 +1,200 @@
+"""`SimulatedCluster`: the whole server in one object, for `python -m apps.demo.cluster` and for tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apps.demo.cluster import discovery, history, pki, seeds
+from apps.demo.cluster.api import Api
+from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
+from apps.demo.cluster.controllers import Controller, GarbageCollector, Loop, NamespaceController, QuotaController
+from apps.demo.cluster.errors import ApiError, Obj, bad_request, no_such_path
+from apps.demo.cluster.faults import Faults
+from apps.demo.cluster.kinds import CLUSTER_ROLE, NAMESPACE, NODE, PRIORITY_CLASS, Kind
+from apps.demo.cluster.resources import Request, Resources, Response, as_json, parse_body
+from apps.demo.cluster.server import Server
+from apps.demo.cluster.store import Store
+
+ADMIN = User("simulated-admin", (MASTERS,))
+
+
+class SimulatedCluster:
+    """A small Kubernetes API server with nodes, a scheduler and an allocation API, on 127.0.0.1.
+
+    Everything it keeps lives in `state_dir`; starting again there goes on where it stopped, on the same CA and token.
+    `clock` replaces the wall clock in tests (time-zone aware UTC).
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str,
+        port: int = 0,
+        *,
+        name: str = "",
+        history_file: Path | str | None = None,
+        tokens: dict[str, User] | None = None,
+        tokens_file: Path | str | None = None,
+        clock: Callable[[], datetime] | None = None,
+        bookmark_seconds: float = 60.0,
+        watch_history: int = 20_000,
+    ) -> None:
+        self.state_dir = Path(state_dir)
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.rules = history.load(Path(history_file) if history_file else None)
+        self.name = name or self.rules.cluster
+        self.clock = clock or (lambda: datetime.now(UTC))
+        self.faults = Faults()
+        self.store = Store(self.state_dir / "state.db", history=watch_history)
+        (self.state_dir / "state.db").chmod(0o600)
+        self.admin_token = self.store.remember("admin_token", lambda: secrets.token_urlsafe(24))
+        fixed = {self.admin_token: ADMIN, **(tokens or {})}
+        self.tokens = Tokens(Path(tokens_file) if tokens_file else self.state_dir / "tokens.json", fixed)
+        self.rbac = Rbac(self.store)
+        self.api = Api(self.store, self.rbac, self.clock)
+        self._chain, self._key, self.ca_pem = pki.ensure(self.state_dir)
+        self.ca_file = self.state_dir / "ca.crt"
+        self._port = port
+        self._bookmark_seconds = bookmark_seconds
+        self._server: Server | None = None
+        self._loop: Loop | None = None
+        self._seed()
+
+    # ---- life
+
+    def start(self) -> SimulatedCluster:
+        """Listen and start the controllers. Raises OSError where the port is taken. Returns itself."""
+        if self._server is not None:
+            return self
+        self._resources = Resources(self.api, self.rbac, self._bookmark_seconds)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        tls.load_cert_chain(self._chain, self._key)
+        self._server = Server(self._port, self._handle, self.tokens.user, self.faults, tls)
+        self._port = self._server.server_address[1]
+        self._loop = Loop(self.store, self._controllers())
+        self._loop.start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="apiserver", daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Cut every connection and stop; the state stays. `start` goes on, on the same port."""
+        if self._server is not None:
+            self._server.halt()
+            self._server = None
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
+
+    def close(self) -> None:
+        """Stop and release the state file; the object is of no use afterwards."""
+        self.stop()
+        self.store.close()
+
+    def __enter__(self) -> SimulatedCluster:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- what others need to connect
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 before the first start."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Base URL of the Kubernetes API and of the allocation API."""
+        return f"https://127.0.0.1:{self._port}"
+
+    def token_for(self, user: str, groups: list[str] | None = None) -> str:
+        """A bearer token for a person, kept in the tokens file."""
+        return self.tokens.issue(user, groups or [])
+
+    def kubeconfig(self, user: str = "", groups: list[str] | None = None, namespace: str = "default") -> str:
+        """Kubeconfig (JSON, which is YAML) for a person, or without `user` for the admin."""
+        token = self.token_for(user, groups) if user else self.admin_token
+        who = user or ADMIN.name
+        authority = base64.b64encode(self.ca_pem.encode()).decode()
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": self.name, "cluster": {"server": self.url, "certificate-authority-data": authority}}],
+            "users": [{"name": who, "user": {"token": token}}],
+            "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": who, "namespace": namespace}}],
+            "current-context": self.name,
+        }
+        return json.dumps(config, indent=2) + "\n"
+
+    def write_kubeconfig(
+        self, path: Path | str, user: str = "", groups: list[str] | None = None, namespace: str = "default"
+    ) -> Path:
+        """Write `kubeconfig(…)` to a file only its owner can read."""
+        target = Path(path)
+        scratch = target.with_name(target.name + ".new")
+        scratch.touch(mode=0o600)
+        scratch.write_text(self.kubeconfig(user, groups, namespace), "utf-8")
+        scratch.replace(target)
+        return target
+
+    # ---- inside
+
+    def _controllers(self) -> list[Controller]:
+        return [NamespaceController(self.api), GarbageCollector(self.store), QuotaController(self.store)]
+
+    def _seed(self) -> None:
+        """Fill a fresh state, once."""
+        with self.store.transaction():
+            if self.store.list(NAMESPACE):
+                return
+            parts: list[tuple[Kind, list[Obj]]] = [
+                (NAMESPACE, seeds.namespaces()),
+                (CLUSTER_ROLE, seeds.cluster_roles()),
+                (PRIORITY_CLASS, seeds.priority_classes()),
+                (NODE, seeds.nodes(self.rules, self.api.now())),
+            ]
+            for kind, objects in parts:
+                for obj in objects:
+                    self.api.system_create(kind, obj)
+
+    def _handle(self, request: Request, alive: Callable[[], bool]) -> Response:
+        path = request.path
+        if path == "/version":
+            return as_json(discovery.version())
+        if path in ("/healthz", "/readyz", "/livez"):
+            return Response(body=b"ok", content_type="text/plain; charset=utf-8")
+        if request.user.name == "system:anonymous":
+            raise ApiError(401, "Unauthorized", "Unauthorized")
+        if path == "/simulated/faults":
+            return self._faults(request)
+        if path.split("/", 2)[1] in ("api", "apis", "openapi"):
+            return self._resources.handle(request, alive, f"127.0.0.1:{self._port}")
+        raise no_such_path()
+
+    def _faults(self, request: Request) -> Response:
+        """Admin endpoint: GET the faults in force, POST one, DELETE all."""
+        if not request.user.is_master:
+            raise ApiError(403, "Forbidden", "faults are for the admin token only")
+        if request.method == "POST":
+            body = parse_body(request.body, "application/json")
+            if not isinstance(body, dict):
+                raise bad_request('the body must be JSON such as {"mode": "down", "seconds": 5}')
+            unknown = set(body) - {"mode", "seconds", "delay_ms", "match", "methods", "count"}
+            if unknown:
+                raise bad_request(f"unknown: {', '.join(sorted(unknown))}")
+            mode = str(body.pop("mode", ""))
+            try:
+                self.faults.set(mode, **body)
+            except TypeError as error:
+                raise bad_request(f"wrong type: {error}") from error
+        elif request.method == "DELETE":
+            self.faults.clear()
+        return as_json({"faults": [fault.wire() for fault in self.faults.active()]})

@@ -1,0 +1,216 @@
+"""Who calls (bearer tokens) and what they may do (RBAC by RoleBindings to ClusterRoles)."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from apps.demo.cluster.errors import ApiError, Obj
+from apps.demo.cluster.kinds import CLUSTER_ROLE, ROLE_BINDING, Kind
+from apps.demo.cluster.store import Store
+
+MASTERS = "system:masters"
+
+
+@dataclass(frozen=True)
+class User:
+    """An authenticated identity."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+    @property
+    def is_master(self) -> bool:
+        """Members of `system:masters` bypass authorisation, as in a real cluster."""
+        return MASTERS in self.groups
+
+
+class Tokens:
+    """Bearer tokens: some given at start, some in a JSON file `{token: {"user": …, "groups": […]}}` re-read on change."""
+
+    def __init__(self, path: Path, fixed: dict[str, User] | None = None) -> None:
+        self.path = path
+        self._fixed = dict(fixed or {})
+        self._file: dict[str, User] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+
+    def user(self, token: str) -> User | None:
+        """Identity of a token, or None."""
+        self._refresh()
+        return self._fixed.get(token) or self._file.get(token)
+
+    def _refresh(self) -> None:
+        try:
+            info = os.stat(self.path)
+        except FileNotFoundError:
+            self._file, self._stamp = {}, None
+            return
+        stamp = (info.st_mtime_ns, info.st_size)
+        if stamp == self._stamp:
+            return
+        with self._lock:
+            try:
+                read = json.loads(self.path.read_text("utf-8"))
+                self._file = {
+                    token: User(str(who["user"]), tuple(str(group) for group in who.get("groups", [])))
+                    for token, who in read.items()
+                }
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                # A half-written or malformed file must not lock everybody out: the last good state stays in force.
+                print(f"tokens file {self.path.name} is not readable, keeping the last good one: {error}", flush=True)
+            self._stamp = stamp
+
+    def issue(self, user: str, groups: list[str]) -> str:
+        """Return the token of that user with exactly these groups, adding it to the file where it is missing."""
+        self._refresh()
+        for token, known in self._file.items():
+            if known == User(user, tuple(groups)):
+                return token
+        token = secrets.token_urlsafe(24)
+        with self._lock:
+            rows = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+            rows[token] = {"user": user, "groups": groups}
+            scratch = self.path.with_suffix(".new")
+            scratch.touch(mode=0o600)
+            scratch.write_text(json.dumps(rows, indent=1), "utf-8")
+            scratch.replace(self.path)
+        return token
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is being tried: verb on a resource (with subresource), in a namespace or cluster-wide."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def full_resource(self) -> str:
+        """`pods` or `pods/status`, as rules name it."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+@dataclass
+class Rbac:
+    """Authorisation from the objects in the store. Only RoleBindings to ClusterRoles exist here."""
+
+    store: Store
+    everyone: tuple[tuple[str, str], ...] = field(
+        default=(("authorization.k8s.io", "selfsubjectaccessreviews"), ("authentication.k8s.io", "selfsubjectreviews"))
+    )
+
+    def allows(self, user: User, attempt: Attempt) -> bool:
+        """True where a rule bound to the user or one of the groups allows the attempt."""
+        if user.is_master:
+            return True
+        if (attempt.group, attempt.resource) in self.everyone and attempt.verb == "create":
+            return True
+        if not attempt.namespace:
+            return False
+        # A namespace can be read by those bound in it: `get namespaces NAME` is authorised inside that namespace.
+        return any(rule_covers(rule, attempt) for rule in self.rules(user, attempt.namespace))
+
+    def rules(self, user: User, namespace: str) -> Iterator[Obj]:
+        """Rules in force for a user in a namespace."""
+        for entry in self.store.list(ROLE_BINDING, namespace):
+            if any(_is_subject(subject, user) for subject in entry.obj.get("subjects") or []):
+                role = entry.obj.get("roleRef") or {}
+                found = (
+                    self.store.get(CLUSTER_ROLE, "", role.get("name", ""))
+                    if role.get("kind") == "ClusterRole"
+                    else None
+                )
+                if found is not None:
+                    yield from found.obj.get("rules") or []
+
+    def check(self, user: User, attempt: Attempt) -> None:
+        """Raise the 403 that the API server words for an attempt nobody allowed."""
+        if not self.allows(user, attempt):
+            raise denied(user, attempt)
+
+    def check_grant(self, user: User, namespace: str, role: Obj) -> None:
+        """Refuse privilege escalation: whoever binds a role must hold its rules in that namespace.
+
+        Raises 403, as the RBAC storage layer does.
+        """
+        if user.is_master:
+            return
+        found = self.store.get(CLUSTER_ROLE, "", str(role.get("name", "")))
+        missing = [
+            rule
+            for rule in (found.obj.get("rules") or [] if found else [])
+            if not all(
+                any(rule_covers(mine, attempt) for mine in self.rules(user, namespace))
+                for attempt in _attempts(rule, namespace)
+            )
+        ]
+        if missing or found is None:
+            raise ApiError(
+                403,
+                "Forbidden",
+                f'rolebindings.rbac.authorization.k8s.io is forbidden: user "{user.name}" (groups={list(user.groups)!r}) '
+                "is attempting to grant RBAC permissions not currently held",
+            )
+
+
+def _attempts(rule: Obj, namespace: str) -> Iterator[Attempt]:
+    for group in rule.get("apiGroups") or []:
+        for resource in rule.get("resources") or []:
+            for verb in rule.get("verbs") or []:
+                name, _, sub = resource.partition("/")
+                yield Attempt(verb, group, name, namespace, subresource=sub)
+
+
+def _is_subject(subject: Obj, user: User) -> bool:
+    if subject.get("kind") == "Group":
+        return subject.get("name") in user.groups or subject.get("name") == "system:authenticated"
+    return subject.get("kind") == "User" and subject.get("name") == user.name
+
+
+def rule_covers(rule: Obj, attempt: Attempt) -> bool:
+    """One PolicyRule against one attempt."""
+
+    def covers(listed: list[str] | None, value: str) -> bool:
+        return "*" in (listed or []) or value in (listed or [])
+
+    names = rule.get("resourceNames") or []
+    return (
+        covers(rule.get("verbs"), attempt.verb)
+        and covers(rule.get("apiGroups"), attempt.group)
+        and covers(rule.get("resources"), attempt.full_resource)
+        and (not names or attempt.name in names)
+    )
+
+
+def denied(user: User, attempt: Attempt) -> ApiError:
+    """The API server's 403 sentence."""
+    qualified = f"{attempt.resource}.{attempt.group}" if attempt.group else attempt.resource
+    subject = f'{qualified} "{attempt.name}"' if attempt.name else qualified
+    where = f'in the namespace "{attempt.namespace}"' if attempt.namespace else "at the cluster scope"
+    message = (
+        f'{subject} is forbidden: User "{user.name}" cannot {attempt.verb} resource "{attempt.full_resource}" '
+        f'in API group "{attempt.group}" {where}'
+    )
+    details: Obj = {"kind": attempt.resource}
+    if attempt.name:
+        details["name"] = attempt.name
+    if attempt.group:
+        details["group"] = attempt.group
+    return ApiError(403, "Forbidden", message, details)
+
+
+def kind_attempt(verb: str, kind: Kind, namespace: str, name: str = "", subresource: str = "") -> Attempt:
+    """Attempt on a served kind. For a Namespace object the namespace is itself, as the real server treats it."""
+    if kind.kind == "Namespace" and name:
+        namespace = name
+    return Attempt(verb, kind.group, kind.plural, namespace, name, subresource)

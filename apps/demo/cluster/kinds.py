@@ -1,0 +1,83 @@
+"""The fixed kind table: what this server serves, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """One served kind. Identity is the object itself: the table below is the only source of instances."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    short: tuple[str, ...] = ()
+    has_status: bool = False
+    counts_generation: bool = False
+    categories: tuple[str, ...] = ()
+
+    @cached_property
+    def api_version(self) -> str:
+        """`v1` or `group/version`, as in objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @cached_property
+    def group_resource(self) -> str:
+        """`pods` or `deployments.apps`, as in messages and `count/…` quota keys."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @cached_property
+    def key(self) -> str:
+        """The row key in the state file."""
+        return f"{self.group_resource}/{self.version}"
+
+    @cached_property
+    def raw_prefix(self) -> bytes:
+        """The first bytes of every encoded object of this kind; list items go without them, as the real server's do."""
+        return f'{{"apiVersion":"{self.api_version}","kind":"{self.kind}",'.encode()
+
+
+NAMESPACE = Kind("", "v1", "Namespace", "namespaces", False, ("ns",), True)
+NODE = Kind("", "v1", "Node", "nodes", False, ("no",), True)
+POD = Kind("", "v1", "Pod", "pods", True, ("po",), True, False, ("all",))
+QUOTA = Kind("", "v1", "ResourceQuota", "resourcequotas", True, ("quota",), True)
+LIMIT_RANGE = Kind("", "v1", "LimitRange", "limitranges", True, ("limits",))
+EVENT = Kind("", "v1", "Event", "events", True, ("ev",))
+SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts", True, ("sa",))
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", True, ("deploy",), True, True, ("all",))
+JOB = Kind("batch", "v1", "Job", "jobs", True, (), True, True, ("all",))
+ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
+CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",), False, True)
+PRIORITY_CLASS = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, ("pc",), False, True)
+
+KINDS: tuple[Kind, ...] = (
+    NAMESPACE,
+    NODE,
+    POD,
+    QUOTA,
+    LIMIT_RANGE,
+    EVENT,
+    SERVICE_ACCOUNT,
+    DEPLOYMENT,
+    JOB,
+    ROLE_BINDING,
+    CLUSTER_ROLE,
+    NETWORK_POLICY,
+    PRIORITY_CLASS,
+)
+
+BY_PATH: dict[tuple[str, str, str], Kind] = {(k.group, k.version, k.plural): k for k in KINDS}
+BY_NAME: dict[tuple[str, str], Kind] = {(k.api_version, k.kind): k for k in KINDS}
+BY_KEY: dict[str, Kind] = {k.key: k for k in KINDS}
+NAMESPACED: tuple[Kind, ...] = tuple(k for k in KINDS if k.namespaced)
+
+REVIEWS: dict[tuple[str, str, str], str] = {
+    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    ("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
+}
+"""Kinds that are only ever POSTed and never stored."""

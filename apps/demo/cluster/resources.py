@@ -1,0 +1,352 @@
+"""Requests on `/api` and `/apis`: from path, query and headers to an operation of `api.Api`, and back to bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import yaml
+
+from apps.demo.cluster import discovery, tables
+from apps.demo.cluster.api import Answer, Api, Call
+from apps.demo.cluster.auth import Attempt, Rbac, User, kind_attempt
+from apps.demo.cluster.errors import ApiError, Obj, bad_request, invalid, no_such_path
+from apps.demo.cluster.kinds import BY_PATH, NAMESPACE, REVIEWS, Kind
+from apps.demo.cluster.listing import Lister, encode_list
+from apps.demo.cluster.selectors import Predicate, both, field_predicate, label_predicate
+from apps.demo.cluster.store import Entry
+from apps.demo.cluster.watch import WatchRequest, stream
+
+_MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json", "application/json-patch+json")
+
+
+@dataclass
+class Request:
+    """One HTTP request, read whole."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    user: User
+
+    @classmethod
+    def split(cls, target: str) -> tuple[str, dict[str, str]]:
+        """Path and query of a request target; of repeated parameters the last counts."""
+        path, _, query = target.partition("?")
+        return path, dict(parse_qsl(query, keep_blank_values=True))
+
+
+@dataclass
+class Response:
+    """Bytes to send, or a stream of them."""
+
+    code: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    stream: Iterator[bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a resource path names."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    subresource: str
+    everywhere: bool
+
+    @property
+    def scope(self) -> str | None:
+        """Namespace to list, None for all."""
+        return None if self.everywhere else self.namespace
+
+
+def as_json(value: Any, code: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(code, json.dumps(value, separators=(",", ":")).encode())
+
+
+def parse_body(raw: bytes, content_type: str) -> Any:
+    """Decode JSON, or YAML where the type allows it. Raises 400 or 415."""
+    if "protobuf" in content_type:
+        raise ApiError(415, "UnsupportedMediaType", "this server speaks JSON and YAML only")
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        if "yaml" not in content_type:
+            raise bad_request(f"error decoding the request body: {error}") from error
+    try:
+        return yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise bad_request(f"error decoding YAML: {error}") from error
+
+
+class Resources:
+    """Routes resource requests. `alive` ends open watches when it turns false."""
+
+    def __init__(self, api: Api, rbac: Rbac, bookmark_seconds: float) -> None:
+        self.api = api
+        self.rbac = rbac
+        self.lister = Lister(api.store)
+        self.bookmark_seconds = bookmark_seconds
+
+    def handle(self, request: Request, alive: Callable[[], bool], address: str) -> Response:
+        """Answer a request under `/api`, `/apis` or `/openapi`. Raises `ApiError`."""
+        parts = [unquote(part) for part in request.path.strip("/").split("/")]
+        if parts[0] == "openapi":
+            return self._openapi("/".join(parts[1:]))
+        if parts == ["api"]:
+            return as_json(discovery.api_versions(address))
+        if parts == ["apis"]:
+            return as_json(discovery.api_group_list())
+        if parts[0] == "apis" and len(parts) == 2:
+            group = discovery.api_group(parts[1])
+            if group is None:
+                raise no_such_path()
+            return as_json(group)
+        group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
+        if not rest:
+            resources = discovery.api_resources(group, version)
+            if resources is None:
+                raise no_such_path()
+            return as_json(resources)
+        if len(rest) == 1 and (group, version, rest[0]) in REVIEWS:
+            return self._review(request, REVIEWS[(group, version, rest[0])], group, version)
+        return self._resource(request, _target(group, version, rest), alive)
+
+    def _openapi(self, rest: str) -> Response:
+        document = discovery.openapi_index() if rest == "v3" else discovery.openapi_document(rest.removeprefix("v3/"))
+        if document is None:
+            raise no_such_path()
+        return as_json(document)
+
+    def _review(self, request: Request, name: str, group: str, version: str) -> Response:
+        if request.method != "POST":
+            raise _not_allowed(request.method)
+        body = parse_body(request.body, request.headers.get("content-type", "")) or {}
+        out: Obj = {"kind": name, "apiVersion": f"{group}/{version}", "metadata": {"creationTimestamp": None}}
+        if name == "SelfSubjectReview":
+            groups = [*request.user.groups, "system:authenticated"]
+            out["status"] = {"userInfo": {"username": request.user.name, "groups": groups}}
+            return as_json(out, 201)
+        spec = body.get("spec") or {} if isinstance(body, dict) else {}
+        wanted = spec.get("resourceAttributes")
+        if isinstance(wanted, dict):
+            attempt = Attempt(
+                str(wanted.get("verb", "")),
+                str(wanted.get("group", "")),
+                str(wanted.get("resource", "")),
+                str(wanted.get("namespace", "")),
+                str(wanted.get("name", "")),
+                str(wanted.get("subresource", "")),
+            )
+            allowed = self.rbac.allows(request.user, attempt)
+        else:
+            allowed = request.user.is_master
+        out["spec"] = spec
+        out["status"] = {"allowed": allowed}
+        return as_json(out, 201)
+
+    def _resource(self, request: Request, target: Target, alive: Callable[[], bool]) -> Response:
+        verb = _verb(request, target)
+        self.rbac.check(
+            request.user, kind_attempt(verb, target.kind, target.namespace, target.name, target.subresource)
+        )
+        if verb == "get":
+            return self._get(request, target)
+        if verb in ("list", "watch"):
+            return self._list(request, target, verb, alive)
+        call = _call(request, target)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        body = parse_body(request.body, content_type)
+        if verb == "delete":
+            return self._delete(request, target, body, call)
+        if verb == "deletecollection":
+            return self._delete_collection(request, target, body, call)
+        if verb == "create":
+            if target.subresource:
+                raise _not_allowed("POST")
+            answer = self.api.create(target.kind, target.namespace, body, call)
+        elif verb == "update":
+            answer = self.api.update(target.kind, target.namespace, target.name, body, call)
+        else:
+            if content_type == "application/apply-patch+yaml":
+                self._may_create(request.user, target)
+            elif content_type not in _MERGES:
+                raise ApiError(
+                    415,
+                    "UnsupportedMediaType",
+                    f"the body of the request was in an unknown format - accepted media types include: {', '.join(_MERGES)}"
+                    ", application/apply-patch+yaml",
+                )
+            answer = self.api.patch(target.kind, target.namespace, target.name, content_type, body, call)
+        return self._object(request, target.kind, answer, call)
+
+    def _may_create(self, user: User, target: Target) -> None:
+        """An apply that creates needs `create`, too."""
+        if self.api.store.get(target.kind, target.namespace, target.name) is None:
+            self.rbac.check(user, kind_attempt("create", target.kind, target.namespace, target.name))
+
+    def _get(self, request: Request, target: Target) -> Response:
+        entry = self.api.get(target.kind, target.namespace, target.name)
+        form = _form(request)
+        if form == "Table":
+            meta = {"resourceVersion": entry.obj["metadata"]["resourceVersion"]}
+            include = request.query.get("includeObject", "Metadata")
+            return as_json(tables.table(target.kind, [entry], self.api.clock(), include, meta))
+        if form == "PartialObjectMetadata":
+            return as_json(tables.partial(entry))
+        return Response(body=entry.raw)
+
+    def _list(self, request: Request, target: Target, verb: str, alive: Callable[[], bool]) -> Response:
+        kind, query = target.kind, request.query
+        predicate = self._predicate(target, query)
+        form, include = _form(request), query.get("includeObject", "Metadata")
+
+        def render(entry: Entry, first: bool) -> bytes:
+            if form == "Table":
+                meta = {"resourceVersion": entry.obj["metadata"]["resourceVersion"]}
+                shown = tables.table(kind, [entry], self.api.clock(), include, meta, head=first)
+                return json.dumps(shown).encode()
+            return json.dumps(tables.partial(entry)).encode() if form.startswith("Partial") else entry.raw
+
+        if verb == "watch":
+            wanted = WatchRequest.parse(kind, target.scope, predicate, query)
+            events = stream(self.api.store, wanted, render, alive=alive, bookmark_seconds=self.bookmark_seconds)
+            return Response(stream=events)
+        page = self.lister.page(kind, target.scope, predicate, query)
+        meta: Obj = {"resourceVersion": str(page.rv)}
+        if page.token:
+            meta |= {"continue": page.token, "remainingItemCount": page.remaining}
+        if form == "Table":
+            return as_json(tables.table(kind, page.entries, self.api.clock(), include, meta))
+        if form.startswith("Partial"):
+            items = [tables.partial(entry) for entry in page.entries]
+            head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
+            return as_json({**head, "metadata": meta, "items": items})
+        return Response(body=encode_list(kind, page, selective=predicate is not None))
+
+    def _predicate(self, target: Target, query: dict[str, str]) -> Predicate | None:
+        fields = query.get("fieldSelector", "")
+        if target.name:
+            fields = ",".join(filter(None, [fields, f"metadata.name={target.name}"]))
+        return both(label_predicate(query.get("labelSelector", "")), field_predicate(fields, target.kind))
+
+    def _delete(self, request: Request, target: Target, body: Any, call: Call) -> Response:
+        options = _delete_options(request, body, call)
+        answer = self.api.delete(target.kind, target.namespace, target.name, options, call)
+        return self._object(request, target.kind, answer, call)
+
+    def _delete_collection(self, request: Request, target: Target, body: Any, call: Call) -> Response:
+        options = _delete_options(request, body, call)
+        page = self.lister.page(target.kind, target.scope, self._predicate(target, request.query), {})
+        for entry in page.entries:
+            try:
+                self.api.delete(entry.kind, entry.namespace, entry.name, options, call)
+            except ApiError as error:
+                if error.code != 404:  # gone meanwhile is what was asked for
+                    raise
+        return Response(body=encode_list(target.kind, page, selective=True), warnings=call.warnings)
+
+    def _object(self, request: Request, kind: Kind, answer: Answer, call: Call) -> Response:
+        if _form(request) == "Table" and answer.obj.get("kind") == kind.kind:
+            meta = answer.obj["metadata"]
+            entry = Entry(kind, meta.get("namespace", ""), meta["name"], answer.obj, answer.raw, 0)
+            shown = tables.table(kind, [entry], self.api.clock(), "Metadata", {})
+            return Response(answer.code, json.dumps(shown).encode(), warnings=call.warnings)
+        return Response(answer.code, answer.raw, warnings=call.warnings)
+
+
+def _form(request: Request) -> str:
+    """The transformation that the first acceptable media type asks for."""
+    for choice in request.headers.get("accept", "").split(","):
+        parameters = dict(part.strip().partition("=")[::2] for part in choice.split(";")[1:])
+        if parameters.get("as"):
+            return parameters["as"]
+        if choice.split(";")[0].strip() in ("application/json", "*/*"):
+            break
+    return ""
+
+
+def _target(group: str, version: str, rest: list[str]) -> Target:
+    namespace, everywhere = "", True
+    if rest[0] == "namespaces" and len(rest) >= 3:
+        kind = BY_PATH.get((group, version, rest[2]))
+        if kind is not None and kind.namespaced:
+            namespace, rest, everywhere = rest[1], rest[2:], False
+    kind = BY_PATH.get((group, version, rest[0]))
+    if kind is None or len(rest) > 3:
+        raise no_such_path()
+    name, sub = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
+    if kind.namespaced and name and everywhere:
+        raise no_such_path()
+    if sub and not (sub == "status" and kind.has_status) and not (sub == "finalize" and kind is NAMESPACE):
+        raise no_such_path()
+    if not kind.namespaced:
+        everywhere = True
+    return Target(kind, namespace, name, sub, everywhere)
+
+
+def _verb(request: Request, target: Target) -> str:
+    if request.method == "GET":
+        if request.query.get("watch") in ("true", "1"):
+            return "watch"
+        return "get" if target.name else "list"
+    with_name = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+    without_name = {"POST": "create", "DELETE": "deletecollection"}
+    verb = (with_name if target.name else without_name).get(request.method)
+    if verb is None or (verb == "create" and target.kind.namespaced and target.everywhere):
+        raise _not_allowed(request.method)
+    return verb
+
+
+def _not_allowed(method: str) -> ApiError:
+    return ApiError(
+        405, "MethodNotAllowed", f"the server does not allow this method on the requested resource: {method}"
+    )
+
+
+def _call(request: Request, target: Target) -> Call:
+    query = request.query
+    applying = request.headers.get("content-type", "").startswith("application/apply-patch")
+    manager = query.get("fieldManager", "")
+    force = query.get("force") in ("true", "1")
+    problems = []
+    if applying and not manager:
+        problems.append(("FieldValueRequired", "fieldManager", "Required value: is required for apply patch"))
+    if force and not applying and request.method == "PATCH":
+        problems.append(("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch"))
+    if len(manager) > 128:
+        problems.append(("FieldValueTooLong", "fieldManager", "Too long: may not be more than 128 bytes"))
+    if query.get("dryRun", "All") not in ("All", ""):
+        text = f'Unsupported value: "{query["dryRun"]}": supported values: "All"'
+        problems.append(("FieldValueNotSupported", "dryRun", text))
+    validation = query.get("fieldValidation") or "Warn"
+    if validation not in ("Strict", "Warn", "Ignore"):
+        text = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+        problems.append(("FieldValueNotSupported", "fieldValidation", text))
+    if problems:
+        options = {"PATCH": "PatchOptions", "POST": "CreateOptions", "PUT": "UpdateOptions"}
+        raise invalid(options.get(request.method, "DeleteOptions"), "meta.k8s.io", "", problems)
+    manager = manager or request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
+    return Call(request.user, manager, query.get("dryRun") == "All", validation, force, target.subresource)
+
+
+def _delete_options(request: Request, body: Any, call: Call) -> Obj:
+    options: Obj = dict(body) if isinstance(body, dict) else {}
+    for name in ("propagationPolicy", "gracePeriodSeconds"):
+        if request.query.get(name):
+            options[name] = request.query[name]
+    if "All" in (options.get("dryRun") or []):
+        call.dry_run = True
+    return options
