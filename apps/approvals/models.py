@@ -69,9 +69,16 @@ class ApprovalRequest(VersionedRow):
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="approval_requests")
     team = models.ForeignKey(Team, models.PROTECT, related_name="approval_requests")
     unit = models.ForeignKey(Unit, models.PROTECT, related_name="approval_requests", help_text="The paying unit.")
-    facts: models.JSONField = models.JSONField(default=dict, help_text="Named facts read at submission.")
+    facts: models.JSONField = models.JSONField(
+        default=dict, help_text="Named facts read at submission (`engine.load_facts`)."
+    )
+    requester_side: models.JSONField = models.JSONField(
+        default=list, help_text="User ids on the requester's side at submission; those of now count as well."
+    )
+    queue = models.CharField(max_length=100, blank=True, help_text="The line it stands in where capacity is short.")
     current_stage = models.PositiveSmallIntegerField(default=0)
     automatic = models.BooleanField(default=False, help_text="Approved by policy, without a person.")
+    automatic_rule = models.CharField(max_length=120, blank=True, help_text="The policy's rule that approved it.")
     submitted_at = models.DateTimeField()
     due_at = models.DateTimeField(null=True)
     concluded_at = models.DateTimeField(null=True)
@@ -91,6 +98,10 @@ class ApprovalRequest(VersionedRow):
         indexes: ClassVar = [
             models.Index(fields=["status", "submitted_at"], name="approval_status"),
             models.Index(fields=["subject_type", "subject_uid"], name="approval_subject"),
+            models.Index(
+                fields=["queue", "submitted_at"], name="approval_line", condition=Q(status="waiting_for_capacity")
+            ),
+            models.Index(fields=["due_at"], name="approval_due", condition=Q(status="in_review")),
         ]
 
     def __str__(self) -> str:
@@ -112,7 +123,9 @@ class Stage(Row):
     unit = models.ForeignKey(
         Unit, models.PROTECT, null=True, related_name="+", help_text="Where the role must be held."
     )
+    rule = models.CharField(max_length=1000, help_text="Which rule of the policy asks for it, in words.")
     quorum = models.PositiveSmallIntegerField(default=1)
+    due_hours = models.PositiveIntegerField(null=True, help_text="Time to decide, from the opening of the stage.")
     due_at = models.DateTimeField(null=True)
     opened_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
@@ -136,6 +149,7 @@ class Decision(Row):
     subject_digest = models.CharField(max_length=DIGEST_LENGTH)
     policy_digest = models.CharField(max_length=DIGEST_LENGTH)
     facts: models.JSONField = models.JSONField(default=dict, help_text="The facts as they stood at the decision.")
+    held = models.CharField(max_length=300, help_text="The role and where it was held when deciding.")
     decided_at = models.DateTimeField()
 
     objects = DecisionQuerySet.as_manager()
@@ -145,7 +159,7 @@ class Decision(Row):
 
 
 class Grant(Row):
-    """The result of an approval. Whether it is usable at a time is derived (`approvals.engine.usable`), never stored."""
+    """The result of an approval. Whether it is usable at a time is derived (`engine.usable`), never stored."""
 
     request = models.OneToOneField(ApprovalRequest, models.PROTECT, related_name="grant")
     subject_digest = models.CharField(max_length=DIGEST_LENGTH)

@@ -1,4 +1,4 @@
-"""How other rooms plug in: subjects (what is approved) and facts (what policies ask about). Approvals know no domain."""
+"""How other rooms plug in: subjects (what is approved) and facts (what policies ask). Approvals know no domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sees approval requests: the requester, those with a view permission on the team, and those who may decide."""
+"""Who sees approval requests: the requester, those with a view permission on the team, and on the paying unit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db.models import Q
 
+from apps.approvals.choices import RequestStatus
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
     from apps.approvals.models import ApprovalRequest, Decision, Grant, Policy, PolicyVersion, Stage
+
+OPEN_STATUSES = (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
+
+
+def _signed_in(user: Any) -> bool:
+    return bool(getattr(user, "is_authenticated", False) and user.is_active)
 
 
 class PolicyQuerySet(ScopedQuerySet["Policy"]):
@@ -17,7 +24,7 @@ class PolicyQuerySet(ScopedQuerySet["Policy"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return all policies to any active person."""
-        return self.all() if getattr(user, "is_authenticated", False) and user.is_active else self.none()
+        return self.all() if _signed_in(user) else self.none()
 
 
 class PolicyVersionQuerySet(ScopedQuerySet["PolicyVersion"]):
@@ -25,48 +32,61 @@ class PolicyVersionQuerySet(ScopedQuerySet["PolicyVersion"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return all versions to any active person."""
-        return self.all() if getattr(user, "is_authenticated", False) and user.is_active else self.none()
+        return self.all() if _signed_in(user) else self.none()
 
 
 class ApprovalRequestQuerySet(ScopedQuerySet["ApprovalRequest"]):
     """Approval requests."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the requests of teams and units in scope, and the person's own."""
+        """Return the requests of teams and paying units in scope, and the person's own."""
         from apps.teams import scope
 
-        if not getattr(user, "is_authenticated", False) or not user.is_active:
+        if not _signed_in(user):
             return self.none()
         scopes = scope.of(user)
-        condition = scopes.team_filter("approvals.request.view", field="team")
-        return self.filter(condition | Q(requester_id=user.pk))
+        if scopes.everywhere("approvals.request.view"):
+            return self.all()
+        return self.filter(
+            scopes.team_filter("approvals.request.view", field="team")
+            | scopes.unit_filter("approvals.request.view", field="unit")
+            | Q(requester_id=user.pk)
+        )
+
+    def open(self) -> Self:
+        """Return those not concluded: in review or waiting for capacity."""
+        return self.filter(status__in=OPEN_STATUSES)
+
+    def in_line(self, queue: str) -> Self:
+        """Return those that wait for capacity in a line, first come first."""
+        return self.filter(queue=queue, status=RequestStatus.WAITING).order_by("submitted_at", "pk")
+
+
+def _visible_requests(user: Any) -> Any:
+    from apps.approvals.models import ApprovalRequest
+
+    return ApprovalRequest.objects.visible_to(user).values("pk")
 
 
 class StageQuerySet(ScopedQuerySet["Stage"]):
     """Stages of approval requests."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the stages of visible requests."""
-        from apps.approvals.models import ApprovalRequest
-
-        return self.filter(request__in=ApprovalRequest.objects.visible_to(user).values("pk"))
+        """Return those of visible requests."""
+        return self.filter(request__in=_visible_requests(user))
 
 
 class DecisionQuerySet(ScopedQuerySet["Decision"]):
     """Decisions."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the decisions on visible requests."""
-        from apps.approvals.models import ApprovalRequest
-
-        return self.filter(request__in=ApprovalRequest.objects.visible_to(user).values("pk"))
+        """Return those of visible requests."""
+        return self.filter(request__in=_visible_requests(user))
 
 
 class GrantQuerySet(ScopedQuerySet["Grant"]):
     """Grants."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the grants of visible requests."""
-        from apps.approvals.models import ApprovalRequest
-
-        return self.filter(request__in=ApprovalRequest.objects.visible_to(user).values("pk"))
+        """Return those of visible requests."""
+        return self.filter(request__in=_visible_requests(user))
