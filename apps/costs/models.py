@@ -1,0 +1,134 @@
+"""Charges, their daily roll-up, and budgets."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from apps.clusters.models import Cluster
+from apps.core.models import VersionedRow
+from apps.core.money import Money
+from apps.costs.choices import ChargeKind
+from apps.costs.querysets import BudgetQuerySet, ChargeQuerySet, DayChargeQuerySet
+from apps.teams.models import Team
+
+
+class Charge(models.Model):
+    """A priced fact or capacity line: quantity and rate, never an amount (design §7). Month-partitioned.
+
+    `rate_id` NULL: no rate was in force, the cost is unknown, not zero.
+    """
+
+    pk = models.CompositePrimaryKey("hour", "uid")
+    hour = models.DateTimeField()
+    uid = models.UUIDField()
+    kind = models.CharField(max_length=20, choices=ChargeKind.choices)
+    cluster_id = models.BigIntegerField()
+    team_id = models.BigIntegerField(null=True)
+    unit_id = models.BigIntegerField(null=True)
+    unit_path: ArrayField[list[int], list[int]] = ArrayField(models.BigIntegerField(), default=list)
+    cost_centre = models.CharField(max_length=50, blank=True)
+    team_name = models.CharField(max_length=200, blank=True)
+    unit_name = models.CharField(max_length=200, blank=True)
+    workspace_id = models.BigIntegerField(null=True)
+    flavour_id = models.BigIntegerField(null=True)
+    gpu_model = models.CharField(max_length=120, blank=True)
+    rate_id = models.BigIntegerField(null=True)
+    quantity_ms = models.BigIntegerField(help_text="Milliseconds × units of the flavour: what the rate applies to.")
+    gpu_ms = models.BigIntegerField(help_text="The same in physical GPUs.")
+    fact_uid = models.UUIDField(null=True, help_text="The fact or capacity line of the same hour that is priced.")
+    revision = models.PositiveIntegerField(default=1)
+
+    objects = ChargeQuerySet.as_manager()
+
+    class Meta:
+        managed = False
+        db_table = "costs_charge"
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+    @property
+    def scope_unit_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.unit_id
+
+
+class PricedHour(models.Model):
+    """Which revision of a cluster's hour the charges stand on."""
+
+    id = models.BigAutoField(primary_key=True)
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="+")
+    hour = models.DateTimeField()
+    revision = models.PositiveIntegerField()
+    priced_at = models.DateTimeField()
+    unpriced_ms = models.BigIntegerField(default=0, help_text="Quantity without a rate in this hour.")
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["cluster", "hour"], name="priced_once")]
+        indexes: ClassVar = [
+            models.Index(fields=["cluster", "hour"], name="priced_unknown", condition=Q(unpriced_ms__gt=0))
+        ]
+
+
+class DayCharge(models.Model):
+    """Roll-up of charges by billing day, kind, team, flavour and rate: what reports read."""
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    cluster_id = models.BigIntegerField()
+    kind = models.CharField(max_length=20, choices=ChargeKind.choices)
+    team_id = models.BigIntegerField(null=True)
+    unit_id = models.BigIntegerField(null=True)
+    cost_centre = models.CharField(max_length=50, blank=True)
+    team_name = models.CharField(max_length=200, blank=True)
+    unit_name = models.CharField(max_length=200, blank=True)
+    flavour_id = models.BigIntegerField(null=True)
+    gpu_model = models.CharField(max_length=120, blank=True)
+    rate_id = models.BigIntegerField(null=True)
+    quantity_ms = models.BigIntegerField()
+    gpu_ms = models.BigIntegerField()
+
+    objects = DayChargeQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["day", "team_id"], name="daycharge_day_team"),
+            models.Index(fields=["cluster_id", "day"], name="daycharge_cluster_day"),
+            models.Index(fields=["team_id", "day"], name="daycharge_team_day"),
+        ]
+
+
+class Budget(VersionedRow):
+    """What a team may spend in a month, from a month on, until the next budget of the team begins."""
+
+    team = models.ForeignKey(Team, models.PROTECT, related_name="budgets")
+    month_from = models.DateField(help_text="First day of the first month it counts for.")
+    amount = models.DecimalField(max_digits=20, decimal_places=2)
+    currency = models.CharField(max_length=3)
+    set_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = BudgetQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["team", "month_from"], name="budget_once"),
+            models.CheckConstraint(condition=Q(amount__gte=0), name="budget_not_negative"),
+            models.CheckConstraint(condition=Q(month_from__day=1), name="budget_first_of_month"),
+        ]
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+    @property
+    def monthly(self) -> Money:
+        """The amount per month."""
+        return Money(self.amount, self.currency)

@@ -1,0 +1,40 @@
+"""Who sees charges, daily charges and budgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from apps.core.querysets import ScopedQuerySet
+
+if TYPE_CHECKING:
+    from apps.costs.models import Budget, Charge, DayCharge
+
+
+class ChargeQuerySet(ScopedQuerySet["Charge"]):
+    """Charges by the team and unit on the row; rows of nobody (unsold, unattributed) for the installation's readers."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the charges whose team or unit, as of that hour, lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id"))
+
+
+class DayChargeQuerySet(ScopedQuerySet["DayCharge"]):
+    """Daily charges by the team and unit on the row."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the rows whose team or unit, as of that day, lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id"))
+
+
+class BudgetQuerySet(ScopedQuerySet["Budget"]):
+    """Budgets by team."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the budgets of teams in scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("costs.budget.view"))
