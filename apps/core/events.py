@@ -44,6 +44,20 @@ class EventType:
         return self.payload(**{key: value for key, value in data.items() if key in known})
 
 
+#: Payload fields that hold words of people or their identity wherever they appear: kept out of hashed audit bytes.
+_PRIVATE_NAMES = re.compile(r"(^|_)(reason|comment|note|email|display_name|person_name|(requester|actor|approver)_name)$")
+
+
+def private(**options: Any) -> Any:
+    """Declare a payload field as personal or free text: `name: str = private()`. Audit keeps it in an erasable note."""
+    return dataclasses.field(metadata={"private": True}, **options)
+
+
+def is_private(field: dataclasses.Field[Any]) -> bool:
+    """Whether a payload field is private: so declared, or named like one (`reason`, `email`, `…_comment`)."""
+    return bool(field.metadata.get("private")) or _PRIVATE_NAMES.search(field.name) is not None
+
+
 def plain(value: Any) -> Any:
     """Return `value` as JSON-ready data the way audit and outbox store it (RFC 8785-safe: no floats, no big ints)."""
     if isinstance(value, bool) or value is None or isinstance(value, str):

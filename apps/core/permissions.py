@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a permission of one person goes: the whole installation, or the teams with these uids."""
+
+    everywhere: bool
+    team_uids: frozenset[uuid.UUID] = frozenset()
 
 
 class Resolver(Protocol):
@@ -11,13 +21,29 @@ class Resolver(Protocol):
     def __call__(self, user: Any, permission: str, obj: Any | None) -> bool: ...
 
 
+class ReachResolver(Protocol):
+    """What the teams room provides for rooms below it, whose rows carry a team's uid instead of a key."""
+
+    def __call__(self, user: Any, permission: str) -> Reach: ...
+
+
 _resolver: Resolver | None = None
+_reach_resolver: ReachResolver | None = None
 
 
-def register_resolver(resolver: Resolver) -> None:
+def register_resolver(resolver: Resolver, reach_resolver: ReachResolver) -> None:
     """Install the one scope resolver (called by the teams room when it loads)."""
-    global _resolver
-    _resolver = resolver
+    global _resolver, _reach_resolver
+    _resolver, _reach_resolver = resolver, reach_resolver
+
+
+def reach(user: Any, permission: str) -> Reach:
+    """Return how far `permission` goes for `user`; nowhere for anonymous and deactivated persons."""
+    if _reach_resolver is None:
+        raise RuntimeError("no permission resolver is registered")
+    if not getattr(user, "is_authenticated", False) or not getattr(user, "is_active", False):
+        return Reach(everywhere=False)
+    return _reach_resolver(user, permission)
 
 
 def may(user: Any, permission: str, obj: Any | None = None) -> bool:

@@ -14,4 +14,4 @@ class TeamsConfig(AppConfig):
         from apps.core.permissions import register_resolver
         from apps.teams import scope
 
-        register_resolver(scope.may)
+        register_resolver(scope.may, scope.reach)

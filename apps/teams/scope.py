@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Q
 
 from apps.core import clock
+from apps.core.permissions import Reach
 from apps.teams.choices import PERMISSIONS, Role, roles_with
 
 
@@ -153,6 +154,19 @@ def may(user: Any, permission: str, obj: Any | None) -> bool:
     return of(user).holds(permission, obj)
 
 
+def reach(user: Any, permission: str) -> Reach:
+    """The resolver behind `core.permissions.reach`."""
+    from apps.teams.models import Team
+
+    scopes = of(user)
+    if scopes.everywhere(permission):
+        return Reach(everywhere=True)
+    if not scopes.anywhere(permission):
+        return Reach(everywhere=False)
+    found = Team.objects.filter(scopes.team_filter(permission, field="")).values_list("uid", flat=True)
+    return Reach(everywhere=False, team_uids=frozenset(found))
+
+
 def holders(permission: str, *, team_id: int | None = None, unit_id: int | None = None) -> list[int]:
     """Return the ids of active persons who hold `permission` for the team, the unit, or the installation.
 
@@ -194,4 +208,4 @@ def members(team_id: int) -> set[int]:
     return ids | set(RoleGrant.objects.in_force().filter(team_id=team_id).values_list("user_id", flat=True))
 
 
-__all__ = ["NOBODY", "PERMISSIONS", "Scopes", "holders", "holders_of_role", "may", "members", "of", "resolve"]
+__all__ = ["NOBODY", "PERMISSIONS", "Scopes", "holders", "holders_of_role", "may", "members", "of", "reach", "resolve"]

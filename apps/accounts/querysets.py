@@ -1,0 +1,50 @@
+"""Who sees persons, sessions and tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from apps.core import clock
+from apps.core.permissions import may
+from apps.core.querysets import ScopedQuerySet
+
+if TYPE_CHECKING:
+    from apps.accounts.models import ApiToken, SignInSession, User
+
+
+class UserQuerySet(ScopedQuerySet["User"]):
+    """Persons: administrators and auditors see all, everybody else themselves."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the persons whose account page `user` may open."""
+        if may(user, "accounts.user.view"):
+            return self.all()
+        return self.filter(pk=user.pk) if user.pk else self.none()
+
+    def active(self) -> Self:
+        """Return the persons who can sign in."""
+        return self.filter(is_active=True)
+
+
+class SignInSessionQuerySet(ScopedQuerySet["SignInSession"]):
+    """Sessions: everybody their own."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the person's own sessions."""
+        return self.filter(user_id=user.pk) if user.pk else self.none()
+
+    def open(self) -> Self:
+        """Return the sessions in force now, of active persons."""
+        return self.filter(closed_at__isnull=True, expires_at__gt=clock.now(), user__is_active=True)
+
+
+class ApiTokenQuerySet(ScopedQuerySet["ApiToken"]):
+    """Tokens: everybody their own."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the person's own tokens."""
+        return self.filter(user_id=user.pk) if user.pk else self.none()
+
+    def usable(self) -> Self:
+        """Return the tokens that open the API now: neither revoked nor expired, of active persons."""
+        return self.filter(revoked_at__isnull=True, expires_at__gt=clock.now(), user__is_active=True)

@@ -1,0 +1,25 @@
+"""Who sees the audit trail."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+from apps.core.permissions import reach
+from apps.core.querysets import ScopedQuerySet
+
+if TYPE_CHECKING:
+    from apps.audit.models import AuditEvent
+
+
+class AuditEventQuerySet(ScopedQuerySet["AuditEvent"]):
+    """Events: those who may view the trail for the whole installation see all, a unit's auditor its teams' events."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the events the person may read."""
+        scope = reach(user, "audit.event.view")
+        return self.all() if scope.everywhere else self.filter(team_uid__in=scope.team_uids)
+
+    def about(self, subject_uid: uuid.UUID) -> Self:
+        """Return the events of one object, oldest first."""
+        return self.filter(object_id=subject_uid).order_by("occurred_at", "uid")

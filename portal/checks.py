@@ -1,0 +1,1 @@
+"""System checks of the installation (settings and database), and the guard that refuses an unsafe start."""

@@ -1,0 +1,103 @@
+"""The database, the clock, the broker that is not there, and the sample company of all tests."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+import environ
+import pytest
+from celery.app.task import Task
+from django.test import TransactionTestCase
+
+from apps.core import clock
+from apps.core.testing import assert_queries, database
+from tests.factories import Company, make_company
+
+
+def _suffix(config: pytest.Config) -> str:
+    """Name the run's database after COMMONS_TEST_DB_SUFFIX or the first path given, so that runs do not meet."""
+    if given := os.environ.get("COMMONS_TEST_DB_SUFFIX"):
+        return re.sub(r"\W+", "_", given.lower())[:30]
+    paths = [arg for arg in config.args if arg]
+    first = os.path.relpath(paths[0].split("::")[0], str(config.rootpath)) if paths else "all"
+    return re.sub(r"\W+", "_", first.lower()).strip("_")[:30] or "all"
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
+    """Make the run's database: created and migrated as owner, used as `commons_app` (design §6)."""
+    from launcher.testing import ensure_postgres
+
+    url = environ.Env.db_url_config(ensure_postgres()["DATABASE_URL"])
+    made = database.TestDatabase(url, _suffix(request.config), keep=False)
+    with django_db_blocker.unblock():
+        made.setup()
+    yield
+    with django_db_blocker.unblock():
+        made.teardown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_as_owner() -> Iterator[None]:
+    """Let transactional tests empty the tables as their owner: the portal's role may not TRUNCATE."""
+
+    def teardown(self: TransactionTestCase) -> None:
+        database.empty_as_owner()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
+        # TestCase has its own teardown (a rollback) that falls back to the one above.
+        yield
+
+
+@pytest.fixture
+def nudges() -> list[tuple[str, tuple[Any, ...]]]:
+    """What the test's code asked workers to do: (task name, arguments), in order."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _no_broker(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, nudges: list[tuple[str, tuple[Any, ...]]]
+) -> None:
+    """Keep nudges in the process unless the test is marked `broker`: `core.testing.settle()` does the work."""
+    if request.node.get_closest_marker("broker") is not None:
+        return
+
+    def apply_async(self: Task[Any, Any], args: Any = None, kwargs: Any = None, **options: Any) -> None:
+        nudges.append((str(self.name), tuple(args or ())))
+
+    monkeypatch.setattr(Task, "apply_async", apply_async)
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    """A bank with three teams and one person per role (tests.factories.make_company)."""
+    return make_company()
+
+
+@pytest.fixture
+def query_limit() -> Callable[[int], AbstractContextManager[Any]]:
+    """`with query_limit(20): …` fails beyond that many statements."""
+    return assert_queries
+
+
+@pytest.fixture
+def frozen_clock() -> Iterator[datetime]:
+    """Freeze `core.clock` at 2026-11-18 09:00 UTC, a Wednesday; move it with `clock.advance()`."""
+    at = datetime(2026, 11, 18, 9, tzinfo=UTC)
+    with clock.frozen(at):
+        yield at
+
+
+@pytest.fixture
+def client_for() -> Callable[[Any], Any]:
+    """`client_for(user)` is a test client in which the person is signed in."""
+    from tests.factories import client_for as make
+
+    return make
