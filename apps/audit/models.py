@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db import models
 
@@ -75,7 +75,6 @@ class AuditLink(models.Model):
     class Meta:
         managed = False
         db_table = '"audit"."link"'
-        ordering: ClassVar = ["seq"]
 
 
 class AuditHead(models.Model):
