@@ -44,10 +44,9 @@ def strip_funding(text: str) -> str:
 
 
 def addresses(text: str) -> list[str]:
-    """The lines that name a host or an index."""
-    return [
-        line for line in text.splitlines() if "://" in line or line.lstrip().startswith(("--index", "--extra-index"))
-    ]
+    """The lines that name a host, an index or a folder to take packages from."""
+    options = ("--index", "--extra-index", "--find-links")
+    return [line for line in text.splitlines() if "://" in line or line.lstrip().startswith(options)]
 
 
 def lock_files() -> list[Path]:
