@@ -11,17 +11,24 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.demo.cluster import discovery, history, pki, seeds
+from apps.demo.cluster import discovery, history, metrics, pki, seeds
+from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
 from apps.demo.cluster.controllers import Controller, GarbageCollector, Loop, NamespaceController, QuotaController
 from apps.demo.cluster.errors import ApiError, Obj, bad_request, no_such_path
 from apps.demo.cluster.faults import Faults
 from apps.demo.cluster.kinds import CLUSTER_ROLE, NAMESPACE, NODE, PRIORITY_CLASS, Kind
+from apps.demo.cluster.kubelet import Kubelet
+from apps.demo.cluster.meter import Meter
+from apps.demo.cluster.replay import Replay
 from apps.demo.cluster.resources import Request, Resources, Response, as_json, parse_body
+from apps.demo.cluster.scheduler import Scheduler
 from apps.demo.cluster.server import Server
 from apps.demo.cluster.store import Store
+from apps.demo.cluster.workloads import Workloads
 
+ALLOCATION_PATHS = ("/allocation", "/allocation/compute", "/model/allocation", "/model/allocation/compute")
 ADMIN = User("simulated-admin", (MASTERS,))
 
 
@@ -29,7 +36,9 @@ class SimulatedCluster:
     """A small Kubernetes API server with nodes, a scheduler and an allocation API, on 127.0.0.1.
 
     Everything it keeps lives in `state_dir`; starting again there goes on where it stopped, on the same CA and token.
-    `clock` replaces the wall clock in tests (time-zone aware UTC).
+    `clock` replaces the wall clock in tests (time-zone aware UTC). `replay` shows the generated workloads of the
+    moment as live pods. The allocation API is served twice: beside the Kubernetes API, and as plain HTTP, without a
+    token as OpenCost does, on `allocation_url`.
     """
 
     def __init__(
@@ -44,6 +53,8 @@ class SimulatedCluster:
         clock: Callable[[], datetime] | None = None,
         bookmark_seconds: float = 60.0,
         watch_history: int = 20_000,
+        replay: bool = False,
+        allocation_port: int = 0,
     ) -> None:
         self.state_dir = Path(state_dir)
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -58,11 +69,16 @@ class SimulatedCluster:
         self.tokens = Tokens(Path(tokens_file) if tokens_file else self.state_dir / "tokens.json", fixed)
         self.rbac = Rbac(self.store)
         self.api = Api(self.store, self.rbac, self.clock)
+        self.meter = Meter(self.store, self.rules, self.clock)
+        self.allocations = Allocations(self.meter, self.store, self.name)
         self._chain, self._key, self.ca_pem = pki.ensure(self.state_dir)
         self.ca_file = self.state_dir / "ca.crt"
         self._port = port
         self._bookmark_seconds = bookmark_seconds
+        self._allocation_port = allocation_port
+        self._replay = replay
         self._server: Server | None = None
+        self._plain: Server | None = None
         self._loop: Loop | None = None
         self._seed()
 
@@ -78,16 +94,20 @@ class SimulatedCluster:
         tls.load_cert_chain(self._chain, self._key)
         self._server = Server(self._port, self._handle, self.tokens.user, self.faults, tls)
         self._port = self._server.server_address[1]
+        self._plain = Server(self._allocation_port, self._handle_plain, lambda token: None, self.faults)
+        self._allocation_port = self._plain.server_address[1]
         self._loop = Loop(self.store, self._controllers())
         self._loop.start()
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="apiserver", daemon=True).start()
+        for server in (self._server, self._plain):
+            threading.Thread(target=server.serve_forever, args=(0.05,), name="apiserver", daemon=True).start()
         return self
 
     def stop(self) -> None:
         """Cut every connection and stop; the state stays. `start` goes on, on the same port."""
-        if self._server is not None:
-            self._server.halt()
-            self._server = None
+        for server in (self._server, self._plain):
+            if server is not None:
+                server.halt()
+        self._server = self._plain = None
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
@@ -114,6 +134,11 @@ class SimulatedCluster:
     def url(self) -> str:
         """Base URL of the Kubernetes API and of the allocation API."""
         return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def allocation_url(self) -> str:
+        """Base URL of the allocation API over plain HTTP."""
+        return f"http://127.0.0.1:{self._allocation_port}"
 
     def token_for(self, user: str, groups: list[str] | None = None) -> str:
         """A bearer token for a person, kept in the tokens file."""
@@ -148,7 +173,17 @@ class SimulatedCluster:
     # ---- inside
 
     def _controllers(self) -> list[Controller]:
-        return [NamespaceController(self.api), GarbageCollector(self.store), QuotaController(self.store)]
+        replay = [Replay(self.api, self.rules)] if self._replay else []
+        return [
+            NamespaceController(self.api),
+            *replay,
+            Workloads(self.api),
+            Scheduler(self.api),
+            Kubelet(self.api),
+            self.meter,
+            GarbageCollector(self.store),
+            QuotaController(self.store),
+        ]
 
     def _seed(self) -> None:
         """Fill a fresh state, once."""
@@ -164,6 +199,7 @@ class SimulatedCluster:
             for kind, objects in parts:
                 for obj in objects:
                     self.api.system_create(kind, obj)
+            self.meter.seed_nodes()
 
     def _handle(self, request: Request, alive: Callable[[], bool]) -> Response:
         path = request.path
@@ -171,12 +207,31 @@ class SimulatedCluster:
             return as_json(discovery.version())
         if path in ("/healthz", "/readyz", "/livez"):
             return Response(body=b"ok", content_type="text/plain; charset=utf-8")
+        if path in ALLOCATION_PATHS or path in ("/assets", "/model/assets", "/metrics"):
+            return self._handle_plain(request, alive)
         if request.user.name == "system:anonymous":
             raise ApiError(401, "Unauthorized", "Unauthorized")
         if path == "/simulated/faults":
             return self._faults(request)
         if path.split("/", 2)[1] in ("api", "apis", "openapi"):
             return self._resources.handle(request, alive, f"127.0.0.1:{self._port}")
+        raise no_such_path()
+
+    def _handle_plain(self, request: Request, alive: Callable[[], bool]) -> Response:
+        """The allocation API and metrics; like OpenCost's they ask nobody who they are."""
+        if request.path in ("/healthz", "/metrics"):
+            text = metrics.text(self.store) if request.path == "/metrics" else "ok"
+            return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if request.method != "GET":
+            raise ApiError(405, "MethodNotAllowed", "the allocation API only reads")
+        try:
+            if request.path in ALLOCATION_PATHS:
+                return as_json(self.allocations.allocation(request.query))
+            if request.path in ("/assets", "/model/assets"):
+                return as_json(self.allocations.assets(request.query))
+        except ApiError as error:
+            # OpenCost's own envelope, not a Kubernetes Status.
+            return as_json({"code": error.code, "status": "error", "data": None, "message": error.message}, error.code)
         raise no_such_path()
 
     def _faults(self, request: Request) -> Response:

@@ -74,7 +74,8 @@ def parse_types(text: str) -> dict[str, Type]:
                 raw[current].append((name.strip(), expression.strip()))
     types = {name: Type("struct") for name in raw}
     for name, members in raw.items():
-        types[name].fields = {member: _expression(expression, types) for member, expression in members}
+        # In place: an `atomic` copy of a type shares this dictionary.
+        types[name].fields.update((member, _expression(expression, types)) for member, expression in members)
     return types
 
 
@@ -98,7 +99,7 @@ def _expression(text: str, types: dict[str, Type]) -> Type:
 
 
 def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
-    """Return `value` as the server would store it: unknown fields and nulls dropped, quantities canonical.
+    """Return `value` as the server would store it: unknown fields, nulls, empty maps and lists dropped, quantities canonical.
 
     Paths of unknown fields are appended to `unknown`. Raises `WrongType` or `WrongQuantity`.
     """
@@ -118,7 +119,9 @@ def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
         if member is None:
             unknown.append(where)
         elif each is not None:
-            out[name] = check(each, member, where, unknown)
+            checked = check(each, member, where, unknown)
+            if checked or member.shape not in ("map", "list"):  # Go's `omitempty`: empty maps and lists are not stored
+                out[name] = checked
     return out
 
 

@@ -16,6 +16,7 @@ from apps.demo.cluster.auth import Attempt, Rbac, User, kind_attempt
 from apps.demo.cluster.errors import ApiError, Obj, bad_request, invalid, no_such_path
 from apps.demo.cluster.kinds import BY_PATH, NAMESPACE, REVIEWS, Kind
 from apps.demo.cluster.listing import Lister, encode_list
+from apps.demo.cluster.protobuf import decode_access_review
 from apps.demo.cluster.selectors import Predicate, both, field_predicate, label_predicate
 from apps.demo.cluster.store import Entry
 from apps.demo.cluster.watch import WatchRequest, stream
@@ -133,12 +134,16 @@ class Resources:
     def _review(self, request: Request, name: str, group: str, version: str) -> Response:
         if request.method != "POST":
             raise _not_allowed(request.method)
-        body = parse_body(request.body, request.headers.get("content-type", "")) or {}
         out: Obj = {"kind": name, "apiVersion": f"{group}/{version}", "metadata": {"creationTimestamp": None}}
         if name == "SelfSubjectReview":
             groups = [*request.user.groups, "system:authenticated"]
             out["status"] = {"userInfo": {"username": request.user.name, "groups": groups}}
             return as_json(out, 201)
+        content_type = request.headers.get("content-type", "")
+        if "protobuf" in content_type:
+            body = decode_access_review(request.body)
+        else:
+            body = parse_body(request.body, content_type)
         spec = body.get("spec") or {} if isinstance(body, dict) else {}
         wanted = spec.get("resourceAttributes")
         if isinstance(wanted, dict):

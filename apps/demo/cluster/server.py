@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.do_handshake()
         super().setup()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (name given by the base class)
+    def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
 
     def _serve(self) -> None:

@@ -46,9 +46,7 @@ def pod_usage(pod: Obj) -> Amounts:
     used["pods"] = Decimal(1)
     spec = pod.get("spec") or {}
     for name, amount in pod_resources(spec, "requests").items():
-        if name in _COMPUTE:
-            used[name] = used[f"requests.{name}"] = amount
-        elif name.startswith("hugepages-"):
+        if name in _COMPUTE or name.startswith("hugepages-"):
             used[name] = used[f"requests.{name}"] = amount
         elif is_extended(name):
             used[f"requests.{name}"] = amount
