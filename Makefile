@@ -32,6 +32,10 @@ demo-reset: setup ## Throw the demo's data away and run it afresh
 	@$(VENV)/python -m launcher reset
 	@exec $(VENV)/python -m launcher demo
 
+.PHONY: up
+up: setup ## Run the portal without the sample company, for clusters of your own
+	@exec $(VENV)/python -m launcher up
+
 .PHONY: check
 check: setup ## Lint, types, architecture, specs, deployment files
 	@$(VENV)/python -m tools.check

@@ -76,6 +76,11 @@ def step(text: str) -> Iterator[None]:
     print(f" {time.monotonic() - started:.1f} s", flush=True)
 
 
+def note(text: str) -> None:
+    """Say something in the middle of a step."""
+    print(f"\n    {text} …", end="", flush=True)
+
+
 class Portal:
     """One embedded installation: its folder, its servers and its processes."""
 
@@ -196,7 +201,8 @@ class Portal:
             print("  PostgreSQL: the server of DATABASE_URL")
             return
         log = self.logs / "postgres.log"
-        server = pg.Postgres(self.folder / "postgres", password=secrets.super_password, log=log, port=port)
+        folder, password = self.folder / "postgres", secrets.super_password
+        server = pg.Postgres(folder, password=password, log=log, port=port, say=note)
         if server.data_version is None:
             # Whatever was done to an earlier database was not done to this one.
             for name in ("database", "seeded"):

@@ -25,6 +25,7 @@ from launcher.processes import (
     is_running,
     process_info,
     send,
+    size_of,
     spawn,
     tail,
     wait_until,
@@ -163,6 +164,7 @@ class Postgres:
         self.settings = {**COMMON_SETTINGS, **(settings or {})}
         self.say = say
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
         self.installation = find_installation()
         self.data = folder
         self.account = server_account(folder)
@@ -181,7 +183,7 @@ class Postgres:
             outside.mkdir(parents=True, exist_ok=True)
             outside.parent.chmod(0o755)
             outside.chmod(0o755)
-            self.say(f"PostgreSQL cannot run as root nor look into {self.folder.parent}; its data is in {self.data}.")
+            self.say(f"PostgreSQL cannot run as root nor look into {self.folder.parent}; its data is in {self.data}")
         if not can_reach(self.installation.bin / "postgres", account):
             self.installation = _copy_installation(self.installation, outside)
 
@@ -212,8 +214,9 @@ class Postgres:
             self.port = self.port if attempt == 1 and self.port else free_port()
             if self._try_start():
                 break
-            if "could not bind" not in tail(self.log) or attempt == 3:
-                raise LauncherError(f"PostgreSQL did not start. The end of {self.log}:\n{tail(self.log)}")
+            said = tail(self.log, start=self._log_start)
+            if "could not bind" not in said or attempt == 3:
+                raise LauncherError(f"PostgreSQL did not start. The end of {self.log}:\n{said}")
         self._create_database()
 
     def stop(self, seconds: float = 15) -> None:
@@ -268,7 +271,7 @@ class Postgres:
             raise LauncherError(f"{name} failed:\n{(result.stderr or result.stdout).strip()}")
 
     def _initialise(self) -> None:
-        self.say(f"Making a PostgreSQL {self.installation.major} data folder in {self.data}")
+        self.say(f"making a data folder in {self.data}")
         if self.data.exists():
             # Without PG_VERSION this is what an interrupted initdb left behind.
             shutil.rmtree(self.data)
@@ -326,6 +329,7 @@ class Postgres:
         for name, value in self.settings.items():
             command += ["-c", f"{name}={value}"]
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = size_of(self.log)
         with self.log.open("ab") as handle:
             self.process = spawn(
                 command,

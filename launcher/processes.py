@@ -157,11 +157,16 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, indented, or a word that there are none."""
+def size_of(path: Path) -> int:
+    """The size of a log in bytes, 0 when there is none yet."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def tail(path: Path, lines: int = 15, start: int = 0) -> str:
+    """The last lines of a log after byte ``start``, indented, or a word that there are none."""
     try:
         with path.open("rb") as handle:
-            handle.seek(max(0, path.stat().st_size - 64 * 1024))
+            handle.seek(max(start, path.stat().st_size - 64 * 1024))
             text = handle.read().decode(errors="replace")
     except FileNotFoundError:
         text = ""

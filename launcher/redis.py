@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.errors import LauncherError
-from launcher.processes import end_session, free_port, spawn, tail, wait_until
+from launcher.processes import end_session, free_port, size_of, spawn, tail, wait_until
 
 START_SECONDS = 20
 
@@ -61,6 +61,7 @@ class Redis:
         config = self.folder / "redis.conf"
         config.touch(mode=0o600)
         for attempt in (1, 2, 3):
+            log_start = size_of(self.log)
             self.port = self.port if attempt == 1 and self.port else free_port()
             # A file, because arguments can be read by everybody on the machine and there is a password among these.
             config.write_text(
@@ -74,8 +75,9 @@ class Redis:
             if process.poll() is None and self.ready():
                 return
             self.stop()
-            if attempt == 3 or "bind" not in tail(self.log).lower():
-                raise LauncherError(f"Redis did not start. The end of {self.log}:\n{tail(self.log)}")
+            said = tail(self.log, start=log_start)
+            if attempt == 3 or "bind" not in said.lower():
+                raise LauncherError(f"Redis did not start. The end of {self.log}:\n{said}")
 
     def stop(self, seconds: float = 5) -> None:
         """End the server."""

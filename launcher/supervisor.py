@@ -13,7 +13,7 @@ from typing import Protocol
 
 from launcher.errors import LauncherError
 from launcher.paths import ROOT
-from launcher.processes import end_session, spawn, tail
+from launcher.processes import end_session, size_of, spawn, tail
 from launcher.watchdog import GRACE_SECONDS
 
 FIRST_DELAY_SECONDS = 1.0
@@ -100,6 +100,8 @@ class Child:
     log: Path
     stop_signal: int = signal.SIGTERM
     started: float = 0.0
+    # Where in the log this run's lines begin.
+    log_start: int = 0
     back_off: BackOff = field(default_factory=BackOff)
     restart_at: float | None = None
     session: int | None = None
@@ -189,6 +191,7 @@ class Supervisor:
         return child
 
     def _start(self, child: Child) -> None:
+        child.log_start = size_of(child.log)
         child.server.start()
         child.started = time.monotonic()
         child.restart_at = None
@@ -214,7 +217,7 @@ class Supervisor:
             self.check()
             self.tend()
             if time.monotonic() > deadline or child.back_off.crashes >= 3:
-                raise LauncherError(f"{child.name} does not answer. The end of {child.log}:\n{tail(child.log)}")
+                raise LauncherError(f"{child.name} does not answer. The end of {child.log}:\n{self._end_of(child)}")
             time.sleep(POLL_SECONDS)
 
     def tend(self) -> None:
@@ -247,7 +250,10 @@ class Supervisor:
         child.restart_at = time.monotonic() + delay
         self.say(f"{child.name} {what}; starting it again in {delay:.0f} s.")
         if show_log:
-            self.say(f"  The end of {child.log}:\n{tail(child.log)}")
+            self.say(f"  The end of {child.log}:\n{self._end_of(child)}")
+
+    def _end_of(self, child: Child) -> str:
+        return tail(child.log, start=child.log_start)
 
     def run_once(self, name: str, command: Command, *, show: bool = False) -> None:
         """Run a command to its end while tending the children.
@@ -255,11 +261,13 @@ class Supervisor:
         With ``show`` it writes to our own output. Raises LauncherError when it fails, Stopped when asked to stop.
         """
         self.check()
+        log_start = 0
         if show:
             sys.stdout.flush()
             command.process = spawn(command.command, log=sys.stdout.fileno(), env=command.env, cwd=command.cwd)
         else:
             rotate(command.log)
+            log_start = size_of(command.log)
             command.start()
         process = command.process
         if process is None:
@@ -274,7 +282,7 @@ class Supervisor:
             command.stop()
             self._tell_watchdog(f"- {process.pid}")
         if process.returncode:
-            detail = "" if show else f" The end of {command.log}:\n{tail(command.log, 25)}"
+            detail = "" if show else f" The end of {command.log}:\n{tail(command.log, 25, log_start)}"
             raise LauncherError(f"{name} failed ({describe_exit(process.returncode)}).{detail}")
 
     def run(self) -> None:
