@@ -1,0 +1,217 @@
+"""Who owned what, which flavours and quotas stood: everything besides the reading that a cluster's hours depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connection
+
+from apps.clusters.models import Pool
+from apps.metering.engine import Share, sanitised
+from apps.metering.sources.base import ms
+from apps.quotas.models import Quota, Workspace
+from apps.teams.models import Team
+
+FAR = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The owner of a namespace as a fact copies it."""
+
+    team_id: int | None = None
+    unit_id: int | None = None
+    unit_path: tuple[int, ...] = ()
+    cost_centre: str = ""
+    team_name: str = ""
+    unit_name: str = ""
+    workspace_id: int | None = None
+    environment: str = ""
+
+
+NOBODY = Owner()
+
+
+@dataclass(frozen=True, slots=True)
+class FlavourInfo:
+    """What metering needs of a flavour."""
+
+    id: int
+    slug: str
+    name: str
+    gpu_model: str
+    resource: str
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A pool's dated committable capacity: (from ms, until ms, GPUs), and what was observed last."""
+
+    gpu_model: str
+    steps: tuple[tuple[int, int, int], ...]
+    observed: int | None
+    whole_flavour_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaInfo:
+    """A quota over time, in milliseconds since the epoch."""
+
+    workspace_id: int
+    owner: Owner
+    flavour_id: int
+    gpu_model: str
+    share: Share
+    guaranteed: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class ClusterContext:
+    """The state of the portal's books for one cluster."""
+
+    cluster_id: int
+    owners: dict[str, Owner] = field(default_factory=dict)
+    flavours: list[FlavourInfo] = field(default_factory=list)
+    pools: dict[str, PoolInfo] = field(default_factory=dict)
+    quotas: list[QuotaInfo] = field(default_factory=list)
+    #: Owners as recorded by an earlier ingest: they stand (design: ownership as of that hour).
+    recorded: dict[tuple[int, str], Owner] = field(default_factory=dict)
+    #: Owners given with an import, by namespace; they win over workspaces.
+    given: dict[str, Owner] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str], FlavourInfo | None] = field(default_factory=dict)
+
+    def owner_of(self, hour: int, namespace: str) -> Owner:
+        """Return who owns `namespace` in `hour`: as given, as recorded, else as the workspaces say."""
+        return (
+            self.given.get(namespace)
+            or self.recorded.get((hour, namespace))
+            or self.owners.get(namespace)
+            or NOBODY
+        )
+
+    def flavour_for(self, resource: str, gpu_model: str, hint: str = "") -> FlavourInfo | None:
+        """Return the flavour of a holding: by its stated flavour, else by resource and GPU model.
+
+        Without a model the only flavour of that resource is taken; a resource with several is ambiguous and unknown.
+        """
+        key = (resource, gpu_model, hint)
+        if key not in self._found:
+            self._found[key] = self._find(sanitised(resource), gpu_model, hint.casefold())
+        return self._found[key]
+
+    def _find(self, resource: str, gpu_model: str, hint: str) -> FlavourInfo | None:
+        if hint:
+            named = [f for f in self.flavours if hint in (f.slug.casefold(), f.name.casefold())]
+            named = named or [f for f in self.flavours if hint == f.gpu_model.casefold()]
+            return named[0] if named else None
+        fitting = [f for f in self.flavours if not resource or f.resource == resource]
+        if gpu_model:
+            fitting = [f for f in fitting if f.gpu_model.casefold() == gpu_model.casefold()]
+            return fitting[0] if fitting else None
+        models = {f.gpu_model for f in fitting}
+        return fitting[0] if len(models) == 1 else None
+
+    @property
+    def only_model(self) -> str:
+        """The GPU model, where the cluster has pools of one model only; else ""."""
+        return next(iter(self.pools)) if len(self.pools) == 1 else ""
+
+
+def owner_of_team(team: Team, workspace: Workspace | None = None) -> Owner:
+    """Return what a fact copies of a team (with its unit loaded)."""
+    return Owner(
+        team_id=team.pk,
+        unit_id=team.unit_id,
+        unit_path=tuple(team.unit.path),
+        cost_centre=team.cost_centre or team.unit.cost_centre,
+        team_name=team.name,
+        unit_name=team.unit.name,
+        workspace_id=workspace.pk if workspace else None,
+        environment=workspace.environment if workspace else "",
+    )
+
+
+def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
+    """Read the context of a cluster for the hours in [start, end): five queries."""
+    context = ClusterContext(cluster_id)
+    workspaces = list(Workspace.objects.filter(cluster_id=cluster_id).select_related("team__unit"))
+    owners = {workspace.pk: owner_of_team(workspace.team, workspace) for workspace in workspaces}
+    context.owners = {workspace.namespace: owners[workspace.pk] for workspace in workspaces}
+    pools = Pool.objects.filter(cluster_id=cluster_id).prefetch_related("flavours", "capacities").order_by("pk")
+    shares: dict[int, FlavourInfo] = {}
+    for pool in pools:
+        infos = [
+            FlavourInfo(
+                flavour.pk,
+                flavour.slug,
+                flavour.name,
+                flavour.gpu_model,
+                sanitised(flavour.resource_name),
+                Share(flavour.numerator, flavour.denominator),
+            )
+            for flavour in sorted(pool.flavours.all(), key=lambda item: (item.numerator != item.denominator, item.pk))
+        ]
+        for info in infos:
+            shares.setdefault(info.id, info)
+        steps = sorted(
+            (
+                ms(capacity.valid.lower) if capacity.valid.lower else 0,
+                ms(capacity.valid.upper) if capacity.valid.upper else FAR,
+                capacity.committable_gpus,
+            )
+            for capacity in pool.capacities.all()
+        )
+        whole = next((info.id for info in infos if info.share.numerator == info.share.denominator), None)
+        context.pools[pool.gpu_model] = PoolInfo(pool.gpu_model, tuple(steps), pool.observed_gpus, whole)
+    context.flavours = list(shares.values())
+    quotas = Quota.objects.filter(workspace__cluster_id=cluster_id, valid__overlap=(start, end), guaranteed__gt=0)
+    for quota in quotas.order_by("pk"):
+        info = shares.get(quota.flavour_id)
+        if info is not None and quota.workspace_id in owners:
+            context.quotas.append(
+                QuotaInfo(
+                    workspace_id=quota.workspace_id,
+                    owner=owners[quota.workspace_id],
+                    flavour_id=quota.flavour_id,
+                    gpu_model=info.gpu_model,
+                    share=info.share,
+                    guaranteed=quota.guaranteed,
+                    start=ms(quota.valid.lower) if quota.valid.lower else 0,
+                    end=ms(quota.valid.upper) if quota.valid.upper else FAR,
+                )
+            )
+    context.recorded = recorded_owners(cluster_id, start, end)
+    return context
+
+
+def recorded_owners(cluster_id: int, start: datetime, end: datetime) -> dict[tuple[int, str], Owner]:
+    """Return the owners that facts of [start, end) already carry, by (hour ms, namespace)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT hour, namespace, team_id, unit_id, unit_path, cost_centre, team_name, unit_name,"
+            " workspace_id, environment FROM metering_hourfact"
+            " WHERE cluster_id = %s AND hour >= %s AND hour < %s AND team_id IS NOT NULL"
+            " ORDER BY hour, namespace, team_id",
+            [cluster_id, start, end],
+        )
+        return {
+            (ms(row[0]), row[1]): Owner(row[2], row[3], tuple(row[4]), *row[5:]) for row in cursor.fetchall()
+        }
+
+
+def teams_given(team_map: Mapping[str, str], workspaces: Iterable[tuple[str, Owner]]) -> dict[str, Owner]:
+    """Return the owners for a map namespace → team slug (an import's `--team-map`). Raises KeyError for a bad slug."""
+    slugs = set(team_map.values())
+    teams = {team.slug: team for team in Team.objects.filter(slug__in=slugs).select_related("unit")}
+    known = dict(workspaces)
+    found: dict[str, Owner] = {}
+    for namespace, slug in team_map.items():
+        team = teams[slug]
+        own = known.get(namespace)
+        found[namespace] = own if own is not None and own.team_id == team.pk else owner_of_team(team)
+    return found

@@ -1,0 +1,131 @@
+"""What a source adapter gives: holdings and nodes of a window, which hours it covers, and the proof. No ORM."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from apps.metering.engine import Holding, Span
+
+
+class SourceError(Exception):
+    """A source could not be read; `retry_after` in seconds where the source asked for a pause."""
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceRefused(SourceError):
+    """A source answered with something that must not be billed from (shared GPUs from an allocation API, say)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """A node's GPUs of one model: `spans` physical, `closed` unschedulable, `broken` present but not usable.
+
+    `stranded` is the number of physical GPUs × 1/denominator parts that the MIG layout cannot sell, as (numerator,
+    denominator) of a device.
+    """
+
+    node: str
+    gpu_model: str
+    spans: tuple[Span, ...]
+    closed: tuple[Span, ...] = ()
+    broken: tuple[Span, ...] = ()
+    stranded: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class HourCover:
+    """How much of an hour the source could tell; `complete` False keeps the hour open for another reading."""
+
+    coverage_permille: int
+    complete: bool = True
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class Proof:
+    """Collects what was asked and answered while reading; hashes and compresses as it goes, so that memory stays flat."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[dict[str, Any]] = []
+        self._compressor = zlib.compressobj(6)
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, purpose: str, url: str, query: str, parameters: Mapping[str, str], body: bytes) -> None:
+        """Record one exchange with the bytes of its response."""
+        self.exchanges.append(
+            {
+                "purpose": purpose,
+                "url": url,
+                "query": query,
+                "parameters": dict(parameters),
+                "sha256": hashlib.sha256(body).hexdigest(),
+                "bytes": len(body),
+                "offset": self.size,
+            }
+        )
+        self._parts.append(self._compressor.compress(body))
+        self.size += len(body)
+
+    def body(self) -> bytes:
+        """Return the compressed bodies; the proof takes no more exchanges afterwards."""
+        self._parts = [b"".join(self._parts) + self._compressor.flush()]
+        return self._parts[0]
+
+
+def excerpt(body: bytes, exchange: Mapping[str, Any], *, needle: str = "", size: int = 2000) -> str:
+    """Return a readable part of one exchange's response out of a compressed proof body, around `needle` if it occurs."""
+    start, length = int(exchange["offset"]), int(exchange["bytes"])
+    text = zlib.decompress(body)[start : start + length].decode("utf-8", "replace")
+    at = text.find(needle) if needle else -1
+    begin = max(0, at - size // 4) if at >= 0 else 0
+    cut = text[begin : begin + size]
+    return ("… " if begin else "") + cut + (" …" if begin + size < len(text) else "")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one window of a source says. Hours missing from `hours` are unknown."""
+
+    holdings: list[Holding] = field(default_factory=list)
+    nodes: list[NodeReading] = field(default_factory=list)
+    hours: dict[int, HourCover] = field(default_factory=dict)
+    proof: Proof = field(default_factory=Proof)
+
+
+class SourceAdapter(Protocol):
+    """Reads whole hours. Implementations do HTTP (or read stored intervals) and interpret; the engine does the sums."""
+
+    #: The longest window of one `read`.
+    max_window: timedelta
+
+    def read(self, start: datetime, end: datetime) -> Reading:
+        """Read the hours of [start, end). Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+def ms(at: datetime) -> int:
+    """Return `at` as milliseconds since the epoch, exactly."""
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def at_ms(value: int) -> datetime:
+    """Return milliseconds since the epoch as a time in UTC."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
+
+
+def gpu_resources(options: Mapping[str, Any]) -> Sequence[str]:
+    """Return the resource-name prefixes that count as GPUs, in kube-state-metrics spelling."""
+    return options.get("gpu_resources") or ["nvidia_com_gpu", "nvidia_com_mig_", "amd_com_gpu", "gpu_intel_com_"]

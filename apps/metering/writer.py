@@ -1,0 +1,193 @@
+"""Replaces the rows of cluster-hours in one transaction; hours whose content did not change are not touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from django.conf import settings
+from django.db import connection
+
+from apps.core import clock
+from apps.core.partitions import ensure_month, months_between
+from apps.metering import billing, ports
+from apps.metering.choices import METERED, HourState
+from apps.metering.models import HourStatus, IngestRun, Source, SourceProof
+from apps.metering.rows import FACT_COLUMNS, LINE_COLUMNS, HourRows
+from apps.metering.sources.base import Proof, at_ms
+
+#: A new reading of an hour stands as provisional from this long after its end, as final from that long.
+PROVISIONAL_AFTER = timedelta(minutes=10)
+FINAL_AFTER = timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What writing a window did."""
+
+    written: int
+    unchanged: int
+    facts: int
+    open: int
+
+
+def idle_permille() -> int:
+    """Return the used share below which allocated GPU time counts as idle, per mille (default 20: 2 %)."""
+    return int(getattr(settings, "COMMONS_IDLE_PERMILLE", 20))
+
+
+def lock_cluster(cluster_id: int) -> None:
+    """Let only one transaction write a cluster's books at a time: its daily roll-ups span hours."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metering.cluster'), %s)", [cluster_id % 2**31])
+
+
+def state_for(hour: datetime, rows: HourRows | None, at: datetime) -> str:
+    """Return the state of an hour read at `at`: missing, incomplete, provisional or final."""
+    if rows is None:
+        return HourState.MISSING
+    if not rows.complete:
+        return HourState.INCOMPLETE
+    return HourState.FINAL if at >= hour + timedelta(hours=1) + FINAL_AFTER else HourState.PROVISIONAL
+
+
+def write_hours(
+    source: Source, hours: Mapping[int, HourRows], *, proof: Proof | None, run: IngestRun | None, window: tuple[datetime, datetime]
+) -> Outcome:
+    """Replace the rows of `hours` (hour ms → rows) of the source's cluster, in the caller's transaction.
+
+    Raises RuntimeError outside a transaction.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("hours are written inside a transaction only")
+    if not hours:
+        return Outcome(0, 0, 0, 0)
+    cluster_id, now = source.cluster_id, clock.now()
+    lock_cluster(cluster_id)
+    known = {
+        status.hour: status
+        for status in HourStatus.objects.filter(
+            cluster_id=cluster_id, hour__gte=at_ms(min(hours)), hour__lte=at_ms(max(hours))
+        )
+    }
+    changed: list[tuple[datetime, HourRows, str, int]] = []
+    statuses: list[HourStatus] = []
+    for key in sorted(hours):
+        hour, rows = at_ms(key), hours[key]
+        content = rows.content_hash()
+        status = known.get(hour) or HourStatus(cluster_id=cluster_id, hour=hour)
+        state = state_for(hour, rows, now)
+        if not rows.complete and status.revision and rows.coverage_permille < status.coverage_permille:
+            # The source has forgotten what it once told: what was recorded stands.
+            status.read_at, status.reason = now, rows.reason
+            statuses.append(status)
+            continue
+        if status.inputs_hash != content:
+            status.revision += 1
+            status.inputs_hash = content
+            status.facts = len(rows.facts)
+            status.written_at = now
+            changed.append((hour, rows, content, status.revision))
+        status.state, status.source, status.read_at = state, source, now
+        status.coverage_permille, status.flags, status.reason = rows.coverage_permille, sorted(rows.flags), rows.reason
+        if state in METERED:
+            status.attempts, status.retry_at = 0, None
+        else:
+            status.attempts += 1
+            status.retry_at = now + pause(status.attempts)
+        statuses.append(status)
+    HourStatus.objects.bulk_create([status for status in statuses if status.hour not in known], batch_size=2000)
+    HourStatus.objects.bulk_update(
+        [status for status in statuses if status.hour in known],
+        ["state", "source", "coverage_permille", "inputs_hash", "revision", "facts", "flags", "reason", "attempts",
+         "retry_at", "read_at", "written_at"],
+        batch_size=1000,
+    )  # fmt: skip
+    facts = 0
+    if changed:
+        kept = _keep_proof(source, proof, run, window)
+        facts = _replace(source, changed, kept.pk if kept else None)
+        days = sorted({billing.day_of(hour) for hour, *_ in changed})
+        roll_up(cluster_id, days)
+        ports.tell(ports.Written(cluster_id, [hour for hour, *_ in changed], days, [item[3] for item in changed]))
+    open_hours = sum(1 for status in statuses if status.state not in METERED)
+    return Outcome(len(changed), len(statuses) - len(changed), facts, open_hours)
+
+
+def pause(attempts: int) -> timedelta:
+    """Return how long to wait before reading an hour again: 2, 4, 8 … minutes, at most six hours."""
+    return min(timedelta(minutes=2 ** min(attempts, 9)), timedelta(hours=6))
+
+
+def _keep_proof(
+    source: Source, proof: Proof | None, run: IngestRun | None, window: tuple[datetime, datetime]
+) -> SourceProof | None:
+    if proof is None or not proof.exchanges:
+        return None
+    return SourceProof.objects.create(
+        cluster_id=source.cluster_id,
+        source=source,
+        run=run,
+        window_start=window[0],
+        window_end=window[1],
+        read_at=clock.now(),
+        exchanges=proof.exchanges,
+        body=proof.body(),
+        body_bytes=proof.size,
+    )
+
+
+def _replace(source: Source, changed: Sequence[tuple[datetime, HourRows, str, int]], proof_id: int | None) -> int:
+    first, last = changed[0][0], changed[-1][0]
+    for table in ("metering_hourfact", "metering_capacityline"):
+        for month in months_between(first, last):
+            ensure_month(table, month)
+    hours = [hour for hour, *_ in changed]
+    facts = 0
+    with connection.cursor() as cursor:
+        for table in ("metering_hourfact", "metering_capacityline"):
+            cursor.execute(
+                f"DELETE FROM {table} WHERE cluster_id = %s AND hour >= %s AND hour <= %s AND hour = ANY(%s)",  # noqa: S608 (own constants)
+                [source.cluster_id, first, last, hours],
+            )
+        with cursor.copy(f"COPY metering_hourfact ({', '.join(FACT_COLUMNS)}) FROM STDIN") as copy:
+            for _, rows, _, revision in changed:
+                tail = f"\t{source.pk}\t{proof_id if proof_id is not None else chr(92) + 'N'}\t{revision}\n"
+                if rows.facts:
+                    copy.write(tail.join(rows.facts) + tail)
+                facts += len(rows.facts)
+        with cursor.copy(f"COPY metering_capacityline ({', '.join(LINE_COLUMNS)}) FROM STDIN") as copy:
+            for _, rows, _, revision in changed:
+                tail = f"\t{revision}\n"
+                if rows.lines:
+                    copy.write(tail.join(rows.lines) + tail)
+    return facts
+
+
+def roll_up(cluster_id: int, days: Sequence[date]) -> None:
+    """Replace the daily usage of `days` (billing days) of a cluster from its facts."""
+    start, _ = billing.day_bounds(days[0])
+    _, end = billing.day_bounds(days[-1])
+    zone = f"{int(billing.offset().total_seconds())} seconds"
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM metering_dayusage WHERE cluster_id = %s AND day = ANY(%s)", [cluster_id, list(days)])
+        cursor.execute(
+            """
+            INSERT INTO metering_dayusage (day, cluster_id, team_id, unit_id, workspace_id, cost_centre, team_name,
+              unit_name, flavour_id, gpu_model, allocated_gpu_ms, used_gpu_ms, measured_gpu_ms, idle_gpu_ms, workloads)
+            SELECT day, cluster_id, team_id, unit_id, workspace_id, cost_centre, max(team_name), max(unit_name),
+              flavour_id, gpu_model, sum(allocated_gpu_ms), coalesce(sum(used_gpu_ms), 0),
+              coalesce(sum(allocated_gpu_ms * coverage_permille / 1000) FILTER (WHERE used_gpu_ms IS NOT NULL), 0),
+              coalesce(sum(allocated_gpu_ms) FILTER (WHERE used_gpu_ms IS NOT NULL AND coverage_permille > 0
+                AND used_gpu_ms::numeric * 1000000 < allocated_gpu_ms::numeric * %s * coverage_permille), 0),
+              count(DISTINCT workload_name)
+            FROM (
+              SELECT ((hour AT TIME ZONE 'UTC') + %s::interval)::date AS day, f.* FROM metering_hourfact f
+              WHERE cluster_id = %s AND hour >= %s AND hour < %s
+            ) fact
+            WHERE day = ANY(%s)
+            GROUP BY day, cluster_id, team_id, unit_id, workspace_id, cost_centre, flavour_id, gpu_model
+            """,
+            [idle_permille(), zone, cluster_id, start, end, list(days)],
+        )
