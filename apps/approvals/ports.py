@@ -186,6 +186,15 @@ def register_fact_provider(
         describe_fact(name, label=label or name, meaning=meaning, unit=unit)
 
 
+def read_fact(name: str, context: FactContext) -> FactValue | None:
+    """Return what another room's provider says of one fact; None where nobody provides it or it is unknown.
+
+    For subjects whose own facts build on it (is the cost within what is left of the budget?).
+    """
+    provider = _providers.get(name)
+    return provider(context) if provider is not None else None
+
+
 def unregister_fact_provider(name: str) -> None:
     """Forget a provider (tests register their own)."""
     _providers.pop(name, None)

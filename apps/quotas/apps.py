@@ -8,3 +8,16 @@ class QuotasConfig(AppConfig):
 
     name = "apps.quotas"
     label = "quotas"
+
+    def ready(self) -> None:
+        """Register quota requests as a subject of approval, and what follows an applied declaration."""
+        from apps.approvals.ports import register_subject
+        from apps.quotas import events, granting, subjects  # noqa: F401 (events declare themselves on import)
+
+        register_subject(subjects.QuotaRequestSubject())
+        subjects.describe_facts()
+        try:
+            from apps.provisioning.ports import register_owner
+        except ImportError:
+            return
+        register_owner("workspace", on_applied=granting.on_applied)

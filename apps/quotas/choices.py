@@ -15,6 +15,17 @@ class Environment(models.TextChoices):
     PRODUCTION = "production", "Production"
 
 
+class DataClass(models.TextChoices):
+    """What kind of data may be processed in a workspace."""
+
+    PUBLIC = "public", "Public"
+    INTERNAL = "internal", "Internal"
+    CONFIDENTIAL = "confidential", "Confidential"
+    FINANCIAL = "financial", "Financial"
+    PERSONAL = "personal", "Personal"
+    HEALTH = "health", "Health"
+
+
 class BorrowMode(models.TextChoices):
     """How far a workspace may go beyond its guaranteed GPUs. Unlimited needs a permission of its own."""
 
@@ -28,6 +39,7 @@ class RequestStatus(models.TextChoices):
 
     IN_REVIEW = "in_review", "In review"
     WAITING = "waiting_for_capacity", "Waiting for capacity"
+    SCHEDULED = "scheduled", "Granted, starts later"
     APPLYING = "applying", "Applying"
     ACTIVE = "active", "Applied"
     REJECTED = "rejected", "Rejected"
@@ -40,6 +52,7 @@ REQUEST_TRANSITIONS = Transitions(
     {
         RequestStatus.IN_REVIEW: {
             "grant": RequestStatus.APPLYING,
+            "schedule": RequestStatus.SCHEDULED,
             "hold": RequestStatus.WAITING,
             "reject": RequestStatus.REJECTED,
             "withdraw": RequestStatus.WITHDRAWN,
@@ -48,10 +61,12 @@ REQUEST_TRANSITIONS = Transitions(
         },
         RequestStatus.WAITING: {
             "grant": RequestStatus.APPLYING,
+            "schedule": RequestStatus.SCHEDULED,
             "withdraw": RequestStatus.WITHDRAWN,
             "lapse": RequestStatus.LAPSED,
             "supersede": RequestStatus.SUPERSEDED,
         },
+        RequestStatus.SCHEDULED: {"grant": RequestStatus.APPLYING},
         RequestStatus.APPLYING: {"applied": RequestStatus.ACTIVE},
         RequestStatus.ACTIVE: {},
         RequestStatus.REJECTED: {},
@@ -60,4 +75,5 @@ REQUEST_TRANSITIONS = Transitions(
         RequestStatus.SUPERSEDED: {},
     }
 )
+#: Still to be decided, or decided and waiting for room: can be withdrawn and corrected.
 OPEN_STATUSES = (RequestStatus.IN_REVIEW, RequestStatus.WAITING)

@@ -38,6 +38,9 @@ class Workspace(VersionedRow):
     storage_gib = models.PositiveIntegerField(default=10240, help_text="requests.storage of the namespace, GiB.")
     pods = models.PositiveIntegerField(default=200)
     archived_at = models.DateTimeField(null=True, blank=True)
+    rolled_at = models.DateTimeField(
+        null=True, editable=False, help_text="Up to when the declared GPU limits follow the dated quotas."
+    )
 
     objects = WorkspaceQuerySet.as_manager()
 
@@ -70,11 +73,15 @@ class QuotaRequest(VersionedRow):
     status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="quota_requests")
     estimate: models.JSONField = models.JSONField(default=dict, help_text="Cost change and the rates it stands on.")
+    change: models.JSONField = models.JSONField(
+        default=dict, help_text="What it was before, and one digest leaf per cluster and field path, as submitted."
+    )
     digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 over the canonical change.")
     approval = models.OneToOneField(ApprovalRequest, models.PROTECT, null=True, related_name="quota_request")
     plan = models.ForeignKey(Plan, models.PROTECT, null=True, related_name="+")
     supersedes = models.OneToOneField("self", models.PROTECT, null=True, related_name="superseded_by")
     granted_at = models.DateTimeField(null=True)
+    generation = models.PositiveIntegerField(null=True, help_text="The declaration's generation that carries it.")
     applied_at = models.DateTimeField(null=True)
 
     objects = QuotaRequestQuerySet.as_manager()
@@ -86,8 +93,24 @@ class QuotaRequest(VersionedRow):
                 condition=Q(valid_until__isnull=True) | Q(valid_until__gt=models.F("valid_from")),
                 name="request_until_after_from",
             ),
+            models.UniqueConstraint(
+                fields=["workspace", "flavour"],
+                name="request_one_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"]),
+            ),
         ]
-        indexes: ClassVar = [models.Index(fields=["workspace", "-created_at"], name="quota_request_recent")]
+        indexes: ClassVar = [
+            models.Index(fields=["workspace", "-created_at"], name="quota_request_recent"),
+            models.Index(fields=["status", "id"], name="quota_request_status"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.guaranteed} × {self.flavour} for {self.workspace}"
+
+    @property
+    def maximum(self) -> int | None:
+        """Guaranteed and borrow together; None: unlimited."""
+        return None if self.borrow_mode == BorrowMode.UNLIMITED else self.guaranteed + self.borrow_limit
 
     @property
     def scope_team_id(self) -> int:
@@ -105,6 +128,9 @@ class Quota(Row):
     borrow_limit = models.PositiveIntegerField(default=0)
     valid = DateTimeRangeField()
     request = models.ForeignKey(QuotaRequest, models.PROTECT, null=True, related_name="quotas")
+    noticed_days = models.PositiveSmallIntegerField(
+        null=True, help_text="The last notice of its end that was sent: so many days before."
+    )
 
     objects = QuotaQuerySet.as_manager()
 
@@ -120,6 +146,14 @@ class Quota(Row):
                 ],
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.guaranteed} × {self.flavour} for {self.workspace}"
+
+    @property
+    def maximum(self) -> int | None:
+        """Guaranteed and borrow together; None: unlimited."""
+        return None if self.borrow_mode == BorrowMode.UNLIMITED else self.guaranteed + self.borrow_limit
 
     @property
     def scope_team_id(self) -> int:

@@ -8,3 +8,7 @@ class RatesConfig(AppConfig):
 
     name = "apps.rates"
     label = "rates"
+
+    def ready(self) -> None:
+        """Declare the room's events."""
+        from apps.rates import events  # noqa: F401 (declares itself on import)

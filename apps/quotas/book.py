@@ -1,0 +1,175 @@
+"""From rows to the ledger: what a pool can promise, what it has promised, what a workspace may request when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from django.db.models import Q
+
+from apps.clusters import selectors as cluster_selectors
+from apps.clusters.models import Cluster, Flavour, Pool
+from apps.quotas.choices import BorrowMode
+from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_time
+from apps.quotas.manifests import WorkspaceSpec
+from apps.quotas.models import Quota, Workspace
+
+#: `(workspace id, flavour id)` → what it holds over time, in order.
+Holdings = dict[tuple[int, int], list[Holding]]
+
+
+def pool_of(cluster_id: int, flavour_id: int) -> Pool | None:
+    """Return the pool that offers a flavour on a cluster, or None where that cluster does not offer it."""
+    return Pool.objects.select_related("cluster").filter(cluster_id=cluster_id, flavours=flavour_id).first()
+
+
+def holding(row: Quota) -> Holding:
+    """Return a quota row as the ledger sees it."""
+    return Holding(
+        row.valid.lower, row.valid.upper, row.guaranteed, row.borrow_mode, row.borrow_limit, key=row.pk
+    )
+
+
+def holdings_of(rows: Iterable[Quota]) -> Holdings:
+    """Return quota rows by workspace and flavour, each in order of time."""
+    found: Holdings = {}
+    for row in rows:
+        found.setdefault((row.workspace_id, row.flavour_id), []).append(holding(row))
+    for items in found.values():
+        items.sort(key=lambda item: item.start)
+    return found
+
+
+def steps(holdings: Iterable[Holding], flavour: Flavour) -> list[Step]:
+    """Return holdings as promises in whole devices."""
+    return [
+        Step(item.start, item.end, gpus(item.guaranteed, flavour.numerator, flavour.denominator)) for item in holdings
+    ]
+
+
+def capacity(pool: Pool, start: datetime, end: datetime | None) -> list[Step]:
+    """Return a pool's dated committable GPUs times its factor; a gap is zero."""
+    factor = Fraction(pool.commit_factor)
+    return [
+        Step(low, high, factor * count)
+        for low, high, count in cluster_selectors.capacity_steps(pool.pk, start, end)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBook:
+    """A pool's capacity and promises from a time on."""
+
+    pool: Pool
+    capacity: list[Step]
+    promises: Holdings
+    flavours: Mapping[int, Flavour]
+
+    def others(self, workspace_id: int, flavour_id: int) -> list[Step]:
+        """Return every promise but those of one workspace and flavour."""
+        return [
+            step
+            for (workspace, flavour), items in self.promises.items()
+            if (workspace, flavour) != (workspace_id, flavour_id)
+            for step in steps(items, self.flavours[flavour])
+        ]
+
+    def all_promises(self) -> list[Step]:
+        """Return every promise."""
+        return [step for (_, flavour), items in self.promises.items() for step in steps(items, self.flavours[flavour])]
+
+    def own(self, workspace_id: int, flavour_id: int) -> list[Holding]:
+        """Return what one workspace holds of one flavour."""
+        return self.promises.get((workspace_id, flavour_id), [])
+
+    def room(
+        self, workspace_id: int, flavour: Flavour, guaranteed: int, start: datetime, end: datetime | None
+    ) -> Room:
+        """Tell whether `guaranteed` units of a flavour fit for a workspace over the whole window."""
+        return room_over_time(
+            self.capacity,
+            self.others(workspace_id, flavour.pk),
+            gpus(guaranteed, flavour.numerator, flavour.denominator),
+            start,
+            end,
+            own=steps(self.own(workspace_id, flavour.pk), flavour),
+        )
+
+
+def load(pool: Pool, start: datetime, end: datetime | None = None) -> PoolBook:
+    """Read a pool's book over `[start, end)`. Lock the pool row first where a promise follows."""
+    flavours = {flavour.pk: flavour for flavour in pool.flavours.all()}
+    rows = Quota.objects.filter(
+        workspace__cluster_id=pool.cluster_id, flavour_id__in=flavours, valid__overlap=(start, end)
+    )
+    return PoolBook(pool, capacity(pool, start, end), holdings_of(rows), flavours)
+
+
+def _maximum(item: Holding | None, pool: Pool | None, flavour: Flavour) -> int:
+    """Return how many units may be requested at once. Only a best-effort pool lets anything be borrowed (design §5)."""
+    if item is None:
+        return 0
+    if pool is None or not pool.best_effort or item.borrow_mode == BorrowMode.NONE:
+        return item.guaranteed
+    if item.borrow_mode == BorrowMode.LIMITED:
+        return item.guaranteed + item.borrow_limit
+    devices = pool.observed_gpus or 0
+    return max(item.guaranteed, devices * flavour.denominator // flavour.numerator)
+
+
+def gpu_limits(
+    workspace: Workspace, at: datetime, *, replaced: Mapping[int, list[Holding]] | None = None
+) -> dict[str, int]:
+    """Return resource name → units that the workspace may request at `at`, for every resource its cluster offers.
+
+    `replaced`: flavour id → holdings to count instead of the stored ones (what a request would make of them).
+    """
+    pools = list(Pool.objects.filter(cluster_id=workspace.cluster_id).prefetch_related("flavours"))
+    rows = Quota.objects.filter(workspace=workspace).filter(Q(valid__contains=at))
+    current = {flavour_id: items for (_, flavour_id), items in holdings_of(rows).items()} | dict(replaced or {})
+    limits: dict[str, int] = {}
+    for pool in pools:
+        for flavour in pool.flavours.all():
+            units = _maximum(in_force(current.get(flavour.pk, []), at), pool, flavour)
+            limits[flavour.resource_name] = limits.get(flavour.resource_name, 0) + units
+    return limits
+
+
+def spec_of(workspace: Workspace, limits: Mapping[str, int]) -> WorkspaceSpec:
+    """Return what a workspace's objects are rendered from."""
+    cluster: Cluster = workspace.cluster
+    return WorkspaceSpec(
+        namespace=workspace.namespace,
+        workspace_uid=str(workspace.uid),
+        team_slug=workspace.team.slug,
+        environment=workspace.environment,
+        group_prefix=cluster.group_prefix,
+        cpu_cores=workspace.cpu_cores,
+        memory_gib=workspace.memory_gib,
+        storage_gib=workspace.storage_gib,
+        pods=workspace.pods,
+        gpus=dict(limits),
+    )
+
+
+def indistinguishable(workspace: Workspace, flavour: Flavour, start: datetime, end: datetime | None) -> Flavour | None:
+    """Return a flavour held in the window that the cluster could not tell apart from `flavour` in this namespace.
+
+    A ResourceQuota counts a resource name; it knows neither GPU models nor shares of a GPU.
+    """
+    return (
+        Flavour.objects.filter(
+            pk__in=Quota.objects.filter(workspace=workspace, valid__overlap=(start, end))
+            .exclude(guaranteed=0, borrow_mode=BorrowMode.NONE)
+            .values("flavour_id"),
+            resource_name=flavour.resource_name,
+        )
+        .exclude(gpu_model=flavour.gpu_model, numerator=flavour.numerator, denominator=flavour.denominator)
+        .order_by("pk")
+        .first()
+    )
+
+
+__all__ = ["Holdings", "PoolBook", "capacity", "gpu_limits", "indistinguishable", "instants", "load", "pool_of", "spec_of"]

@@ -1,0 +1,98 @@
+"""Events of the quotas room; names are audit actions, outbox types and webhook types at once."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.core.events import declare, private
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceCreated:
+    """An admin gave a team a place on a cluster; nothing is on the cluster yet."""
+
+    workspace_uid: uuid.UUID
+    cluster_uid: uuid.UUID
+    team_uid: uuid.UUID
+    environment: str
+    namespace: str
+    data_classes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEvent:
+    """Something happened to a quota request. `what` is the request in one line, without names of persons."""
+
+    request_uid: uuid.UUID
+    workspace_uid: uuid.UUID
+    flavour: str
+    what: str
+    guaranteed: int
+    borrow_mode: str
+    borrow_limit: int
+    valid_from: datetime
+    valid_until: datetime | None
+    detail: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRolled:
+    """A dated quota began or ended: the workspace's GPU limits were declared anew, as approved."""
+
+    workspace_uid: uuid.UUID
+    limits: dict[str, int]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaExpiring:
+    """A quota ends soon and less shows below it."""
+
+    workspace_uid: uuid.UUID
+    team_slug: str
+    what: str
+    ends_at: datetime
+    days: int
+
+
+def _request_path(payload: RequestEvent) -> str:
+    return f"/quotas/requests/{payload.request_uid}/"
+
+
+REQUEST_SUBMITTED = declare(
+    "quotas.request.submitted", RequestEvent, audience="auditors", path=_request_path,
+    headline=lambda p: f"Quota requested: {p.what}",
+)  # fmt: skip
+REQUEST_WITHDRAWN = declare("quotas.request.withdrawn", RequestEvent, audience="auditors", path=_request_path)
+REQUEST_SUPERSEDED = declare("quotas.request.superseded", RequestEvent, audience="auditors", path=_request_path)
+REQUEST_REJECTED = declare(
+    "quotas.request.rejected", RequestEvent, audience="the requester", mail=True, path=_request_path,
+    headline=lambda p: f"Rejected: {p.what}", body=lambda p: p.detail,
+)  # fmt: skip
+REQUEST_LAPSED = declare(
+    "quotas.request.lapsed", RequestEvent, audience="the requester", mail=True, path=_request_path,
+    headline=lambda p: f"Lapsed: {p.what}", body=lambda p: p.detail or "Nobody decided in time. Request it again if you still need it.",
+)  # fmt: skip
+REQUEST_WAITING = declare(
+    "quotas.request.waiting", RequestEvent, audience="the requester", mail=True, path=_request_path,
+    headline=lambda p: f"Approved, waiting for capacity: {p.what}", body=lambda p: p.detail,
+)  # fmt: skip
+REQUEST_GRANTED = declare(
+    "quotas.request.granted", RequestEvent, audience="the requester and the team's leads", mail=True, path=_request_path,
+    headline=lambda p: f"Granted: {p.what}", body=lambda p: p.detail,
+)  # fmt: skip
+REQUEST_APPLIED = declare(
+    "quotas.request.applied", RequestEvent, audience="the requester and the team's leads", mail=True, path=_request_path,
+    headline=lambda p: f"Applied on the cluster: {p.what}",
+    body=lambda p: "The quota is on the cluster and can be used. The request's page leads to ready-made manifests.",
+)  # fmt: skip
+WORKSPACE_CREATED = declare("quotas.workspace.created", WorkspaceCreated, audience="auditors")
+QUOTA_ROLLED = declare("quotas.quota.rolled", QuotaRolled, audience="auditors")
+QUOTA_EXPIRING = declare(
+    "quotas.quota.expiring", QuotaExpiring, audience="the team's leads", mail=True,
+    path=lambda p: f"/quotas/workspaces/{p.workspace_uid}/",
+    headline=lambda p: f"Ends in {p.days} day{'s' if p.days != 1 else ''}: {p.what}",
+    body=lambda p: "Request a renewal before the end if you still need it; running work is not stopped by the end itself.",
+)  # fmt: skip

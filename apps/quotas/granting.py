@@ -1,0 +1,403 @@
+"""From a grant to the cluster: the ledger decides under lock, quotas are laid over, the objects are declared.
+
+Lock order (design §2): approval request (held by the caller) → quota request → pool → workspace → declaration.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from django.db import transaction
+from django.db.models import F, Q
+
+from apps import audit
+from apps.approvals.engine import usable
+from apps.approvals.models import Grant
+from apps.approvals.ports import CannotTake
+from apps.clusters.models import Pool
+from apps.core import clock, outbox
+from apps.core.actor import Actor
+from apps.core.canonical import digest
+from apps.core.errors import Conflict
+from apps.core.formats import datetime_utc
+from apps.provisioning.models import Declaration
+from apps.quotas import book, events
+from apps.quotas.assess import number
+from apps.quotas.change import canonical, creation_leaves
+from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatus
+from apps.quotas.cluster_side import declaration_of, declare
+from apps.quotas.ledger import Holding, in_force, overlay
+from apps.quotas.manifests import Manifest
+from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.records import (
+    asked_of,
+    describe,
+    effective_start,
+    event_of,
+    manifests_at,
+    own_holdings,
+    plan_request,
+)
+from apps.teams import scope
+
+SYSTEM = Actor.system("quotas.granting")
+#: Days before the end of a quota at which its team is told.
+NOTICE_DAYS = (14, 3, 1)
+_CLOSING = {
+    "rejected": ("reject", events.REQUEST_REJECTED),
+    "withdrawn": ("withdraw", events.REQUEST_WITHDRAWN),
+    "lapsed": ("lapse", events.REQUEST_LAPSED),
+}
+
+
+def _leads(workspace: Workspace) -> list[int]:
+    return scope.holders_of_role("team_lead", team_id=workspace.team_id)
+
+
+def _load(uid: uuid.UUID) -> QuotaRequest:
+    request = (
+        QuotaRequest.objects.select_related("workspace__team", "workspace__cluster", "flavour")
+        .select_for_update(of=("self",))
+        .filter(uid=uid)
+        .first()
+    )
+    if request is None:
+        raise Conflict("The quota request is gone.")
+    return request
+
+
+def _verify(request: QuotaRequest, grant: Grant) -> None:
+    """Make sure that the grant is about the request as it stands. Raises Conflict otherwise (invariant 3)."""
+    found = digest(canonical(asked_of(request), request.estimate, request.change))
+    if not grant.subject_digest == request.digest == found:
+        raise Conflict("The request is no longer what was approved: submit it again.")
+
+
+def _verify_creation(request: QuotaRequest, manifests: Iterable[Manifest]) -> None:
+    """For a workspace's first quota: its objects are those that were approved. Raises Conflict otherwise."""
+    approved = {leaf["path"]: leaf["digest"] for leaf in request.change["leaves"]}
+    for leaf in creation_leaves(request.workspace.cluster.slug, manifests):
+        if approved.get(leaf["path"]) != leaf["digest"]:
+            raise Conflict(
+                f"{leaf['path']} would no longer be made as it was approved: correct the request to have it approved anew."
+            )
+
+
+def lay_over(request: QuotaRequest, start: datetime) -> list[Holding]:
+    """Write the request's quota over the existing rows (shorten, split, replace) and return all holdings."""
+    new = Holding(start, request.valid_until, request.guaranteed, request.borrow_mode, request.borrow_limit)
+    rows = {row.pk: row for row in Quota.objects.filter(workspace=request.workspace, flavour=request.flavour)}
+    after = overlay([book.holding(row) for row in rows.values()], new)
+    kept = {item.key for item in after}
+    # Shorten and remove before inserting: the exclusion constraint is checked row by row.
+    for key, row in rows.items():
+        if key not in kept:
+            row.delete()
+    inserted: list[tuple[Holding, Quota | None]] = []
+    for item in after:
+        if item.key is None:
+            source = next((row for row in rows.values() if book.holding(row).covers(item.start)), None)
+            inserted.append((item, None if item is new else source))
+            continue
+        row = rows[item.key]
+        if (row.valid.lower, row.valid.upper) != (item.start, item.end):
+            row.valid = (item.start, item.end)
+            row.save(update_fields=["valid"])
+    for item, source in inserted:
+        Quota.objects.create(
+            workspace=request.workspace,
+            flavour=request.flavour,
+            guaranteed=item.guaranteed,
+            borrow_mode=item.borrow_mode,
+            borrow_limit=item.borrow_limit,
+            valid=(item.start, item.end),
+            request=request if item is new else (source.request if source else None),
+        )
+    return after
+
+
+def on_granted(uid: uuid.UUID, grant: Grant) -> None:
+    """Put an approved request into force, in the deciding transaction.
+
+    Raises CannotTake where the pool has no room over the whole time (the request then waits), Conflict where the
+    request is not what was approved or its time has passed.
+    """
+    request = _load(uid)
+    _verify(request, grant)
+    at = clock.now()
+    start = effective_start(request, at)
+    if request.valid_until is not None and request.valid_until <= start:
+        raise Conflict("The end of the requested time has passed: correct the request or let it go.")
+    pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
+    if pool is None:
+        raise CannotTake(f"{request.workspace.cluster} no longer offers {request.flavour}.")
+    pool = Pool.objects.locked(pool.pk)
+    workspace = Workspace.objects.locked(request.workspace_id)
+    _check_room(request, pool, start)
+    _check_distinguishable(request, start)
+    lay_over(request, start)
+    later = start > at
+    request.status = REQUEST_TRANSITIONS.next(request.status, "schedule" if later else "grant")
+    request.approval = grant.request
+    request.granted_at = at
+    if not later:
+        request.generation = _declare(request, workspace, at, grant_uid=grant.uid)
+    request.bump("status", "approval", "granted_at", "generation")
+    payload = event_of(request, f"It begins on {datetime_utc(start)}." if later else "It is being applied now.")
+    audit.record(
+        events.REQUEST_GRANTED,
+        payload,
+        actor=SYSTEM,
+        subject_type="quotas.request",
+        subject_uid=request.uid,
+        team_uid=request.workspace.team.uid,
+        after_digest=request.digest,
+    )
+    outbox.publish(
+        events.REQUEST_GRANTED,
+        payload,
+        recipients=[request.requester_id, *_leads(workspace)],
+        subject_uid=request.uid,
+    )
+    replan_others(request)
+
+
+def _check_room(request: QuotaRequest, pool: Pool, start: datetime) -> None:
+    view = book.load(pool, start)
+    room = view.room(request.workspace_id, request.flavour, request.guaranteed, start, request.valid_until)
+    if not room.fits:
+        when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
+        raise CannotTake(
+            f"{pool} has {number(max(room.free_at_worst, Fraction(0)))} GPUs free at its tightest moment, "
+            f"{datetime_utc(room.worst_at)}.{when}"
+        )
+
+
+def _check_distinguishable(request: QuotaRequest, start: datetime) -> None:
+    other = book.indistinguishable(request.workspace, request.flavour, start, request.valid_until)
+    if other is not None and request.maximum != 0:
+        raise CannotTake(f"The workspace meanwhile holds {other}, which the cluster could not tell apart.")
+
+
+def _declare(request: QuotaRequest, workspace: Workspace, at: datetime, *, grant_uid: uuid.UUID) -> int:
+    """Declare the workspace's objects as approved and return the generation that carries them."""
+    manifests = manifests_at(request.workspace, at, resources=[request.flavour.resource_name])
+    if declaration_of(request.workspace) is None:
+        _verify_creation(request, manifests)
+    plan_uid = request.plan.uid if request.plan is not None else None
+    declaration = declare(request.workspace, manifests, grant_uid=grant_uid, plan_uid=plan_uid, actor=SYSTEM)
+    workspace.rolled_at = at
+    workspace.save(update_fields=["rolled_at"])
+    return declaration.generation
+
+
+def replan_others(request: QuotaRequest) -> None:
+    """One request landed: the open plans of the same workspace are made anew (design §5)."""
+    others = QuotaRequest.objects.filter(workspace=request.workspace, status__in=OPEN_STATUSES).exclude(pk=request.pk)
+    for other in others.select_related("workspace__team", "workspace__cluster", "flavour").order_by("pk"):
+        plan_request(other)
+
+
+def on_concluded(uid: uuid.UUID, status: str, reason: str) -> None:
+    """Take note of how the approval request ended, or that it waits for capacity; called in its transaction."""
+    request = _load(uid)
+    if status == RequestStatus.WAITING:
+        if request.status == RequestStatus.WAITING:
+            return
+        action, event = "hold", events.REQUEST_WAITING
+    elif status in _CLOSING:
+        action, event = _CLOSING[status]
+    else:
+        # Superseded: the correcting action has already closed the row. Approved: on_granted did the work.
+        return
+    request.status = REQUEST_TRANSITIONS.next(request.status, action)
+    request.bump("status")
+    payload = event_of(request, reason)
+    audit.record(
+        event,
+        payload,
+        actor=SYSTEM,
+        subject_type="quotas.request",
+        subject_uid=request.uid,
+        team_uid=request.workspace.team.uid,
+        before_digest=request.digest,
+    )
+    if event.mail:
+        outbox.publish(event, payload, recipients=[request.requester_id], subject_uid=request.uid)
+
+
+def on_applied(declaration: Declaration, generation: int) -> None:
+    """A generation of a workspace is on its cluster: the requests it carries are applied. In the recording transaction."""
+    requests = (
+        QuotaRequest.objects.select_for_update(of=("self",))
+        .select_related("workspace__team", "workspace__cluster", "flavour")
+        .filter(
+            workspace__uid=declaration.owner_uid,
+            status=RequestStatus.APPLYING,
+            generation__lte=generation,
+        )
+        .order_by("pk")
+    )
+    for request in requests:
+        request.status = REQUEST_TRANSITIONS.next(request.status, "applied")
+        request.applied_at = clock.now()
+        request.bump("status", "applied_at")
+        payload = event_of(request)
+        audit.record(
+            events.REQUEST_APPLIED,
+            payload,
+            actor=SYSTEM,
+            subject_type="quotas.request",
+            subject_uid=request.uid,
+            team_uid=request.workspace.team.uid,
+            after_digest=request.digest,
+        )
+        outbox.publish(
+            events.REQUEST_APPLIED,
+            payload,
+            recipients=[request.requester_id, *_leads(request.workspace)],
+            subject_uid=request.uid,
+        )
+
+
+def due_to_roll(at: datetime) -> list[int]:
+    """Return the ids of workspaces in which a quota began or ended since their limits were last declared."""
+    began = Q(quotas__valid__startswith__lte=at) & (
+        Q(rolled_at__isnull=True) | Q(quotas__valid__startswith__gt=F("rolled_at"))
+    )
+    ended = Q(quotas__valid__endswith__lte=at) & (
+        Q(rolled_at__isnull=True) | Q(quotas__valid__endswith__gt=F("rolled_at"))
+    )
+    found = Workspace.objects.filter(began | ended, archived_at__isnull=True).order_by("pk").values_list("pk", flat=True)
+    return list(dict.fromkeys(found))
+
+
+@transaction.atomic
+def roll_workspace(workspace_id: int) -> bool:
+    """Declare a workspace's GPU limits as its dated quotas have them now; True where something began or ended.
+
+    Every switch-over is a leaf of the approval that granted the quota; nothing but the limits changes. Idempotent.
+    """
+    workspace = Workspace.objects.select_for_update(of=("self",)).select_related("team", "cluster").get(pk=workspace_id)
+    at = clock.now()
+    if workspace.pk not in due_to_roll(at):
+        return False
+    starting = list(
+        QuotaRequest.objects.select_related("workspace__team", "workspace__cluster", "flavour", "approval__grant", "plan")
+        .filter(workspace=workspace, status=RequestStatus.SCHEDULED, valid_from__lte=at)
+        .order_by("pk")
+    )
+    generation, limits = _declare_roll(workspace, starting, at)
+    for request in starting:
+        request.status = REQUEST_TRANSITIONS.next(request.status, "grant")
+        request.generation = generation
+        request.bump("status", "generation")
+    payload = events.QuotaRolled(workspace.uid, limits, f"{workspace.namespace} on {workspace.cluster}")
+    audit.record(
+        events.QUOTA_ROLLED,
+        payload,
+        actor=SYSTEM,
+        subject_type="quotas.workspace",
+        subject_uid=workspace.uid,
+        team_uid=workspace.team.uid,
+    )
+    return True
+
+
+def _declare_roll(workspace: Workspace, starting: list[QuotaRequest], at: datetime) -> tuple[int, dict[str, int]]:
+    """Declare what is in force at `at` and return the generation with its limits."""
+    row = (
+        Quota.objects.select_related("request__approval__grant")
+        .filter(workspace=workspace, request__isnull=False)
+        .filter(Q(valid__startswith__lte=at))
+        .order_by("-valid")
+        .first()
+    )
+    source = starting[0] if starting else (row.request if row is not None else None)
+    approval = source.approval if source is not None else None
+    if source is None or approval is None:
+        raise Conflict(f"{workspace} has quotas without an approval: nothing is declared.")
+    grant = Grant.objects.filter(request=approval).first()
+    # A quota that begins needs a grant in force; one that ends falls back whatever became of its grant.
+    if grant is None or (starting and not usable(grant, source.digest, {"subject_uid": str(source.uid)}, at)):
+        raise Conflict(f"The grant behind the quota that begins in {workspace} is not usable.")
+    manifests = manifests_at(workspace, at, resources=[request.flavour.resource_name for request in starting])
+    if declaration_of(workspace) is None:
+        _verify_creation(source, manifests)
+    declaration = declare(workspace, manifests, grant_uid=grant.uid, plan_uid=None, actor=SYSTEM)
+    workspace.rolled_at = at
+    workspace.save(update_fields=["rolled_at"])
+    return declaration.generation, book.gpu_limits(workspace, at)
+
+
+def notify_expiring(at: datetime | None = None) -> int:
+    """Tell the leads of quotas that end in 14, 3 and 1 days and leave less behind; returns how many were told."""
+    now = at or clock.now()
+    ending = (
+        Quota.objects.filter(valid__endswith__gt=now, valid__endswith__lte=now + timedelta(days=max(NOTICE_DAYS)))
+        .filter(valid__startswith__lte=now, workspace__archived_at__isnull=True)
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    return sum(_notify_one(pk, now) for pk in list(ending))
+
+
+@transaction.atomic
+def _notify_one(quota_id: int, now: datetime) -> int:
+    quota = (
+        Quota.objects.select_for_update(of=("self",))
+        .select_related("workspace__team", "workspace__cluster", "flavour", "request")
+        .filter(pk=quota_id)
+        .first()
+    )
+    if quota is None or quota.valid.upper is None or quota.valid.upper <= now:
+        return 0
+    left = quota.valid.upper - now
+    days = min((limit for limit in NOTICE_DAYS if left <= timedelta(days=limit)), default=None)
+    if days is None or (quota.noticed_days is not None and quota.noticed_days <= days):
+        return 0
+    rows = Quota.objects.filter(workspace=quota.workspace, flavour=quota.flavour)
+    below = in_force([book.holding(row) for row in rows], quota.valid.upper)
+    reach, next_reach = quota.maximum, (below.guaranteed + below.borrow_limit if below else 0)
+    if below is not None and below.borrow_mode == "unlimited":
+        next_reach = None
+    quota.noticed_days = days
+    quota.save(update_fields=["noticed_days"])
+    if next_reach is None or (reach is not None and next_reach >= reach):
+        return 0
+    had = "unlimited" if reach is None else f"{reach:,}"
+    payload = events.QuotaExpiring(
+        workspace_uid=quota.workspace.uid,
+        team_slug=quota.workspace.team.slug,
+        what=f"{quota.flavour} in {quota.workspace.namespace} falls from {had} to {next_reach:,}",
+        ends_at=quota.valid.upper,
+        days=days,
+    )
+    outbox.publish(
+        events.QUOTA_EXPIRING, payload, recipients=_leads(quota.workspace), subject_uid=quota.workspace.uid
+    )
+    audit.record(
+        events.QUOTA_EXPIRING,
+        payload,
+        actor=SYSTEM,
+        subject_type="quotas.workspace",
+        subject_uid=quota.workspace.uid,
+        team_uid=quota.workspace.team.uid,
+    )
+    return 1
+
+
+__all__ = [
+    "describe",
+    "due_to_roll",
+    "lay_over",
+    "notify_expiring",
+    "on_applied",
+    "on_concluded",
+    "on_granted",
+    "own_holdings",
+    "roll_workspace",
+]

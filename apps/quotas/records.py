@@ -1,0 +1,194 @@
+"""How a quota request is written down: its words, events, estimate, exact change, objects and plan."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from apps.core import clock
+from apps.core.formats import datetime_utc
+from apps.quotas import book, events
+from apps.quotas.assess import Assessment
+from apps.quotas.change import Asked, creation_leaves, held, quota_leaves
+from apps.quotas.choices import BorrowMode
+from apps.quotas.cluster_side import declaration_of, declared_manifests, request_plan
+from apps.quotas.ledger import Holding, overlay
+from apps.quotas.manifests import Manifest, with_gpus, workspace_manifests
+from apps.quotas.models import Quota, QuotaRequest, Workspace
+
+
+def borrow_words(mode: str, limit: int) -> str:
+    """Return a borrow setting in words."""
+    if mode == BorrowMode.LIMITED:
+        return f"may borrow {limit:,}"
+    return "may borrow without limit" if mode == BorrowMode.UNLIMITED else "no borrowing"
+
+
+def span_words(start: datetime, end: datetime | None) -> str:
+    """Return a window in words."""
+    return f"from {datetime_utc(start)}" + (f" until {datetime_utc(end)}" if end else ", without end")
+
+
+def describe(request: QuotaRequest) -> str:
+    """Return a request in one line."""
+    line = f"{request.guaranteed:,} × {request.flavour} for {request.workspace.namespace} on {request.workspace.cluster}"
+    if request.borrow_mode != BorrowMode.NONE:
+        line += f", {borrow_words(request.borrow_mode, request.borrow_limit)}"
+    return line + (f", until {datetime_utc(request.valid_until)}" if request.valid_until else "")
+
+
+def event_of(request: QuotaRequest, detail: str = "") -> events.RequestEvent:
+    """Return the payload of an event about a request."""
+    return events.RequestEvent(
+        request_uid=request.uid,
+        workspace_uid=request.workspace.uid,
+        flavour=request.flavour.slug,
+        what=describe(request),
+        guaranteed=request.guaranteed,
+        borrow_mode=str(request.borrow_mode),
+        borrow_limit=request.borrow_limit,
+        valid_from=request.valid_from,
+        valid_until=request.valid_until,
+        detail=detail,
+    )
+
+
+def asked_of(request: QuotaRequest) -> Asked:
+    """Return what a stored request asks for, read from its columns (never from a copy)."""
+    return Asked(
+        request_uid=str(request.uid),
+        workspace_uid=str(request.workspace.uid),
+        cluster=request.workspace.cluster.slug,
+        namespace=request.workspace.namespace,
+        flavour=request.flavour.slug,
+        resources=[request.flavour.resource_name],
+        guaranteed=request.guaranteed,
+        borrow_mode=str(request.borrow_mode),
+        borrow_limit=request.borrow_limit,
+        valid_from=request.valid_from,
+        valid_until=request.valid_until,
+    )
+
+
+def estimate_of(assessment: Assessment) -> dict[str, Any]:
+    """Return the estimate as it is frozen with the request: decimals as strings, the rate it stands on by uid."""
+    estimate, reach = assessment.estimate, assessment.estimate_maximum
+    amount = estimate.amount.quantized() if estimate.amount is not None else None
+    return {
+        "amount": str(amount.amount) if amount else None,
+        "currency": amount.currency if amount else None,
+        "rate_uid": str(estimate.rate_uid) if estimate.rate_uid else None,
+        "hours_per_month": estimate.hours_per_month,
+        "basis": estimate.basis,
+        "unknown_reason": estimate.unknown_reason,
+        "maximum_amount": str(reach.amount.quantized().amount) if reach is not None and reach.amount else None,
+        "delta_units": assessment.delta_units,
+        "delta_gpus_milli": int(assessment.delta_gpus * 1000),
+    }
+
+
+def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
+    """Return the frozen change: what is held before and shows again after, and a leaf per cluster and field path."""
+    asked = asked_of(request)
+    creates = declaration_of(request.workspace) is None
+    leaves: list[dict[str, str]] = []
+    if creates:
+        leaves += creation_leaves(asked.cluster, manifests_for(request))
+    leaves += quota_leaves(asked)
+    return {
+        "before": held(assessment.before),
+        "at_end": held(assessment.at_end) if request.valid_until is not None else None,
+        "creates_workspace": creates,
+        "leaves": leaves,
+    }
+
+
+def manifests_at(
+    workspace: Workspace, at: datetime, *, replaced: dict[int, list[Holding]] | None = None, resources: Collection[str] = ()
+) -> list[Manifest]:
+    """Return the workspace's objects as they should be at `at`.
+
+    What is declared already stays byte for byte; only GPU limits that stand there, and those of `resources` (which an
+    approval sets), follow the dated quotas. A workspace without a declaration is rendered whole.
+    """
+    limits = book.gpu_limits(workspace, at, replaced=replaced)
+    stored = declared_manifests(workspace)
+    if stored is None:
+        return workspace_manifests(book.spec_of(workspace, limits))
+    known = {key for manifest in stored for key in manifest.get("spec", {}).get("hard", {})}
+    wanted = {name: units for name, units in limits.items() if f"requests.{name}" in known or name in resources}
+    return with_gpus(stored, wanted)
+
+
+def own_holdings(request: QuotaRequest) -> list[Holding]:
+    """Return what the request's workspace holds of its flavour, over all time."""
+    rows = Quota.objects.filter(workspace=request.workspace_id, flavour=request.flavour_id).order_by("valid")
+    return [book.holding(row) for row in rows]
+
+
+def effective_start(request: QuotaRequest, at: datetime) -> datetime:
+    """Return when the request would begin if granted at `at`: never in the past."""
+    return max(request.valid_from, at.replace(microsecond=0))
+
+
+def manifests_for(request: QuotaRequest) -> list[Manifest]:
+    """Return the objects as they will be when the request begins, were it granted now."""
+    start = effective_start(request, clock.now())
+    if request.valid_until is not None and request.valid_until <= start:
+        start = request.valid_from
+    new = Holding(start, request.valid_until, request.guaranteed, request.borrow_mode, request.borrow_limit)
+    after = overlay(own_holdings(request), new)
+    return manifests_at(
+        request.workspace, start, replaced={request.flavour_id: after}, resources=[request.flavour.resource_name]
+    )
+
+
+def plan_request(request: QuotaRequest) -> None:
+    """Ask for a plan of the request (the cluster's dry run) as evidence beside its approval, and remember it."""
+    workspace = request.workspace
+    plan = request_plan(workspace, request.uid, manifests_for(request))
+    if request.plan_id != plan.pk:
+        request.plan = plan
+        request.save(update_fields=["plan"])
+
+
+def auto_approved(
+    team_id: int, cluster_id: int, flavour_ids: list[int], since: datetime, *, but: uuid.UUID
+) -> tuple[Fraction, Decimal]:
+    """Return (GPUs, monthly cost) that policies approved for a team in a pool since a time; only what was added.
+
+    The request `but` does not count itself. Costs are those frozen with the requests, in the ledger currency.
+    """
+    rows = QuotaRequest.objects.filter(
+        workspace__team_id=team_id,
+        workspace__cluster_id=cluster_id,
+        flavour_id__in=flavour_ids,
+        approval__automatic=True,
+        granted_at__gte=since,
+    ).exclude(uid=but)
+    gpus, cost = Fraction(0), Decimal(0)
+    for estimate in rows.values_list("estimate", flat=True):
+        gpus += max(Fraction(0), Fraction(int(estimate.get("delta_gpus_milli") or 0), 1000))
+        cost += max(Decimal(0), Decimal(estimate.get("amount") or 0))
+    return gpus, cost
+
+
+__all__ = [
+    "asked_of",
+    "auto_approved",
+    "borrow_words",
+    "change_of",
+    "describe",
+    "effective_start",
+    "estimate_of",
+    "event_of",
+    "manifests_at",
+    "manifests_for",
+    "own_holdings",
+    "plan_request",
+    "span_words",
+]

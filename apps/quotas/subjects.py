@@ -1,0 +1,248 @@
+"""Quota requests as a subject of approval: what is approved, by whom not, and which facts policies may ask about."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from django.urls import reverse
+
+from apps.approvals.ports import MONTHLY_COST, Change, FactContext, FactValue, Leaf, describe_fact, read_fact
+from apps.core import clock
+from apps.core.errors import NotVisible
+from apps.core.formats import datetime_utc
+from apps.provisioning.choices import PlanStatus
+from apps.quotas import book, granting
+from apps.quotas.assess import Draft, guaranteed_word
+from apps.quotas.change import canonical
+from apps.quotas.models import QuotaRequest
+from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, effective_start
+from apps.teams import scope
+
+if TYPE_CHECKING:
+    from apps.approvals.models import Grant
+
+SUBJECT_TYPE = "quotas.request"
+#: What was approved by policy counts for so long (design §6).
+COUNT_DAYS = 30
+YES, NO = "yes", "no"
+
+
+def describe_facts() -> None:
+    """Say what the facts of quota requests mean; the policy pages show it."""
+    for name, label, meaning, unit in (
+        ("monthly_cost_change", "Monthly cost change", "What the change adds to the team's cost in a month.", "money"),
+        ("delta_gpus", "GPUs added", "Guaranteed GPUs after the change minus before, in whole devices.", "GPUs"),
+        ("guaranteed", "Guaranteed", "Units of the flavour guaranteed after the change.", ""),
+        ("borrow_mode", "Borrowing", "none, limited or unlimited.", ""),
+        ("borrow_limit", "Borrow limit", "Units that may be borrowed after the change.", ""),
+        ("environment", "Environment", "development, staging or production.", ""),
+        ("fits_now", "Fits", "yes where the pool has room over the whole time, else no.", ""),
+        ("within_budget", "Within budget", "yes where the cost change is at most what is left of the budget.", ""),
+        ("auto_approved_30d_gpus", "Approved by policy in 30 days", "GPUs so added for the team in the pool.", "GPUs"),
+        ("auto_approved_30d_cost", "Approved by policy in 30 days", "Monthly cost so added.", "money"),
+    ):
+        describe_fact(name, label=label, meaning=meaning, unit=unit)
+
+
+def facts_of(
+    draft: Draft,
+    *,
+    delta_gpus: Fraction,
+    cost: Decimal | None,
+    fits: bool,
+    at: datetime,
+    but: uuid.UUID,
+) -> dict[str, FactValue]:
+    """Return the facts of a draft or a stored request (`but`: its uid; a draft has a uid of its own). Unknown: left out."""
+    workspace = draft.workspace
+    flavours = [flavour.pk for flavour in draft.pool.flavours.all()]
+    counted_gpus, counted_cost = auto_approved(
+        workspace.team_id, workspace.cluster_id, flavours, at - timedelta(days=COUNT_DAYS), but=but
+    )
+    facts: dict[str, FactValue] = {
+        "delta_gpus": _exact(delta_gpus),
+        "guaranteed": draft.guaranteed,
+        "borrow_mode": str(draft.borrow_mode),
+        "borrow_limit": draft.borrow_limit,
+        "environment": str(workspace.environment),
+        "fits_now": YES if fits else NO,
+        "auto_approved_30d_gpus": _exact(counted_gpus),
+        "auto_approved_30d_cost": counted_cost,
+    }
+    if cost is not None:
+        facts[MONTHLY_COST] = cost
+        facts["monthly_cost_change"] = cost
+        left = read_fact(
+            "team.budget_remaining", FactContext(SUBJECT_TYPE, but, workspace.team_id, workspace.team.unit_id, at)
+        )
+        if isinstance(left, int | Decimal):
+            facts["within_budget"] = YES if cost <= left else NO
+    return facts
+
+
+def _exact(value: Fraction) -> int | Decimal:
+    """Return a count of GPUs as a fact: an integer where it is whole, else in thousandths, rounded up."""
+    if value.denominator == 1:
+        return value.numerator
+    milli = -(-value.numerator * 1000 // value.denominator)
+    return Decimal(milli) / 1000
+
+
+def load(uid: uuid.UUID) -> QuotaRequest:
+    """Return a request with what its descriptions need. Raises NotVisible where it is gone."""
+    request = (
+        QuotaRequest.objects.select_related("workspace__team__unit", "workspace__cluster", "flavour", "plan", "requester")
+        .filter(uid=uid)
+        .first()
+    )
+    if request is None:
+        raise NotVisible
+    return request
+
+
+def draft_of(request: QuotaRequest) -> Draft | None:
+    """Return a stored request as a draft; None where its cluster no longer offers the flavour."""
+    pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
+    if pool is None:
+        return None
+    return Draft(
+        request.workspace,
+        request.flavour,
+        pool,
+        request.guaranteed,
+        request.borrow_mode,
+        request.borrow_limit,
+        request.valid_from,
+        request.valid_until,
+    )
+
+
+class QuotaRequestSubject:
+    """Registered with the approvals room when the quotas room loads."""
+
+    subject_type = SUBJECT_TYPE
+
+    def canonical(self, uid: uuid.UUID) -> bytes:
+        """Return the exact bytes: the request as its columns stand now, the estimate, the leaves."""
+        request = load(uid)
+        return canonical(asked_of(request), request.estimate, request.change)
+
+    def leaves(self, uid: uuid.UUID) -> Sequence[Leaf]:
+        """Return one leaf per cluster and field path, dated switch-overs included."""
+        return [Leaf(leaf["cluster"], leaf["path"], leaf["digest"]) for leaf in load(uid).change["leaves"]]
+
+    def title(self, uid: uuid.UUID) -> str:
+        """Return the request in one line."""
+        return f"Quota: {describe(load(uid))}"
+
+    def diff(self, uid: uuid.UUID) -> Sequence[Change]:
+        """Return what is held before, from the start on, and at the end."""
+        request = load(uid)
+        cluster = request.workspace.cluster.slug
+        held = f"{request.flavour} in {request.workspace.namespace}"
+        before, at_end = request.change["before"], request.change["at_end"]
+        pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
+        word = guaranteed_word(pool)
+        starts = datetime_utc(request.valid_from)
+        lines = [
+            Change(cluster, held, word, f"{before['guaranteed']:,}", f"{request.guaranteed:,}", f"from {starts}"),
+            Change(
+                cluster,
+                held,
+                "borrow",
+                borrow_words(before["borrow_mode"], before["borrow_limit"]),
+                borrow_words(request.borrow_mode, request.borrow_limit),
+                f"from {starts}",
+            ),
+        ]
+        if at_end is not None and request.valid_until is not None:
+            after = f"{at_end['guaranteed']:,}, {borrow_words(at_end['borrow_mode'], at_end['borrow_limit'])}"
+            ends = f"at the end, {datetime_utc(request.valid_until)}, what is below shows again"
+            mine = f"{request.guaranteed:,}, {borrow_words(request.borrow_mode, request.borrow_limit)}"
+            lines.append(Change(cluster, held, f"{word} and borrow", mine, after, ends))
+        if request.change["creates_workspace"]:
+            paths = [leaf["path"] for leaf in request.change["leaves"] if "#" not in leaf["path"]]
+            lines += [Change(cluster, path, "", "", "created", "the workspace's first quota") for path in paths]
+        return lines
+
+    def requester_side(self, uid: uuid.UUID) -> set[int]:
+        """Return the requester and everybody who will use it as a member of the receiving team."""
+        request = load(uid)
+        return {request.requester_id} | scope.members(request.workspace.team_id)
+
+    def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
+        """Return the facts; the cost is the frozen estimate's, whether it fits is as of now."""
+        request = load(uid)
+        draft = draft_of(request)
+        if draft is None:
+            return {}
+        at = clock.now()
+        start = effective_start(request, at)
+        until = request.valid_until
+        fits = False
+        if until is None or until > start:
+            view = book.load(draft.pool, start)
+            fits = view.room(draft.workspace.pk, draft.flavour, draft.guaranteed, start, until).fits
+        amount = request.estimate.get("amount")
+        return facts_of(
+            draft,
+            delta_gpus=Fraction(
+                int(request.estimate["delta_units"]) * draft.flavour.numerator, draft.flavour.denominator
+            ),
+            cost=Decimal(amount) if amount is not None else None,
+            fits=fits,
+            at=at,
+            but=request.uid,
+        )
+
+    def blockers(self, uid: uuid.UUID, at: datetime) -> Sequence[str]:
+        """Return why nobody may approve it now: its time has passed, the flavour is gone, the plan shows a conflict."""
+        request = load(uid)
+        found: list[str] = []
+        if request.valid_until is not None and request.valid_until <= effective_start(request, at):
+            found.append("The end of the requested time has passed.")
+        if book.pool_of(request.workspace.cluster_id, request.flavour_id) is None:
+            found.append(f"{request.workspace.cluster} no longer offers {request.flavour}.")
+        if request.workspace.archived_at is not None:
+            found.append("The workspace is archived.")
+        plan = request.plan
+        if plan is not None and plan.status == PlanStatus.READY:
+            fought = sorted({c["manager"] for entry in plan.entries for c in entry.get("conflicts", [])})
+            if fought:
+                found.append(f"The cluster reports that somebody else manages these objects: {', '.join(fought)}.")
+        return found
+
+    def url(self, uid: uuid.UUID) -> str:
+        """Return the request's page."""
+        return reverse("quotas:request-detail", kwargs={"request_uid": uid})
+
+    def summary_template(self, uid: uuid.UUID) -> str:
+        """Return the template that shows cost, room, change and plan to the approver."""
+        return "quotas/approval_summary.html"
+
+    def summary_context(self, uid: uuid.UUID) -> Mapping[str, object]:
+        """Return what that template needs."""
+        from apps.quotas.selectors import request_evidence
+
+        return request_evidence(load(uid))
+
+    def queue(self, uid: uuid.UUID) -> str:
+        """Return the pool's line, or none for a change that takes nothing more from the pool."""
+        request = load(uid)
+        if int(request.estimate.get("delta_units") or 0) <= 0:
+            return ""
+        pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
+        return f"pool:{pool.uid}" if pool is not None else ""
+
+    def on_granted(self, uid: uuid.UUID, grant: Grant) -> None:
+        """Lay the quota over and declare the objects; raises CannotTake where the pool is full."""
+        granting.on_granted(uid, grant)
+
+    def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
+        """Take note of an end without a grant, or of waiting."""
+        granting.on_concluded(uid, status, reason)

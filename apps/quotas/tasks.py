@@ -1,0 +1,36 @@
+"""Sweeps of the quotas room. Each row in its own transaction; nothing here decides anything."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.db import OperationalError
+
+from apps.core import clock
+from apps.core.errors import Conflict
+from apps.core.sweeps import sweep
+from apps.quotas import granting
+
+logger = logging.getLogger(__name__)
+
+
+@sweep("quotas.roll_quotas", every=timedelta(seconds=30))
+def roll_quotas() -> int:
+    """Declare the GPU limits of workspaces in which a dated quota began or ended."""
+    rolled = 0
+    for workspace_id in granting.due_to_roll(clock.now()):
+        try:
+            rolled += granting.roll_workspace(workspace_id)
+        except Conflict as conflict:
+            # One workspace that cannot be rolled must not hold up the others; it is found again by the next sweep.
+            logger.error("a dated quota could not be rolled", extra={"workspace": workspace_id, "error": str(conflict)})
+        except OperationalError as error:
+            logger.warning("a workspace is locked, the next sweep rolls it", extra={"error": str(error)})
+    return rolled
+
+
+@sweep("quotas.notify_expiring", every=timedelta(minutes=30))
+def notify_expiring() -> int:
+    """Tell leads 14, 3 and 1 days before a quota of theirs ends."""
+    return granting.notify_expiring()
