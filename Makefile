@@ -64,4 +64,4 @@ lock: ## Write the locks anew (UPGRADE=1 takes the newest versions)
 
 .PHONY: screenshots
 screenshots: setup deps ## Take the pictures of the documentation from the demo
-	@$(VENV)/python -m launcher screenshots
+	@$(VENV)/python -m tools.screenshots
