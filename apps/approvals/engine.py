@@ -162,8 +162,8 @@ def _approving(seats: Mapping[int, tuple[int, str, frozenset[int]]], stage: int)
 
 def _unseated(case: Case, seats: Mapping[int, tuple[int, str, frozenset[int]]], stage: int, word: Word) -> str:
     """Return why this word has no seat here, or ""."""
-    if word.persons & (case.excluded | {case.requester}):
-        return _excluded(case, word)
+    if rule := _barred(case, word):
+        return rule
     for seat, (taken, _, persons) in seats.items():
         if seat != word.seat and persons & word.persons:
             return f"One person fills one seat: already part of a decision in stage “{case.stages[taken].name}”."
@@ -177,11 +177,14 @@ def _unseated(case: Case, seats: Mapping[int, tuple[int, str, frozenset[int]]], 
     return ""
 
 
-def _excluded(case: Case, word: Word) -> str:
+def _barred(case: Case, word: Word) -> str:
+    """Return why somebody behind this word may not decide at all, or ""."""
     if case.requester in word.persons:
         whose = "Requested this change" if word.seat == case.requester else "Speaks for or with the requester"
         return f"{whose}: nobody decides on what they requested."
-    return "Belongs to the requester's side (wrote it, or will use it): nobody decides for their own benefit."
+    if word.persons & case.excluded:
+        return "Belongs to the requester's side (wrote it, or will use it): nobody decides for their own benefit."
+    return ""
 
 
 def stage_of(state: State, seat: int) -> int:
@@ -214,8 +217,8 @@ def why_not(
     seat = actor if on_behalf_of is None else on_behalf_of
     stage = stage_of(state, seat)
     word = Word(stage, actor, on_behalf_of, verdict, case.digest, case.policy_digest, at)
-    if word.persons & (case.excluded | {case.requester}):
-        return _excluded(case, word)
+    if rule := _barred(case, word):
+        return rule
     role = case.stages[stage].role
     if seat != actor and not any(
         d.giver == seat and d.to == actor and d.role == role and d.start <= at < d.end for d in delegations

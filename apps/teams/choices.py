@@ -52,6 +52,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "quotas.request.create",
             "quotas.request.withdraw",
             "approvals.request.view",
+            "approvals.request.withdraw",
             "teams.member.manage",
         }
     ),
@@ -61,6 +62,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "teams.unit.view",
             "approvals.request.view",
             "approvals.request.decide",
+            "approvals.request.withdraw",
             "quotas.request.create",
             "quotas.request.withdraw",
             "reports.monthly.view",
@@ -91,6 +93,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
         _TEAM_READ
         | {
             "teams.unit.view",
+            "approvals.request.view",
+            "approvals.request.decide",
             "rates.card.view",
             "rates.card.manage",
             "reports.monthly.view",

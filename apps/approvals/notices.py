@@ -1,0 +1,87 @@
+"""Events of a request: their payload and who receives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from django.conf import settings
+from django.urls import reverse
+
+from apps.approvals import ports
+from apps.approvals.engine import load_facts
+from apps.approvals.events import RequestEvent
+from apps.approvals.models import ApprovalRequest, Stage
+from apps.core import formats, outbox
+from apps.core.actor import Actor
+from apps.core.events import EventType
+from apps.core.money import Money
+
+
+def cost_text(request: ApprovalRequest) -> str:
+    """Return the change of the monthly cost with sign and currency, "" where it is unknown."""
+    amount = monthly_cost(request)
+    if amount is None:
+        return ""
+    return f"{'+' if amount.amount > 0 else ''}{formats.money(amount)} a month"
+
+
+def monthly_cost(request: ApprovalRequest) -> Money | None:
+    """Return the change of the monthly cost as of submission, None where it is unknown."""
+    value = load_facts(request.facts).get(ports.MONTHLY_COST)
+    if value is None or isinstance(value, str):
+        return None
+    return Money(Decimal(value), settings.COMMONS_CURRENCY)
+
+
+def path_of(request: ApprovalRequest) -> str:
+    """Return the path of the request's page."""
+    return reverse("approvals:request-detail", kwargs={"request_uid": request.uid})
+
+
+def payload(request: ApprovalRequest, stage: Stage | None = None, note: str = "") -> RequestEvent:
+    """Return what events say about the request as it stands."""
+    return RequestEvent(
+        request_uid=str(request.uid),
+        subject_type=request.subject_type,
+        subject_uid=str(request.subject_uid),
+        subject_digest=request.subject_digest,
+        title=request.title,
+        path=path_of(request),
+        status=str(request.status),
+        policy=str(request.policy_version),
+        monthly_cost=cost_text(request),
+        age=formats.age(request.submitted_at),
+        stage=stage.name if stage else "",
+        due=formats.datetime_utc(stage.due_at) if stage and stage.due_at else "",
+        note=note,
+    )
+
+
+def tell(
+    event: EventType,
+    request: ApprovalRequest,
+    recipients: Iterable[int],
+    *,
+    actor: Actor,
+    stage: Stage | None = None,
+    note: str = "",
+    reason: str = "",
+) -> None:
+    """Record the event in the audit trail and queue it for `recipients`, in the caller's transaction."""
+    from apps.audit import actions as audit
+
+    said = payload(request, stage, note)
+    audit.record(
+        event,
+        said,
+        actor=actor,
+        subject_type="approvals.request",
+        subject_uid=request.uid,
+        team_uid=request.team.uid,
+        after_digest=request.subject_digest,
+        reason=reason,
+    )
+    people = set(recipients)
+    if people:
+        outbox.publish(event, said, recipients=people, subject_uid=request.uid)

@@ -1,0 +1,46 @@
+"""Sweeps: what is past its due time lapses, what waits for capacity is tried again. Each row in its own transaction."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from apps.approvals import actions, granting
+from apps.approvals.choices import RequestStatus
+from apps.approvals.models import ApprovalRequest
+from apps.core import clock
+from apps.core.actor import Actor
+from apps.core.errors import Conflict
+from apps.core.sweeps import sweep
+
+logger = logging.getLogger(__name__)
+
+
+@sweep("approvals.lapse_overdue", every=timedelta(minutes=1))
+def lapse_overdue() -> int:
+    """Mark the requests as lapsed whose open stage is past its due time; that they have lapsed needs no sweep."""
+    actor = Actor.system("approvals.lapse_overdue")
+    overdue = ApprovalRequest.objects.filter(status=RequestStatus.IN_REVIEW, due_at__lte=clock.now()).order_by("due_at")
+    return sum(actions.lapse(pk, actor=actor) for pk in overdue.values_list("pk", flat=True)[:500])
+
+
+@sweep("approvals.retry_waiting", every=timedelta(minutes=1))
+def retry_waiting() -> int:
+    """Try the waiting requests again, in order of submission; a line stops at its first that still has no room."""
+    actor = Actor.system("approvals.retry_waiting")
+    waiting = ApprovalRequest.objects.filter(status=RequestStatus.WAITING).order_by("submitted_at", "pk")
+    granted, stopped = 0, set()
+    for pk, queue in list(waiting.values_list("pk", "queue")):
+        if queue and queue in stopped:
+            continue
+        try:
+            request = actions.retry_waiting(pk, actor=actor)
+        except Conflict:
+            # Withdrawn or granted since the list was read: nothing left to do for it.
+            logger.info("waiting request moved on", extra={"request_pk": pk})
+            continue
+        if request.status == RequestStatus.APPROVED:
+            granted += 1
+        elif not granting.blocked(request, clock.now()):
+            stopped.add(queue)
+    return granted
