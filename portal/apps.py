@@ -1,14 +1,20 @@
-"""App configuration of the Django project itself (system checks, template context)."""
+"""App configuration of the Django project itself: system checks, panels, the hooks core leaves open."""
 
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class PortalConfig(AppConfig):
-    """Registers the project's system checks."""
+    """Wires the rooms together where they must not know each other."""
 
     name = "portal"
     label = "portal"
 
     def ready(self) -> None:
-        """Import the checks so that Django finds them."""
-        from portal import checks  # noqa: F401 (registers on import)
+        """Register system checks and hooks, then find every room's panels."""
+        from apps.core.permissions import may
+        from portal import checks, hooks, panels  # noqa: F401 (checks registers on import)
+
+        panels.set_gate(may)
+        hooks.install()
+        autodiscover_modules("panels")

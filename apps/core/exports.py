@@ -1,0 +1,154 @@
+"""CSV and XLSX of any list. Written to a temporary file within the read transaction and streamed from there: one
+state of the books, flat memory, an error is a page instead of half a file, and no transaction waits for a slow client.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import IO, Any
+
+import xlsxwriter
+from django.http import FileResponse
+
+from apps.core import clock, formats
+from apps.core.events import private
+from apps.core.money import Money
+
+Cell = str | int | Decimal | date | datetime | None
+FORMATS = ("csv", "xlsx")
+#: Excel's own limit of rows in a sheet, header included.
+XLSX_MAX_ROWS = 1_048_576
+_SPOOL_BYTES = 2 * 1024 * 1024
+# A cell that begins so is run as a formula by spreadsheet programs (OWASP, "CSV injection").
+_FORMULA = re.compile(r"^[=+\-@\t\r\n]")
+# XML 1.0 has no place for these, and Excel refuses a file that holds them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Payload of a room's export event: which list left the portal, as what, how many rows, filtered by what."""
+
+    listing: str
+    format: str
+    rows: int
+    query: str = private(default="")
+
+
+def neutralise(cell: Any) -> Cell:
+    """Return a cell that no spreadsheet program runs as a formula; numbers and dates stay what they are.
+
+    Text beginning with = + - @ tab or a line break gets an apostrophe before it. Money becomes its rounded amount.
+    """
+    if cell is None or isinstance(cell, bool):
+        return None if cell is None else ("yes" if cell else "no")
+    if isinstance(cell, Money):
+        return cell.quantized().amount
+    if isinstance(cell, int | Decimal | date):
+        return cell
+    text = _CONTROL.sub("", str(cell))
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _csv_cell(cell: Cell) -> str:
+    if isinstance(cell, datetime):
+        return formats.rfc3339(cell)
+    if isinstance(cell, date):
+        return cell.isoformat()
+    return "" if cell is None else str(cell)
+
+
+def csv_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield the lines of an RFC 4180 file (CRLF, header first); every cell is neutralised, times are RFC 3339."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    for row in _with_header(header, rows):
+        writer.writerow([_csv_cell(neutralise(cell)) for cell in row])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _with_header(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    yield header
+    yield from rows
+
+
+def write_csv(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write a CSV file as UTF-8 with a byte order mark (Excel reads it so) and return the number of rows."""
+    file.write("\ufeff".encode())
+    count = -1
+    for line in csv_rows(header, rows):
+        file.write(line.encode())
+        count += 1
+    return count
+
+
+def write_xlsx(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write one sheet in constant memory and return the number of rows. Raises ValueError beyond Excel's row limit."""
+    book = xlsxwriter.Workbook(
+        file,
+        {"constant_memory": True, "remove_timezone": True, "strings_to_formulas": False, "strings_to_urls": False},
+    )
+    try:
+        sheet = book.add_worksheet("Export")
+        bold = book.add_format({"bold": True})
+        moment_format = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        day_format = book.add_format({"num_format": "yyyy-mm-dd"})
+        sheet.freeze_panes(1, 0)
+        for column, title in enumerate(header):
+            sheet.write_string(0, column, str(neutralise(title)), bold)
+            sheet.set_column(column, column, max(12, min(40, len(title) + 4)))
+        count = 0
+        for row in rows:
+            count += 1
+            if count >= XLSX_MAX_ROWS:
+                raise ValueError(f"a sheet holds {XLSX_MAX_ROWS - 1:,} rows at most: filter the list or take CSV")
+            for column, raw in enumerate(row):
+                cell = neutralise(raw)
+                if cell is None:
+                    continue
+                if isinstance(cell, datetime):
+                    sheet.write_datetime(count, column, cell, moment_format)
+                elif isinstance(cell, date):
+                    sheet.write_datetime(count, column, datetime(cell.year, cell.month, cell.day), day_format)  # noqa: DTZ001 (a day has no zone)
+                elif isinstance(cell, int | Decimal) and abs(cell) < 10**15:
+                    sheet.write_number(count, column, cell)
+                else:
+                    sheet.write_string(count, column, str(cell))
+    finally:
+        book.close()
+    return count
+
+
+def export_response(
+    name: str, kind: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> tuple[FileResponse, int]:
+    """Return the file as a download `name-YYYY-MM-DD.kind` and its number of rows.
+
+    Raises ValueError for another kind, or for more rows than it holds.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"exports are {' or '.join(FORMATS)}, not {kind!r}")
+    file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (closed by the response)
+    count = (write_csv if kind == "csv" else write_xlsx)(file, header, rows)  # type: ignore[arg-type]  # a spooled file is a binary file; typeshed has no common base
+    file.seek(0)
+    content_type = (
+        "text/csv; charset=utf-8"
+        if kind == "csv"
+        else "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    )
+    filename = f"{name}-{formats.rfc3339(clock.now())[:10]}.{kind}"
+    response = FileResponse(file, as_attachment=True, filename=filename, content_type=content_type)
+    response["Cache-Control"] = "no-store"
+    return response, count
+
+
+__all__ = ["Cell", "Exported", "csv_rows", "export_response", "neutralise", "write_csv", "write_xlsx"]

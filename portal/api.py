@@ -1,0 +1,57 @@
+"""The API's own pages: its list of collections, its OpenAPI description, and a reader for it that works offline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.decorators import api_view
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from apps.core.pages import redirect_to_sign_in
+
+
+@extend_schema(responses={200: dict[str, str]}, summary="What the API holds")
+@api_view(["GET"])
+def root(request: Request) -> Response:
+    """Return the address of every collection."""
+    from django.urls import get_resolver
+
+    names = [str(name) for name in get_resolver().namespace_dict["api"][1].reverse_dict if isinstance(name, str)]
+    found = {
+        name.removesuffix("-list"): reverse(f"api:{name}", request=request)
+        for name in sorted(names)
+        if name.endswith("-list")
+    }
+    return Response(
+        {
+            "schema": reverse("api:schema", request=request),
+            "documentation": reverse("api:docs", request=request),
+            **found,
+        }
+    )
+
+
+class Schema(SpectacularAPIView):
+    """The OpenAPI 3.1 description, for whoever may sign in."""
+
+    permission_classes = [IsAuthenticated]
+
+
+class Docs(SpectacularSwaggerSplitView):
+    """Swagger UI from our own host; its start-up script is a request of its own, as our CSP takes no inline script."""
+
+    permission_classes = [IsAuthenticated]
+    title = "GPU Commons API"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Send visitors to sign in: this is a page for people."""
+        if not request.user.is_authenticated:
+            return redirect_to_sign_in(request)
+        response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+        return response
