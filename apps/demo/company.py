@@ -1,0 +1,128 @@
+"""The sample company as data: who belongs where, what the pool holds, what each team has. No figure of usage or cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+MAIL_DOMAIN = "example.com"
+#: Months of history that the portal meters at the first start.
+HISTORY_MONTHS = 13
+
+GPU_MODEL = "NVIDIA-A100-SXM4-80GB"
+FLAVOUR_SLUG = "a100-80gb"
+POOL_GPUS = 50
+HOURLY_RATE = Decimal("3.85")
+CURRENCY = "USD"
+CLUSTER_SLUG = "atlas"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who can sign in, named by role."""
+
+    key: str
+    display_name: str
+    #: (role, scope kind, slug of the unit or team; "" for the installation)
+    grants: tuple[tuple[str, str, str], ...] = ()
+    member_of: str = ""
+    summary: str = ""
+
+    @property
+    def email(self) -> str:
+        """The address the person signs in with."""
+        return f"{self.key}@{MAIL_DOMAIN}"
+
+
+@dataclass(frozen=True)
+class TeamPlan:
+    """A team, its one workspace and what it holds."""
+
+    slug: str
+    name: str
+    cost_centre: str
+    colour: int
+    lead: str
+    environment: str
+    guaranteed: int
+    borrow_limit: int
+    budget: Decimal
+    data_classes: tuple[str, ...] = field(default=("internal",))
+
+
+UNITS: tuple[tuple[str, str, str | None, str], ...] = (
+    # slug, name, parent slug, cost centre
+    ("example-group", "Example Group", None, "CC-1000"),
+    ("business-lines", "Business Lines", "example-group", "CC-1100"),
+)
+
+TEAMS: tuple[TeamPlan, ...] = (
+    TeamPlan(
+        "finance", "Finance", "CC-1110", 0, "finance-lead", "production", 20, 10, Decimal("26000"), ("financial",)
+    ),
+    TeamPlan("marketing", "Marketing", "CC-1120", 1, "marketing-lead", "production", 15, 0, Decimal("20000")),
+    TeamPlan("research", "Research", "CC-1130", 2, "research-lead", "development", 10, 10, Decimal("34000")),
+)
+TEAM_UNIT = "business-lines"
+
+PEOPLE: tuple[Person, ...] = (
+    Person(
+        "finance-lead",
+        "Finance team lead",
+        (("team_lead", "team", "finance"),),
+        "finance",
+        "requests quota for Finance",
+    ),
+    Person("finance-engineer", "Finance engineer", (), "finance", "uses Finance's workspaces"),
+    Person(
+        "marketing-lead",
+        "Marketing team lead",
+        (("team_lead", "team", "marketing"),),
+        "marketing",
+        "requests for Marketing",
+    ),
+    Person(
+        "research-lead", "Research team lead", (("team_lead", "team", "research"),), "research", "requests for Research"
+    ),
+    Person(
+        "vp", "VP Business Lines", (("unit_owner", "unit", "business-lines"),), "", "decides, reads the monthly report"
+    ),
+    Person(
+        "group-owner",
+        "Head of Example Group",
+        (("unit_owner", "unit", "example-group"),),
+        "",
+        "decides what the VP requests",
+    ),
+    Person("compliance", "Compliance officer", (("compliance", "installation", ""),), "", "reads what is approved"),
+    Person("admin", "Platform admin", (("platform_admin", "installation", ""),), "", "clusters, pools, runs, policies"),
+    Person("controller", "Finance controller", (("finance", "installation", ""),), "", "rate cards and budgets"),
+    Person("auditor", "Auditor", (("auditor", "installation", ""),), "", "reads everything, changes nothing"),
+)
+
+QUOTA_POLICY = {
+    "validity_days": 365,
+    "automatic": [
+        {
+            "name": "Small change within budget and room",
+            "when": [
+                ["delta_gpus", "le", 2],
+                ["fits_now", "eq", True],
+                ["within_budget", "eq", True],
+                ["borrow_mode", "ne", "unlimited"],
+            ],
+            "counts": {"fact": "auto_approved_30d_gpus", "limit": 4},
+        }
+    ],
+    "stages": [
+        {"name": "Unit owner", "role": "unit_owner", "scope": "unit", "quorum": 1, "due_hours": 72},
+        {
+            "name": "Platform",
+            "role": "platform_admin",
+            "scope": "installation",
+            "quorum": 1,
+            "due_hours": 72,
+            "when": [["delta_gpus", "gt", 16]],
+        },
+    ],
+}

@@ -1,0 +1,16 @@
+"""URLs of home, overviews and the monthly report."""
+
+from django.urls import path
+
+from apps.reports import views
+
+app_name = "reports"
+
+urlpatterns = [
+    path("", views.HomeView.as_view(), name="home"),
+    path("teams/<slug:team_slug>/", views.TeamView.as_view(), name="team"),
+    path("units/<slug:unit_slug>/overview/", views.UnitView.as_view(), name="unit"),
+    path("reports/monthly/", views.LatestReportView.as_view(), name="monthly-latest"),
+    path("reports/monthly/<slug:unit_slug>/", views.LatestReportView.as_view(), name="monthly-unit"),
+    path("reports/monthly/<slug:unit_slug>/<str:month>/", views.MonthlyReportView.as_view(), name="monthly"),
+]
