@@ -20,7 +20,6 @@ from launcher.processes import port_is_free, require_linux
 from launcher.redis import Redis
 from launcher.supervisor import Command, Stopped, Supervisor
 
-CLUSTER_NAME = "demo"
 # One worker serves them all here; larger installations give each its own.
 QUEUES = "default,apply,ingest,mail"
 # Everything the launcher and the portal write below COMMONS_DIR. Nothing else is ever deleted there.
@@ -140,15 +139,15 @@ class Portal:
     def _start(self, supervisor: Supervisor) -> None:
         began = time.monotonic()
         secrets = Secrets.load(self.folder)
-        ports, moved = settle_ports(self.folder, ["postgres", "redis", "cluster"])
-        if "cluster" in moved:
+        ports, moved = settle_ports(self.folder, ["postgres", "redis", "cluster", "allocation"])
+        if moved & {"cluster", "allocation"}:
             # The clusters' addresses are rows of the database; seeding again brings them up to date.
             self.stamps.clear("seeded")
         self.env = self._environment(secrets, ports)
         self._start_postgres(supervisor, secrets, ports["postgres"])
         self._start_redis(supervisor, secrets, ports["redis"])
         if self.options.demo:
-            self._start_cluster(supervisor, ports["cluster"])
+            self._start_cluster(supervisor, ports["cluster"], ports["allocation"])
         self._prepare_database(supervisor)
         self._start_processes(supervisor)
         if self.options.demo:
@@ -191,8 +190,7 @@ class Portal:
             result |= {
                 "COMMONS_DEMO": "1",
                 "COMMONS_DEMO_KUBECONFIG": str(self.kubeconfig),
-                "COMMONS_DEMO_CLUSTER": CLUSTER_NAME,
-                "COMMONS_DEMO_CLUSTER_URL": f"http://127.0.0.1:{ports['cluster']}",
+                "COMMONS_DEMO_ALLOCATION_URL": f"http://127.0.0.1:{ports['allocation']}",
             }
         return result
 
@@ -220,13 +218,20 @@ class Portal:
                 "Redis", Redis(self.folder / "redis", password=secrets.redis_password, log=log, port=port), log
             )
 
-    def _start_cluster(self, supervisor: Supervisor, port: int) -> None:
+    def _start_cluster(self, supervisor: Supervisor, port: int, allocation_port: int) -> None:
         state = make_private_dir(self.folder / "cluster")
-        arguments = ["--port", str(port), "--state", str(state), "--kubeconfig", str(self.kubeconfig)]
-        command = self._command(
-            "cluster.log", [sys.executable, "-m", "apps.demo.cluster", *arguments, "--name", CLUSTER_NAME]
-        )
-        command.ready = lambda: accepts(port)
+        arguments = ["--port", str(port), "--allocation-port", str(allocation_port), "--state", str(state)]
+        program = [
+            sys.executable,
+            "-m",
+            "apps.demo.cluster",
+            *arguments,
+            "--kubeconfig",
+            str(self.kubeconfig),
+            "--replay",
+        ]
+        command = self._command("cluster.log", program)
+        command.ready = lambda: accepts(port) and accepts(allocation_port) and self.kubeconfig.exists()
         with step("Simulated cluster"):
             supervisor.wait_ready(supervisor.add("cluster", command, command.log))
 

@@ -29,12 +29,9 @@ from launcher.watchdog import read_sessions
 
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start the fake portal and wait until its four processes and a grandchild have said their ids."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.launcher.fake_portal", str(folder), *options],
-        cwd=ROOT,
-        stdout=(folder / "out").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
+    command = [sys.executable, "-m", "tests.launcher.fake_portal", str(folder), *options]
+    with (folder / "out").open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
 
     def complete() -> bool:
         pids = folder / "pids"

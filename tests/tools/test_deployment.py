@@ -92,7 +92,7 @@ def test_an_image_that_may_be_root_is_reported(text: str) -> None:
 
 @pytest.mark.requirement("installation-4.3")
 def test_a_missing_process_is_reported() -> None:
-    compose = {"services": {name: {} for name in files.PROCESSES - {"beat"}}}
+    compose: dict[str, Any] = {"services": {name: {} for name in files.PROCESSES - {"beat"}}}
     problems = files.process_problems(compose, [workload(POD)])
     assert problems[0] == "docker-compose.yml: lacks beat"
     assert "runs web, not beat, migrate, observer, web, worker" in problems[1]

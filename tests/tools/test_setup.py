@@ -24,7 +24,7 @@ def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.requirement("installation-1.3")
 def test_a_python_without_ensurepip_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "none")
-    monkeypatch.setattr(setup.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
     with pytest.raises(SetupError, match=rf"apt-get install {package}"):
         setup.check_python()
