@@ -107,8 +107,8 @@ QUOTA_POLICY = {
             "name": "Small change within budget and room",
             "when": [
                 ["delta_gpus", "le", 2],
-                ["fits_now", "eq", True],
-                ["within_budget", "eq", True],
+                ["fits_now", "eq", "yes"],
+                ["within_budget", "eq", "yes"],
                 ["borrow_mode", "ne", "unlimited"],
             ],
             "counts": {"fact": "auto_approved_30d_gpus", "limit": 4},

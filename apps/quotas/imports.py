@@ -1,4 +1,4 @@
-"""The one door to the past: quota that a team held before the portal was there, so that history can be accounted for."""
+"""The one door to the past: quota a team held before the portal was there, so that history can be accounted for."""
 
 from __future__ import annotations
 

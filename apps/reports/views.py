@@ -1,4 +1,4 @@
-"""Home per role, team and unit overviews, and the monthly report: composition only, every figure comes from its room."""
+"""Home per role, team and unit overviews, the monthly report: composition only, figures come from their rooms."""
 
 from __future__ import annotations
 
