@@ -29,7 +29,9 @@ def _suffix(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
+def django_db_setup(
+    request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any
+) -> Iterator[None]:
     """Make the run's database: created and migrated as owner, used as `commons_app` (design §6)."""
     from launcher.testing import ensure_postgres
 

@@ -130,7 +130,10 @@ def make_company() -> Company:
     root = make_unit("Example Group")
     bank = make_unit("Retail Bank", root, cost_centre="CC-RETAIL")
     other = make_unit("Other Unit", root)
-    teams = {name: make_team(name.capitalize(), bank, colour=i) for i, name in enumerate(("finance", "marketing", "research"))}
+    teams = {
+        name: make_team(name.capitalize(), bank, colour=i)
+        for i, name in enumerate(("finance", "marketing", "research"))
+    }
     names = (
         "lead_finance", "lead_marketing", "lead_research", "member_finance", "vp", "vp_other", "compliance", "admin",
         "finance", "auditor",

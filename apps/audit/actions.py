@@ -121,7 +121,8 @@ def ensure_months(first: datetime | date, last: datetime | date) -> int:
 
 
 def _uid_of(user_id: int) -> uuid.UUID:
-    found: uuid.UUID = get_user_model()._default_manager.values_list("uid", flat=True).get(pk=user_id)
+    persons: Any = get_user_model()
+    found: uuid.UUID = persons.objects.values_list("uid", flat=True).get(pk=user_id)
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.core.events import declare
+from apps.core.events import declare, private
+from apps.core.exports import Exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +18,24 @@ class AccessRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class TrailExported:
-    """Somebody took a copy of the trail: the filters in force, the format."""
+class TrailViewed:
+    """Somebody read the trail: which page or API collection, filtered by what."""
 
-    filters: tuple[tuple[str, str], ...]
-    format: str
+    path: str
+    query: str = private(default="")
 
 
 @dataclass(frozen=True, slots=True)
 class TrailVerified:
-    """The chain was verified: how far, and with what outcome."""
+    """The chain was verified: how many links, up to which number, with what outcome and how many findings."""
 
     links: int
     head_seq: int
     outcome: str
+    findings: int
 
 
 ACCESS_REFUSED = declare("audit.access.refused", AccessRefused, audience="auditors")
-TRAIL_EXPORTED = declare("audit.trail.exported", TrailExported, audience="auditors")
+TRAIL_VIEWED = declare("audit.trail.viewed", TrailViewed, audience="auditors")
+TRAIL_EXPORTED = declare("audit.trail.exported", Exported, audience="auditors")
 TRAIL_VERIFIED = declare("audit.trail.verified", TrailVerified, audience="auditors")

@@ -11,7 +11,7 @@ from apps.audit.querysets import AuditEventQuerySet
 
 
 class AuditEvent(models.Model):
-    """What happened: `canonical` holds the hashed RFC 8785 bytes, the other columns repeat parts of it for searching."""
+    """What happened: `canonical` holds the hashed RFC 8785 bytes, the other columns repeat it for searching."""
 
     uid = models.UUIDField(primary_key=True, db_column="id")
     occurred_at = models.DateTimeField()

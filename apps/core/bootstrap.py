@@ -6,8 +6,8 @@
 | `commons_audit` | no | schema `audit` | the audit tables, their triggers and functions |
 | `commons_app` | yes | nothing | read and write rows; insert and read audit events |
 
-`migrate` logs in as the role of MIGRATE_DATABASE_URL and takes on `commons_owner` (SET ROLE). Where DATABASE_URL logs in
-under another name, that role becomes a member of `commons_app`. Migrations never make roles; they only grant.
+`migrate` logs in as the role of MIGRATE_DATABASE_URL and takes on `commons_owner` (SET ROLE). Where DATABASE_URL
+logs in under another name, that role becomes a member of `commons_app`. Migrations never make roles; they only grant.
 """
 
 from __future__ import annotations
@@ -52,11 +52,15 @@ def _make_role(name: str, attributes: str) -> str:
 
 def _grant_role(role: str, member: str) -> str:
     """Grant membership unless the member is a superuser (who may take on every role) or has it already."""
-    return (
-        f"DO $do$ BEGIN IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = {literal(member)}) AND NOT EXISTS ("
-        f"SELECT FROM pg_auth_members m WHERE m.roleid = {literal(role)}::regrole AND m.member = {literal(member)}::regrole"
-        f" AND to_jsonb(m)->'set_option' IS DISTINCT FROM 'false'::jsonb)"
-        f" THEN GRANT {identifier(role)} TO {identifier(member)}; END IF; END $do$;"
+    # pg_auth_members.set_option exists from PostgreSQL 16 on; through jsonb the query also runs on 15.
+    by, to = f"{literal(role)}::regrole", f"{literal(member)}::regrole"
+    return "".join(
+        [
+            f"DO $do$ BEGIN IF NOT (SELECT rolsuper FROM pg_roles WHERE oid = {to}) AND NOT EXISTS (",  # noqa: S608 (a quoted literal)
+            f"SELECT FROM pg_auth_members m WHERE m.roleid = {by} AND m.member = {to}",
+            " AND to_jsonb(m)->'set_option' IS DISTINCT FROM 'false'::jsonb)",
+            f" THEN GRANT {identifier(role)} TO {identifier(member)}; END IF; END $do$;",
+        ]
     )
 
 
@@ -75,7 +79,7 @@ def script(logins: Logins) -> list[str]:
     ]
     if logins.runtime == APP_ROLE:
         statements.append(
-            f"DO $do$ BEGIN IF NOT (SELECT rolcanlogin FROM pg_roles WHERE rolname = {literal(APP_ROLE)}) THEN"
+            f"DO $do$ BEGIN IF NOT (SELECT rolcanlogin FROM pg_roles WHERE rolname = '{APP_ROLE}') THEN"  # noqa: S608 (a constant)
             f" ALTER ROLE {APP_ROLE} LOGIN; END IF; END $do$;"
         )
         if logins.runtime_password:

@@ -45,7 +45,9 @@ class EventType:
 
 
 #: Payload fields that hold words of people or their identity wherever they appear: kept out of hashed audit bytes.
-_PRIVATE_NAMES = re.compile(r"(^|_)(reason|comment|note|email|display_name|person_name|(requester|actor|approver)_name)$")
+_PRIVATE_NAMES = re.compile(
+    r"(^|_)(reason|comment|note|email|display_name|person_name|(requester|actor|approver)_name)$"
+)
 
 
 def private(**options: Any) -> Any:

@@ -72,7 +72,7 @@ def ensure_month(parent: str, at: datetime | date) -> bool:
 
 
 def ensure_months_ahead() -> int:
-    """Make this month's partitions and those of the next `MONTHS_AHEAD` for every partitioned table; returns how many."""
+    """Make this month's and the next `MONTHS_AHEAD` months' partitions of every such table; returns how many."""
     this = month_start(clock.now())
     return sum(
         ensure_month(parent, month)

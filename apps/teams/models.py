@@ -13,7 +13,7 @@ from django.db.models import F, Q
 
 from apps.core.models import IntRange, Row, VersionedRow
 from apps.teams.choices import Role
-from apps.teams.querysets import GrantQuerySet, MembershipQuerySet, TeamQuerySet, UnitQuerySet
+from apps.teams.querysets import MembershipQuerySet, RoleGrantQuerySet, TeamQuerySet, UnitQuerySet
 
 
 class Unit(VersionedRow):
@@ -98,7 +98,7 @@ class RoleGrant(Row):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
-    objects = GrantQuerySet.as_manager()
+    objects = RoleGrantQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

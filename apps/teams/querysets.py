@@ -47,7 +47,7 @@ class MembershipQuerySet(ScopedQuerySet["Membership"]):
         return self.filter(valid__contains=clock.now())
 
 
-class GrantQuerySet(ScopedQuerySet["RoleGrant"]):
+class RoleGrantQuerySet(ScopedQuerySet["RoleGrant"]):
     """Role grants."""
 
     def visible_to(self, user: Any) -> Self:

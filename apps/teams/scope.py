@@ -130,7 +130,8 @@ def resolve(user_id: int) -> Scopes:
     installation: set[str] = set()
     units: dict[str, set[int]] = {}
     teams: dict[str, set[int]] = {}
-    grants = RoleGrant.objects.in_force().filter(user_id=user_id).values_list("role", "unit_id", "team_id")
+    held = RoleGrant.objects.in_force().filter(user_id=user_id)
+    grants: list[tuple[str, int | None, int | None]] = list(held.values_list("role", "unit_id", "team_id"))
     for role, unit_id, team_id in grants:
         if team_id is not None:
             teams.setdefault(role, set()).add(team_id)
@@ -196,7 +197,9 @@ def holders_of_role(role: str, *, unit_id: int | None = None, team_id: int | Non
     """Return the ids of active persons with `role` granted exactly there (both None: installation-wide)."""
     from apps.teams.models import RoleGrant
 
-    found = RoleGrant.objects.in_force().filter(role=role, unit_id=unit_id, team_id=team_id)
+    where = Q(unit__isnull=True) if unit_id is None else Q(unit_id=unit_id)
+    where &= Q(team__isnull=True) if team_id is None else Q(team_id=team_id)
+    found = RoleGrant.objects.in_force().filter(where, role=role)
     return sorted(set(found.values_list("user_id", flat=True)))
 
 

@@ -1,4 +1,4 @@
-"""What every room's tests use: `settle()`, `assert_queries()`, the database of a test run, nudges that reach no broker."""
+"""What every room's tests use: `settle()`, `assert_queries()`, the database of a test run."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TestDatabase:
         connections.close_all()
         if not self.keep:
             with psycopg.connect(**self._login("postgres"), autocommit=True) as server:
-                server.execute(f"DROP DATABASE IF EXISTS {identifier(self.name)} WITH (FORCE)")  # type: ignore[call-overload]  # the name is quoted
+                server.execute(f"DROP DATABASE IF EXISTS {identifier(self.name)} WITH (FORCE)")
         if self._claim is not None:
             self._claim.close()
 
@@ -100,23 +100,26 @@ class TestDatabase:
         raise RuntimeError(f"no free name for a test database test_commons_{self.suffix}")
 
     def _clone(self, server: psycopg.Connection[Any], template: str) -> None:
-        server.execute(f"DROP DATABASE IF EXISTS {identifier(self.name)} WITH (FORCE)")  # type: ignore[call-overload]  # the name is quoted
-        server.execute(f"CREATE DATABASE {identifier(self.name)} TEMPLATE {identifier(template)}")  # type: ignore[call-overload]  # the names are quoted
+        server.execute(f"DROP DATABASE IF EXISTS {identifier(self.name)} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {identifier(self.name)} TEMPLATE {identifier(template)}")
 
     def _template(self, server: psycopg.Connection[Any]) -> str:
         name = _TEMPLATE + migration_digest()
-        if server.execute("SELECT FROM pg_database WHERE datname = %s AND datistemplate", [name]).fetchone() is not None:
+        if (
+            server.execute("SELECT FROM pg_database WHERE datname = %s AND datistemplate", [name]).fetchone()
+            is not None
+        ):
             return name
-        print(f"[tests] migrating a new template database {name}", file=sys.stderr)
-        server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")  # type: ignore[call-overload]  # the name is quoted
-        server.execute(f"CREATE DATABASE {identifier(name)} ENCODING 'UTF8' TEMPLATE template0")  # type: ignore[call-overload]  # the name is quoted
+        sys.stderr.write(f"[tests] migrating a new template database {name}\n")
+        server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {identifier(name)} ENCODING 'UTF8' TEMPLATE template0")
         bootstrap(self._login(name), Logins(migrate=str(self.url["USER"]), runtime=str(self.url["USER"])))
         self._point_at(name, OWNER_ROLE)
         try:
             call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
         finally:
             connections.close_all()
-        server.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE true")  # type: ignore[call-overload]  # the name is quoted
+        server.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE true")
         self._forget_old_templates(server, name)
         return name
 
@@ -126,8 +129,8 @@ class TestDatabase:
             [_TEMPLATE + "%", newest, _KEPT_TEMPLATES - 1],
         ).fetchall()
         for (name,) in rows:
-            server.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")  # type: ignore[call-overload]  # the name is quoted
-            server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")  # type: ignore[call-overload]  # the name is quoted
+            server.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
+            server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
     def _point_at(self, name: str, role: str) -> None:
         connections.close_all()

@@ -20,7 +20,7 @@ def deliver_on_commit() -> int:
     delivered = 0
     while connection.run_on_commit:
         waiting, connection.run_on_commit = connection.run_on_commit, []
-        for _, callback, robust in waiting:
+        for _, callback, robust in waiting:  # type: ignore[misc]  # the stubs still have the pairs of Django 4.1
             delivered += 1
             try:
                 callback()

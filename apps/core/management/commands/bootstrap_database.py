@@ -19,15 +19,15 @@ class Command(BaseCommand):
 
     help = (
         "Make the database roles and schemas of the portal (safe to run again). Logs in with MIGRATE_DATABASE_URL; the"
-        " run-time login is the one named in DATABASE_URL. On a managed server print the SQL and run it as its administrator."
+        " run-time login is the one in DATABASE_URL. For a managed server, print the SQL and hand it over."
     )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--print-sql", action="store_true", help="print the script (without passwords), do nothing")
-        parser.add_argument("--migrate-login", default="", help="login that runs migrations (default: the one used now)")
-        parser.add_argument("--runtime-login", default="", help="login of the portal (default: the one in DATABASE_URL)")
+        parser.add_argument("--migrate-login", default="", help="login for migrations (default: the one used now)")
+        parser.add_argument("--runtime-login", default="", help="login of the portal (default: that of DATABASE_URL)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run or print the script. Raises CommandError where the server refuses."""
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         runtime = options["runtime_login"] or runtime
         if options["print_sql"]:
             statements = script(Logins(migrate=migrate or "postgres", runtime=runtime))
-            self.stdout.write("-- Run as a superuser, or as the database's owner with CREATEROLE, in the portal's database.")
+            self.stdout.write("-- Run in the portal's database as a superuser, or as its owner with CREATEROLE.")
             if runtime == APP_ROLE:
                 self.stdout.write(f"-- Afterwards give {APP_ROLE} a password: \\password {APP_ROLE}")
             self.stdout.write("BEGIN;")
@@ -56,7 +56,18 @@ class Command(BaseCommand):
 
 def run(parameters: dict[str, Any], logins: Logins) -> None:
     """Create the database where it is missing and run the script in it. Raises psycopg.Error."""
-    keep = ("host", "port", "user", "password", "dbname", "connect_timeout", "sslmode", "sslrootcert", "sslcert", "sslkey")
+    keep = (
+        "host",
+        "port",
+        "user",
+        "password",
+        "dbname",
+        "connect_timeout",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+    )
     login = {key: parameters[key] for key in keep if parameters.get(key)}
     try:
         session = psycopg.connect(**login)
@@ -64,11 +75,13 @@ def run(parameters: dict[str, Any], logins: Logins) -> None:
         if "does not exist" not in str(error):
             raise
         with psycopg.connect(**{**login, "dbname": "postgres"}, autocommit=True) as maintenance:
-            maintenance.execute(f"CREATE DATABASE {identifier(str(login['dbname']))} ENCODING 'UTF8' TEMPLATE template0")  # type: ignore[call-overload]  # psycopg wants a literal; the name is quoted
+            maintenance.execute(
+                f"CREATE DATABASE {identifier(str(login['dbname']))} ENCODING 'UTF8' TEMPLATE template0"
+            )
         session = psycopg.connect(**login)
     with session:
         for statement in script(logins):
-            session.execute(statement)  # type: ignore[call-overload]  # psycopg wants literals; the script quotes every name
+            session.execute(statement)
 
 
 def _runtime_login() -> tuple[str, str]:
