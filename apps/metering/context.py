@@ -87,12 +87,7 @@ class ClusterContext:
 
     def owner_of(self, hour: int, namespace: str) -> Owner:
         """Return who owns `namespace` in `hour`: as given, as recorded, else as the workspaces say."""
-        return (
-            self.given.get(namespace)
-            or self.recorded.get((hour, namespace))
-            or self.owners.get(namespace)
-            or NOBODY
-        )
+        return self.given.get(namespace) or self.recorded.get((hour, namespace)) or self.owners.get(namespace) or NOBODY
 
     def flavour_for(self, resource: str, gpu_model: str, hint: str = "") -> FlavourInfo | None:
         """Return the flavour of a holding: by its stated flavour, else by resource and GPU model.
@@ -171,15 +166,15 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
     context.flavours = list(shares.values())
     quotas = Quota.objects.filter(workspace__cluster_id=cluster_id, valid__overlap=(start, end), guaranteed__gt=0)
     for quota in quotas.order_by("pk"):
-        info = shares.get(quota.flavour_id)
-        if info is not None and quota.workspace_id in owners:
+        held = shares.get(quota.flavour_id)
+        if held is not None and quota.workspace_id in owners:
             context.quotas.append(
                 QuotaInfo(
                     workspace_id=quota.workspace_id,
                     owner=owners[quota.workspace_id],
                     flavour_id=quota.flavour_id,
-                    gpu_model=info.gpu_model,
-                    share=info.share,
+                    gpu_model=held.gpu_model,
+                    share=held.share,
                     guaranteed=quota.guaranteed,
                     start=ms(quota.valid.lower) if quota.valid.lower else 0,
                     end=ms(quota.valid.upper) if quota.valid.upper else FAR,
@@ -199,9 +194,7 @@ def recorded_owners(cluster_id: int, start: datetime, end: datetime) -> dict[tup
             " ORDER BY hour, namespace, team_id",
             [cluster_id, start, end],
         )
-        return {
-            (ms(row[0]), row[1]): Owner(row[2], row[3], tuple(row[4]), *row[5:]) for row in cursor.fetchall()
-        }
+        return {(ms(row[0]), row[1]): Owner(row[2], row[3], tuple(row[4]), *row[5:]) for row in cursor.fetchall()}
 
 
 def teams_given(team_map: Mapping[str, str], workspaces: Iterable[tuple[str, Owner]]) -> dict[str, Owner]:

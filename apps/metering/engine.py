@@ -13,6 +13,7 @@ from math import gcd
 from typing import NamedTuple
 
 from apps.core.money import largest_remainder
+import itertools
 
 HOUR_MS = 3_600_000
 #: Holes up to this length with the same pod uid on both sides are filled (reference cost E3).
@@ -135,12 +136,12 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
     kept = sorted(span for span in spans if span.end > span.start and span.units > 0)
     if not kept:
         return ()
-    if all(a.end <= b.start for a, b in zip(kept, kept[1:], strict=False)):
+    if all(a.end <= b.start for a, b in itertools.pairwise(kept)):
         pieces: list[Span] = kept
     else:
         edges = sorted({edge for span in kept for edge in (span.start, span.end)})
         pieces = []
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             units = max((span.units for span in kept if span.start <= start and span.end >= end), default=0)
             if units:
                 pieces.append(Span(start, end, units))
@@ -211,9 +212,15 @@ def spans_from_samples(
         spans = [Span(started, completed, units)]
         flags.add(TIMES_ONLY)
     else:
-        first, last = spans[0], spans[-1]
+        first = spans[0]
         if started is not None and 0 < first.start - started <= bridge_ms:
             spans[0] = Span(started, first.end, first.units)
+        elif started is not None and window is not None and started < first.start:
+            # Running since before the window, and nobody could see it at the window's beginning.
+            begin = max(started, window[0])
+            if any(gap.start <= begin and gap.end >= first.start for gap in away):
+                spans[0] = Span(begin, first.end, first.units)
+                flags.add(BRIDGED)
         last = spans[-1]
         if completed is not None and 0 < completed - last.end <= bridge_ms:
             spans[-1] = Span(last.start, completed, last.units)
@@ -254,7 +261,8 @@ def physical_shares(quantities: Sequence[tuple[int, Share]]) -> list[int]:
     """Return the physical milliseconds of `(unit_ms, share)` entries of one (cluster, model, hour), as integers.
 
     The parts sum to the whole milliseconds of the exact rational total (largest remainder), so that seven sevenths
-    are one device and nothing is lost or made by rounding. The order of entries decides ties: sort them by a stable key.
+    are one device and nothing is lost or made by rounding. The order of entries decides ties: sort
+    them by a stable key.
     """
     if all(share.numerator == share.denominator for _, share in quantities):
         return [quantity for quantity, _ in quantities]
@@ -282,8 +290,8 @@ def hour_quantities(
     """Return the facts of every hour that `holdings` touch, in a stable order, whatever order they came in.
 
     `share_of` maps (resource, gpu_model) to the share of one unit; what it lacks is taken from the resource's name.
-    Holdings with the same identity (key, container, node, resource, flavour) are merged by max, never summed. `hours` limits the result to
-    hours with start in [first, last).
+    Holdings with the same identity (key, container, node, resource, flavour) are merged by max, never
+    summed. `hours` limits the result to hours with start in [first, last).
     """
     merged: dict[tuple[str, str, str, str, str], Holding] = {}
     for holding in holdings:

@@ -95,6 +95,7 @@ class HourStatus(models.Model):
     reason = models.TextField(blank=True)
     attempts = models.PositiveIntegerField(default=0)
     retry_at = models.DateTimeField(null=True)
+    requested_at = models.DateTimeField(null=True, help_text="Asked to be read again; due while later than read_at.")
     read_at = models.DateTimeField(null=True)
     written_at = models.DateTimeField(null=True)
 
@@ -139,7 +140,6 @@ class UsageInterval(models.Model):
     start_ms = models.BigIntegerField()
     end_ms = models.BigIntegerField()
     used_permille = models.PositiveSmallIntegerField(null=True)
-    team_slug = models.CharField(max_length=63, blank=True, help_text="Owner given with the import, if any.")
 
     objects = IntervalQuerySet.as_manager()
 

@@ -162,9 +162,7 @@ def _hour(
     return rows
 
 
-def _fact(
-    context: ClusterContext, at: str, quantity: HourQuantity, owner: Owner, info: FlavourInfo | None
-) -> str:
+def _fact(context: ClusterContext, at: str, quantity: HourQuantity, owner: Owner, info: FlavourInfo | None) -> str:
     holding = quantity.holding
     spans = tuple(
         number
@@ -177,7 +175,13 @@ def _fact(
     if not holding.gpu_model:
         flags.add(engine.NO_MODEL)
     uid = row_uid(
-        context.cluster_id, quantity.hour, holding.key, holding.container, holding.node, holding.resource, holding.flavour
+        context.cluster_id,
+        quantity.hour,
+        holding.key,
+        holding.container,
+        holding.node,
+        holding.resource,
+        holding.flavour,
     )
     return copy_line(
         (
@@ -257,13 +261,18 @@ def _capacity(
             rows.lines.append(_line(context, rows.hour, model, kind, NOBODY, whole, value, ""))
     for key, value in split.reserved_unused:
         owner, flavour_id = owners[key]
-        rows.lines.append(
-            _line(context, rows.hour, model, LineKind.RESERVED_UNUSED, owner, flavour_id, value, key)
-        )
+        rows.lines.append(_line(context, rows.hour, model, LineKind.RESERVED_UNUSED, owner, flavour_id, value, key))
 
 
 def _line(
-    context: ClusterContext, hour: int, model: str, kind: str, owner: Owner, flavour_id: int | None, value: int, key: str
+    context: ClusterContext,
+    hour: int,
+    model: str,
+    kind: str,
+    owner: Owner,
+    flavour_id: int | None,
+    value: int,
+    key: str,
 ) -> str:
     uid = row_uid(context.cluster_id, hour, "line", model, kind, key)
     return copy_line(

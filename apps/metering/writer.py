@@ -53,7 +53,12 @@ def state_for(hour: datetime, rows: HourRows | None, at: datetime) -> str:
 
 
 def write_hours(
-    source: Source, hours: Mapping[int, HourRows], *, proof: Proof | None, run: IngestRun | None, window: tuple[datetime, datetime]
+    source: Source,
+    hours: Mapping[int, HourRows],
+    *,
+    proof: Proof | None,
+    run: IngestRun | None,
+    window: tuple[datetime, datetime],
 ) -> Outcome:
     """Replace the rows of `hours` (hour ms → rows) of the source's cluster, in the caller's transaction.
 
@@ -171,7 +176,9 @@ def roll_up(cluster_id: int, days: Sequence[date]) -> None:
     _, end = billing.day_bounds(days[-1])
     zone = f"{int(billing.offset().total_seconds())} seconds"
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM metering_dayusage WHERE cluster_id = %s AND day = ANY(%s)", [cluster_id, list(days)])
+        cursor.execute(
+            "DELETE FROM metering_dayusage WHERE cluster_id = %s AND day = ANY(%s)", [cluster_id, list(days)]
+        )
         cursor.execute(
             """
             INSERT INTO metering_dayusage (day, cluster_id, team_id, unit_id, workspace_id, cost_centre, team_name,

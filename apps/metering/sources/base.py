@@ -51,7 +51,7 @@ class HourCover:
 
 
 class Proof:
-    """Collects what was asked and answered while reading; hashes and compresses as it goes, so that memory stays flat."""
+    """Collects what was asked and answered; hashes and compresses as it goes, so that memory stays flat."""
 
     def __init__(self) -> None:
         self.exchanges: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ class Proof:
 
 
 def excerpt(body: bytes, exchange: Mapping[str, Any], *, needle: str = "", size: int = 2000) -> str:
-    """Return a readable part of one exchange's response out of a compressed proof body, around `needle` if it occurs."""
+    """Return a readable part of one exchange's response out of a proof's body, around `needle` if it occurs."""
     start, length = int(exchange["offset"]), int(exchange["bytes"])
     text = zlib.decompress(body)[start : start + length].decode("utf-8", "replace")
     at = text.find(needle) if needle else -1

@@ -1,4 +1,4 @@
-"""Prometheus (kube-state-metrics and dcgm-exporter) as a source: seven to eight requests an hour (reference cost C3, C4, E2).
+"""Prometheus (kube-state-metrics and dcgm-exporter) as a source: eight requests an hour (cost C3, C4, E2).
 
 Range queries start one step after the hour and end at its end: sixty points on servers with closed (2.x) and with
 left-open (3.x) ranges. Range selectors occur only around constants (`last_over_time`), where a boundary cannot matter.
@@ -17,6 +17,7 @@ from apps.metering.engine import HOUR_MS, Holding, Share, Span, Use, default_sha
 from apps.metering.sources import promql
 from apps.metering.sources.base import HourCover, NodeReading, Reading, SourceError, at_ms, gpu_resources, ms
 from apps.metering.sources.series import series_of
+import itertools
 
 #: How long after an hour events of it are still looked for (a completion is scraped after it happened).
 LOOK_AFTER = timedelta(minutes=5)
@@ -92,7 +93,9 @@ class PrometheusAdapter:
 
     # ------------------------------------------------------------ requests
 
-    def _range(self, reading: Reading, purpose: str, query: str, hour: int) -> Iterator[tuple[dict[str, str], list[Any]]]:
+    def _range(
+        self, reading: Reading, purpose: str, query: str, hour: int
+    ) -> Iterator[tuple[dict[str, str], list[Any]]]:
         parameters = {
             "query": query,
             "start": str((hour + self.step_ms) // 1000),
@@ -101,7 +104,9 @@ class PrometheusAdapter:
         }
         return self._ask(reading, purpose, "query_range", parameters)
 
-    def _instant(self, reading: Reading, purpose: str, query: str, hour: int) -> Iterator[tuple[dict[str, str], list[Any]]]:
+    def _instant(
+        self, reading: Reading, purpose: str, query: str, hour: int
+    ) -> Iterator[tuple[dict[str, str], list[Any]]]:
         at = at_ms(hour + HOUR_MS) + LOOK_AFTER
         return self._ask(reading, purpose, "query", {"query": query, "time": str(ms(at) // 1000)})
 
@@ -208,7 +213,10 @@ class PrometheusAdapter:
             key = _pod_key(labels)
             if key[0] and key[3] and points:
                 pods[key] = _Pod(
-                    *key, units=int(float(points[0][1])), namespace=labels.get("namespace", ""), name=labels.get("pod", "")
+                    *key,
+                    units=int(float(points[0][1])),
+                    namespace=labels.get("namespace", ""),
+                    name=labels.get("pod", ""),
                 )
         for labels, points in self._range(reading, "held", self._queries.held(), hour):
             key = _pod_key(labels)
@@ -307,7 +315,9 @@ def _node_readings(
                 node=name,
                 gpu_model=node.model,
                 spans=_stack(spans),
-                closed=_filled([(t, sum(s.units for s in spans if s.start < t <= s.end)) for t, _ in node.closed], step_ms, away),
+                closed=_filled(
+                    [(t, sum(s.units for s in spans if s.start < t <= s.end)) for t, _ in node.closed], step_ms, away
+                ),
                 broken=tuple(broken),
                 stranded=stranded,
             )
@@ -318,7 +328,7 @@ def _stack(spans: list[Span]) -> tuple[Span, ...]:
     edges = sorted({edge for span in spans for edge in (span.start, span.end)})
     pieces = [
         Span(a, b, units)
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in itertools.pairwise(edges)
         if (units := sum(span.units for span in spans if span.start <= a and span.end >= b))
     ]
     return merge(pieces)

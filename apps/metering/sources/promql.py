@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LOOKBACK = "70m"
 
 #: Measures of use, best first: (metric, name of the source, divisor to a ratio, largest valid ratio).
-#: Blank sentinels of old exporters (INT64 …792, INT32 …632, FP64 140737488355328) lie far above the largest valid value.
+#: Blank sentinels of old exporters (INT64 …792, INT32 …632, FP64 140737488355328) lie far above the largest.
 _USE = (
     ("DCGM_FI_PROF_SM_ACTIVE", "sm_active", 1, 1),
     ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "engine_active", 1, 1),
@@ -33,7 +33,7 @@ class Queries:
         return "{" + ",".join(part for part in (*matchers, self.selector) if part) + "}"
 
     def held(self) -> str:
-        """GPUs held: requests of pods with a node that are Pending or Running, by uid; replicas of exporters count once.
+        """GPUs held: requests of pods with a node that are Pending or Running; replicas of exporters count once.
 
         Requests come from the pod's spec: unscheduled pods have no node, finished ones keep emitting; the phase gate
         drops both. `max by`, never sum: several kube-state-metrics or HA Prometheus servers show the same pod.
@@ -61,8 +61,7 @@ class Queries:
     def owners(self) -> str:
         """What created a pod: the workload that people know by name."""
         return (
-            "max by (uid, created_by_kind, created_by_name)"
-            f" (last_over_time(kube_pod_info{self._with()}[{LOOKBACK}]))"
+            f"max by (uid, created_by_kind, created_by_name) (last_over_time(kube_pod_info{self._with()}[{LOOKBACK}]))"
         )
 
     def nodes(self) -> str:
@@ -117,6 +116,6 @@ class Queries:
         return " or on (ns, pd, ct) ".join(parts)
 
     def devices(self) -> str:
-        """Number of devices seen with a container in the hour: a missing exporter shows as coverage, not as idleness."""
+        """Number of devices seen with a container in the hour: a missing exporter shows as coverage, not idleness."""
         seen = " or ".join(f"last_over_time({metric}{self._with()}[{LOOKBACK}])" for metric, *_ in _USE)
         return f"count by (ns, pd, ct) (max by (UUID, GPU_I_ID, ns, pd, ct) ({self._workload('(' + seen + ')')}))"

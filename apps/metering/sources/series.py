@@ -1,4 +1,4 @@
-"""Parses the answer of a Prometheus query one series at a time, so that an hour of 10,000 pods stays small in memory."""
+"""Parses the answer of a Prometheus query one series at a time, so that a big hour stays small in memory."""
 
 from __future__ import annotations
 

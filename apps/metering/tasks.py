@@ -1,0 +1,14 @@
+"""Celery tasks of the metering room: thin."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from apps.core.sweeps import sweep
+from apps.metering import due
+
+
+@sweep("metering.ingest_due", every=timedelta(minutes=1))
+def ingest_due() -> int:
+    """Read the hours that are due, newest first, a bounded number per source; returns how many were read."""
+    return due.ingest_due()
