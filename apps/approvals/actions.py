@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from apps.accounts.models import User
 from apps.approvals import deciders, engine, events, granting, notices, ports, staging
 from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus, Verdict
 from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
@@ -155,7 +156,7 @@ def decide(
         reasons = list(ports.get_subject(request.subject_type).blockers(request.subject_uid, at))
         if reasons:
             raise Conflict("It cannot be approved now: " + " ".join(reasons), current=current(request))
-    decision = _record(request, stage, verdict, reason, actor, on_behalf_of, held[seat], at)
+    decision = _record(request, stage, verdict, reason, user, actor, on_behalf_of, held[seat], at)
     _follow(request, stages, engine.evaluate(_with(case, decision, stage), at), state.stage, reason, actor, at)
     return request
 
@@ -178,11 +179,9 @@ def _checked(verdict: str, reason: str) -> str:
     return reason
 
 
-def _person(actor: Actor, request: ApprovalRequest) -> Any:
+def _person(actor: Actor, request: ApprovalRequest) -> User:
     """Return the acting person. Raises NotVisible where the request lies outside their scope."""
-    from django.contrib.auth import get_user_model
-
-    user = get_user_model().objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
+    user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
     if user is None or not ApprovalRequest.objects.visible_to(user).filter(pk=request.pk).exists():
         raise NotVisible
     return user
@@ -203,6 +202,7 @@ def _record(
     stage: Stage,
     verdict: str,
     reason: str,
+    user: User,
     actor: Actor,
     on_behalf_of: int | None,
     held: deciders.Held,
@@ -213,7 +213,7 @@ def _record(
     decision = Decision.objects.create(
         request=request,
         stage=stage,
-        actor_id=actor.user_id,
+        actor=user,
         on_behalf_of_id=on_behalf_of,
         verdict=verdict,
         reason=reason,

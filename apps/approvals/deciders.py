@@ -15,9 +15,6 @@ from apps.approvals.policy_rules import StageRule
 from apps.teams.choices import SCOPES, Role, roles_with
 from apps.teams.models import RoleGrant, Unit
 
-#: Where a role is held when it is held for the whole installation.
-INSTALLATION = None
-
 _ENDED_EARLY = (RequestStatus.WITHDRAWN, RequestStatus.LAPSED, RequestStatus.SUPERSEDED)
 
 
@@ -52,7 +49,10 @@ def holders(role: str, unit_id: int | None) -> dict[int, Held]:
         where |= Q(unit_id__in=path)
     depth = {ancestor: len(path) - 1 - index for index, ancestor in enumerate(path)}
     found: dict[int, Held] = {}
-    for user_id, at in RoleGrant.objects.in_force().filter(where, role=role).values_list("user_id", "unit_id"):
+    rows: Iterable[tuple[int, int | None]] = (
+        RoleGrant.objects.in_force().filter(where, role=role).values_list("user_id", "unit_id")
+    )
+    for user_id, at in rows:
         held = Held(user_id, at, depth.get(at, len(path)) if at is not None else len(path))
         if user_id not in found or held.distance < found[user_id].distance:
             found[user_id] = held
@@ -86,8 +86,8 @@ def route(rule: StageRule, unit: Unit, requester_id: int) -> Route:
             return _at_installation(rule.role, f"{unit} has no parent unit")
     path = list(Unit.objects.values_list("path", flat=True).get(pk=asked))
     own = RoleGrant.objects.in_force().filter(user_id=requester_id, role=rule.role, team__isnull=True)
-    held_at = set(own.values_list("unit_id", flat=True))
-    if INSTALLATION in held_at:
+    held_at: set[int | None] = set(own.values_list("unit_id", flat=True))
+    if None in held_at:
         return _at_installation(rule.role, f"the requester is {role_label(rule.role)} of the whole installation")
     index = min((i for i, ancestor in enumerate(path) if ancestor in held_at), default=None)
     if index is None:
@@ -101,9 +101,9 @@ def route(rule: StageRule, unit: Unit, requester_id: int) -> Route:
 
 def _at_installation(role: str, note: str) -> Route:
     if "installation" in SCOPES.get(role, ()):
-        return Route(role, INSTALLATION, note)
+        return Route(role, None, note)
     admins = f"{role_label(role)} cannot be held for the whole installation, so it goes to the platform admins"
-    return Route(Role.PLATFORM_ADMIN, INSTALLATION, f"{note}; {admins}" if note else admins)
+    return Route(Role.PLATFORM_ADMIN, None, f"{note}; {admins}" if note else admins)
 
 
 def excluded(request: ApprovalRequest) -> frozenset[int]:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import transaction
 from django.urls import reverse
 
+from apps.accounts.models import User
 from apps.approvals import deciders, events
 from apps.approvals.models import Policy, PolicyVersion
 from apps.approvals.policy_reader import PolicyError, parse_policy, parse_text
@@ -97,10 +98,8 @@ def publish_policy(
 
 
 def _check_permission(actor: Actor) -> None:
-    from django.contrib.auth import get_user_model
-
     if actor.is_system:
         return
-    user = get_user_model().objects.filter(pk=actor.user_id).first()
+    user = User.objects.filter(pk=actor.user_id).first()
     if not may(user, "approvals.policy.publish"):
         raise NotAllowed("Only platform admins publish policies.", rule="approvals.policy.publish")

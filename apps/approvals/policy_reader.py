@@ -24,7 +24,7 @@ from apps.approvals.policy_rules import (
 MAX_STAGES: Final = 8
 MAX_QUORUM: Final = 10
 MAX_HOURS: Final = 24 * 366
-_FACT = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+_FACT = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r"[^\s,\]\}]+")
 

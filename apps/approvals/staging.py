@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from apps.approvals import deciders, engine, events, notices
@@ -46,12 +47,10 @@ def open_stage(request: ApprovalRequest, ordinal: int, at: datetime, actor: Acto
 
 def mail_for(request: ApprovalRequest, stage: Stage) -> list[int]:
     """Return who is told: the nearest level over the stage's unit that has somebody who is not excluded."""
-    spoke = {
-        person
-        for pair in Decision.objects.filter(request=request).values_list("actor_id", "on_behalf_of_id")
-        for person in pair
-        if person is not None
-    }
+    pairs: Iterable[tuple[int, int | None]] = Decision.objects.filter(request=request).values_list(
+        "actor_id", "on_behalf_of_id"
+    )
+    spoke = {person for pair in pairs for person in pair if person is not None}
     return deciders.nearest(deciders.holders(stage.role, stage.unit_id), deciders.excluded(request) | spoke)
 
 

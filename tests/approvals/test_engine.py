@@ -96,9 +96,9 @@ class Mutant:
 
 MUTANTS = [
     Mutant("self-approval", "    if case.requester in word.persons:\n", "    if False:\n"),
-    Mutant("self-approval through a delegate", "    if case.requester in word.persons:\n", "    if case.requester == word.actor:\n"),
+    Mutant("self-approval through a delegate", "    if case.requester in word.persons:\n", "    if case.requester == word.actor:\n"),  # noqa: E501 (one fault a line)
     Mutant("the requester's side decides", "    if word.persons & case.excluded:\n", "    if False:\n"),
-    Mutant("the requester's side delegates", "    if word.persons & case.excluded:\n", "    if word.actor in case.excluded:\n"),
+    Mutant("the requester's side delegates", "    if word.persons & case.excluded:\n", "    if word.actor in case.excluded:\n"),  # noqa: E501 (one fault a line)
     Mutant(
         "log trusted about the requester's side",
         "    if rule := _barred(case, word):\n        return rule\n    for seat",
@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant(
         "any approve ever counts",
         "        if word.verdict == REJECT:\n",
-        "        if word.verdict == REJECT and word.seat not in [w.seat for w in case.words if w.verdict == APPROVE]:\n",
+        "        if word.verdict == REJECT and word.seat not in [w.seat for w in case.words if w.verdict != REJECT]:\n",
     ),
     Mutant(
         "quorum counts the same person twice",
@@ -138,13 +138,13 @@ MUTANTS = [
     ),
     Mutant(
         "expiry left to a scheduler",
-        "    if standing is Standing.IN_REVIEW and due is not None and at >= due:\n        standing = Standing.LAPSED\n",
-        "",
+        "    if standing is Standing.IN_REVIEW and due is not None and at >= due:\n",
+        "    if False:\n",
     ),
     Mutant("grant never expires", "(grant.expires_at is not None and at >= grant.expires_at)", "False"),
     Mutant("revocation ignored", "return grant.revoked_at is None or at < grant.revoked_at", "return True"),
-    Mutant("scope ignored", "if grant.subject_digest != digest or not covers(grant.scope, scope):", "if grant.subject_digest != digest:"),
-    Mutant("reject without the role", "    if seat not in holders:\n", "    if seat not in holders and verdict == APPROVE:\n"),
+    Mutant("scope ignored", " or not covers(grant.scope, scope):", ":"),
+    Mutant("reject without the role", "    if seat not in holders:\n", "    if seat not in holders and verdict != REJECT:\n"),  # noqa: E501 (one fault a line)
     Mutant("quorum off by one", "case.stages[stage].quorum:\n", "case.stages[stage].quorum - 1:\n"),
     Mutant("delegation never ends", "and d.start <= at < d.end", ""),
     Mutant("delegation in any role", "and d.role == role ", ""),
@@ -177,7 +177,7 @@ def caught(mutant: Mutant, seeds: int) -> int | None:
             walk(module, seed)
             delegations_are_bounded(module)
             stages_are_in_order(module)
-        except Violation:
+        except (Violation, IndexError):
             return seed
     return None
 
@@ -238,7 +238,7 @@ def test_walks_catch_each_fault_from_several_starts(mutant):
             walk(module, seed, steps=80)
             delegations_are_bounded(module)
             stages_are_in_order(module)
-        except Violation:
+        except (Violation, IndexError):
             found += 1
         if found >= 3:
             return

@@ -112,7 +112,7 @@ class World:
         policy: str = "policy-1",
         verdict: str = "approve",
     ) -> None:
-        """A row that no action wrote appears in the log; where the engine would not have taken it, it must not count."""
+        """A row that no action wrote appears in the log: it must not count."""
         foreign = (digest or self.digest) != self.digest or policy != "policy-1"
         over = self.last_standing != "in_review"
         if not foreign and not over and actor not in (REQUESTER, WRITER):
@@ -204,7 +204,7 @@ def check_usable(engine: ModuleType, rng: random.Random) -> None:
         digest = rng.choice(["d", "e"])
         expected = (
             digest == "d" and fits and start <= START
-            and (end is None or START < end) and (revoked is None or revoked > START)
+            and (end is None or end > START) and (revoked is None or revoked > START)
         )  # fmt: skip
         found = engine.usable(FakeGrant("d", granted, start, end, revoked), digest, asked, START)
         check(found == expected, f"P9: usable is {found} for {asked}, {start} to {end}, revoked {revoked}")
