@@ -24,7 +24,7 @@ def _token(text: str) -> tuple[str, User]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m apps.demo.cluster",
-        description="A simulated Kubernetes API server with GPU nodes, a scheduler and an allocation API, on 127.0.0.1.",
+        description="A simulated Kubernetes API server with GPU nodes and an allocation API, on 127.0.0.1.",
     )
     parser.add_argument("--port", type=int, required=True, help="TCP port of the Kubernetes API (0: any free one)")
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder for everything that is kept")
@@ -56,16 +56,17 @@ def main(arguments: list[str] | None = None) -> int:
             replay=options.replay,
         )
     except BadRules as error:
-        print(f"history: {error}", file=sys.stderr)
+        sys.stderr.write(f"history: {error}\n")
         return 2
     try:
         cluster.start()
     except OSError as error:
-        print(f"cannot listen on port {options.port} or {options.allocation_port}: {error}", file=sys.stderr)
+        sys.stderr.write(f"cannot listen on port {options.port} or {options.allocation_port}: {error}\n")
         cluster.close()
         return 1
     cluster.write_kubeconfig(options.kubeconfig)
-    print(f"simulated cluster {cluster.name}: {cluster.url}, allocation API {cluster.allocation_url}", flush=True)
+    sys.stdout.write(f"simulated cluster {cluster.name}: {cluster.url}, allocation API {cluster.allocation_url}\n")
+    sys.stdout.flush()
     stop.wait()
     cluster.close()
     return 0

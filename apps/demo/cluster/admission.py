@@ -60,7 +60,7 @@ def mutate_pod(store: Store, pod: Obj) -> None:
 def _priority(store: Store, pod: Obj) -> None:
     spec = pod["spec"]
     wanted = spec.get("priorityClassName", "")
-    classes = {entry.name: entry.obj for entry in store.list(PRIORITY_CLASS)}
+    classes = {entry.name: entry.obj for entry in store.entries(PRIORITY_CLASS)}
     if not wanted:
         wanted = next((name for name, each in classes.items() if each.get("globalDefault")), "")
         if not wanted:
@@ -75,7 +75,7 @@ def _priority(store: Store, pod: Obj) -> None:
 
 
 def _limits(store: Store, namespace: str, kind: str) -> Iterator[tuple[str, Obj]]:
-    for entry in store.list(LIMIT_RANGE, namespace):
+    for entry in store.entries(LIMIT_RANGE, namespace):
         for item in (entry.obj.get("spec") or {}).get("limits") or []:
             if item.get("type") == kind:
                 yield entry.name, item
@@ -159,7 +159,7 @@ def charge_quotas(store: Store, kind: Kind, obj: Obj) -> None:
     namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"].get("name", "")
     delta = object_usage(kind, obj)
     charged: list[tuple[Obj, Amounts]] = []
-    for entry in store.list(QUOTA, namespace):
+    for entry in store.entries(QUOTA, namespace):
         quota = entry.obj
         keys = tracked(quota) & set(delta) if kind is not POD else tracked(quota)
         if not keys or not matches_scopes(quota, kind, obj):
@@ -191,7 +191,7 @@ def _must_specify(quota: Obj, pod: Obj, keys: set[str]) -> None:
     missing: dict[str, set[str]] = {}
     for container in [*(pod["spec"].get("containers") or []), *(pod["spec"].get("initContainers") or [])]:
         resources = container.get("resources") or {}
-        stated = {name for name in resources.get("requests") or {}}
+        stated = set(resources.get("requests") or {})
         stated |= {f"requests.{name}" for name in resources.get("requests") or {}}
         stated |= {f"limits.{name}" for name in resources.get("limits") or {}}
         for key in keys & VALIDATED - stated:

@@ -5,12 +5,10 @@ Costs are the simulation's own list prices (history file, `prices`), there to be
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from apps.demo.cluster.api import stamp
 from apps.demo.cluster.errors import Obj, bad_request
@@ -18,13 +16,12 @@ from apps.demo.cluster.history import Run
 from apps.demo.cluster.kinds import NAMESPACE
 from apps.demo.cluster.meter import Meter, NodeSpan
 from apps.demo.cluster.store import Store
+from apps.demo.cluster.windows import parse_span, parse_window
 
 MAX_STEPS = 2400
 """A hundred days by the hour; the real API has no limit and runs out of memory instead."""
 
 _GIB = 2**30
-_SPAN = re.compile(r"(\d+)(m|h|d)\Z")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _PROPERTIES = ("cluster", "node", "namespace", "controllerKind", "controller", "pod", "container")
 _SUMS = (
     "cpuCoreHours",
@@ -100,54 +97,6 @@ def _flag(raw: dict[str, str], name: str) -> bool:
     if value not in ("true", "false", "1", "0", ""):
         raise bad_request(f"{name} must be true or false")
     return value in ("true", "1")
-
-
-def parse_span(text: str, name: str) -> timedelta:
-    """`30m`, `1h`, `7d`. Raises 400."""
-    match = _SPAN.match(text)
-    if match is None or int(match.group(1)) == 0:
-        raise bad_request(f"{name} must be a duration such as 30m, 1h or 1d, not {text!r}")
-    return int(match.group(1)) * _UNITS[match.group(2)]
-
-
-def parse_window(text: str, now: datetime) -> tuple[datetime, datetime]:
-    """Keyword, duration back from now, or `start,end` in RFC 3339 or seconds since the epoch. Raises 400."""
-    now = now.astimezone(UTC)
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    month = today.replace(day=1)
-    week = today - timedelta(days=(today.weekday() + 1) % 7)  # OpenCost's weeks begin on Sunday
-    named = {
-        "today": (today, today + timedelta(days=1)),
-        "yesterday": (today - timedelta(days=1), today),
-        "week": (week, week + timedelta(days=7)),
-        "lastweek": (week - timedelta(days=7), week),
-        "month": (month, (month + timedelta(days=32)).replace(day=1)),
-        "lastmonth": ((month - timedelta(days=1)).replace(day=1), month),
-    }
-    if text in named:
-        return named[text]
-    if _SPAN.match(text):
-        return now - parse_span(text, "window"), now
-    first, comma, second = text.partition(",")
-    if not comma:
-        raise bad_request(f"illegal window: {text}")
-    start, end = _moment(first), _moment(second)
-    if end <= start:
-        raise bad_request(f"illegal window: {text}: it must end after it starts")
-    return start, end
-
-
-def _moment(text: str) -> datetime:
-    try:
-        if text.isdigit():
-            return datetime.fromtimestamp(int(text), UTC)
-        # A plus sign that was not escaped in the URL arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except (ValueError, OverflowError, OSError) as error:
-        raise bad_request(f"illegal window: {text!r} is no RFC 3339 time and no seconds since the epoch") from error
-    if moment.tzinfo is None:
-        raise bad_request(f"illegal window: {text!r} needs a time zone")
-    return moment.astimezone(UTC)
 
 
 class Allocations:
@@ -288,7 +237,8 @@ class Allocations:
         start, end = parse_window(raw["window"], self._meter.clock())
         data: Obj = {}
         for span in self._meter.nodes(start, end):
-            key = f"__undefined__/__undefined__/__undefined__/Compute/{self._cluster}/Node/Kubernetes/{span.name}/{span.name}"
+            unknown = "__undefined__/__undefined__/__undefined__"  # provider, account and project, as on bare metal
+            key = f"{unknown}/Compute/{self._cluster}/Node/Kubernetes/{span.name}/{span.name}"
             if key in data:
                 key += f"/{stamp(span.start)}"
             data[key] = self._asset(span, start, end)
@@ -335,7 +285,8 @@ class Allocations:
 
 
 def _end(span: NodeSpan) -> datetime:
-    assert span.end is not None, "Meter.nodes cuts every span at now"
+    if span.end is None:
+        raise ValueError("Meter.nodes cuts every span at now")
     return span.end
 
 
@@ -397,7 +348,7 @@ def _key(row: Obj, aggregate: tuple[str, ...]) -> str:
     return "/".join(parts)
 
 
-def _group(rows: list[Obj], key: Any, window: tuple[datetime, datetime]) -> Obj:
+def _group(rows: list[Obj], key: Callable[[Obj], str], window: tuple[datetime, datetime]) -> Obj:
     """Sum rows by key. A group of one stays whole; of more, only what all have in common stays in the properties."""
     groups: dict[str, list[Obj]] = {}
     for row in rows:
@@ -439,4 +390,4 @@ def _sum(name: str, rows: list[Obj], window: tuple[datetime, datetime]) -> Obj:
 def _mean(rows: list[Obj], field: str, hours: float) -> float:
     if not hours:
         return 0
-    return sum(float(row[field]) * row["minutes"] / 60 for row in rows) / hours
+    return float(sum(row[field] * row["minutes"] / 60 for row in rows) / hours)

@@ -1,4 +1,4 @@
-"""What the API server does with a request on a stored kind, without HTTP: read, create, update, patch, apply, delete."""
+"""What the API server does with a request on a stored kind, without HTTP: create, update, patch, apply, delete."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from apps.demo.cluster.admission import (
 )
 from apps.demo.cluster.apply import clone, server_side_apply
 from apps.demo.cluster.auth import Rbac, User
+from apps.demo.cluster.decoding import decode, decode_apply
 from apps.demo.cluster.defaults import apply_defaults
 from apps.demo.cluster.errors import ApiError, Obj, already_exists, bad_request, conflict, forbidden, not_found
-from apps.demo.cluster.fields import Type, WrongQuantity, WrongType, check
 from apps.demo.cluster.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, QUOTA, ROLE_BINDING, Kind
 from apps.demo.cluster.ownership import Manager, track_update
 from apps.demo.cluster.schema import type_of
-from apps.demo.cluster.store import DryRun, Entry, Store, encode, new_uid
+from apps.demo.cluster.store import Entry, Store, Transaction, encode, new_uid
 from apps.demo.cluster.validation import validate
 
 PROTECTED = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -110,7 +110,7 @@ class Api:
                 raise ApiError(
                     415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {media}"
                 )
-            obj = self._decode(kind, namespace, name, patched, call, known=entry.obj)
+            obj = self._decode(kind, namespace, name, patched, call)
             result.entry = self._replace(entry, obj, call)
         return _answer(200, result.entry, dry=call.dry_run)
 
@@ -133,7 +133,7 @@ class Api:
         return Answer(200, encode(status), status)
 
     def system_create(self, kind: Kind, obj: Obj) -> Entry:
-        """Create on behalf of the cluster itself, with admission and inside the caller's transaction if there is one."""
+        """Create on behalf of the cluster itself, with admission, inside the caller's transaction if any."""
         namespace = obj["metadata"].get("namespace", "")
         call = Call(User("system:kube-controller-manager", ("system:masters",)), "kube-controller-manager")
         with self.store.transaction():
@@ -141,42 +141,11 @@ class Api:
 
     # ---- parts
 
-    def _transaction(self, call: Call) -> _Scope:
-        return _Scope(self.store, call.dry_run)
+    def _transaction(self, call: Call) -> Transaction:
+        return Transaction(self.store, call.dry_run)
 
-    def _decode(self, kind: Kind, namespace: str, name: str, body: Any, call: Call, known: Obj | None = None) -> Obj:
-        """Check types and identity; unknown fields are an error, a warning or nothing, as the caller asked."""
-        if not isinstance(body, dict):
-            raise bad_request("the object provided is unrecognized (must be of type Object)")
-        body = {"apiVersion": kind.api_version, "kind": kind.kind, **body} if known is None else body
-        _identity(kind, namespace, name, body)
-        unknown: list[str] = []
-        try:
-            obj: Obj = check(body, type_of(kind), "", unknown)
-        except WrongQuantity as error:
-            text = str(error).partition(": ")[2]
-            raise bad_request(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {text}'
-            ) from error
-        except WrongType as error:
-            raise bad_request(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: cannot unmarshal '
-                f"{_json_name(error.value)} into Go struct field {kind.kind}.{error.path} of type {error.expected}"
-            ) from error
-        if unknown and call.validation == "Strict":
-            listed = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise bad_request(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
-                f"strict decoding error: {listed}"
-            )
-        if call.validation == "Warn":
-            call.warnings += [f'unknown field "{path}"' for path in unknown]
-        obj.setdefault("metadata", {})
-        if kind.namespaced:
-            obj["metadata"]["namespace"] = namespace
-        else:
-            obj["metadata"].pop("namespace", None)
-        return obj
+    def _decode(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Obj:
+        return decode(kind, namespace, name, body, call.validation, call.warnings)
 
     def _insert(self, kind: Kind, namespace: str, obj: Obj, call: Call, managers: list[Manager] | None = None) -> Entry:
         meta = obj["metadata"]
@@ -279,13 +248,13 @@ class Api:
         if kind is ROLE_BINDING and obj.get("roleRef") != old.get("roleRef"):
             self.rbac.check_grant(call.user, entry.namespace, obj.get("roleRef") or {})
         stored = self.store.put(kind, obj)
-        if obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers") and kind is not NAMESPACE:
-            if kind is not POD:
-                return self.store.delete(stored)
+        marked = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
+        if marked and kind not in (NAMESPACE, POD):
+            return self.store.delete(stored)
         return stored
 
     def _apply(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Answer:
-        config = self._decode_apply(kind, namespace, name, body, call)
+        config = decode_apply(kind, namespace, name, body, keep_status=call.subresource == "status")
         fresh = False
         with self._transaction(call) as result:
             entry = self.store.get(kind, namespace, name)
@@ -325,42 +294,6 @@ class Api:
             finish=finish,
         )
 
-    def _decode_apply(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Obj:
-        if not isinstance(body, dict):
-            raise bad_request("error decoding YAML: an apply configuration must be an object")
-        for wanted in ("apiVersion", "kind"):
-            if not body.get(wanted):
-                raise bad_request(f"invalid object type: Object '{wanted.title()}' is missing")
-        _identity(kind, namespace, name, body)
-        if (body.get("metadata") or {}).get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
-        unknown: list[str] = []
-        title = f"{namespace}/{name}" if kind.namespaced else f"/{name}"
-        head = f"failed to create typed patch object ({title}; {kind.api_version}, Kind={kind.kind})"
-        kind_type: Type = type_of(kind)
-        try:
-            config: Obj = check(body, kind_type, "", unknown)
-        except WrongQuantity as error:
-            text = str(error).partition(": ")[2]
-            raise ApiError(500, "", text) from error
-        except WrongType as error:
-            raise ApiError(
-                500, "", f"{head}: .{error.path}: expected {error.expected}, got {_json_name(error.value)}"
-            ) from error
-        if unknown:
-            listed = "\n".join(f".{path}: field not declared in schema" for path in unknown)
-            text = listed if len(unknown) == 1 else f"errors:\n{listed}"
-            raise ApiError(500, "", f"{head}: {text}")
-        if call.subresource != "status":
-            config.pop("status", None)
-        meta = config.setdefault("metadata", {})
-        meta["name"] = name
-        if kind.namespaced:
-            meta["namespace"] = namespace
-        for unset in ("creationTimestamp", "generation", "selfLink", "deletionTimestamp"):
-            meta.pop(unset, None)
-        return config
-
     def _mark_or_remove(self, entry: Entry, options: Obj) -> tuple[Entry, bool]:
         meta = entry.obj["metadata"]
         policy = options.get("propagationPolicy", "Background")
@@ -381,34 +314,12 @@ class Api:
         return self.store.delete(entry), True
 
     def _orphan(self, uid: str, namespace: str) -> None:
-        for pod in self.store.list(POD, namespace):
+        for pod in self.store.entries(POD, namespace):
             owners = pod.obj["metadata"].get("ownerReferences") or []
             if any(owner.get("uid") == uid for owner in owners):
                 obj = clone(pod.obj)
                 obj["metadata"]["ownerReferences"] = [owner for owner in owners if owner.get("uid") != uid]
                 self.store.put(POD, obj)
-
-
-class _Scope:
-    """A transaction that a dry run leaves without a trace. The written entry is handed out through `entry`."""
-
-    entry: Entry
-
-    def __init__(self, store: Store, dry_run: bool) -> None:
-        self._inner = store.transaction()
-        self._dry = dry_run
-
-    def __enter__(self) -> _Scope:
-        self._inner.__enter__()
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None and self._dry:
-            stop = DryRun()
-            self._inner.__exit__(DryRun, stop, None)
-            return False
-        self._inner.__exit__(kind, error, trace)
-        return False
 
 
 def stamp(moment: datetime) -> str:
@@ -425,32 +336,13 @@ def _spec(obj: Obj) -> Obj:
     return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
 
 
-def _identity(kind: Kind, namespace: str, name: str, body: Obj) -> None:
-    if body.get("apiVersion") != kind.api_version or body.get("kind") != kind.kind:
-        raise bad_request(
-            f"{body.get('kind')} in version {body.get('apiVersion')!r} cannot be handled as a {kind.kind}: the API "
-            f"version or kind in the data does not match the expected {kind.api_version}, {kind.kind}"
-        )
-    meta = body.get("metadata") or {}
-    if not isinstance(meta, dict):
-        raise bad_request("metadata must be an object")
-    if kind.namespaced and meta.get("namespace") and meta["namespace"] != namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    if name and meta.get("name") and meta["name"] != name:
-        raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
-
-
-def _json_name(value: Any) -> str:
-    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
-
-
 def _preconditions(entry: Entry, options: Obj) -> None:
     wanted = options.get("preconditions") or {}
     meta = entry.obj["metadata"]
     for name, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         if wanted.get(name) and wanted[name] != meta.get(name):
-            why = f"Precondition failed: {label} in precondition: {wanted[name]}, {label} in object meta: {meta.get(name)}"
+            why = f"Precondition failed: {label} in precondition: {wanted[name]}"
+            why += f", {label} in object meta: {meta.get(name)}"
             raise conflict(entry.kind.plural, entry.kind.group, entry.name, why)
 
 

@@ -188,7 +188,7 @@ class SimulatedCluster:
     def _seed(self) -> None:
         """Fill a fresh state, once."""
         with self.store.transaction():
-            if self.store.list(NAMESPACE):
+            if self.store.entries(NAMESPACE):
                 return
             parts: list[tuple[Kind, list[Obj]]] = [
                 (NAMESPACE, seeds.namespaces()),

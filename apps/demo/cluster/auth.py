@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,10 @@ class User:
 
 
 class Tokens:
-    """Bearer tokens: some given at start, some in a JSON file `{token: {"user": …, "groups": […]}}` re-read on change."""
+    """Bearer tokens: some given at start, some in a JSON file that is re-read when it changes.
+
+    The file maps each token to `{"user": …, "groups": […]}`.
+    """
 
     def __init__(self, path: Path, fixed: dict[str, User] | None = None) -> None:
         self.path = path
@@ -63,7 +67,7 @@ class Tokens:
                 }
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 # A half-written or malformed file must not lock everybody out: the last good state stays in force.
-                print(f"tokens file {self.path.name} is not readable, keeping the last good one: {error}", flush=True)
+                sys.stderr.write(f"tokens file {self.path.name} is unreadable, keeping the last good one: {error}\n")
             self._stamp = stamp
 
     def issue(self, user: str, groups: list[str]) -> str:
@@ -122,7 +126,7 @@ class Rbac:
 
     def rules(self, user: User, namespace: str) -> Iterator[Obj]:
         """Rules in force for a user in a namespace."""
-        for entry in self.store.list(ROLE_BINDING, namespace):
+        for entry in self.store.entries(ROLE_BINDING, namespace):
             if any(_is_subject(subject, user) for subject in entry.obj.get("subjects") or []):
                 role = entry.obj.get("roleRef") or {}
                 found = (
@@ -158,8 +162,8 @@ class Rbac:
             raise ApiError(
                 403,
                 "Forbidden",
-                f'rolebindings.rbac.authorization.k8s.io is forbidden: user "{user.name}" (groups={list(user.groups)!r}) '
-                "is attempting to grant RBAC permissions not currently held",
+                f'rolebindings.rbac.authorization.k8s.io is forbidden: user "{user.name}" '
+                f"(groups={list(user.groups)!r}) is attempting to grant RBAC permissions not currently held",
             )
 
 

@@ -50,7 +50,7 @@ class Loop:
         with self._store.lock:
             position = self._store.rv
             for kind in (NAMESPACE, QUOTA, *NAMESPACED):
-                for entry in self._store.list(kind):
+                for entry in self._store.entries(kind):
                     self._note(Change(entry.rv, "ADDED", entry, None))
         self._thread = threading.Thread(target=self._run, args=(position,), name="controllers", daemon=True)
         self._thread.start()
@@ -73,7 +73,7 @@ class Loop:
             for controller in self._controllers:
                 try:
                     due = min(due, controller.work())
-                except Exception:
+                except Exception:  # noqa: BLE001  (last resort of a thread)
                     # One controller's mistake must not stop the others; it is printed and tried again.
                     traceback.print_exc()
                     due = min(due, 1.0)
@@ -87,7 +87,7 @@ class Loop:
                     changes = [
                         Change(entry.rv, "ADDED", entry, None)
                         for kind in (NAMESPACE, *NAMESPACED)
-                        for entry in self._store.list(kind)
+                        for entry in self._store.entries(kind)
                     ]
                 position = self._store.rv
             for change in changes:
@@ -111,7 +111,7 @@ class QuotaController:
         while self._dirty:
             namespace = self._dirty.pop()
             with self._store.transaction():
-                for entry in self._store.list(QUOTA, namespace):
+                for entry in self._store.entries(QUOTA, namespace):
                     self._refresh(entry)
         return float("inf")
 
@@ -178,13 +178,13 @@ class NamespaceController:
             if found is None:
                 return True
             for kind in NAMESPACED:
-                for entry in self._store.list(kind, name):
+                for entry in self._store.entries(kind, name):
                     if entry.obj["metadata"].get("finalizers"):
                         if not entry.obj["metadata"].get("deletionTimestamp"):
                             self._mark(entry)
                     else:
                         self._store.delete(entry)
-            if any(self._store.list(kind, name) for kind in NAMESPACED):
+            if any(self._store.entries(kind, name) for kind in NAMESPACED):
                 self._ending[name] = time.monotonic() + 1.0
                 return False
             if found.obj["metadata"].get("finalizers"):
@@ -199,7 +199,7 @@ class NamespaceController:
         self._store.put(entry.kind, obj)
 
     def _trim(self, namespace: str) -> None:
-        rows = self._store.list(EVENT, namespace)
+        rows = self._store.entries(EVENT, namespace)
         if len(rows) > _KEPT_EVENTS * 2:
             with self._store.transaction():
                 for entry in sorted(rows, key=lambda each: each.rv)[:-_KEPT_EVENTS]:
@@ -223,7 +223,7 @@ class GarbageCollector:
         while self._gone:
             _, namespace, uid = self._gone.pop()
             with self._store.transaction():
-                for entry in self._store.list(POD, namespace):
+                for entry in self._store.entries(POD, namespace):
                     owners = entry.obj["metadata"].get("ownerReferences") or []
                     if owners and all(owner.get("uid") == uid for owner in owners):
                         self._store.delete(entry)

@@ -113,7 +113,7 @@ def openapi_index() -> Obj:
 
 
 def openapi_document(title: str) -> Obj | None:
-    """`/openapi/v3/<title>`: only that every kind validates fields on the server, which lets kubectl do without more."""
+    """`/openapi/v3/<title>`: only that the server validates fields, which lets kubectl do without more."""
     paths: Obj = {}
     parameters = [
         {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}

@@ -69,12 +69,7 @@ def already_exists(resource: str, group: str, name: str) -> ApiError:
 
 def conflict(resource: str, group: str, name: str, why: str = "") -> ApiError:
     """409: the resourceVersion sent is not the current one."""
-    why = (
-        why
-        or (
-            "the object has been modified; please apply your changes to the latest version and try again"  # apiserver's words
-        )
-    )
+    why = why or "the object has been modified; please apply your changes to the latest version and try again"
     message = f'Operation cannot be fulfilled on {_qualified(resource, group)} "{name}": {why}'
     return ApiError(409, "Conflict", message, _about(resource, group, name))
 

@@ -99,9 +99,9 @@ def _expression(text: str, types: dict[str, Type]) -> Type:
 
 
 def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
-    """Return `value` as the server would store it: unknown fields, nulls, empty maps and lists dropped, quantities canonical.
+    """Return `value` as the server would store it: nulls, empty maps and lists dropped, quantities canonical.
 
-    Paths of unknown fields are appended to `unknown`. Raises `WrongType` or `WrongQuantity`.
+    Unknown fields are dropped, too, and their paths appended to `unknown`. Raises `WrongType` or `WrongQuantity`.
     """
     if kind.shape == "scalar":
         return _scalar(value, kind.scalar, path)

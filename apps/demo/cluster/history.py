@@ -122,8 +122,7 @@ class Rules:
         month = date(start.year, start.month, 1)
         while _midnight(month) < end:
             for run in _runs_of_month(self, month):
-                assert run.end is not None, "generated runs always end"
-                if run.start < end and run.end > start:
+                if run.start < end and run.end is not None and run.end > start:
                     yield run
             month = _next_month(month)
 

@@ -136,7 +136,7 @@ def finished(pod: Obj, now: str) -> None:
     number = int(code) if code.isdigit() else 1
     deadline = (pod.get("spec") or {}).get("activeDeadlineSeconds")
     wanted = (pod["metadata"].get("annotations") or {}).get(RUN_SECONDS, "")
-    cut = bool(deadline) and (wanted.replace(".", "", 1).isdigit() and float(wanted) > float(deadline))
+    cut = deadline is not None and wanted.replace(".", "", 1).isdigit() and float(wanted) > float(deadline)
     status = pod["status"]
     status["phase"] = "Failed" if number or cut else "Succeeded"
     if cut:

@@ -55,7 +55,7 @@ class Lister:
         else:
             number, start = -1, 0
             with self.store.lock:
-                rv, entries = self.store.rv, self.store.list(kind, namespace)
+                rv, entries = self.store.rv, self.store.entries(kind, namespace)
             if predicate is not None:
                 entries = [entry for entry in entries if predicate(entry.obj)]
         if not limit or start + limit >= len(entries):

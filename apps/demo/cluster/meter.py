@@ -139,7 +139,7 @@ class Meter:
 
     def _close_orphans(self, now: int) -> None:
         """Pods that went while nobody looked (the process was killed) end now."""
-        alive = {entry.obj["metadata"]["uid"] for entry in self._store.list(POD) if not is_terminal(entry.obj)}
+        alive = {entry.obj["metadata"]["uid"] for entry in self._store.entries(POD) if not is_terminal(entry.obj)}
         for (uid,) in self._store.query("SELECT uid FROM live_pods WHERE end_us IS NULL"):
             if uid not in alive:
                 self._store.sql("UPDATE live_pods SET end_us = ? WHERE uid = ?", (now, uid))
@@ -171,7 +171,7 @@ def _describe(entry: Entry, resource: str) -> Obj:
     pod = entry.obj
     meta, spec = pod["metadata"], pod["spec"]
     requests = pod_resources(spec, "requests")
-    owner = next(iter(meta.get("ownerReferences") or []), {})
+    owner: Obj = next(iter(meta.get("ownerReferences") or []), {})
     annotations = meta.get("annotations") or {}
     try:
         utilisation = min(1.0, max(0.0, float(annotations.get(UTILISATION, DEFAULT_UTILISATION))))

@@ -13,7 +13,7 @@ def text(store: Store) -> str:
         "# HELP kube_resourcequota [STABLE] Information about resource quota (simulated cluster).",
         "# TYPE kube_resourcequota gauge",
     ]
-    for entry in store.list(QUOTA):
+    for entry in store.entries(QUOTA):
         status = entry.obj.get("status") or {}
         for kind in ("hard", "used"):
             for resource, amount in sorted((status.get(kind) or {}).items()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.fields import Type
+from apps.demo.cluster.fields import ANY, Type
 
 Path = tuple[str, ...]
 Fields = frozenset[Path]
@@ -66,8 +66,7 @@ def _walk(value: Any, kind: Type, path: Path, out: dict[Path, Any]) -> None:
     if kind.shape == "scalar" or kind.relation == "atomic":
         out[path] = value
     elif kind.shape == "list":
-        item = kind.item
-        assert item is not None, "every list type names its item type"
+        item = kind.item or ANY
         for each in value:
             if kind.relation == "set":
                 out[(*path, "v:" + json.dumps(each))] = each

@@ -84,10 +84,9 @@ def json_patch(target: Obj, operations: Any) -> Obj:
 
 def _operate(root: Any, operation: Obj) -> None:
     kind, path = operation["op"], _pointer(operation["path"])
-    if kind in ("add", "replace", "test"):
-        if "value" not in operation:
-            raise bad_request(f"JSON patch operation {kind} needs a value")
-        value = clone(operation["value"])
+    if kind in ("add", "replace", "test") and "value" not in operation:
+        raise bad_request(f"JSON patch operation {kind} needs a value")
+    value = clone(operation.get("value"))
     if kind == "add":
         _put(root, path, value, insert=True)
     elif kind == "replace":

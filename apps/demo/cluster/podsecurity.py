@@ -1,6 +1,6 @@
 """Pod Security admission: the namespace labels `pod-security.kubernetes.io/{enforce,warn}` and the checks behind them.
 
-Covers the controls that ordinary workloads meet; volume-type, sysctl, SELinux, AppArmor and /proc controls are left out.
+Covers the controls that ordinary workloads meet; volume types, sysctl, SELinux, AppArmor and /proc are left out.
 """
 
 from __future__ import annotations
@@ -103,4 +103,5 @@ def _restricted(spec: Obj) -> Iterator[str]:
         return profile not in ("RuntimeDefault", "Localhost")
 
     if who := _named(containers, unconfined):
-        yield f'seccompProfile (pod or {who} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
+        wanted = 'securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
+        yield f"seccompProfile (pod or {who} must set {wanted})"

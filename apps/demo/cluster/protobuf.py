@@ -21,9 +21,7 @@ def decode_access_review(raw: bytes) -> Obj:
     out: Obj = {}
     if 1 in spec:
         values = _message(spec[1])
-        out["resourceAttributes"] = {
-            name: values[number].decode("utf-8", "replace") for number, name in _ATTRIBUTES.items() if number in values
-        }
+        out["resourceAttributes"] = _texts(values, _ATTRIBUTES)
     if 2 in spec:
         values = _message(spec[2])
         out["nonResourceAttributes"] = {
@@ -32,6 +30,10 @@ def decode_access_review(raw: bytes) -> Obj:
             if number in values
         }
     return {"spec": out}
+
+
+def _texts(values: dict[int, bytes], names: dict[int, str]) -> Obj:
+    return {name: values[number].decode("utf-8", "replace") for number, name in names.items() if number in values}
 
 
 def _field(message: dict[int, bytes], number: int) -> bytes:

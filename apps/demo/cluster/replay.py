@@ -47,7 +47,7 @@ class Replay:
             if run.start <= now and space is not None and not space.obj["metadata"].get("deletionTimestamp"):
                 wanted[(run.namespace, run.pod)] = run
         with self._store.transaction():
-            for entry in self._store.list(POD):
+            for entry in self._store.entries(POD):
                 if _ours(entry.obj) and wanted.pop((entry.namespace, entry.name), None) is None:
                     self._store.delete(entry)
             for run in wanted.values():

@@ -82,7 +82,7 @@ def _affine(spec: Obj, state: NodeState) -> bool:
 
 def _expression(each: Obj, labels: Obj) -> bool:
     key, operator, values = each.get("key"), each.get("operator"), each.get("values") or []
-    value: Any = labels.get(key)
+    value: Any = labels.get(str(key))
     if operator == "In":
         return value in values
     if operator == "NotIn":
@@ -164,11 +164,11 @@ class Scheduler:
             return float("inf")
         self._dirty = False
         with self._store.transaction():
-            pods = self._store.list(POD)
+            pods = self._store.entries(POD)
             pending = [entry for entry in pods if _waits(entry.obj)]
             if not pending:
                 return float("inf")
-            states = {entry.name: node_state(entry.obj) for entry in self._store.list(NODE)}
+            states = {entry.name: node_state(entry.obj) for entry in self._store.entries(NODE)}
             for entry in pods:
                 state = states.get((entry.obj.get("spec") or {}).get("nodeName", ""))
                 if state is not None and not is_terminal(entry.obj):
@@ -190,7 +190,9 @@ class Scheduler:
                 "lastProbeTime": None,
                 "lastTransitionTime": self._api.now(),
             }
-            known = next((each for each in obj["status"].get("conditions") or [] if each["type"] == "PodScheduled"), {})
+            known: Obj = next(
+                (each for each in obj["status"].get("conditions") or [] if each["type"] == "PodScheduled"), {}
+            )
             if known.get("message") == why:
                 return
             obj["status"]["conditions"] = [condition]

@@ -89,7 +89,7 @@ def selector_matches(selector: Obj | None, labels: Obj) -> bool:
 
 
 def _expression(requirement: Obj, labels: Obj) -> bool:
-    key, operator, values = requirement.get("key"), requirement.get("operator"), requirement.get("values") or []
+    key, operator, values = str(requirement.get("key")), requirement.get("operator"), requirement.get("values") or []
     if operator == "In":
         return labels.get(key) in values
     if operator == "NotIn":

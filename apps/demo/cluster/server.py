@@ -11,7 +11,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -110,11 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         except ApiError as error:
             response = _failure(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  (last resort of a connection: answered with 500)
             traceback.print_exc()
             response = _failure(ApiError(500, "InternalError", "Internal error occurred: see the server's log"))
         if response.stream is not None:
-            self._stream(response)
+            self._stream(response, response.stream)
         else:
             self._send(response)
 
@@ -191,13 +191,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.body)
 
-    def _stream(self, response: Response) -> None:
-        assert response.stream is not None, "only streaming responses come here"
+    def _stream(self, response: Response, lines: Iterator[bytes]) -> None:
         self._head(response)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
-        for line in response.stream:
+        for line in lines:
             if line:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
@@ -216,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         try:
             self.connection.settimeout(0.2)
-            return self.connection.recv(1) == b""
+            return not self.connection.recv(1)
         except TimeoutError:
             return False
         finally:

@@ -104,7 +104,7 @@ class Store:
         with self.lock:
             return self._data[kind].get(namespace, {}).get(name)
 
-    def list(self, kind: Kind, namespace: str | None = None) -> list[Entry]:
+    def entries(self, kind: Kind, namespace: str | None = None) -> list[Entry]:
         """Entries in key order, of one namespace or (None) of all."""
         with self.lock:
             spaces = self._data[kind]
@@ -246,6 +246,27 @@ class Store:
         rows.pop(name, None)
         if not rows:
             self._data[kind].pop(namespace, None)
+
+
+class Transaction:
+    """A transaction that a dry run leaves without a trace. The written entry is handed out through `entry`."""
+
+    entry: Entry
+
+    def __init__(self, store: Store, dry_run: bool) -> None:
+        self._inner = store.transaction()
+        self._dry = dry_run
+
+    def __enter__(self) -> Transaction:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None and self._dry:
+            stop = DryRun()
+            self._inner.__exit__(DryRun, stop, None)
+            return
+        self._inner.__exit__(kind, error, trace)
 
 
 def new_uid() -> str:

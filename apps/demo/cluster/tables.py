@@ -91,7 +91,7 @@ def _namespace(obj: Obj, now: datetime) -> list[Any]:
 
 def _node(obj: Obj, now: datetime) -> list[Any]:
     status = obj.get("status") or {}
-    ready = next((each for each in status.get("conditions") or [] if each.get("type") == "Ready"), {})
+    ready: Obj = next((each for each in status.get("conditions") or [] if each.get("type") == "Ready"), {})
     text = "Ready" if ready.get("status") == "True" else "NotReady"
     if (obj.get("spec") or {}).get("unschedulable"):
         text += ",SchedulingDisabled"

@@ -121,7 +121,7 @@ def used_in(store: Store, namespace: str, quota: Obj, kinds: Iterable[Kind] | No
     keys = tracked(quota)
     total: Amounts = {key: Decimal(0) for key in keys}
     for kind in kinds or _kinds_of(keys):
-        for entry in store.list(kind, namespace):
+        for entry in store.entries(kind, namespace):
             if matches_scopes(quota, kind, entry.obj):
                 for key, amount in object_usage(kind, entry.obj).items():
                     if key in total:

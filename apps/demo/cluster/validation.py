@@ -167,7 +167,8 @@ def _role_binding(obj: Obj, problems: Problems) -> None:
                 (
                     "FieldValueNotSupported",
                     f"subjects[{index}].kind",
-                    f'Unsupported value: "{subject.get("kind", "")}": supported values: "ServiceAccount", "User", "Group"',
+                    f'Unsupported value: "{subject.get("kind", "")}": '
+                    'supported values: "ServiceAccount", "User", "Group"',
                 )
             )
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):

@@ -65,7 +65,7 @@ def stream(
     alive: Callable[[], bool],
     bookmark_seconds: float,
 ) -> Iterator[bytes]:
-    """Yield encoded events until the time is up or `alive()` says no; yields b"" when idle so the caller can look around.
+    """Yield encoded events until the time is up or `alive()` says no; b"" when idle, for the caller to look around.
 
     A resourceVersion older than the history window gives one ERROR event with a 410 Status, as the watch cache does.
     """
@@ -76,7 +76,7 @@ def stream(
         position = int(request.since or "0")
         entries: list[Entry] = []
         if request.initial or position == 0:
-            entries = [entry for entry in store.list(request.kind, request.namespace) if request.sees(entry)]
+            entries = [entry for entry in store.entries(request.kind, request.namespace) if request.sees(entry)]
             position = store.rv
     for entry in entries:
         yield event("ADDED", render(entry, first))

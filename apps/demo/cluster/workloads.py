@@ -48,11 +48,10 @@ class Workloads:
                 kind = {"Job": JOB, "Deployment": DEPLOYMENT}.get(owner.get("kind", ""))
                 if kind is not None:
                     self._dirty.add((kind, entry.namespace, owner.get("name", "")))
-        elif entry.kind in (QUOTA, LIMIT_RANGE):
-            if _has_more_room(change):
-                for key, retry in self._retries.items():
-                    if key[1] == entry.namespace:
-                        retry.at = 0.0
+        elif entry.kind in (QUOTA, LIMIT_RANGE) and _has_more_room(change):
+            for key, retry in self._retries.items():
+                if key[1] == entry.namespace:
+                    retry.at = 0.0
 
     def work(self) -> float:
         """Bring every touched owner to its wanted state; refused ones again after a back-off."""
@@ -76,7 +75,7 @@ class Workloads:
         uid = owner.obj["metadata"]["uid"]
         return [
             entry
-            for entry in self._store.list(POD, owner.namespace)
+            for entry in self._store.entries(POD, owner.namespace)
             if any(each.get("uid") == uid for each in entry.obj["metadata"].get("ownerReferences") or [])
         ]
 
@@ -190,11 +189,7 @@ class Workloads:
         obj = clone(entry.obj)
         spec, status = obj["spec"], obj.setdefault("status", {})
         digest = template_hash(spec["template"])
-        pods = [
-            each
-            for each in self._owned(entry)
-            if not is_terminal(each.obj) and not each.obj["metadata"].get("deletionTimestamp")
-        ]
+        pods = [each for each in self._owned(entry) if _counts(each)]
         current = [each for each in pods if _hash(each) == digest]
         stale = [each for each in pods if _hash(each) != digest]
         wanted = spec["replicas"]
@@ -265,6 +260,10 @@ def _has_more_room(change: Change) -> bool:
 
 def _hash(entry: Entry) -> str:
     return str((entry.obj["metadata"].get("labels") or {}).get("pod-template-hash", ""))
+
+
+def _counts(entry: Entry) -> bool:
+    return not is_terminal(entry.obj) and not entry.obj["metadata"].get("deletionTimestamp")
 
 
 def _ready(entry: Entry) -> bool:
