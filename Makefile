@@ -40,6 +40,11 @@ up: setup ## Run the portal without the sample company, for clusters of your own
 check: setup ## Lint, types, architecture, specs, deployment files
 	@$(VENV)/python -m tools.check
 
+.PHONY: format
+format: setup ## Format the Python code and fix what the linter can fix
+	@$(VENV)/ruff check --fix --quiet || true
+	@$(VENV)/ruff format
+
 .PHONY: test
 test: setup deps ## Every test but the long ones; lists what it skipped and why
 	@$(PYTEST) -rs
