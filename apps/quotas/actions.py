@@ -34,7 +34,7 @@ _RESERVED = re.compile(r"^(kube-.*|default|openshift-.*)$")
 
 
 def _user(actor: Actor) -> User:
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    user: User | None = User.objects.filter(pk=actor.user_id, is_active=True).first()
     if user is None:
         raise NotAllowed("Only a person can do this.")
     return user
@@ -130,13 +130,17 @@ def checked_draft(
 def _checked_reason(reason: str) -> str:
     text = reason.strip()
     if len(text) < MIN_REASON:
-        raise Invalid({"reason": f"Say in a sentence what it is for (at least {MIN_REASON} characters): approvers read it."})
+        raise Invalid(
+            {"reason": f"Say in a sentence what it is for (at least {MIN_REASON} characters): approvers read it."}
+        )
     if len(text) > 4000:
         raise Invalid({"reason": "At most 4,000 characters."})
     return text
 
 
-def _submit(draft: Draft, reason: str, *, actor: Actor, supersedes: QuotaRequest | None) -> QuotaRequest:
+def _submit(
+    draft: Draft, reason: str, *, actor: Actor, requester: User, supersedes: QuotaRequest | None
+) -> QuotaRequest:
     """Write the request, freeze its change and estimate, and hand it to the approvals room."""
     try:
         with transaction.atomic():
@@ -149,7 +153,7 @@ def _submit(draft: Draft, reason: str, *, actor: Actor, supersedes: QuotaRequest
                 valid_from=draft.valid_from,
                 valid_until=draft.valid_until,
                 reason=reason,
-                requester_id=actor.user_id,
+                requester=requester,
                 supersedes=supersedes,
             )
     except IntegrityError as error:
@@ -216,7 +220,7 @@ def request_quota(
     draft = checked_draft(
         workspace_id, flavour_id, guaranteed, borrow_mode, borrow_limit, valid_from, valid_until, user=user
     )
-    return _submit(draft, _checked_reason(reason), actor=actor, supersedes=None)
+    return _submit(draft, _checked_reason(reason), actor=actor, requester=user, supersedes=None)
 
 
 def _locked_open(request_id: int, action: str, *, actor: Actor, expected_version: int | None) -> QuotaRequest:
@@ -226,7 +230,9 @@ def _locked_open(request_id: int, action: str, *, actor: Actor, expected_version
     if seen is None:
         raise NotVisible
     if not may(user, "quotas.request.withdraw", seen):
-        raise NotAllowed("Only the team's leads and the unit's owner may change its requests.", rule="quotas.request.withdraw")
+        raise NotAllowed(
+            "Only the team's leads and the unit's owner may change its requests.", rule="quotas.request.withdraw"
+        )
     if seen.approval_id is not None:
         ApprovalRequest.objects.locked(seen.approval_id)
     request = QuotaRequest.objects.locked(request_id, expected_version=expected_version)
@@ -292,4 +298,4 @@ def correct_request(
         team_uid=draft.workspace.team.uid,
         before_digest=old.digest,
     )
-    return _submit(draft, text, actor=actor, supersedes=old)
+    return _submit(draft, text, actor=actor, requester=user, supersedes=old)

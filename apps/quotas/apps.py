@@ -12,12 +12,10 @@ class QuotasConfig(AppConfig):
     def ready(self) -> None:
         """Register quota requests as a subject of approval, and what follows an applied declaration."""
         from apps.approvals.ports import register_subject
+        from apps.provisioning.choices import DeclarationKind
+        from apps.provisioning.ports import register_owner
         from apps.quotas import events, granting, subjects  # noqa: F401 (events declare themselves on import)
 
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
-        try:
-            from apps.provisioning.ports import register_owner
-        except ImportError:
-            return
-        register_owner("workspace", on_applied=granting.on_applied)
+        register_owner(DeclarationKind.WORKSPACE, on_applied=granting.on_applied)

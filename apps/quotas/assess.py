@@ -69,7 +69,7 @@ def number(value: Fraction) -> str:
 
 
 def guaranteed_word(pool: Pool | None) -> str:
-    """Return how a pool's promise is called: without anything that takes GPUs back, nothing is guaranteed (design §5)."""
+    """Return how a pool's promise is called: where nothing takes GPUs back, none is guaranteed (design §5)."""
     return "share (best effort)" if pool is not None and pool.best_effort else "guaranteed"
 
 
@@ -102,7 +102,9 @@ def _times(
     return start, until
 
 
-def _borrow(mode: str, limit: object, pool: Pool | None, may_unlimited: bool, errors: dict[str, str]) -> tuple[str, int]:
+def _borrow(
+    mode: str, limit: object, pool: Pool | None, may_unlimited: bool, errors: dict[str, str]
+) -> tuple[str, int]:
     if mode not in BorrowMode.values:
         errors["borrow_mode"] = "Choose how far the workspace may go beyond its own GPUs."
         return BorrowMode.NONE, 0

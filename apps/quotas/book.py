@@ -27,9 +27,7 @@ def pool_of(cluster_id: int, flavour_id: int) -> Pool | None:
 
 def holding(row: Quota) -> Holding:
     """Return a quota row as the ledger sees it."""
-    return Holding(
-        row.valid.lower, row.valid.upper, row.guaranteed, row.borrow_mode, row.borrow_limit, key=row.pk
-    )
+    return Holding(row.valid.lower, row.valid.upper, row.guaranteed, row.borrow_mode, row.borrow_limit, key=row.pk)
 
 
 def holdings_of(rows: Iterable[Quota]) -> Holdings:
@@ -53,8 +51,7 @@ def capacity(pool: Pool, start: datetime, end: datetime | None) -> list[Step]:
     """Return a pool's dated committable GPUs times its factor; a gap is zero."""
     factor = Fraction(pool.commit_factor)
     return [
-        Step(low, high, factor * count)
-        for low, high, count in cluster_selectors.capacity_steps(pool.pk, start, end)
+        Step(low, high, factor * count) for low, high, count in cluster_selectors.capacity_steps(pool.pk, start, end)
     ]
 
 
@@ -84,9 +81,7 @@ class PoolBook:
         """Return what one workspace holds of one flavour."""
         return self.promises.get((workspace_id, flavour_id), [])
 
-    def room(
-        self, workspace_id: int, flavour: Flavour, guaranteed: int, start: datetime, end: datetime | None
-    ) -> Room:
+    def room(self, workspace_id: int, flavour: Flavour, guaranteed: int, start: datetime, end: datetime | None) -> Room:
         """Tell whether `guaranteed` units of a flavour fit for a workspace over the whole window."""
         return room_over_time(
             self.capacity,
@@ -172,4 +167,14 @@ def indistinguishable(workspace: Workspace, flavour: Flavour, start: datetime, e
     )
 
 
-__all__ = ["Holdings", "PoolBook", "capacity", "gpu_limits", "indistinguishable", "instants", "load", "pool_of", "spec_of"]
+__all__ = [
+    "Holdings",
+    "PoolBook",
+    "capacity",
+    "gpu_limits",
+    "indistinguishable",
+    "instants",
+    "load",
+    "pool_of",
+    "spec_of",
+]

@@ -87,7 +87,7 @@ def quota_leaves(asked: Asked) -> list[dict[str, str]]:
 
 
 def canonical(asked: Asked, estimate: dict[str, Any], change: dict[str, Any]) -> bytes:
-    """Return the bytes that people approve: the request, the paths it sets, the estimate and its rates (invariant 3)."""
+    """Return the bytes that people approve: request, paths it sets, estimate and its rates (invariant 3)."""
     return canonical_bytes(
         {"subject": "quotas.request", "request": plain(asked), "estimate": estimate, "change": change}
     )

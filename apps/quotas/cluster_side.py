@@ -11,6 +11,7 @@ from datetime import datetime
 from django.db.models import Q
 
 from apps.core.actor import Actor
+from apps.provisioning import actions
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import ApplyRun, Declaration, Observation, Plan
 from apps.quotas.manifests import QUOTA_NAME, Manifest
@@ -41,7 +42,7 @@ def declared_manifests(workspace: Workspace) -> list[Manifest] | None:
     declaration = declaration_of(workspace)
     if declaration is None:
         return None
-    bodies = declaration.declared_objects.order_by("ordinal", "id").values_list("body", flat=True)
+    bodies = declaration.declared_objects.filter(removal="").order_by("ordinal", "id").values_list("body", flat=True)
     return [json.loads(bytes(body)) for body in bodies]
 
 
@@ -49,8 +50,6 @@ def declare(
     workspace: Workspace, manifests: list[Manifest], *, grant_uid: uuid.UUID, plan_uid: uuid.UUID | None, actor: Actor
 ) -> Declaration:
     """Declare a workspace's objects, in the caller's transaction."""
-    from apps.provisioning import actions
-
     return actions.declare(
         workspace.cluster_id,
         KIND,
@@ -66,11 +65,7 @@ def declare(
 
 def request_plan(workspace: Workspace, subject_uid: uuid.UUID, manifests: list[Manifest]) -> Plan:
     """Ask for the dry run of a workspace's objects for a subject."""
-    from apps.provisioning import actions
-
-    return actions.request_plan(
-        workspace.cluster_id, KIND, workspace.uid, subject_uid, workspace.team_id, manifests
-    )
+    return actions.request_plan(workspace.cluster_id, KIND, workspace.uid, subject_uid, workspace.team_id, manifests)
 
 
 def last_run(declaration: Declaration) -> ApplyRun | None:
@@ -114,7 +109,5 @@ def usage(workspaces: Iterable[Workspace]) -> dict[int, Usage]:
         if row.missing:
             found[workspace_id] = Usage({}, {}, row.observed_at)
         else:
-            found[workspace_id] = Usage(
-                _units(row.status.get("hard")), _units(row.status.get("used")), row.observed_at
-            )
+            found[workspace_id] = Usage(_units(row.status.get("hard")), _units(row.status.get("used")), row.observed_at)
     return found

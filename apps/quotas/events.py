@@ -73,18 +73,21 @@ REQUEST_REJECTED = declare(
 )  # fmt: skip
 REQUEST_LAPSED = declare(
     "quotas.request.lapsed", RequestEvent, audience="the requester", mail=True, path=_request_path,
-    headline=lambda p: f"Lapsed: {p.what}", body=lambda p: p.detail or "Nobody decided in time. Request it again if you still need it.",
+    headline=lambda p: f"Lapsed: {p.what}",
+    body=lambda p: p.detail or "Nobody decided in time. Request it again if you still need it.",
 )  # fmt: skip
 REQUEST_WAITING = declare(
     "quotas.request.waiting", RequestEvent, audience="the requester", mail=True, path=_request_path,
     headline=lambda p: f"Approved, waiting for capacity: {p.what}", body=lambda p: p.detail,
 )  # fmt: skip
 REQUEST_GRANTED = declare(
-    "quotas.request.granted", RequestEvent, audience="the requester and the team's leads", mail=True, path=_request_path,
+    "quotas.request.granted", RequestEvent, audience="the requester and the team's leads", mail=True,
+    path=_request_path,
     headline=lambda p: f"Granted: {p.what}", body=lambda p: p.detail,
 )  # fmt: skip
 REQUEST_APPLIED = declare(
-    "quotas.request.applied", RequestEvent, audience="the requester and the team's leads", mail=True, path=_request_path,
+    "quotas.request.applied", RequestEvent, audience="the requester and the team's leads", mail=True,
+    path=_request_path,
     headline=lambda p: f"Applied on the cluster: {p.what}",
     body=lambda p: "The quota is on the cluster and can be used. The request's page leads to ready-made manifests.",
 )  # fmt: skip
@@ -94,5 +97,5 @@ QUOTA_EXPIRING = declare(
     "quotas.quota.expiring", QuotaExpiring, audience="the team's leads", mail=True,
     path=lambda p: f"/quotas/workspaces/{p.workspace_uid}/",
     headline=lambda p: f"Ends in {p.days} day{'s' if p.days != 1 else ''}: {p.what}",
-    body=lambda p: "Request a renewal before the end if you still need it; running work is not stopped by the end itself.",
+    body=lambda p: "Request a renewal before the end if you still need it; the end itself stops nothing that runs.",
 )  # fmt: skip

@@ -6,7 +6,7 @@ Lock order (design §2): approval request (held by the caller) → quota request
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ from apps.provisioning.models import Declaration
 from apps.quotas import book, events
 from apps.quotas.assess import number
 from apps.quotas.change import canonical, creation_leaves
-from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatus
+from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, BorrowMode, RequestStatus
 from apps.quotas.cluster_side import declaration_of, declare
 from apps.quotas.ledger import Holding, in_force, overlay
 from apps.quotas.manifests import Manifest
@@ -76,13 +76,13 @@ def _verify(request: QuotaRequest, grant: Grant) -> None:
         raise Conflict("The request is no longer what was approved: submit it again.")
 
 
-def _verify_creation(request: QuotaRequest, manifests: Iterable[Manifest]) -> None:
+def _verify_creation(request: QuotaRequest, manifests: Sequence[Manifest]) -> None:
     """For a workspace's first quota: its objects are those that were approved. Raises Conflict otherwise."""
     approved = {leaf["path"]: leaf["digest"] for leaf in request.change["leaves"]}
     for leaf in creation_leaves(request.workspace.cluster.slug, manifests):
         if approved.get(leaf["path"]) != leaf["digest"]:
             raise Conflict(
-                f"{leaf['path']} would no longer be made as it was approved: correct the request to have it approved anew."
+                f"{leaf['path']} would no longer be made as approved: correct the request to have it approved anew."
             )
 
 
@@ -229,15 +229,15 @@ def on_concluded(uid: uuid.UUID, status: str, reason: str) -> None:
         outbox.publish(event, payload, recipients=[request.requester_id], subject_uid=request.uid)
 
 
-def on_applied(declaration: Declaration, generation: int) -> None:
-    """A generation of a workspace is on its cluster: the requests it carries are applied. In the recording transaction."""
+def on_applied(declaration: Declaration) -> None:
+    """A workspace's declaration is on its cluster: its requests are applied. In the recording transaction."""
     requests = (
         QuotaRequest.objects.select_for_update(of=("self",))
         .select_related("workspace__team", "workspace__cluster", "flavour")
         .filter(
             workspace__uid=declaration.owner_uid,
             status=RequestStatus.APPLYING,
-            generation__lte=generation,
+            generation__lte=declaration.observed_generation,
         )
         .order_by("pk")
     )
@@ -265,13 +265,15 @@ def on_applied(declaration: Declaration, generation: int) -> None:
 
 def due_to_roll(at: datetime) -> list[int]:
     """Return the ids of workspaces in which a quota began or ended since their limits were last declared."""
-    began = Q(quotas__valid__startswith__lte=at) & (
+    began = Q(quotas__request__isnull=False, quotas__valid__startswith__lte=at) & (
         Q(rolled_at__isnull=True) | Q(quotas__valid__startswith__gt=F("rolled_at"))
     )
-    ended = Q(quotas__valid__endswith__lte=at) & (
+    ended = Q(quotas__request__isnull=False, quotas__valid__endswith__lte=at) & (
         Q(rolled_at__isnull=True) | Q(quotas__valid__endswith__gt=F("rolled_at"))
     )
-    found = Workspace.objects.filter(began | ended, archived_at__isnull=True).order_by("pk").values_list("pk", flat=True)
+    found = (
+        Workspace.objects.filter(began | ended, archived_at__isnull=True).order_by("pk").values_list("pk", flat=True)
+    )
     return list(dict.fromkeys(found))
 
 
@@ -286,7 +288,9 @@ def roll_workspace(workspace_id: int) -> bool:
     if workspace.pk not in due_to_roll(at):
         return False
     starting = list(
-        QuotaRequest.objects.select_related("workspace__team", "workspace__cluster", "flavour", "approval__grant", "plan")
+        QuotaRequest.objects.select_related(
+            "workspace__team", "workspace__cluster", "flavour", "approval__grant", "plan"
+        )
         .filter(workspace=workspace, status=RequestStatus.SCHEDULED, valid_from__lte=at)
         .order_by("pk")
     )
@@ -345,6 +349,13 @@ def notify_expiring(at: datetime | None = None) -> int:
     return sum(_notify_one(pk, now) for pk in list(ending))
 
 
+def _reach(holding: Holding | None) -> int | None:
+    """Return the most that may run at once; None: unlimited."""
+    if holding is None:
+        return 0
+    return None if holding.borrow_mode == BorrowMode.UNLIMITED else holding.guaranteed + holding.borrow_limit
+
+
 @transaction.atomic
 def _notify_one(quota_id: int, now: datetime) -> int:
     quota = (
@@ -361,9 +372,8 @@ def _notify_one(quota_id: int, now: datetime) -> int:
         return 0
     rows = Quota.objects.filter(workspace=quota.workspace, flavour=quota.flavour)
     below = in_force([book.holding(row) for row in rows], quota.valid.upper)
-    reach, next_reach = quota.maximum, (below.guaranteed + below.borrow_limit if below else 0)
-    if below is not None and below.borrow_mode == "unlimited":
-        next_reach = None
+    reach = quota.maximum
+    next_reach = _reach(below)
     quota.noticed_days = days
     quota.save(update_fields=["noticed_days"])
     if next_reach is None or (reach is not None and next_reach >= reach):
@@ -376,9 +386,7 @@ def _notify_one(quota_id: int, now: datetime) -> int:
         ends_at=quota.valid.upper,
         days=days,
     )
-    outbox.publish(
-        events.QUOTA_EXPIRING, payload, recipients=_leads(quota.workspace), subject_uid=quota.workspace.uid
-    )
+    outbox.publish(events.QUOTA_EXPIRING, payload, recipients=_leads(quota.workspace), subject_uid=quota.workspace.uid)
     audit.record(
         events.QUOTA_EXPIRING,
         payload,

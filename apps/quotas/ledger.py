@@ -6,6 +6,7 @@ Time ranges are half-open `[start, end)`; `end` None: no end.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -148,7 +149,7 @@ def overlay(holdings: Iterable[Holding], new: Holding) -> list[Holding]:
         raise ValueError("the window must end after it starts")
     result = [new]
     ordered = sorted(holdings, key=lambda holding: holding.start)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in itertools.pairwise(ordered):
         if before.until > after.start:
             raise ValueError("holdings overlap")
     for holding in ordered:

@@ -14,7 +14,7 @@ from apps.core.formats import datetime_utc
 from apps.quotas import book, events
 from apps.quotas.assess import Assessment
 from apps.quotas.change import Asked, creation_leaves, held, quota_leaves
-from apps.quotas.choices import BorrowMode
+from apps.quotas.choices import BorrowMode, RequestStatus
 from apps.quotas.cluster_side import declaration_of, declared_manifests, request_plan
 from apps.quotas.ledger import Holding, overlay
 from apps.quotas.manifests import Manifest, with_gpus, workspace_manifests
@@ -35,7 +35,9 @@ def span_words(start: datetime, end: datetime | None) -> str:
 
 def describe(request: QuotaRequest) -> str:
     """Return a request in one line."""
-    line = f"{request.guaranteed:,} × {request.flavour} for {request.workspace.namespace} on {request.workspace.cluster}"
+    line = (
+        f"{request.guaranteed:,} × {request.flavour} for {request.workspace.namespace} on {request.workspace.cluster}"
+    )
     if request.borrow_mode != BorrowMode.NONE:
         line += f", {borrow_words(request.borrow_mode, request.borrow_limit)}"
     return line + (f", until {datetime_utc(request.valid_until)}" if request.valid_until else "")
@@ -65,7 +67,7 @@ def asked_of(request: QuotaRequest) -> Asked:
         cluster=request.workspace.cluster.slug,
         namespace=request.workspace.namespace,
         flavour=request.flavour.slug,
-        resources=[request.flavour.resource_name],
+        resource=request.flavour.resource_name,
         guaranteed=request.guaranteed,
         borrow_mode=str(request.borrow_mode),
         borrow_limit=request.borrow_limit,
@@ -108,7 +110,11 @@ def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
 
 
 def manifests_at(
-    workspace: Workspace, at: datetime, *, replaced: dict[int, list[Holding]] | None = None, resources: Collection[str] = ()
+    workspace: Workspace,
+    at: datetime,
+    *,
+    replaced: dict[int, list[Holding]] | None = None,
+    resources: Collection[str] = (),
 ) -> list[Manifest]:
     """Return the workspace's objects as they should be at `at`.
 
@@ -168,7 +174,13 @@ def auto_approved(
         workspace__cluster_id=cluster_id,
         flavour_id__in=flavour_ids,
         approval__automatic=True,
-        granted_at__gte=since,
+        approval__submitted_at__gte=since,
+        status__in=[
+            RequestStatus.WAITING,
+            RequestStatus.SCHEDULED,
+            RequestStatus.APPLYING,
+            RequestStatus.ACTIVE,
+        ],
     ).exclude(uid=but)
     gpus, cost = Fraction(0), Decimal(0)
     for estimate in rows.values_list("estimate", flat=True):

@@ -58,7 +58,7 @@ def facts_of(
     at: datetime,
     but: uuid.UUID,
 ) -> dict[str, FactValue]:
-    """Return the facts of a draft or a stored request (`but`: its uid; a draft has a uid of its own). Unknown: left out."""
+    """Return the facts of a draft or a stored request (`but`: its uid); what is unknown is left out."""
     workspace = draft.workspace
     flavours = [flavour.pk for flavour in draft.pool.flavours.all()]
     counted_gpus, counted_cost = auto_approved(
@@ -96,7 +96,9 @@ def _exact(value: Fraction) -> int | Decimal:
 def load(uid: uuid.UUID) -> QuotaRequest:
     """Return a request with what its descriptions need. Raises NotVisible where it is gone."""
     request = (
-        QuotaRequest.objects.select_related("workspace__team__unit", "workspace__cluster", "flavour", "plan", "requester")
+        QuotaRequest.objects.select_related(
+            "workspace__team__unit", "workspace__cluster", "flavour", "plan", "requester"
+        )
         .filter(uid=uid)
         .first()
     )

@@ -72,7 +72,9 @@ def _checked_times(
     if until is not None and until <= starts:
         raise Invalid({"valid_until": "The end must lie after the start."})
     if not imported and starts < clock.now().replace(microsecond=0):
-        raise Invalid({"valid_from": "The start lies in the past: a price that was in force never changes. Choose now or later."})
+        raise Invalid(
+            {"valid_from": "The start lies in the past: a price that was in force never changes. Choose now or later."}
+        )
     return starts, until
 
 
@@ -84,11 +86,13 @@ def _superseded(rates: list[Rate], flavour: Flavour, at: datetime, *, imported: 
             continue
         if lower == at:
             raise Invalid(
-                {"valid_from": f"{flavour} already has a published price that starts at this moment ({rate.card}). Choose another time."}
+                {"valid_from": f"{flavour} already has a price from then on ({rate.card}). Choose another time."}
             )
         if lower is None or lower < at:
             if imported:
-                raise Invalid({"valid_from": f"{flavour} has a published price at this time: an import only fills gaps."})
+                raise Invalid(
+                    {"valid_from": f"{flavour} has a published price at this time: an import only fills gaps."}
+                )
             return rate
     return None
 
@@ -120,7 +124,9 @@ def publish_card(
     if not name.strip():
         raise Invalid({"name": "Give the rate card a name."})
     if currency != settings.COMMONS_CURRENCY:
-        raise Invalid({"currency": f"The ledger is kept in {settings.COMMONS_CURRENCY}; prices in {currency} cannot be mixed in."})
+        raise Invalid(
+            {"currency": f"The ledger is kept in {settings.COMMONS_CURRENCY}; prices in {currency} cannot be mixed in."}
+        )
     starts, until = _checked_times(valid_from, valid_until, imported=imported)
     checked = _checked_prices(cluster, prices)
     card = RateCard.objects.create(name=name.strip(), cluster=cluster, note=note.strip(), created_by_id=actor.user_id)
@@ -137,14 +143,18 @@ def publish_card(
                 earlier.valid = (earlier.valid.lower, starts)
                 earlier.save(update_fields=["valid"])
                 superseded.append(str(earlier.uid))
-            following = [rate.valid.lower for rate in rates if rate.valid.lower is not None and rate.valid.lower > starts]
+            following = [
+                rate.valid.lower for rate in rates if rate.valid.lower is not None and rate.valid.lower > starts
+            ]
             end = min([*following, *([until] if until else [])], default=None)
             with transaction.atomic():
                 Rate.objects.create(
                     card=card, cluster=cluster, flavour=flavour, currency=currency, amount=amount, valid=(starts, end)
                 )
     except IntegrityError as error:
-        raise Conflict("Another price for the same time was published meanwhile. Look at the rate cards again.") from error
+        raise Conflict(
+            "Another price for the same time was published meanwhile. Look at the rate cards again."
+        ) from error
     audit.record(
         events.CARD_PUBLISHED,
         events.CardPublished(

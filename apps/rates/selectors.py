@@ -65,7 +65,7 @@ def rates_between(cluster_id: int, start: datetime, end: datetime) -> list[Rate]
 
 
 def monthly_estimate(cluster_id: int, flavour_id: int, delta_units: int, at: datetime) -> Estimate:
-    """Return what `delta_units` more (or fewer) of a flavour cost in a month of 730 hours at the rate in force at `at`."""
+    """Return what `delta_units` more (or fewer) of a flavour cost in 730 hours at the rate in force at `at`."""
     rate = rate_at(cluster_id, flavour_id, at)
     if rate is None:
         return Estimate(
@@ -100,7 +100,9 @@ def price_history(card: RateCard, *, at: datetime | None = None) -> list[PriceRo
     """Return every price ever published for the flavours of a card on its cluster, newest first per flavour."""
     flavour_ids = card.rates.values("flavour_id")
     rates = Rate.objects.filter(cluster_id=card.cluster_id, flavour_id__in=flavour_ids)
-    return _rows(list(rates.select_related("flavour", "card").order_by("flavour__name", "-valid", "pk")), at or clock.now())
+    return _rows(
+        list(rates.select_related("flavour", "card").order_by("flavour__name", "-valid", "pk")), at or clock.now()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ def preview_card(
     rates = list(Rate.objects.filter(cluster_id=cluster_id, flavour_id__in=prices).select_related("card"))
     for flavour_id, money in prices.items():
         own = [rate for rate in rates if rate.flavour_id == flavour_id]
-        later = min((r for r in own if r.valid.lower and r.valid.lower > valid_from), key=lambda r: r.valid.lower, default=None)
+        later = min(
+            (r for r in own if r.valid.lower and r.valid.lower > valid_from), key=lambda r: r.valid.lower, default=None
+        )
         running = [r for r in own if (r.valid.lower or valid_from) < valid_from < (r.valid.upper or FAR_FUTURE)]
         ends = [moment for moment in (valid_until, later.valid.lower if later else None) if moment is not None]
         found.append(

@@ -95,7 +95,9 @@ def test_overlays_never_overlap_and_touch_nothing_outside_their_window(
                 assert now is not None
                 assert now.guaranteed == units
             else:
-                assert (now and (now.guaranteed, now.borrow_mode)) == (before and (before.guaranteed, before.borrow_mode))
+                assert (now and (now.guaranteed, now.borrow_mode)) == (
+                    before and (before.guaranteed, before.borrow_mode)
+                )
         assert all(a.until <= b.start for a, b in zip(after, after[1:], strict=False))
         keys = [holding.key for holding in after if holding.key is not None]
         assert len(keys) == len(set(keys))

@@ -1,0 +1,316 @@
+"""What pages, the API and other rooms read of quotas. Every function states its queries; none of them writes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from apps.accounts.models import User
+from apps.approvals import selectors as approvals
+from apps.clusters.models import Cluster, Flavour, Pool
+from apps.core import clock
+from apps.core.money import Money
+from apps.provisioning.models import Declaration
+from apps.quotas import book, cluster_side
+from apps.quotas.assess import Assessment, assess, guaranteed_word, number
+from apps.quotas.choices import OPEN_STATUSES, RequestStatus
+from apps.quotas.ledger import Room
+from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.pools import CalendarStep, PoolRow, broken_promises, pool_calendar, pool_rows, visible_pools
+from apps.rates.selectors import Estimate
+from apps.teams.models import Team
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """What a workspace holds of a flavour now. `used`, `hard` None: never observed (unknown, not zero).
+
+    `used` counts the resource name in the namespace, which flavours of one GPU model may share.
+    """
+
+    workspace: Workspace
+    flavour: Flavour
+    pool: Pool | None
+    guaranteed: int
+    borrow: str
+    borrow_limit: int
+    maximum: int | None
+    used: int | None
+    used_at: datetime | None
+    hard: int | None
+    valid_until: datetime | None
+    word: str
+
+    @property
+    def over(self) -> bool:
+        """Whether more is in use than the limit allows: a shrunk quota stops nothing that runs."""
+        return self.used is not None and self.hard is not None and self.used > self.hard
+
+    @property
+    def share_used(self) -> int | None:
+        """Used in per cent of the maximum, at most 100; None: unknown or unlimited."""
+        if self.used is None or not self.maximum:
+            return None
+        return min(100, self.used * 100 // self.maximum)
+
+
+def _pools_by_place(cluster_ids: Iterable[int]) -> dict[tuple[int, int], Pool]:
+    """Return (cluster id, flavour id) → pool. Two queries."""
+    pools = Pool.objects.filter(cluster_id__in=set(cluster_ids)).select_related("cluster").prefetch_related("flavours")
+    return {(pool.cluster_id, flavour.pk): pool for pool in pools for flavour in pool.flavours.all()}
+
+
+def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> list[QuotaRow]:
+    """Return what the workspaces hold at `at`, by namespace and flavour. Five queries, however many there are."""
+    rows = list(
+        Quota.objects.filter(workspace__in=workspaces)
+        .in_force(at)
+        .select_related("flavour")
+        .order_by("workspace__namespace", "flavour__name", "pk")
+    )
+    by_id = {workspace.pk: workspace for workspace in workspaces}
+    pools = _pools_by_place(workspace.cluster_id for workspace in workspaces)
+    seen = cluster_side.usage(workspaces)
+    found = []
+    for row in rows:
+        workspace = by_id[row.workspace_id]
+        usage = seen.get(workspace.pk, cluster_side.UNSEEN)
+        pool = pools.get((workspace.cluster_id, row.flavour_id))
+        resource = row.flavour.resource_name
+        found.append(
+            QuotaRow(
+                workspace=workspace,
+                flavour=row.flavour,
+                pool=pool,
+                guaranteed=row.guaranteed,
+                borrow=row.borrow_mode,
+                borrow_limit=row.borrow_limit,
+                maximum=row.maximum,
+                used=usage.used.get(resource),
+                used_at=usage.at,
+                hard=usage.hard.get(resource),
+                valid_until=row.valid.upper,
+                word=guaranteed_word(pool),
+            )
+        )
+    return found
+
+
+def team_quota_rows(team: Team) -> list[QuotaRow]:
+    """Return what a team's workspaces hold now, with what is in use and when that was seen."""
+    workspaces = list(
+        Workspace.objects.filter(team=team, archived_at__isnull=True).select_related("team", "cluster").order_by("pk")
+    )
+    return quota_rows(workspaces)
+
+
+def workspace_for_namespace(cluster_id: int, namespace: str) -> Workspace | None:
+    """Return the workspace that a namespace on a cluster belongs to, or None where it is not ours."""
+    return (
+        Workspace.objects.select_related("team__unit", "cluster")
+        .filter(cluster_id=cluster_id, namespace=namespace)
+        .first()
+    )
+
+
+def room_over_time(
+    pool_id: int,
+    workspace_id: int,
+    flavour_id: int,
+    guaranteed: int,
+    valid_from: datetime,
+    valid_until: datetime | None,
+) -> Room:
+    """Tell whether a pool has room for a quota over the whole time. Raises Pool.DoesNotExist, KeyError for a flavour
+    that the pool does not offer."""
+    view = book.load(Pool.objects.get(pk=pool_id), valid_from)
+    return view.room(workspace_id, view.flavours[flavour_id], guaranteed, valid_from, valid_until)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEstimate:
+    """What the request form shows beside a draft, before anything is submitted."""
+
+    assessment: Assessment
+    approval: Any
+    budget_left: Money | None
+    budget_after: Money | None
+    facts: dict[str, Any]
+    word: str
+
+    @property
+    def estimate(self) -> Estimate:
+        """The monthly cost change."""
+        return self.assessment.estimate
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the change costs more than what is left of this month's budget."""
+        return self.budget_after is not None and self.budget_after.amount < 0
+
+
+def estimate_change(draft: Any, requester: User) -> ChangeEstimate:
+    """Return what a checked draft (`actions.checked_draft`) costs, whether it fits, who would have to approve it."""
+    from apps.approvals.ports import FactContext, read_fact
+    from apps.quotas.subjects import SUBJECT_TYPE, facts_of
+
+    assessment = assess(draft)
+    at = clock.now()
+    unwritten = uuid.uuid4()
+    amount = assessment.estimate.amount
+    facts = facts_of(
+        draft,
+        delta_gpus=assessment.delta_gpus,
+        cost=amount.quantized().amount if amount is not None else None,
+        fits=assessment.fits,
+        at=at,
+        but=unwritten,
+    )
+    team = draft.workspace.team
+    left = read_fact("team.budget_remaining", FactContext(SUBJECT_TYPE, unwritten, team.pk, team.unit_id, at))
+    budget = Money(Decimal(left), _currency()) if isinstance(left, int | Decimal) else None
+    if left is not None:
+        facts["team.budget_remaining"] = left
+    return ChangeEstimate(
+        assessment=assessment,
+        approval=_preview(draft, facts, requester),
+        budget_left=budget,
+        budget_after=budget - amount if budget is not None and amount is not None else None,
+        facts=facts,
+        word=guaranteed_word(draft.pool),
+    )
+
+
+def _preview(draft: Any, facts: dict[str, Any], requester: User) -> Any:
+    """Return who would have to approve, or None where no policy is published yet."""
+    from apps.core.errors import Invalid
+    from apps.quotas.actions import POLICY
+    from apps.teams import scope
+
+    team = draft.workspace.team
+    side = scope.members(team.pk) | {requester.pk}
+    try:
+        return approvals.preview(POLICY, facts, unit_id=team.unit_id, requester_id=requester.pk, excluded=side)
+    except Invalid:
+        return None
+
+
+def _currency() -> str:
+    from django.conf import settings
+
+    return str(settings.COMMONS_CURRENCY)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an applying request has come on its cluster."""
+
+    declaration: Declaration | None
+    since: datetime | None
+    attempts: int = 0
+    error: str = ""
+    failing_since: datetime | None = None
+    retry_at: datetime | None = None
+    cluster: Cluster | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def progress_of(request: QuotaRequest) -> Progress | None:
+    """Return why a granted request is not applied yet, and since when; None for one that is not being applied."""
+    if request.status != RequestStatus.APPLYING:
+        return None
+    declaration = cluster_side.declaration_of(request.workspace)
+    cluster = request.workspace.cluster
+    if declaration is None:
+        return Progress(None, request.granted_at, cluster=cluster)
+    notes = []
+    if cluster.paused_at is not None:
+        notes.append(f"{cluster} is paused by the platform admins: {cluster.pause_reason or 'no reason given'}.")
+    if cluster.unreachable_since is not None:
+        notes.append(f"{cluster} does not answer. The portal tries again by itself.")
+    return Progress(
+        declaration,
+        request.granted_at,
+        declaration.attempts,
+        declaration.last_error,
+        declaration.failing_since,
+        declaration.retry_at,
+        cluster,
+        notes,
+    )
+
+
+def request_evidence(request: QuotaRequest) -> dict[str, Any]:
+    """Return what approver and requester see beside a request: frozen cost, room as of now, plan, change."""
+    from apps.quotas.subjects import draft_of
+
+    draft = draft_of(request)
+    estimate = request.estimate
+    amount = estimate.get("amount")
+    now = clock.now()
+    room = None
+    open_window = request.valid_until is None or request.valid_until > max(now, request.valid_from)
+    if draft is not None and request.status in OPEN_STATUSES and open_window:
+        start = max(request.valid_from, now)
+        room = book.load(draft.pool, start).room(
+            draft.workspace.pk, draft.flavour, draft.guaranteed, start, draft.valid_until
+        )
+    return {
+        "quota_request": request,
+        "pool": draft.pool if draft is not None else None,
+        "word": guaranteed_word(draft.pool if draft is not None else None),
+        "cost": Money(Decimal(amount), estimate["currency"]) if amount is not None else None,
+        "cost_basis": estimate.get("basis", ""),
+        "room": room,
+        "room_free": number(max(room.free_at_worst, Fraction(0))) if room is not None else "",
+        "plan": request.plan,
+        "before": request.change.get("before", {}),
+        "at_end": request.change.get("at_end"),
+        "creates_workspace": request.change.get("creates_workspace", False),
+    }
+
+
+def open_requests(team: Team) -> list[QuotaRequest]:
+    """Return a team's requests that are open or on their way, newest first."""
+    statuses = [*OPEN_STATUSES, RequestStatus.SCHEDULED, RequestStatus.APPLYING]
+    return list(
+        QuotaRequest.objects.filter(workspace__team=team, status__in=statuses)
+        .select_related("workspace__cluster", "flavour", "requester", "approval")
+        .order_by("-created_at", "-pk")[:20]
+    )
+
+
+def holders_of_use(user: User, workspace: Workspace) -> str:
+    """Return the role group that a person belongs to in a workspace's namespace: "leads", "members" or ""."""
+    from apps.teams import scope
+
+    if user.pk in scope.holders_of_role("team_lead", team_id=workspace.team_id):
+        return "leads"
+    return "members" if user.pk in scope.members(workspace.team_id) else ""
+
+
+__all__ = [
+    "CalendarStep",
+    "ChangeEstimate",
+    "PoolRow",
+    "Progress",
+    "QuotaRow",
+    "broken_promises",
+    "estimate_change",
+    "holders_of_use",
+    "open_requests",
+    "pool_calendar",
+    "pool_rows",
+    "progress_of",
+    "quota_rows",
+    "request_evidence",
+    "room_over_time",
+    "team_quota_rows",
+    "visible_pools",
+    "workspace_for_namespace",
+]
