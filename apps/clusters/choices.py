@@ -11,6 +11,7 @@ class Health(models.TextChoices):
     UNKNOWN = "unknown", "Not contacted yet"
     HEALTHY = "healthy", "Healthy"
     UNREACHABLE = "unreachable", "Unreachable"
+    REFUSED = "refused", "Refuses our credentials"
 
 
 class Sharing(models.TextChoices):

@@ -35,10 +35,11 @@ class Cluster(VersionedRow):
 
     health = models.CharField(max_length=20, choices=Health.choices, default=Health.UNKNOWN)
     last_seen_at = models.DateTimeField(null=True)
-    unreachable_since = models.DateTimeField(null=True)
+    unreachable_since = models.DateTimeField(null=True, help_text="Since when it is not healthy.")
     last_error = models.TextField(blank=True)
     consecutive_failures = models.PositiveIntegerField(default=0)
     retry_at = models.DateTimeField(null=True, help_text="Circuit breaker: no call before this time.")
+    probed_at = models.DateTimeField(null=True, help_text="Last time the version and the nodes were read.")
     kubernetes_version = models.CharField(max_length=60, blank=True)
     capabilities: models.JSONField = models.JSONField(default=dict)
 
@@ -123,6 +124,7 @@ class Node(Row):
     cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="nodes")
     name = models.CharField(max_length=253)
     gpu_model = models.CharField(max_length=120, blank=True)
+    sharing = models.CharField(max_length=20, choices=Sharing.choices, default=Sharing.EXCLUSIVE)
     physical_gpus = models.PositiveIntegerField(default=0)
     schedulable = models.BooleanField(default=True)
     ready = models.BooleanField(default=True)

@@ -30,6 +30,15 @@ class PlanStatus(models.TextChoices):
     STALE = "stale", "Out of date"
 
 
+class Removal(models.TextChoices):
+    """What becomes of an object that the newest generation no longer holds."""
+
+    NONE = "", "Declared"
+    PLANNED = "planned", "To be removed, as planned"
+    UNPLANNED = "unplanned", "Its removal was not in the plan"
+    RETAINED = "retained", "Left where it is"
+
+
 class RunOutcome(models.TextChoices):
     """How an apply run ended."""
 

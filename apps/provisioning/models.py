@@ -9,7 +9,7 @@ from django.db.models import F, Q
 
 from apps.clusters.models import Cluster
 from apps.core.models import Row, VersionedRow
-from apps.provisioning.choices import DeclarationKind, DeclarationStatus, PlanStatus, RunOutcome
+from apps.provisioning.choices import DeclarationKind, DeclarationStatus, PlanStatus, Removal, RunOutcome
 from apps.provisioning.querysets import (
     ApplyRunQuerySet,
     DeclarationQuerySet,
@@ -40,6 +40,9 @@ class Declaration(VersionedRow):
     error_class = models.CharField(max_length=40, blank=True)
     last_error = models.TextField(blank=True)
     failing_since = models.DateTimeField(null=True)
+    take_over = models.BooleanField(
+        default=False, help_text="An admin decided that this generation takes fields over from other managers."
+    )
 
     objects = DeclarationQuerySet.as_manager()
 
@@ -81,7 +84,10 @@ class DeclarationRevision(Row):
 
 
 class DeclaredObject(Row):
-    """One object of a declaration's newest generation. An object belongs to exactly one declaration."""
+    """One object of a declaration's newest generation, or one that it still has to remove.
+
+    An object belongs to exactly one declaration.
+    """
 
     declaration = models.ForeignKey(Declaration, models.PROTECT, related_name="declared_objects")
     cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="+")
@@ -93,6 +99,8 @@ class DeclaredObject(Row):
     body = models.BinaryField(help_text="RFC 8785 bytes, applied as they are, never re-rendered.")
     digest = models.CharField(max_length=64)
     generation = models.PositiveIntegerField()
+    applied_body = models.BinaryField(default=b"", help_text="The bytes last applied; empty: never.")
+    removal = models.CharField(max_length=20, choices=Removal.choices, default=Removal.NONE, blank=True)
 
     objects = DeclaredObjectQuerySet.as_manager()
 
@@ -106,8 +114,9 @@ class DeclaredObject(Row):
 class Plan(VersionedRow):
     """The server's dry-run diff of a declaration, made for one subject as evidence beside its approval.
 
-    `entries`: per object {api_version, kind, namespace, name, operation create|update|unchanged|remove, server_checked,
-    changes: [{path, before, after}], conflicts: [{manager, field, message}], warnings: [text]}.
+    `entries`: per object {api_version, kind, namespace, name, operation create|update|unchanged|remove|retain,
+    server_checked, changes: [{path, before, after}], conflicts: [{manager, field, message}], warnings: [text]}.
+    A retained object leaves the declaration but stays on the cluster (namespaces, volume claims).
     """
 
     cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="plans")
@@ -125,6 +134,9 @@ class Plan(VersionedRow):
     attempts = models.PositiveIntegerField(default=0)
     retry_at = models.DateTimeField(null=True)
     made_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(
+        null=True, help_text="Its request is decided: from here on it is evidence and is never made anew."
+    )
 
     objects = PlanQuerySet.as_manager()
 
@@ -132,7 +144,9 @@ class Plan(VersionedRow):
         indexes: ClassVar = [
             models.Index(fields=["subject_uid"], name="plan_subject"),
             models.Index(
-                fields=["status", "retry_at"], name="plan_due", condition=Q(status__in=["pending", "stale", "failed"])
+                fields=["status", "retry_at"],
+                name="plan_due",
+                condition=Q(status__in=["pending", "stale"], closed_at__isnull=True),
             ),
         ]
 
@@ -160,7 +174,15 @@ class ApplyRun(Row):
     objects = ApplyRunQuerySet.as_manager()
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["-started_at"], name="run_started")]
+        indexes: ClassVar = [
+            models.Index(fields=["-started_at"], name="run_started"),
+            models.Index(fields=["declaration"], name="run_open", condition=Q(outcome=RunOutcome.RUNNING)),
+        ]
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.declaration.team_id
 
 
 class Observation(Row):
@@ -220,6 +242,15 @@ class Drift(Row):
     objects = DriftQuerySet.as_manager()
 
     class Meta:
-        indexes: ClassVar = [
-            models.Index(fields=["declaration"], name="drift_open", condition=Q(resolved_at__isnull=True))
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["declaration", "kind", "namespace", "name", "field"],
+                name="drift_open_once",
+                condition=Q(resolved_at__isnull=True),
+            )
         ]
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.declaration.team_id

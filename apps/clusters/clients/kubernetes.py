@@ -1,0 +1,375 @@
+"""The one way to a Kubernetes API server: raw JSON, a fixed kind table, explicit time-outs, own error classes.
+
+Wire facts: reference kubernetes.md C4, C5 and F. Nothing here retries on its own account except one repetition of a
+safe call whose kept-alive connection the server had already closed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import urllib3
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.client.exceptions import ApiException, ApiValueError
+
+from apps.clusters import crypto, kinds
+from apps.clusters.addresses import check_address
+from apps.clusters.clients.answers import error_of, parse_retry_after, parse_warnings
+from apps.clusters.clients.guard import no_transaction
+from apps.clusters.clients.watching import WatchEvent, WatchStream
+from apps.clusters.errors import ClusterError, Gone, ServerError, TooLarge, Unauthorised, Unreachable
+
+if TYPE_CHECKING:
+    from apps.clusters.models import Cluster
+
+__all__ = ["Answer", "KubernetesClient", "Listing", "WatchEvent"]
+
+JSON = dict[str, Any]
+#: Seconds to connect, seconds without a byte.
+CONNECT_SECONDS, READ_SECONDS = 3.0, 20.0
+#: An object or a page of a list larger than this is refused.
+MAX_BYTES = 64 * 1024 * 1024
+#: Calls in flight per process and cluster (API priority and fairness treats us as one flow).
+IN_FLIGHT = 5
+#: How often an expired continue token may restart one listing.
+LIST_RESTARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call returned: the object, the HTTP status, the server's warnings, milliseconds it took."""
+
+    object: JSON
+    status: int
+    warnings: list[str] = field(default_factory=list)
+    ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A complete list: its items and the resource version to watch from."""
+
+    items: list[JSON]
+    resource_version: str
+    ms: int = 0
+
+
+class KubernetesClient:
+    """Calls one cluster. Share it between threads; make it after a fork (`for_cluster` sees to both)."""
+
+    _clients: dict[tuple[int, int], tuple[str, KubernetesClient]] = {}
+    _clients_lock = threading.Lock()
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        ca_pem: str = "",
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.url = check_address(url)
+        self._timeout = (connect_seconds, read_seconds)
+        self._max_bytes = max_bytes
+        self._slots = threading.BoundedSemaphore(IN_FLIGHT)
+        configuration = Configuration()
+        configuration.host = self.url
+        configuration.ca_cert_data = ca_pem or None
+        configuration.verify_ssl = True
+        # total=False: no retries, errors raised as they are, and a redirect returned instead of followed.
+        configuration.retries = urllib3.Retry(total=False)
+        configuration.connection_pool_maxsize = IN_FLIGHT + 16
+        if token:
+            configuration.api_key = {"BearerToken": f"Bearer {token}"}
+        try:
+            self._api = ApiClient(configuration)
+        except (ssl.SSLError, ValueError) as error:
+            raise Unreachable(f"the CA certificate cannot be used: {error}") from error
+        self._api.user_agent = "gpu-commons"
+
+    @classmethod
+    def for_cluster(cls, cluster: Cluster) -> Self:
+        """Return this process's client for a cluster; a fork or replaced credentials make a new one.
+
+        Raises Unauthorised where the stored credentials cannot be opened, AddressRefused or Unreachable for the
+        address.
+        """
+        material = b"\0".join(
+            [cluster.api_url.encode(), cluster.ca_certificate.encode(), bytes(cluster.credentials or b"")]
+        )
+        fingerprint = hashlib.sha256(material).hexdigest()
+        key = (os.getpid(), cluster.pk)
+        with cls._clients_lock:
+            held = cls._clients.get(key)
+            if held is not None and held[0] == fingerprint:
+                return held[1]  # type: ignore[return-value]  # the table holds what this very class made
+        try:
+            token = crypto.decrypt(cluster.credentials)
+        except crypto.CannotDecrypt as error:
+            raise Unauthorised(str(error)) from error
+        client = cls(cluster.api_url, token=token, ca_pem=cluster.ca_certificate)
+        with cls._clients_lock:
+            # A parent's entries are dropped without closing: their sockets are shared with the parent.
+            for other in [k for k in cls._clients if k[0] != os.getpid()]:
+                del cls._clients[other]
+            replaced = cls._clients.get(key)
+            cls._clients[key] = (fingerprint, client)
+        if replaced is not None:
+            replaced[1].close()
+        return client
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Close and forget every client of this process."""
+        with cls._clients_lock:
+            held = [client for (pid, _), (_, client) in cls._clients.items() if pid == os.getpid()]
+            cls._clients.clear()
+        for client in held:
+            client.close()
+
+    def close(self) -> None:
+        """Close idle connections; calls under way finish."""
+        self._api.rest_client.close()
+
+    # -- verbs ------------------------------------------------------------------------------------------------------
+
+    def version(self) -> JSON:
+        """Return `/version` (gitVersion, major, minor)."""
+        return self._call("GET", "/version").object
+
+    def groups(self) -> JSON:
+        """Return `/apis`: the API groups and versions this cluster serves."""
+        return self._call("GET", "/apis").object
+
+    def get(self, kind: str, name: str, namespace: str = "") -> JSON:
+        """Return one object. Raises NotFound."""
+        return self._call("GET", *self._one(kind, name, namespace)).object
+
+    def list(
+        self, kind: str, namespace: str = "", *, label_selector: str = "", field_selector: str = "", limit: int = 500
+    ) -> Listing:
+        """Return all objects of a kind, page by page; an expired continue token starts the listing again.
+
+        Raises Gone where it expired `LIST_RESTARTS` times over.
+        """
+        entry = kinds.KINDS[kind]
+        path = entry.collection if not namespace else entry.in_namespace
+        params = {"namespace": kinds.check_namespace(entry, namespace)} if namespace else {}
+        base = [("limit", str(limit))]
+        if label_selector:
+            base.append(("labelSelector", label_selector))
+        if field_selector:
+            base.append(("fieldSelector", field_selector))
+        started = time.monotonic()
+        for attempt in range(LIST_RESTARTS + 1):
+            items: list[JSON] = []
+            token = ""
+            try:
+                while True:
+                    query = [*base, ("continue", token)] if token else base
+                    page = self._call("GET", path, params, query=query).object
+                    items.extend(page.get("items") or [])
+                    meta = page.get("metadata") or {}
+                    token = meta.get("continue") or ""
+                    if not token:
+                        for item in items:  # a list's items go without their type
+                            item.setdefault("kind", entry.kind)
+                            item.setdefault("apiVersion", entry.api_version)
+                        return Listing(items, str(meta.get("resourceVersion", "")), _ms(started))
+            except Gone:
+                if attempt == LIST_RESTARTS:
+                    raise
+        raise ServerError("unreachable: the loop returns or raises")  # pragma: no cover
+
+    def apply(
+        self, manifest: Mapping[str, Any] | bytes, *, dry_run: bool = False, force: bool = False, target: Any = None
+    ) -> Answer:
+        """Server-side apply as field manager `gpu-commons`, with strict field validation.
+
+        `manifest` may be stored bytes, which are sent as they are. Raises ConflictError with its causes where another
+        manager holds a field and `force` is not set, and NotFound where the namespace does not exist.
+        """
+        parsed = target or (json.loads(manifest) if isinstance(manifest, bytes) else manifest)
+        entry = kinds.of(parsed)
+        meta = parsed.get("metadata") or {}
+        path, params = self._one(entry.kind, meta.get("name", ""), meta.get("namespace", ""))
+        query = [("fieldManager", kinds.FIELD_MANAGER), ("force", "true" if force else "false")]
+        query.append(("fieldValidation", "Strict"))
+        if dry_run:
+            query.append(("dryRun", "All"))
+        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+        return self._call("PATCH", path, params, query=query, body=body, content_type="application/apply-patch+yaml")
+
+    def create(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
+        """Create an object (or ask what would become of it). Raises ConflictError where it exists."""
+        entry = kinds.of(manifest)
+        meta = manifest.get("metadata") or {}
+        params = {"namespace": kinds.check_namespace(entry, meta.get("namespace", ""))} if entry.namespaced else {}
+        if meta.get("name"):
+            kinds.check_name(entry, meta["name"])
+        query = [("fieldManager", kinds.FIELD_MANAGER), ("fieldValidation", "Strict")]
+        if dry_run:
+            query.append(("dryRun", "All"))
+        body = json.dumps(manifest).encode()
+        return self._call("POST", entry.in_namespace, params, query=query, body=body, content_type="application/json")
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> Answer:
+        """Delete an object, only if it is still the one with `uid` at `resource_version` (where given)."""
+        conditions = {key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
+        options: JSON = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if conditions:
+            options["preconditions"] = conditions
+        query = [("dryRun", "All")] if dry_run else []
+        body = json.dumps(options).encode()
+        path, params = self._one(kind, name, namespace)
+        return self._call("DELETE", path, params, query=query, body=body, content_type="application/json")
+
+    def watch(
+        self, kind: str, resource_version: str, *, label_selector: str = "", seconds: float = 300.0
+    ) -> WatchStream:
+        """Open a watch from `resource_version` that the server ends after `seconds`; iterate it for events.
+
+        Raises Gone (at once, or while iterating) where that version has expired.
+        """
+        entry = kinds.KINDS[kind]
+        query = [
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", resource_version),
+            ("timeoutSeconds", str(max(1, int(seconds)))),
+        ]
+        if label_selector:
+            query.append(("labelSelector", label_selector))
+        # A bookmark comes about once a minute, so a silent connection is a dead one.
+        response = self._open("GET", entry.collection, {}, query, None, "", timeout=(self._timeout[0], 90.0))
+        if response.status != 200:
+            try:
+                raise self._refusal(response)
+            finally:
+                response.release_conn()
+        return WatchStream(response)
+
+    # -- the call path ----------------------------------------------------------------------------------------------
+
+    def _one(self, kind: str, name: str, namespace: str) -> tuple[str, dict[str, str]]:
+        entry = kinds.KINDS[kind]
+        params = {"name": kinds.check_name(entry, name)}
+        if entry.namespaced:
+            params["namespace"] = kinds.check_namespace(entry, namespace)
+        else:
+            kinds.check_namespace(entry, namespace)
+        return f"{entry.in_namespace}/{{name}}", params
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str],
+        query: list[tuple[str, str]],
+        body: bytes | None,
+        content_type: str,
+        timeout: tuple[float, float],
+    ) -> urllib3.BaseHTTPResponse:
+        no_transaction(f"{method} {path}")
+        headers = {"Accept": "application/json"}
+        if content_type:
+            headers["Content-Type"] = content_type
+        auth = ["BearerToken"] if self._api.configuration.api_key else []
+        request = self._api.param_serialize(
+            method, path, path_params=params, query_params=query, header_params=headers, body=body, auth_settings=auth
+        )
+        for attempt in (1, 2):
+            try:
+                return self._api.call_api(*request, _request_timeout=timeout).response
+            except urllib3.exceptions.ProtocolError as error:
+                # A server may close a kept-alive connection in the instant we use it; GET and apply can be repeated.
+                if attempt == 2 or method not in ("GET", "PATCH"):
+                    raise Unreachable(f"the connection to {self.url} broke: {error}") from error
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Unreachable(f"no answer from {self.url}: {_plain(error)}") from error
+            except (ApiException, ApiValueError) as error:
+                raise Unreachable(f"no secure connection to {self.url}: {_plain(error)}") from error
+        raise ServerError("unreachable: the loop returns or raises")  # pragma: no cover
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None = None,
+        *,
+        query: list[tuple[str, str]] | None = None,
+        body: bytes | None = None,
+        content_type: str = "",
+    ) -> Answer:
+        started = time.monotonic()
+        with self._slots:
+            response = self._open(method, path, params or {}, query or [], body, content_type, self._timeout)
+            try:
+                if not 200 <= response.status < 300:
+                    raise self._refusal(response)
+                data = self._read(response)
+            finally:
+                response.release_conn()
+        try:
+            parsed = json.loads(data)
+        except ValueError as error:
+            raise ServerError("the answer is not JSON", status=response.status) from error
+        if not isinstance(parsed, dict):
+            raise ServerError("the answer is not an object", status=response.status)
+        return Answer(parsed, response.status, parse_warnings(response.headers), _ms(started))
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            for part in response.stream(65536, decode_content=True):
+                size += len(part)
+                if size > self._max_bytes:
+                    response.close()
+                    raise TooLarge(f"the answer is larger than {self._max_bytes} bytes", status=response.status)
+                parts.append(part)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"the answer from {self.url} broke off: {_plain(error)}") from error
+        return b"".join(parts)
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse) -> ClusterError:
+        try:
+            body = json.loads(self._read(response))
+        except ValueError:
+            body = {}
+        return error_of(
+            response.status,
+            body if isinstance(body, dict) else {},
+            warnings=parse_warnings(response.headers),
+            retry_after=parse_retry_after(response.headers),
+        )
+
+
+def _ms(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _plain(error: BaseException) -> str:
+    """A one-line reason without object addresses (urllib3 puts its pool's repr into messages)."""
+    reason = getattr(error, "reason", None)
+    text = str(reason) if isinstance(reason, str) and reason else str(error)
+    return text.split("): ")[-1].splitlines()[-1][:300] if text else type(error).__name__

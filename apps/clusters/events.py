@@ -1,0 +1,98 @@
+"""Events of the clusters room. No payload ever holds credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.core.events import declare
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """A cluster was registered or changed by a person."""
+
+    cluster: str
+    name: str
+    api_url: str
+    reason: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """The portal lost a cluster, or has it back."""
+
+    cluster: str
+    name: str
+    error: str
+    since: datetime | None = None
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
+class FlavourCreated:
+    """A flavour can be asked for."""
+
+    flavour: str
+    resource_name: str
+    gpu_model: str
+    sharing: str
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCreated:
+    """A pool was made."""
+
+    cluster: str
+    gpu_model: str
+    kind: str
+    flavours: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CapacitySet:
+    """Committable GPUs of a pool from a time on (until the next step, or `valid_until`)."""
+
+    cluster: str
+    gpu_model: str
+    committable_gpus: int
+    valid_from: datetime
+    valid_until: datetime | None
+    reason: str
+
+
+_ADMINS = "platform admins"
+
+CLUSTER_REGISTERED = declare("clusters.cluster.registered", ClusterChanged, audience=_ADMINS)
+CREDENTIALS_REPLACED = declare("clusters.cluster.credentials_replaced", ClusterChanged, audience=_ADMINS)
+CLUSTER_PAUSED = declare("clusters.cluster.paused", ClusterChanged, audience=_ADMINS)
+CLUSTER_RESUMED = declare("clusters.cluster.resumed", ClusterChanged, audience=_ADMINS)
+CLUSTER_UNREACHABLE = declare(
+    "clusters.cluster.unreachable",
+    ClusterHealth,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.name} does not answer",
+    body=lambda p: f"{p.error}. What is approved for it is applied as soon as it is back.",
+    path=lambda p: p.path,
+)
+CLUSTER_RECOVERED = declare(
+    "clusters.cluster.recovered",
+    ClusterHealth,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.name} answers again",
+    path=lambda p: p.path,
+)
+FLAVOUR_CREATED = declare("clusters.flavour.created", FlavourCreated, audience=_ADMINS)
+POOL_CREATED = declare("clusters.pool.created", PoolCreated, audience=_ADMINS)
+CAPACITY_SET = declare("clusters.pool.capacity_set", CapacitySet, audience=_ADMINS)

@@ -1,0 +1,119 @@
+"""The probe: is it there, which version, which nodes. Network first, then recorded."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Q
+
+from apps.clusters import capacity
+from apps.clusters.clients.guard import no_transaction
+from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import ClusterError, Forbidden, Throttled
+from apps.clusters.health import record_contact, record_throttle
+from apps.clusters.inventory import NodeFacts, read_node
+from apps.clusters.models import Cluster, Node
+from apps.core import clock, leases
+
+logger = logging.getLogger(__name__)
+
+#: How often each cluster is asked.
+EVERY = timedelta(seconds=30)
+#: Clusters probed at once: a dead one costs three seconds of one of these.
+PARALLEL = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one cluster answered."""
+
+    version: str = ""
+    groups: list[str] = field(default_factory=list)
+    nodes: list[NodeFacts] | None = None
+    error: ClusterError | None = None
+
+
+def probe_due() -> int:
+    """Probe every cluster that is due; returns how many. A cluster under another worker's lease is left to it."""
+    no_transaction("probing clusters")
+    now = clock.now()
+    due = Cluster.objects.filter(paused_at__isnull=True).filter(
+        (Q(probed_at__isnull=True) | Q(probed_at__lte=now - EVERY)) & (Q(retry_at__isnull=True) | Q(retry_at__lte=now))
+    )
+    claimed = [
+        (cluster, token) for cluster in due.order_by("pk") if (token := leases.claim(_lease(cluster), seconds=60))
+    ]
+    if not claimed:
+        return 0
+    with ThreadPoolExecutor(max_workers=min(PARALLEL, len(claimed)), thread_name_prefix="probe") as pool:
+        asked: list[Future[Probe]] = [
+            pool.submit(contextvars.copy_context().run, ask, cluster) for cluster, _ in claimed
+        ]
+    for (cluster, token), answer in zip(claimed, asked, strict=True):
+        record(cluster, answer.result())
+        leases.release(_lease(cluster), token)
+    return len(claimed)
+
+
+def _lease(cluster: Cluster) -> str:
+    return f"probe:{cluster.uid}"
+
+
+def ask(cluster: Cluster) -> Probe:
+    """Ask one cluster (network only, no database)."""
+    try:
+        client = KubernetesClient.for_cluster(cluster)
+        version = str(client.version().get("gitVersion", ""))
+        try:
+            nodes: list[NodeFacts] | None = [read_node(node) for node in client.list("Node").items]
+        except Forbidden as error:
+            logger.warning("no right to list nodes", extra={"cluster": cluster.slug, "error": error.message})
+            nodes = None
+        return Probe(version, nodes=nodes)
+    except ClusterError as error:
+        return Probe(error=error)
+
+
+def record(cluster: Cluster, probe: Probe) -> None:
+    """Write down what a probe found."""
+    if isinstance(probe.error, Throttled):
+        record_throttle(cluster.pk, probe.error.retry_after)
+    elif probe.error is not None:
+        record_contact(cluster.pk, False, probe.error)
+    else:
+        record_contact(cluster.pk, True)
+        with transaction.atomic():
+            Cluster.objects.filter(pk=cluster.pk).update(kubernetes_version=probe.version[:60])
+            if probe.nodes is not None:
+                _record_nodes(cluster, probe.nodes)
+    Cluster.objects.filter(pk=cluster.pk).update(probed_at=clock.now())
+
+
+def _record_nodes(cluster: Cluster, nodes: Iterable[NodeFacts]) -> None:
+    now = clock.now()
+    rows = [
+        Node(
+            cluster=cluster, name=node.name, gpu_model=node.gpu_model[:120], sharing=node.sharing,
+            physical_gpus=node.physical_gpus, schedulable=node.schedulable, ready=node.ready,
+            allocatable=node.allocatable, observed_at=now,
+        )
+        for node in nodes
+    ]  # fmt: skip
+    Node.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["cluster", "name"],
+        update_fields=["gpu_model", "sharing", "physical_gpus", "schedulable", "ready", "allocatable", "observed_at"],
+        batch_size=500,
+    )
+    Node.objects.filter(cluster=cluster, observed_at__lt=now).delete()
+    if rows:
+        capacity.refresh_observed(cluster.pk)
+    else:
+        cluster.pools.update(observed_gpus=0, observed_at=now)

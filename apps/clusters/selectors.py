@@ -1,0 +1,51 @@
+"""What pages and other rooms ask about clusters, pools and capacity."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+
+from apps.clusters.health import shown_health
+from apps.clusters.models import Cluster, PoolCapacity
+from apps.core import clock
+
+__all__ = ["callable_now", "capacity_steps", "committable_at", "shown_health"]
+
+
+def committable_at(pool_id: int, at: datetime | None = None) -> int:
+    """Return the GPUs of a pool that may be promised at `at` (default: now); 0 where nobody set any."""
+    row = PoolCapacity.objects.filter(pool_id=pool_id, valid__contains=at or clock.now()).first()
+    return row.committable_gpus if row is not None else 0
+
+
+def capacity_steps(pool_id: int, start: datetime, end: datetime | None) -> list[tuple[datetime, datetime | None, int]]:
+    """Return (from, until, GPUs) covering [start, end) without a gap; where nobody set any it is 0.
+
+    `end=None`: without end; then the last step has no end either. Raises ValueError for an empty span.
+    """
+    if end is not None and end <= start:
+        raise ValueError("the span is empty")
+    rows = PoolCapacity.objects.filter(pool_id=pool_id, valid__overlap=DateTimeTZRange(start, end, "[)"))
+    steps: list[tuple[datetime, datetime | None, int]] = []
+    at: datetime | None = start
+    for row in rows.order_by("valid"):
+        lower, upper = row.valid.lower, row.valid.upper
+        begins = start if lower is None else max(lower, start)
+        if at is not None and begins > at:
+            steps.append((at, begins, 0))
+        until = upper if end is None else (end if upper is None else min(upper, end))
+        steps.append((begins, until, row.committable_gpus))
+        at = until
+        if until is None:
+            return steps
+    if at is not None and (end is None or at < end):
+        steps.append((at, end, 0))
+    return steps
+
+
+def callable_now(cluster: Cluster, *, at: datetime | None = None) -> bool:
+    """Whether the portal may call this cluster now: neither paused nor resting behind its breaker."""
+    if cluster.paused_at is not None:
+        return False
+    return cluster.retry_at is None or cluster.retry_at <= (at or clock.now())

@@ -1,0 +1,111 @@
+"""Making plans that were requested: claim, ask the cluster, record."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F, Q
+
+from apps.clusters import health
+from apps.clusters.clients.guard import no_transaction
+from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import ClusterError, Throttled
+from apps.clusters.selectors import callable_now
+from apps.core import clock, leases
+from apps.core.errors import Conflict
+from apps.provisioning import planner, retries
+from apps.provisioning.choices import PlanStatus, Removal
+from apps.provisioning.models import Declaration, Plan
+from apps.provisioning.ordering import key_of
+
+LEASE_SECONDS = 120.0
+
+
+def plans_due() -> list[int]:
+    """Return the plans to be made now, on clusters that may be called, oldest first."""
+    rows = Plan.objects.filter(
+        Q(retry_at__isnull=True) | Q(retry_at__lte=clock.now()),
+        status__in=[PlanStatus.PENDING, PlanStatus.STALE],
+        closed_at__isnull=True,
+    ).select_related("cluster")
+    return [plan.pk for plan in rows.order_by("created_at", "pk")[:500] if callable_now(plan.cluster)]
+
+
+def make_plan(plan_id: int) -> bool:
+    """Make one plan; False where it is not due or another worker is at it. Raises TransactionOpen in a transaction."""
+    no_transaction("planning")
+    plan = Plan.objects.select_related("cluster").filter(pk=plan_id, closed_at__isnull=True).first()
+    if plan is None or plan.status not in (PlanStatus.PENDING, PlanStatus.STALE) or not callable_now(plan.cluster):
+        return False
+    token = leases.claim(name := f"plan:{plan.uid}", seconds=LEASE_SECONDS)
+    if token is None:
+        return False
+    declaration = _declaration(plan)
+    base = declaration.generation if declaration else 0
+    manifests = json.loads(bytes(plan.manifest))
+    kept = {key_of(manifest) for manifest in manifests}
+    removed = (
+        [body for row in declaration.declared_objects.filter(removal=Removal.NONE)
+         if key_of(body := json.loads(bytes(row.body))) not in kept]
+        if declaration
+        else []
+    )  # fmt: skip
+    entries: list[planner.Entry] = []
+    error: ClusterError | None = None
+    try:
+        entries = planner.make(KubernetesClient.for_cluster(plan.cluster), manifests, removed)
+    except ClusterError as caught:
+        error = caught
+    _contact(plan, error)
+    try:
+        with transaction.atomic():
+            leases.require(name, token)
+            _record(plan, base, entries, error)
+    except Conflict:
+        return False  # slower than the lease: whoever holds it now makes the plan
+    leases.release(name, token)
+    return True
+
+
+def _declaration(plan: Plan) -> Declaration | None:
+    return Declaration.objects.filter(
+        kind=plan.declaration_kind, owner_uid=plan.owner_uid, cluster_id=plan.cluster_id
+    ).first()
+
+
+def _contact(plan: Plan, error: ClusterError | None) -> None:
+    if isinstance(error, Throttled):
+        health.record_throttle(plan.cluster_id, error.retry_after)
+    else:
+        health.record_contact(plan.cluster_id, not (error is not None and error.cluster_wide), error)
+
+
+def _record(plan: Plan, base: int, entries: list[planner.Entry], error: ClusterError | None) -> None:
+    row = Plan.objects.locked(plan.pk)
+    if row.closed_at is not None:
+        return
+    row.attempts += 1
+    now = clock.now()
+    if error is None:
+        declaration = _declaration(row)
+        moved = declaration is not None and declaration.generation != base
+        # What was read and what holds now differ: this plan is out of date the moment it is made.
+        row.status = PlanStatus.STALE if moved else PlanStatus.READY
+        row.entries, row.base_generation, row.made_at = entries, base, now
+        row.error_class, row.last_error, row.retry_at, row.attempts = "", "", None, 0
+    elif error.retryable:
+        row.error_class, row.last_error = error.code, error.message[:4000]
+        row.retry_at = max(retries.retry_at(error, row.attempts, now), now + timedelta(seconds=0.5))
+    else:
+        row.status, row.retry_at = PlanStatus.FAILED, None
+        row.error_class, row.last_error = error.code, error.message[:4000]
+    row.bump("attempts", "status", "entries", "base_generation", "made_at", "error_class", "last_error", "retry_at")
+
+
+def remake_failed(plan_id: int) -> int:
+    """Put a failed plan back in line (a person changed something on the cluster); returns 1 where it was failed."""
+    return Plan.objects.filter(pk=plan_id, status=PlanStatus.FAILED, closed_at__isnull=True).update(
+        status=PlanStatus.PENDING, retry_at=None, attempts=0, version=F("version") + 1
+    )

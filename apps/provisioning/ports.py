@@ -1,0 +1,41 @@
+"""How rooms above learn what became of what they declared. They register; this room knows no domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apps.provisioning.models import Declaration
+
+_Hook = Callable[["Declaration"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Hooks of one kind of declaration."""
+
+    on_applied: _Hook | None = None
+    on_stopped: _Hook | None = None
+    lock: _Hook | None = None
+
+
+_owners: dict[str, Owner] = {}
+
+
+def register_owner(
+    kind: str, on_applied: _Hook | None = None, on_stopped: _Hook | None = None, *, lock: _Hook | None = None
+) -> None:
+    """Register hooks for declarations of `kind` (a DeclarationKind value).
+
+    `on_applied` runs in the transaction that records a generation as applied, `on_stopped` in the one that records
+    that it needs a person; both get the declaration as written. The declaration is locked by then: a hook that must
+    lock rows above it in the lock order (approval request, pool, workspace) does so in `lock`, which runs before.
+    """
+    _owners[str(kind)] = Owner(on_applied, on_stopped, lock)
+
+
+def owner_of(kind: str) -> Owner:
+    """Return the hooks of a kind (empty where nobody registered)."""
+    return _owners.get(str(kind), Owner())

@@ -1,0 +1,153 @@
+"""What pages and other rooms ask: is it applied, since when, why not yet; what lives there, how old is the figure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from django.db.models import F, Max
+
+from apps.clusters.choices import Health
+from apps.clusters.models import Cluster
+from apps.clusters.quantities import parse
+from apps.core import clock
+from apps.provisioning.choices import DeclarationStatus, RunOutcome
+from apps.provisioning.models import ApplyRun, Declaration, Observation, WatchCursor
+from apps.provisioning.querysets import ApplyRunQuerySet, DeclarationQuerySet
+
+
+class QuotaStatus(NamedTuple):
+    """Resource → (hard, used) of a namespace's ResourceQuotas, and how old these figures are at most."""
+
+    resources: dict[str, tuple[Decimal, Decimal]]
+    observed_at: datetime | None
+
+
+def declaration_of(kind: str, owner_uid: uuid.UUID, cluster_id: int) -> Declaration | None:
+    """Return what an owner declared on a cluster, None where nothing yet."""
+    return Declaration.objects.filter(kind=kind, owner_uid=owner_uid, cluster_id=cluster_id).first()
+
+
+def runs_for(declaration: Declaration) -> ApplyRunQuerySet:
+    """Return the attempts of a declaration, newest first."""
+    runs: ApplyRunQuerySet = ApplyRun.objects.filter(declaration=declaration).order_by("-started_at", "-pk")
+    return runs
+
+
+def quota_status(cluster_id: int, namespace: str) -> QuotaStatus:
+    """Return what the cluster last told about a namespace's quotas (several: the tightest hard, the highest used)."""
+    return quota_statuses([(cluster_id, namespace)])[(cluster_id, namespace)]
+
+
+def quota_statuses(places: Iterable[tuple[int, str]]) -> dict[tuple[int, str], QuotaStatus]:
+    """Return `quota_status` of many (cluster id, namespace) places, in two queries."""
+    wanted = set(places)
+    rows = Observation.objects.filter(
+        kind="ResourceQuota", missing=False, cluster_id__in={c for c, _ in wanted}, namespace__in={n for _, n in wanted}
+    )
+    current = dict(
+        WatchCursor.objects.filter(kind="ResourceQuota", cluster_id__in={c for c, _ in wanted}).values_list(
+            "cluster_id", "seen_at"
+        )
+    )
+    resources: dict[tuple[int, str], dict[str, tuple[Decimal, Decimal]]] = {place: {} for place in wanted}
+    seen: dict[tuple[int, str], datetime] = {}
+    for row in rows:
+        place = (row.cluster_id, row.namespace)
+        if place not in wanted:
+            continue
+        # A watch that is alive vouches for what has not changed since.
+        vouched = current.get(row.cluster_id)
+        at = max(row.observed_at, vouched) if vouched is not None else row.observed_at
+        seen[place] = min(seen.get(place, at), at)
+        for resource, (hard, used) in _pairs(row.status).items():
+            before = resources[place].get(resource)
+            resources[place][resource] = (
+                (hard, used) if before is None else (min(before[0], hard), max(before[1], used))
+            )
+    return {place: QuotaStatus(resources[place], seen.get(place)) for place in wanted}
+
+
+def _pairs(status: dict[str, Any]) -> dict[str, tuple[Decimal, Decimal]]:
+    pairs: dict[str, tuple[Decimal, Decimal]] = {}
+    used = status.get("used") or {}
+    for resource, hard in (status.get("hard") or {}).items():
+        try:
+            pairs[resource] = (parse(hard), parse(used.get(resource, "0")))
+        except ValueError:
+            continue  # a quantity that is none: the page shows nothing rather than something wrong
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a declaration stands: `state` is applied, applying, waiting, failing or stopped, and why."""
+
+    declaration: Declaration
+    state: str
+    since: datetime | None
+    why: str
+    retry_at: datetime | None
+    run: ApplyRun | None = None
+
+
+def standing(declaration: Declaration, run: ApplyRun | None = None) -> Standing:
+    """Say whether a declaration is applied, since when, and if not, why not yet. `run`: the attempt under way."""
+    cluster = declaration.cluster
+    if declaration.status == DeclarationStatus.STOPPED:
+        return Standing(declaration, "stopped", declaration.failing_since, declaration.last_error, None, run)
+    if declaration.observed_generation == declaration.generation:
+        return Standing(declaration, "applied", declaration.applied_at, "", None, run)
+    since = declaration.declared_at
+    if cluster.paused_at is not None:
+        return Standing(declaration, "waiting", since, f"{cluster} is paused: {cluster.pause_reason}", None, run)
+    if cluster.health in (Health.UNREACHABLE, Health.REFUSED):
+        said = "does not answer" if cluster.health == Health.UNREACHABLE else "refuses the portal's credentials"
+        return Standing(declaration, "waiting", since, f"{cluster} {said}: {cluster.last_error}", cluster.retry_at, run)
+    if declaration.failing_since is not None:
+        return Standing(declaration, "failing", since, declaration.last_error, declaration.retry_at, run)
+    if cluster.retry_at is not None and cluster.retry_at > clock.now():
+        return Standing(declaration, "waiting", since, f"{cluster} asked for a pause", cluster.retry_at, run)
+    if run is not None:
+        return Standing(declaration, "applying", run.started_at, "", None, run)
+    return Standing(declaration, "waiting", since, "waits for its turn on the cluster", None, run)
+
+
+def unapplied(rows: DeclarationQuerySet, *, limit: int = 20) -> list[Standing]:
+    """Return how the declarations among `rows` stand that are not applied or need a person, oldest first."""
+    waiting = list(
+        rows.filter(generation__gt=F("observed_generation"))
+        .select_related("cluster", "team")
+        .order_by("declared_at", "pk")[:limit]
+    )
+    runs = {
+        run.declaration_id: run for run in ApplyRun.objects.filter(declaration__in=waiting, outcome=RunOutcome.RUNNING)
+    }
+    return [standing(declaration, runs.get(declaration.pk)) for declaration in waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How current the portal's view of a cluster is."""
+
+    observed_at: datetime | None
+    waiting_since: datetime | None
+    waiting: int
+    last_applied_at: datetime | None
+
+
+def ages(cluster: Cluster) -> Ages:
+    """Return when the cluster was last observed, how long the oldest unapplied declaration waits, the last apply."""
+    rows = Declaration.objects.filter(cluster=cluster)
+    waiting = rows.filter(generation__gt=F("observed_generation")).order_by("declared_at")
+    first = waiting.first()
+    return Ages(
+        observed_at=WatchCursor.objects.filter(cluster=cluster).aggregate(at=Max("seen_at"))["at"],
+        waiting_since=first.declared_at if first else None,
+        waiting=waiting.count(),
+        last_applied_at=rows.aggregate(at=Max("applied_at"))["at"],
+    )
