@@ -1,4 +1,4 @@
-"""The sample company as data: who belongs where, what the pool holds, what each team has. No figure of usage or cost."""
+"""The sample company as data: who belongs where, what the pool holds, what each team has; no usage, no cost."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""What is under way in the sample company: the leads request quota, the unit owner decides, one request waits."""
+
+from __future__ import annotations
+
+from apps.accounts.models import User
+from apps.approvals import actions as approvals
+from apps.approvals.choices import RequestStatus, Verdict
+from apps.approvals.models import ApprovalRequest
+from apps.core.actor import Actor, Channel
+from apps.core.errors import CommonsError
+from apps.demo import company
+from apps.demo.seed import Context
+from apps.quotas import actions as quotas
+from apps.quotas.choices import BorrowMode
+from apps.quotas.models import QuotaRequest, Workspace
+
+
+def _actor(context: Context, key: str) -> Actor:
+    user = context.users.get(key) or User.objects.get(email=f"{key}@{company.MAIL_DOMAIN}")
+    return Actor.of(user, Channel.COMMAND)
+
+
+def _request(context: Context, plan: company.TeamPlan, guaranteed: int, borrow_limit: int, reason: str) -> QuotaRequest:
+    workspace = Workspace.objects.get(team__slug=plan.slug, cluster=context.cluster)
+    return quotas.request_quota(
+        workspace.pk,
+        context.flavour.pk,
+        guaranteed,
+        BorrowMode.LIMITED if borrow_limit else BorrowMode.NONE,
+        borrow_limit,
+        None,
+        None,
+        reason,
+        actor=_actor(context, plan.lead),
+    )
+
+
+def _decide(request: QuotaRequest, verdict: str, reason: str, actor: Actor) -> None:
+    request.refresh_from_db()
+    if request.approval_id is None:
+        return
+    approval = ApprovalRequest.objects.get(pk=request.approval_id)
+    if approval.status == RequestStatus.IN_REVIEW:
+        approvals.decide(approval.pk, verdict, reason, actor=actor, expected_digest=approval.subject_digest)
+
+
+def todays_quota(context: Context) -> str:
+    """Each lead requests what the team holds from now on; the unit owner approves."""
+    made = 0
+    for plan in company.TEAMS:
+        requests = QuotaRequest.objects.filter(workspace__team__slug=plan.slug).order_by("pk")
+        request = requests.first()
+        if request is None:
+            request = _request(
+                context, plan, plan.guaranteed, plan.borrow_limit, "Carry on with the team's present share of the pool."
+            )
+            made += 1
+        _decide(request, Verdict.APPROVE, "As held before, within the budget.", _actor(context, "vp"))
+    return f"{made} requests approved" if made else "as before"
+
+
+def under_way(context: Context) -> str:
+    """One request waits for the unit owner, one was rejected."""
+    if QuotaRequest.objects.count() > len(company.TEAMS):
+        return "as before"
+    research = next(plan for plan in company.TEAMS if plan.slug == "research")
+    marketing = next(plan for plan in company.TEAMS if plan.slug == "marketing")
+    try:
+        rejected = _request(
+            context, marketing, marketing.guaranteed + 5, 0, "Room for more ranking experiments before the season."
+        )
+        _decide(
+            rejected,
+            Verdict.REJECT,
+            "The experiments fit into what the team holds; most of it idles at night.",
+            _actor(context, "vp"),
+        )
+        _request(
+            context, research, research.guaranteed + 4, research.borrow_limit, "Ablation study for the winter paper."
+        )
+    except CommonsError as error:
+        return f"not made: {error}"
+    return "one waits, one was rejected"
