@@ -182,7 +182,7 @@ def _checked(verdict: str, reason: str) -> str:
 def _person(actor: Actor, request: ApprovalRequest) -> User:
     """Return the acting person. Raises NotVisible where the request lies outside their scope."""
     user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
-    if user is None or not ApprovalRequest.objects.visible_to(user).filter(pk=request.pk).exists():
+    if not isinstance(user, User) or not ApprovalRequest.objects.visible_to(user).filter(pk=request.pk).exists():
         raise NotVisible
     return user
 

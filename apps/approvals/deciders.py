@@ -78,12 +78,11 @@ def route(rule: StageRule, unit: Unit, requester_id: int) -> Route:
     """
     if rule.scope == "installation":
         return _at_installation(rule.role, "")
-    asked: int | None = unit.pk
-    note = ""
+    asked = unit.pk
     if rule.scope == "parent_unit":
-        asked = unit.parent_id
-        if asked is None:
+        if unit.parent_id is None:
             return _at_installation(rule.role, f"{unit} has no parent unit")
+        asked = unit.parent_id
     path = list(Unit.objects.values_list("path", flat=True).get(pk=asked))
     own = RoleGrant.objects.in_force().filter(user_id=requester_id, role=rule.role, team__isnull=True)
     held_at: set[int | None] = set(own.values_list("unit_id", flat=True))

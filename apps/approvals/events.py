@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apps.core.events import declare, private
+from apps.core.exports import Exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +156,10 @@ POLICY_PUBLISHED = declare(
     headline=lambda p: f"Policy “{p.name}” version {p.number} is in force",
     body=lambda p: "It applies to requests submitted from now on; open requests keep their version.",
     path=lambda p: p.path,
+)
+REQUESTS_EXPORTED = declare(
+    "approvals.requests.exported",
+    Exported,
+    audience="nobody; the audit trail keeps it",
+    headline=lambda p: f"The list of approval requests was exported ({p.rows} rows)",
 )

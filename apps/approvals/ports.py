@@ -172,6 +172,13 @@ def get_subject(subject_type: str) -> Subject:
         raise LookupError(f"no room registered the subject {subject_type!r}") from None
 
 
+def label_of(subject_type: str) -> str:
+    """Return what a kind of subject is called: its own `label`, else its type in words ("Quotas request")."""
+    own = getattr(_subjects.get(subject_type), "label", "")
+    words = str(own) or subject_type.replace(".", " ").replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def subject_types() -> list[str]:
     """Return every registered subject type."""
     return sorted(_subjects)

@@ -1,0 +1,230 @@
+"""Pages of approval requests. Nothing is decided by GET."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpResponseBase
+from django.urls import reverse
+
+from apps.approvals import actions, presentation, selectors
+from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus
+from apps.approvals.events import REQUESTS_EXPORTED
+from apps.approvals.filters import RequestFilter
+from apps.approvals.forms import DecisionForm, ReasonForm
+from apps.approvals.models import ApprovalRequest
+from apps.approvals.tables import RequestTable
+from apps.core.errors import Conflict, NotAllowed
+from apps.core.permissions import may
+from apps.core.views import ActionView, Crumb, DetailView, ListView, ObjectMixin
+
+_REQUESTS = ("team", "unit", "requester", "policy_version__policy")
+
+
+def _requests() -> Any:
+    return ApprovalRequest.objects.select_related(*_REQUESTS)
+
+
+class RequestList(ListView):
+    """All requests that the person may see."""
+
+    title = "Approvals"
+    intro = "What was asked, where it stands, and who decided."
+    queryset = staticmethod(_requests)
+    table_class = RequestTable
+    filterset_class = RequestFilter
+    export_event = REQUESTS_EXPORTED
+    empty_title = "No approval requests yet"
+    empty_text = (
+        "A request appears here when somebody asks for something that a policy wants decided, quota for example."
+    )
+    empty_icon = "clipboard-check"
+
+
+class _RequestPage(ObjectMixin):
+    """A page about one request."""
+
+    queryset = staticmethod(_requests)
+    url_kwarg = "request_uid"
+    _seen: selectors.Sight | None = None
+
+    def prepare(self) -> None:
+        """Load the request, and how it stands now."""
+        super().prepare()
+        self._seen = None
+
+    @property
+    def seen(self) -> selectors.Sight:
+        """The request as it stands at this moment."""
+        if self._seen is None:
+            self._seen = selectors.sight(self.object)
+        return self._seen
+
+    def get_title(self) -> str:
+        """Return the request's title."""
+        return str(self.object)
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Lead back to the list."""
+        return [Crumb("Approvals", reverse("approvals:request-list"))]
+
+    def here(self) -> str:
+        """Return the path of the request's page."""
+        return reverse("approvals:request-detail", kwargs={"request_uid": self.object.uid})
+
+
+class RequestDetail(_RequestPage, DetailView):
+    """One request: the exact change, who decides, what was decided."""
+
+    template_name = "approvals/request_detail.html"
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the request's whole story, and what this person may do."""
+        user, request = self.request.user, self.object
+        rule = selectors.why_not(self.seen, user) if request.status == RequestStatus.IN_REVIEW else ""
+        can_decide = request.status == RequestStatus.IN_REVIEW and not rule
+        open_now = REQUEST_TRANSITIONS.can(request.status, "withdraw")
+        return super().get_context(
+            **presentation.request_context(self.seen),
+            can_decide=can_decide,
+            why_not=rule if may(user, "approvals.request.decide", request) else "",
+            can_withdraw=open_now and actions.may_withdraw(user, request),
+            can_retry=request.status == RequestStatus.WAITING and may(user, "approvals.request.decide", request),
+            **extra,
+        )
+
+
+class _RequestAction(_RequestPage, ActionView):
+    """An action on one request."""
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Lead back to the request."""
+        return [*super().breadcrumbs(), Crumb(str(self.object), self.here())]
+
+
+class RequestDecide(_RequestAction):
+    """Approve or reject, with the exact change above the form."""
+
+    form_class = DecisionForm
+    template_name = "approvals/request_decide.html"
+    permission = "approvals.request.decide"
+    submit_label = "Decide"
+    intro = "Read the exact change. Your decision counts for these bytes only and is kept for good."
+
+    def get_title(self) -> str:
+        """Name the request."""
+        return f"Decide: {self.object}"
+
+    def check_permission(self) -> None:
+        """Ask for the permission, and for the rule that may keep this person from deciding."""
+        super().check_permission()
+        self._check_rule()
+
+    def _check_rule(self) -> None:
+        if self.object.status != RequestStatus.IN_REVIEW or self.seen.lapsed:
+            return
+        if rule := selectors.why_not(self.seen, self.request.user):
+            raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
+
+    def check_state(self) -> None:
+        """Refuse what is decided, withdrawn or lapsed."""
+        if self.seen.lapsed:
+            raise Conflict("The time to decide is over: this request has lapsed.", current={"status": "lapsed"})
+        if self.object.status == RequestStatus.WAITING:
+            raise Conflict("The decisions are complete.", current=actions.current(self.object))
+        REQUEST_TRANSITIONS.next(self.object.status, "reject")
+
+    def get_initial(self) -> dict[str, Any]:
+        """Carry the digest of what is shown."""
+        return {"digest": self.object.subject_digest, "verdict": self.request.GET.get("verdict", "")}
+
+    def perform(self, form: Any) -> str:
+        """Decide."""
+        data = form.cleaned_data
+        actions.decide(
+            self.object.pk,
+            data["verdict"],
+            data["reason"],
+            actor=self.actor,
+            expected_digest=data["digest"],
+            expected_version=self.expected_version,
+        )
+        return self.here()
+
+    success_message = "Your decision is recorded."
+
+    def conflict(self, conflict: Conflict) -> HttpResponseBase:
+        """Show how the request stands now; what was typed stays, bound to the present digest once it is read again."""
+        self.prepare()
+        if self._form is not None:
+            data = self._form.data.copy()
+            data[self._form.add_prefix("digest")] = self.object.subject_digest
+            # Read anew before deciding anew.
+            data.pop(self._form.add_prefix("confirmed"), None)
+            self._form.data = data
+        blocked = self.object.status != RequestStatus.IN_REVIEW or self.seen.lapsed
+        response = super().conflict(conflict)
+        if blocked:
+            return self.page(status=409, conflict=conflict, blocked=True)
+        return response
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the request's story above the form."""
+        return super().get_context(**{**presentation.request_context(self.seen), **extra})
+
+
+class RequestWithdraw(_RequestAction):
+    """Take a request back."""
+
+    form_class = ReasonForm
+    submit_label = "Withdraw"
+    danger = True
+    intro = "Nothing will be granted, and decisions made so far are void. It can be submitted again."
+    success_message = "The request is withdrawn."
+
+    def get_title(self) -> str:
+        """Name the request."""
+        return f"Withdraw: {self.object}"
+
+    def check_permission(self) -> None:
+        """Let the requester, and who may withdraw for the team."""
+        if not actions.may_withdraw(self.request.user, self.object):
+            raise NotAllowed("Only the requester, or who leads the team, can withdraw this.", rule="requester or lead")
+
+    def check_state(self) -> None:
+        """Refuse what has ended."""
+        REQUEST_TRANSITIONS.next(self.object.status, "withdraw")
+
+    def perform(self, form: Any) -> str:
+        """Withdraw."""
+        reason = form.cleaned_data["reason"]
+        actions.withdraw(self.object.pk, reason, actor=self.actor, expected_version=self.expected_version)
+        return self.here()
+
+
+class RequestRetry(_RequestAction):
+    """Try again to grant a request that waits for capacity."""
+
+    permission = "approvals.request.decide"
+    submit_label = "Try again"
+    intro = "It is tried every minute by itself, in order of submission. This tries it now."
+
+    def get_title(self) -> str:
+        """Name the request."""
+        return f"Try again: {self.object}"
+
+    def check_state(self) -> None:
+        """Refuse what does not wait."""
+        if self.object.status != RequestStatus.WAITING:
+            raise Conflict("This request does not wait for capacity.", current=actions.current(self.object))
+
+    def perform(self, form: Any) -> str:
+        """Try."""
+        self.object = actions.retry_waiting(self.object.pk, actor=self.actor)
+        return self.here()
+
+    def get_success_message(self) -> str:
+        """Say how it went."""
+        return (
+            "Granted." if self.object.status == RequestStatus.APPROVED else f"Still waiting: {self.object.conclusion}"
+        )
