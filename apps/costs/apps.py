@@ -4,7 +4,15 @@ from django.apps import AppConfig
 
 
 class CostsConfig(AppConfig):
-    """Charges, distribution, budgets."""
+    """Charges, daily charges, budgets: listens to metering, and answers approvals' question for the budget."""
 
     name = "apps.costs"
     label = "costs"
+
+    def ready(self) -> None:
+        """Register the listener and the fact provider."""
+        from apps.costs import facts, pricing
+        from apps.metering import ports
+
+        ports.on_hours_written("costs.charges", pricing.price_hours)
+        facts.register()

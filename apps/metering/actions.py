@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -167,7 +168,7 @@ def _read_windows(
     start: datetime,
     end: datetime,
     lease: str,
-    token: object,
+    token: uuid.UUID,
     given: SourceAdapter | None,
     progress: Callable[[datetime], None] | None,
 ) -> None:
@@ -197,7 +198,7 @@ def _read_windows(
 
 
 def _window(
-    source: Source, run: IngestRun, reader: SourceAdapter, start: datetime, end: datetime, lease: str, token: object
+    source: Source, run: IngestRun, reader: SourceAdapter, start: datetime, end: datetime, lease: str, token: uuid.UUID
 ) -> None:
     reading = reader.read(start, end)
     context = books.load(source.cluster_id, start, end)
@@ -205,11 +206,11 @@ def _window(
         context.given = _imported_owners(source, context)
     hours = build_hours(context, reading)
     with transaction.atomic():
-        leases.require(lease, token)  # type: ignore[arg-type]  # a UUID, carried opaquely
+        leases.require(lease, token)
         outcome = write_hours(source, hours, proof=reading.proof, run=run, window=(start, end))
         absent = _mark_absent(source, [at_ms(h) for h in range(ms(start), ms(end), 3_600_000) if h not in hours])
     _count(run, outcome, absent, reading.proof.size)
-    leases.extend(lease, token, seconds=LEASE_SECONDS)  # type: ignore[arg-type]  # as above
+    leases.extend(lease, token, seconds=LEASE_SECONDS)
 
 
 def _imported_owners(source: Source, context: books.ClusterContext) -> dict[str, books.Owner]:
@@ -240,7 +241,7 @@ def _mark_absent(
         status.retry_at, status.reason, status.read_at = now + pause(status.attempts), reason, now
         if status.revision == 0:
             status.state, status.source = HourState.MISSING, source
-        if status.pk is None:
+        if hour not in known:
             fresh.append(status)
     HourStatus.objects.bulk_create(fresh, batch_size=2000)
     HourStatus.objects.bulk_update(

@@ -6,6 +6,7 @@ parts per million (ppm), coverage is per mille.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from math import gcd
 from typing import NamedTuple
 
 from apps.core.money import largest_remainder
-import itertools
 
 HOUR_MS = 3_600_000
 #: Holes up to this length with the same pod uid on both sides are filled (reference cost E3).

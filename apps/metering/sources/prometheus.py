@@ -6,6 +6,7 @@ left-open (3.x) ranges. Range selectors occur only around constants (`last_over_
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +18,6 @@ from apps.metering.engine import HOUR_MS, Holding, Share, Span, Use, default_sha
 from apps.metering.sources import promql
 from apps.metering.sources.base import HourCover, NodeReading, Reading, SourceError, at_ms, gpu_resources, ms
 from apps.metering.sources.series import series_of
-import itertools
 
 #: How long after an hour events of it are still looked for (a completion is scraped after it happened).
 LOOK_AFTER = timedelta(minutes=5)

@@ -1,0 +1,45 @@
+"""Events of the costs room."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from apps.core import events
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSet:
+    """A team's monthly budget was set from a month on."""
+
+    budget_uid: uuid.UUID
+    team_uid: uuid.UUID
+    month_from: str
+    amount: Decimal
+    currency: str
+    before: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChargesExported:
+    """Charges left the portal as a file."""
+
+    rows: int
+    month: str
+    team_uid: uuid.UUID | None
+
+
+def month_name(month: date) -> str:
+    """Return a month as it is written in events and addresses: yyyy-mm."""
+    return f"{month:%Y-%m}"
+
+
+BUDGET_SET = events.declare(
+    "costs.budget.set",
+    BudgetSet,
+    audience="the team's leads",
+    headline=lambda p: f"Budget of {p.amount} {p.currency} a month from {p.month_from}",
+    path=lambda p: "/costs/budgets/",
+)

@@ -1,0 +1,74 @@
+"""Adding up quantity × rate exactly, and rounding lines to a total. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+
+from apps.core.money import MILLISECONDS_PER_HOUR, CurrencyMismatch, Money, minor_units
+
+
+@dataclass(slots=True)
+class Tally:
+    """A running Σ quantity × rate: divided once, at the end. `unpriced_ms` is quantity without a rate: unknown cost."""
+
+    currency: str
+    product: Decimal = Decimal(0)
+    priced_ms: int = 0
+    unpriced_ms: int = 0
+    gpu_ms: int = 0
+
+    def add(self, quantity_ms: int, gpu_ms: int, hourly: Decimal | None, currency: str | None) -> None:
+        """Add a quantity at an hourly rate (None: no rate). Raises CurrencyMismatch for a foreign currency."""
+        self.gpu_ms += gpu_ms
+        if hourly is None:
+            self.unpriced_ms += quantity_ms
+            return
+        if currency != self.currency:
+            raise CurrencyMismatch(f"{currency} and {self.currency} cannot be mixed")
+        with localcontext() as context:
+            context.prec = 60
+            self.product += Decimal(quantity_ms) * hourly
+        self.priced_ms += quantity_ms
+
+    @property
+    def amount(self) -> Money | None:
+        """The exact cost of what is priced; None where there is a quantity and none of it has a rate."""
+        if self.unpriced_ms and not self.priced_ms:
+            return None
+        with localcontext() as context:
+            context.prec = 60
+            return Money(self.product / MILLISECONDS_PER_HOUR, self.currency)
+
+
+def round_to_total(lines: Sequence[Money | None], total: Money | None) -> list[Money | None]:
+    """Return lines rounded to the minor unit so that the known ones sum to `total` (already rounded) exactly.
+
+    Largest remainder over the minor units left after rounding down; unknown lines stay unknown. `total` None: the
+    rounded exact sum. Raises ValueError where the total is more than a minor unit per line away from the sum.
+    """
+    known = [line for line in lines if line is not None]
+    if not known:
+        return list(lines)
+    currency = known[0].currency
+    if total is None:
+        total = sum(known, Money.zero(currency)).quantized()
+    unit = Decimal(1).scaleb(-minor_units(currency))
+    with localcontext() as context:
+        context.prec = 60
+        floors = [int((line.amount / unit).to_integral_value(rounding="ROUND_FLOOR")) for line in known]
+        rests = [line.amount / unit - floor for line, floor in zip(known, floors, strict=True)]
+    left = int(total.amount / unit) - sum(floors)
+    if not 0 <= left <= len(known):
+        raise ValueError("the total is not the sum of these lines")
+    order = sorted(range(len(known)), key=lambda i: (-rests[i], -abs(known[i].amount), i))
+    for index in order[:left]:
+        floors[index] += 1
+    rounded = iter(Money((floor * unit).quantize(unit), currency) for floor in floors)
+    return [None if line is None else next(rounded) for line in lines]
+
+
+def share(part: int, whole: int) -> Decimal | None:
+    """Return part ÷ whole as a ratio; None where there is nothing to share."""
+    return Decimal(part) / Decimal(whole) if whole else None

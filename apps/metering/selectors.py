@@ -1,0 +1,233 @@
+"""What pages, the API and other rooms read of metering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.db.models import Sum
+
+from apps.clusters.models import Cluster
+from apps.core import clock
+from apps.metering import billing
+from apps.metering.choices import HourState, LineKind
+from apps.metering.models import CapacityLine, DayUsage, HourFact, HourStatus, IngestRun, Source, SourceProof
+from apps.metering.sources.base import excerpt
+from apps.metering.writer import PROVISIONAL_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHour:
+    """An hour that no figure should be trusted for yet."""
+
+    cluster_id: int
+    cluster: str
+    hour: datetime
+    state: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Completeness:
+    """How many of the hours that should be metered are; hours that have not ended are not expected."""
+
+    expected: int = 0
+    final: int = 0
+    provisional: int = 0
+    incomplete: int = 0
+    missing: int = 0
+    coverage_permille: int = 1000
+    open_hours: list[OpenHour] = field(default_factory=list)
+
+    @property
+    def metered(self) -> int:
+        """Hours whose facts stand."""
+        return self.final + self.provisional
+
+    @property
+    def open(self) -> int:
+        """Hours that are missing or incomplete: unknown, not zero."""
+        return self.incomplete + self.missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected hour stands, and there is at least one."""
+        return self.expected > 0 and self.open == 0
+
+    @property
+    def permille(self) -> int:
+        """Hours metered of those expected, rounded down: 1000 only when complete."""
+        return self.metered * 1000 // self.expected if self.expected else 0
+
+
+def completeness(
+    cluster_id: int | Sequence[int] | None, start: datetime, end: datetime, *, named: int = 20
+) -> Completeness:
+    """Return the completeness of [start, end) over one, several or (None) all clusters with a source: one query.
+
+    Expected are the ended hours inside the time of a source of record. `named` open hours are listed, earliest first.
+    """
+    clusters = [cluster_id] if isinstance(cluster_id, int) else cluster_id
+    latest = clock.hour_floor(clock.now() - PROVISIONAL_AFTER)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT h.cluster_id, max(c.name), coalesce(s.state, 'missing') AS state, count(*),
+              coalesce(sum(s.coverage_permille), 0),
+              (array_agg(h.hour ORDER BY h.hour)
+                FILTER (WHERE coalesce(s.state, 'missing') IN ('missing', 'incomplete')))[1:%(named)s],
+              (array_agg(coalesce(s.reason, '') ORDER BY h.hour)
+                FILTER (WHERE coalesce(s.state, 'missing') IN ('missing', 'incomplete')))[1:%(named)s]
+            FROM (
+              SELECT DISTINCT src.cluster_id, g.hour FROM metering_source src
+              CROSS JOIN LATERAL generate_series(
+                greatest(coalesce(lower(src.valid), %(start)s), %(start)s),
+                least(coalesce(upper(src.valid), %(end)s), %(end)s, %(latest)s) - interval '1 hour',
+                interval '1 hour') AS g(hour)
+              WHERE %(all)s OR src.cluster_id = ANY(%(clusters)s)
+            ) h
+            JOIN clusters_cluster c ON c.id = h.cluster_id
+            LEFT JOIN metering_hourstatus s ON s.cluster_id = h.cluster_id AND s.hour = h.hour
+            GROUP BY h.cluster_id, coalesce(s.state, 'missing') ORDER BY 1, 3
+            """,
+            {
+                "start": start,
+                "end": end,
+                "latest": latest,
+                "all": clusters is None,
+                "clusters": list(clusters or []),
+                "named": named,
+            },
+        )
+        found = Completeness()
+        coverage = 0
+        for cluster, name, state, count, covered, hours, reasons in cursor.fetchall():
+            found.expected += count
+            setattr(found, state, getattr(found, state) + count)
+            coverage += int(covered)
+            for hour, reason in zip(hours or [], reasons or [], strict=True):
+                found.open_hours.append(OpenHour(cluster, name, hour, state, reason))
+    found.open_hours = sorted(found.open_hours, key=lambda item: (item.hour, item.cluster_id))[:named]
+    found.coverage_permille = coverage // found.expected if found.expected else 0
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDay:
+    """One billing day of a cluster's completeness calendar."""
+
+    day: Any
+    expected: int
+    final: int
+    provisional: int
+    open: int
+
+    @property
+    def state(self) -> str:
+        """The day in one word: none (nothing expected), open, provisional or final."""
+        if not self.expected:
+            return "none"
+        if self.open:
+            return "missing" if self.open == self.expected else "incomplete"
+        return "provisional" if self.provisional else "final"
+
+
+def calendar(cluster_id: int, start: datetime, end: datetime) -> list[CalendarDay]:
+    """Return the completeness of a cluster by billing day of [start, end): one query."""
+    latest = clock.hour_floor(clock.now() - PROVISIONAL_AFTER)
+    zone = f"{int(billing.offset().total_seconds())} seconds"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT ((h.hour AT TIME ZONE 'UTC') + %(zone)s::interval)::date AS day,
+              count(*) FILTER (WHERE src.id IS NOT NULL AND h.hour < %(latest)s),
+              count(*) FILTER (WHERE src.id IS NOT NULL AND s.state = 'final'),
+              count(*) FILTER (WHERE src.id IS NOT NULL AND s.state = 'provisional'),
+              count(*) FILTER (WHERE src.id IS NOT NULL AND h.hour < %(latest)s
+                AND coalesce(s.state, 'missing') IN ('missing', 'incomplete'))
+            FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 hour',
+              interval '1 hour') h(hour)
+            LEFT JOIN metering_source src ON src.cluster_id = %(cluster)s AND src.valid @> h.hour
+            LEFT JOIN metering_hourstatus s ON s.cluster_id = %(cluster)s AND s.hour = h.hour
+            GROUP BY 1 ORDER BY 1
+            """,
+            {"zone": zone, "start": start, "end": end, "cluster": cluster_id, "latest": latest},
+        )
+        return [CalendarDay(*row) for row in cursor.fetchall()]
+
+
+def open_hours(cluster_id: int, *, limit: int = 50) -> list[HourStatus]:
+    """Return the missing and incomplete hours of a cluster, newest first."""
+    states = [HourState.MISSING, HourState.INCOMPLETE]
+    found = HourStatus.objects.filter(cluster_id=cluster_id, state__in=states).select_related("source")
+    return list(found.order_by("-hour")[:limit])
+
+
+def gpu_ms_by_team(start: datetime, end: datetime) -> dict[int | None, int]:
+    """Return allocated GPU-milliseconds of [start, end) by team id (None: no owner known), from the facts."""
+    rows = (
+        HourFact.objects.filter(hour__gte=start, hour__lt=end).values("team_id").annotate(total=Sum("allocated_gpu_ms"))
+    )
+    return {row["team_id"]: int(row["total"]) for row in rows.order_by("team_id")}
+
+
+def idle_gpu_ms_by_team(month: Any) -> dict[int | None, int]:
+    """Return idle GPU-milliseconds (use below the threshold) of a billing month by team id."""
+    first = month.replace(day=1)
+    rows = DayUsage.objects.filter(day__gte=first, day__lt=billing.following(first)).values("team_id")
+    return {row["team_id"]: int(row["total"]) for row in rows.annotate(total=Sum("idle_gpu_ms")).order_by("team_id")}
+
+
+def facts(start: datetime, end: datetime, *, user: Any, **filters: Any) -> Any:
+    """Return the facts of [start, end) that a person may see, in total order."""
+    return HourFact.objects.visible_to(user).filter(hour__gte=start, hour__lt=end, **filters).order_by("hour", "uid")
+
+
+def capacity_lines(cluster_id: int, gpu_model: str, start: datetime, end: datetime) -> dict[str, int]:
+    """Return the sum of capacity lines by kind over [start, end); the lines without `physical` sum to it exactly."""
+    rows = CapacityLine.objects.filter(cluster_id=cluster_id, gpu_model=gpu_model, hour__gte=start, hour__lt=end)
+    found = {str(kind): 0 for kind in LineKind.values}
+    for row in rows.values("kind").annotate(total=Sum("gpu_ms")).order_by("kind"):
+        found[row["kind"]] = int(row["total"])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ProofView:
+    """A source proof as a page shows it beside a fact."""
+
+    proof: SourceProof
+    exchanges: list[dict[str, Any]]
+
+
+def proof_of(fact: HourFact, *, needle: str = "") -> ProofView | None:
+    """Return the proof of a fact, each exchange with an excerpt of its response around the fact's workload.
+
+    The response holds a whole cluster's readings, so only the piece about this fact is cut out; without the workload's
+    name in a response no excerpt of it is shown.
+    """
+    if fact.proof_id is None:
+        return None
+    proof = SourceProof.objects.select_related("source", "run").filter(pk=fact.proof_id).first()
+    if proof is None:
+        return None
+    body = bytes(proof.body)
+    word = needle or fact.pod or fact.workload_name
+    shown = []
+    for exchange in proof.exchanges:
+        cut = excerpt(body, exchange, needle=word, size=600) if word else ""
+        shown.append({**exchange, "excerpt": cut if word and word in cut else ""})
+    return ProofView(proof, shown)
+
+
+def clusters_with_sources() -> list[Cluster]:
+    """Return the clusters that have or had a usage source, by name."""
+    return list(Cluster.objects.filter(pk__in=Source.objects.values("cluster_id")).order_by("name", "pk"))
+
+
+def last_run(source: Source) -> IngestRun | None:
+    """Return the latest run of a source."""
+    return IngestRun.objects.filter(source=source).order_by("-created_at", "-pk").first()
