@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 
 from django.db import transaction
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.db.models import F, Q
 
 from apps import audit
@@ -90,7 +91,8 @@ def lay_over(request: QuotaRequest, start: datetime) -> list[Holding]:
     """Write the request's quota over the existing rows (shorten, split, replace) and return all holdings."""
     new = Holding(start, request.valid_until, request.guaranteed, request.borrow_mode, request.borrow_limit)
     rows = {row.pk: row for row in Quota.objects.filter(workspace=request.workspace, flavour=request.flavour)}
-    after = overlay([book.holding(row) for row in rows.values()], new)
+    before = [book.holding(row) for row in rows.values()]
+    after = overlay(before, new)
     kept = {item.key for item in after}
     # Shorten and remove before inserting: the exclusion constraint is checked row by row.
     for key, row in rows.items():
@@ -99,12 +101,13 @@ def lay_over(request: QuotaRequest, start: datetime) -> list[Holding]:
     inserted: list[tuple[Holding, Quota | None]] = []
     for item in after:
         if item.key is None:
-            source = next((row for row in rows.values() if book.holding(row).covers(item.start)), None)
-            inserted.append((item, None if item is new else source))
+            below = in_force(before, item.start)
+            source = rows[below.key] if item is not new and below is not None and below.key is not None else None
+            inserted.append((item, source))
             continue
         row = rows[item.key]
         if (row.valid.lower, row.valid.upper) != (item.start, item.end):
-            row.valid = (item.start, item.end)
+            row.valid = DateTimeTZRange(item.start, item.end, "[)")
             row.save(update_fields=["valid"])
     for item, source in inserted:
         Quota.objects.create(
@@ -113,7 +116,7 @@ def lay_over(request: QuotaRequest, start: datetime) -> list[Holding]:
             guaranteed=item.guaranteed,
             borrow_mode=item.borrow_mode,
             borrow_limit=item.borrow_limit,
-            valid=(item.start, item.end),
+            valid=DateTimeTZRange(item.start, item.end, "[)"),
             request=request if item is new else (source.request if source else None),
         )
     return after

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps import audit
 from apps.clusters.models import Cluster, Flavour
@@ -140,7 +141,7 @@ def publish_card(
             rates = by_flavour.get(flavour.pk, [])
             earlier = _superseded(rates, flavour, starts, imported=imported)
             if earlier is not None:
-                earlier.valid = (earlier.valid.lower, starts)
+                earlier.valid = DateTimeTZRange(earlier.valid.lower, starts, "[)")
                 earlier.save(update_fields=["valid"])
                 superseded.append(str(earlier.uid))
             following = [
@@ -149,7 +150,7 @@ def publish_card(
             end = min([*following, *([until] if until else [])], default=None)
             with transaction.atomic():
                 Rate.objects.create(
-                    card=card, cluster=cluster, flavour=flavour, currency=currency, amount=amount, valid=(starts, end)
+                    card=card, cluster=cluster, flavour=flavour, currency=currency, amount=amount, valid=DateTimeTZRange(starts, end, "[)")
                 )
     except IntegrityError as error:
         raise Conflict(

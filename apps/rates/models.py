@@ -16,6 +16,12 @@ from apps.core.money import Money
 from apps.rates.querysets import RateCardQuerySet, RateQuerySet
 
 
+def exact(money: Money) -> str:
+    """Write a price with all its decimals, at least two."""
+    places = -int(money.amount.normalize().as_tuple().exponent)
+    return f"{money.amount:,.{max(2, places)}f} {money.currency}"
+
+
 class RateCard(VersionedRow):
     """A named list of prices for one cluster, as published by finance."""
 
@@ -59,3 +65,8 @@ class Rate(Row):
     def hourly(self) -> Money:
         """The price of one hour."""
         return Money(self.amount, self.currency)
+
+    @property
+    def exact(self) -> str:
+        """The price with all its decimals, at least two: "3.85 USD"; a price is never shown rounded."""
+        return exact(self.hourly)

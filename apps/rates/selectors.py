@@ -6,10 +6,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from django.db.models import Case, CharField, Count, Exists, Min, OuterRef, Value, When
+
 from apps.core import clock
 from apps.core.money import Money
-from apps.rates.models import Rate, RateCard
+from apps.rates.models import Rate, RateCard, exact
 from apps.rates.pricing import HOURS_PER_MONTH, monthly
+from apps.rates.querysets import RateCardQuerySet
 
 #: Stands for "no end" in comparisons.
 FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
@@ -116,6 +119,11 @@ class PriceChange:
     until: datetime | None
     following: Rate | None
 
+    @property
+    def exact(self) -> str:
+        """The new price with all its decimals."""
+        return exact(self.begins)
+
 
 def preview_card(
     cluster_id: int, prices: dict[int, Money], names: dict[int, str], valid_from: datetime, valid_until: datetime | None
@@ -136,3 +144,19 @@ def preview_card(
             )
         )
     return sorted(found, key=lambda change: change.flavour_name)
+
+
+def with_state(cards: RateCardQuerySet) -> RateCardQuerySet:
+    """Annotate cards with `state` (in_force, upcoming, past), `starts` and the number of `flavours`."""
+    at = clock.now()
+    own = Rate.objects.filter(card=OuterRef("pk"))
+    return cards.annotate(
+        starts=Min("rates__valid__startswith"),
+        flavours=Count("rates__flavour", distinct=True),
+        state=Case(
+            When(Exists(own.filter(valid__contains=at)), then=Value(IN_FORCE)),
+            When(Exists(own.filter(valid__startswith__gt=at)), then=Value(UPCOMING)),
+            default=Value(PAST),
+            output_field=CharField(),
+        ),
+    )

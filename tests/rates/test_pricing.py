@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -91,11 +92,11 @@ seconds = st.integers(min_value=1, max_value=400_000)
 def test_parts_keep_the_quantity_and_the_pieces_join(cuts: list[int], length: int, quantity: int) -> None:
     end = AUGUST + timedelta(seconds=length)
     edges = [None, *(AUGUST + timedelta(seconds=cut) for cut in sorted(cuts)), None]
-    rates = [rate(low, high, str(i + 1)) for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False))]
+    rates = [rate(low, high, str(i + 1)) for i, (low, high) in enumerate(itertools.pairwise(edges))]
     segments = split_by_rate(AUGUST, end, rates)
     assert segments[0].start == AUGUST
     assert segments[-1].end == end
-    assert all(a.end == b.start for a, b in zip(segments, segments[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(segments))
     assert all(segment.rate is not None for segment in segments)
     assert sum(allot(quantity, segments)) == quantity
 
