@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from apps.core.actor import current_request_id
+from apps.notifications.selectors import unread_count
 from portal.navigation import groups_for
 
 
@@ -23,5 +25,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
             "demo": settings.COMMONS_DEMO,
             "request_id": current_request_id(),
         },
+        # A function: templates call it, and only those that draw the bell do.
+        "unread_count": cache(lambda: unread_count(request.user)),
         "navigation": SimpleLazyObject(lambda: groups_for(request)) if hasattr(request, "user") else [],
     }

@@ -136,7 +136,7 @@ def samples(request: HttpRequest) -> dict[str, Any]:
             {"title": "Applying to the cluster", "at": now - timedelta(minutes=2), "tone": "info"},
             {"title": "Applied", "pending": True},
         ],
-        "definitions": [("Cluster", "demo-east"), ("Environment", "production"), ("Cost centre", "4711"), ("Until", None)],
+        "definitions": [("Cluster", "demo-east"), ("Environment", "production"), ("Cost centre", "4711"), ("End", None)],
         "changes": [
             {"kind": "changed", "path": "spec.hard.requests.nvidia.com/gpu", "before": "20", "after": "24"},
             {"kind": "added", "path": "metadata.labels.gpu-commons/team", "before": None, "after": "finance"},

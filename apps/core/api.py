@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 from django.http import Http404, HttpRequest, JsonResponse
-from rest_framework import exceptions, mixins, pagination, viewsets
+from rest_framework import exceptions, mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,6 +19,7 @@ from apps.core import hooks
 from apps.core.actor import Actor, Channel, current_request_id
 from apps.core.errors import CommonsError, Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.pages import assert_scoped
+from apps.core.paging import CursorPagination
 from apps.core.permissions import may
 
 logger = logging.getLogger(__name__)
@@ -145,15 +146,6 @@ def _record_refusal(request: Request | None, error: NotAllowed) -> None:
     if request is None or not getattr(request.user, "is_authenticated", False):
         return
     hooks.refused(request._request, Actor.of(request.user, Channel.API), error)
-
-
-class CursorPagination(pagination.CursorPagination):
-    """Pages by an opaque cursor over the key, newest first: stable while rows are added. 50 rows, 200 at most."""
-
-    ordering: Any = "-id"
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 200
 
 
 class ActorMixin:

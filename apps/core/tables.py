@@ -152,7 +152,7 @@ class AgeColumn(TimeColumn):
 
 
 class StatusColumn(tables.Column):
-    """A status badge. `tones` maps status values to tones where the one status scale does not fit; `labels` to words."""
+    """A status badge. `tones` maps values to tones where the one status scale does not fit; `labels` to words."""
 
     def __init__(
         self,

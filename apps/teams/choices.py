@@ -84,6 +84,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "provisioning.run.retry",
             "metering.run.retry",
             "metering.import.create",
+            "notifications.mail.retry",
             "teams.unit.manage",
             "teams.grant.manage",
             "accounts.user.manage",

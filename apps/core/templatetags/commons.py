@@ -82,6 +82,12 @@ def team_colour(index: int) -> str:
 
 
 @register.filter
+def unread_label(count: int) -> str:
+    """Write a count that stops counting at a hundred."""
+    return "99+" if count > 99 else str(count)
+
+
+@register.filter
 def initials(name: str) -> str:
     """Return up to two initials of a name."""
     parts = [part for part in str(name).split() if part[:1].isalnum()]

@@ -1,0 +1,200 @@
+"""From the outbox to people. Two steps, each safe to run any number of times, by any number of workers:
+
+1. spread: an outbox message becomes one notification and at most one mail per person (unique constraints);
+2. send: a mail is claimed in one transaction, handed over outside any, and recorded in another.
+"""
+
+from __future__ import annotations
+
+import logging
+import smtplib
+from dataclasses import dataclass
+from email.utils import make_msgid
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives, get_connection
+from django.db import transaction
+from django.db.models import Q
+
+from apps.accounts.models import User
+from apps.core import clock
+from apps.core.models import OutboxMessage
+from apps.notifications import rendering
+from apps.notifications.choices import CLAIM, MAIL_ATTEMPTS, MAIL_TRANSITIONS, MailStatus, MailWish, backoff
+from apps.notifications.models import MailPreference, Notification, SentMail
+
+logger = logging.getLogger(__name__)
+#: One run of the sweep does at most so much, so that a flood delays nobody's task by more than seconds.
+MESSAGES_A_RUN, MAILS_A_RUN = 500, 200
+
+
+def spread_due(limit: int = MESSAGES_A_RUN) -> int:
+    """Spread every due outbox message; returns how many were delivered. One that fails waits and is tried again."""
+    done = 0
+    tried: set[int] = set()
+    while len(tried) < limit:
+        with transaction.atomic():
+            at = clock.now()
+            message = (
+                OutboxMessage.objects.select_for_update(skip_locked=True)
+                .filter(Q(retry_at__isnull=True) | Q(retry_at__lte=at), delivered_at__isnull=True)
+                .exclude(pk__in=tried)
+                .order_by("id")
+                .first()
+            )
+            if message is None:
+                break
+            tried.add(message.pk)
+            done += _spread(message)
+    return done
+
+
+def _spread(message: OutboxMessage) -> int:
+    """Make the rows of one locked message; a message nobody can read keeps its error and its next try."""
+    try:
+        with transaction.atomic():
+            _make_rows(message, rendering.read(message))
+    except Exception as error:  # whatever a room's wording raises must not hold up the messages behind it
+        message.attempts += 1
+        message.retry_at = clock.now() + backoff(message.attempts)
+        message.last_error = f"{type(error).__name__}: {error}"[:1000]
+        message.save(update_fields=["attempts", "retry_at", "last_error"])
+        logger.exception("an outbox message cannot be read", extra={"event": message.event, "message": message.uid})
+        return 0
+    message.attempts += 1
+    message.delivered_at, message.retry_at, message.last_error = clock.now(), None, ""
+    message.save(update_fields=["attempts", "delivered_at", "retry_at", "last_error"])
+    return 1
+
+
+def _make_rows(message: OutboxMessage, news: rendering.News) -> None:
+    people = list(User.objects.filter(pk__in=message.recipient_ids, is_active=True).order_by("pk"))
+    Notification.objects.bulk_create(
+        [
+            Notification(
+                user=person,
+                message_uid=message.uid,
+                event=news.event,
+                title=news.title,
+                body=news.body,
+                path=news.path,
+                happened_at=message.created_at,
+            )
+            for person in people
+        ],
+        ignore_conflicts=True,
+    )
+    if not news.by_mail:
+        return
+    unwilling = set(
+        MailPreference.objects.filter(user__in=people, group=news.group, wish=MailWish.NONE).values_list(
+            "user_id", flat=True
+        )
+    )
+    domain = urlsplit(settings.COMMONS_BASE_URL).hostname or "localhost"
+    mails = []
+    for person in people:
+        if person.pk in unwilling:
+            continue
+        text, html = rendering.mail_bodies(news, display_name=person.display_name)
+        mails.append(
+            SentMail(
+                user=person,
+                message_uid=message.uid,
+                event=news.event,
+                address=person.email,
+                subject=news.title,
+                body_text=text,
+                body_html=html,
+                header_id=make_msgid(idstring=message.uid.hex, domain=domain),
+            )
+        )
+    SentMail.objects.bulk_create(mails, ignore_conflicts=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt: "sent", "again" or "give_up", and why."""
+
+    action: str
+    error: str = ""
+
+
+def send_due(limit: int = MAILS_A_RUN) -> int:
+    """Hand over every due mail, one claim at a time; returns how many moved on (sent, failed, or lost by a worker)."""
+    moved = _write_off_lost()
+    connection: Any = None
+    try:
+        for _ in range(limit):
+            mail = claim()
+            if mail is None:
+                break
+            if connection is None:
+                connection = get_connection()
+            record(mail, _hand_over(mail, connection))
+            moved += 1
+    finally:
+        if connection is not None:
+            connection.close()
+    return moved
+
+
+def claim() -> SentMail | None:
+    """Take one due mail for this worker; None where nothing is due. Commits before anything goes over the network."""
+    with transaction.atomic():
+        mail = SentMail.objects.due().select_for_update(skip_locked=True, of=("self",)).order_by("id").first()
+        if mail is None:
+            return None
+        mail.status = MAIL_TRANSITIONS.next(mail.status, "claim")
+        mail.attempts += 1
+        mail.claimed_until = clock.now() + CLAIM
+        mail.save(update_fields=["status", "attempts", "claimed_until"])
+        return mail
+
+
+def _hand_over(mail: SentMail, connection: Any) -> Outcome:
+    message = EmailMultiAlternatives(
+        subject=mail.subject,
+        body=mail.body_text,
+        to=[mail.address],
+        headers={"Message-ID": mail.header_id, "Auto-Submitted": "auto-generated"},
+        connection=connection,
+    )
+    message.attach_alternative(mail.body_html, "text/html")
+    try:
+        message.send()
+    except smtplib.SMTPRecipientsRefused as error:
+        code, text = next(iter(error.recipients.values()), (0, b""))
+        said = f"{code} {text.decode(errors='replace') if isinstance(text, bytes) else text}".strip()
+        # 5xx is the server's last word on an address (RFC 5321, 4.2.1).
+        return Outcome("give_up" if 500 <= code < 600 else "again", said)
+    except (smtplib.SMTPException, OSError, ValueError) as error:
+        connection.close()
+        return Outcome("again", f"{type(error).__name__}: {error}"[:500])
+    return Outcome("sent")
+
+
+def record(mail: SentMail, outcome: Outcome) -> None:
+    """Write down what became of an attempt; nothing where the claim has moved on to another worker or a person."""
+    with transaction.atomic():
+        row = SentMail.objects.select_for_update().filter(pk=mail.pk).first()
+        if row is None or row.status != MailStatus.SENDING or row.attempts != mail.attempts:
+            logger.warning("a mail's claim moved on before its outcome was known", extra={"mail": str(mail.uid)})
+            return
+        action = "give_up" if outcome.action == "again" and row.attempts >= MAIL_ATTEMPTS else outcome.action
+        row.status = MAIL_TRANSITIONS.next(row.status, action)
+        row.error, row.claimed_until = outcome.error, None
+        row.sent_at = clock.now() if action == "sent" else None
+        row.retry_at = clock.now() + backoff(row.attempts) if action == "again" else None
+        row.save(update_fields=["status", "error", "claimed_until", "sent_at", "retry_at"])
+
+
+def _write_off_lost() -> int:
+    """Mark mail whose worker died while sending: it may have arrived, so it is never sent again by itself."""
+    return SentMail.objects.lost().update(
+        status=MailStatus.UNCERTAIN,
+        claimed_until=None,
+        error="The worker stopped while it handed this mail over; it may have arrived.",
+    )

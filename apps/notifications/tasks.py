@@ -1,0 +1,14 @@
+"""Thin: the sweeps of the notifications room."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from apps.core.sweeps import sweep
+from apps.notifications import delivery
+
+
+@sweep("notifications.deliver_outbox", every=timedelta(seconds=10))
+def deliver_outbox() -> int:
+    """Bring the outbox to people: notifications first, then mail."""
+    return delivery.spread_due() + delivery.send_due()
