@@ -21,7 +21,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-PAGES = ("home", "team", "unit", "cluster", "pool")
+PAGES = ("home", "team", "unit", "cluster", "pool", "person")
 
 #: The groups of the sidebar, in their order; "" stands first and has no heading.
 NAV_GROUPS = ("", "Work", "Money", "Platform", "Governance")

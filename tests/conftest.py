@@ -12,6 +12,7 @@ from typing import Any
 import environ
 import pytest
 from celery.app.task import Task
+from django.conf import settings
 from django.test import TransactionTestCase
 
 from apps.core import clock
@@ -26,6 +27,12 @@ def _suffix(config: pytest.Config) -> str:
     paths = [arg for arg in config.args if arg]
     first = os.path.relpath(paths[0].split("::")[0], str(config.rootpath)) if paths else "all"
     return re.sub(r"\W+", "_", first.lower()).strip("_")[:30] or "all"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hash passwords quickly, and say nothing of static files that only production collects."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from apps.core import clock
-from apps.core.permissions import may
+from apps.core.permissions import reach
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class UserQuerySet(ScopedQuerySet["User"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return the persons whose account page `user` may open."""
-        if may(user, "accounts.user.view"):
+        if reach(user, "accounts.user.view").everywhere:
             return self.all()
         return self.filter(pk=user.pk) if user.pk else self.none()
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
 
 from apps.accounts.models import SignInSession, User
 from apps.core import clock
@@ -52,3 +53,9 @@ def device_name(user_agent: str) -> str:
     if browser and system:
         return f"{browser} on {system}"
     return browser or system or "Unknown device"
+
+
+def clear_expired() -> int:
+    """Delete the stored browser state of expired sessions; returns how many. The session rows stay, for the profile."""
+    deleted, _ = Session.objects.filter(expire_date__lt=clock.now()).delete()
+    return deleted

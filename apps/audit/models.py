@@ -36,6 +36,11 @@ class AuditEvent(models.Model):
         return f"{self.action} at {self.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
 
     @property
+    def canonical_text(self) -> str:
+        """The canonical bytes as text (they are UTF-8)."""
+        return bytes(self.canonical).decode()
+
+    @property
     def data(self) -> dict[str, Any]:
         """The canonical bytes as data."""
         parsed: dict[str, Any] = json.loads(bytes(self.canonical))

@@ -1,0 +1,146 @@
+"""Accounts through the API: who am I, one's own tokens, and for platform admins the people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts import actions
+from apps.accounts.filters import UserFilter
+from apps.accounts.models import ApiToken, User
+from apps.core.api import CommonsViewSet
+
+
+class UserSerializer(serializers.ModelSerializer[User]):
+    """A person."""
+
+    class Meta:
+        model = User
+        fields = ("uid", "email", "display_name", "is_active", "created_at")
+        read_only_fields = fields
+
+
+class UserInput(serializers.Serializer[User]):
+    """A new account."""
+
+    email = serializers.CharField(max_length=254)
+    display_name = serializers.CharField(max_length=200)
+
+
+class CreatedUserSerializer(UserSerializer):
+    """A new person with the initial password, which is shown once."""
+
+    initial_password = serializers.CharField(read_only=True)
+
+    class Meta(UserSerializer.Meta):
+        fields = (*UserSerializer.Meta.fields, "initial_password")
+        read_only_fields = fields
+
+
+class ReasonInput(serializers.Serializer[Any]):
+    """Why."""
+
+    reason = serializers.CharField(max_length=500)
+
+
+class TokenSerializer(serializers.ModelSerializer[ApiToken]):
+    """A token, without its secret."""
+
+    class Meta:
+        model = ApiToken
+        fields = ("uid", "name", "prefix", "read_only", "expires_at", "revoked_at", "last_used_at", "created_at")
+        read_only_fields = fields
+
+
+class TokenInput(serializers.Serializer[ApiToken]):
+    """A new token."""
+
+    name = serializers.CharField(max_length=100)
+    expires_at = serializers.DateTimeField()
+    read_only = serializers.BooleanField(default=True)
+
+
+class CreatedTokenSerializer(TokenSerializer):
+    """A new token with its secret, which is shown once."""
+
+    secret = serializers.CharField(read_only=True)
+
+    class Meta(TokenSerializer.Meta):
+        fields = (*TokenSerializer.Meta.fields, "secret")
+        read_only_fields = fields
+
+
+class Me(APIView):
+    """Who the caller is."""
+
+    @extend_schema(responses=UserSerializer, summary="Who am I")
+    def get(self, request: Request) -> Response:
+        """Return the person behind token or session."""
+        return Response(UserSerializer(request.user).data)
+
+
+class UserViewSet(CommonsViewSet):
+    """People: platform admins and auditors read all, everybody else themselves."""
+
+    queryset = User.objects.all()
+    serializer_class = UserSerializer
+    filterset_class = UserFilter
+    permissions = {
+        "create": "accounts.user.manage",
+        "deactivate": "accounts.user.manage",
+        "reactivate": "accounts.user.manage",
+    }
+
+    @extend_schema(request=UserInput, responses={201: CreatedUserSerializer})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make an account; the answer holds its initial password, once."""
+        given = self.read_input(UserInput)
+        user, initial = actions.create_user(given["email"], given["display_name"], actor=self.actor)
+        return Response({**UserSerializer(user).data, "initial_password": initial}, status=201)
+
+    @extend_schema(request=ReasonInput, responses=UserSerializer)
+    @action(detail=True, methods=["post"])
+    def deactivate(self, request: Request, **kwargs: Any) -> Response:
+        """Switch an account off."""
+        row = self.get_object()
+        return self.answer(actions.deactivate_user(row.pk, self.read_input(ReasonInput)["reason"], actor=self.actor))
+
+    @extend_schema(request=ReasonInput, responses=UserSerializer)
+    @action(detail=True, methods=["post"])
+    def reactivate(self, request: Request, **kwargs: Any) -> Response:
+        """Switch an account on again."""
+        row = self.get_object()
+        return self.answer(actions.reactivate_user(row.pk, self.read_input(ReasonInput)["reason"], actor=self.actor))
+
+
+class TokenViewSet(CommonsViewSet):
+    """One's own API tokens."""
+
+    queryset = ApiToken.objects.all()
+    serializer_class = TokenSerializer
+
+    @extend_schema(request=TokenInput, responses={201: CreatedTokenSerializer})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make a token; the answer holds its secret, once."""
+        given = self.read_input(TokenInput)
+        token, secret = actions.create_token(
+            request.user.pk, given["name"], given["expires_at"], given["read_only"], actor=self.actor
+        )
+        return Response({**TokenSerializer(token).data, "secret": secret}, status=201)
+
+    @extend_schema(request=None, responses=TokenSerializer)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, **kwargs: Any) -> Response:
+        """Revoke a token."""
+        return self.answer(actions.revoke_token(self.get_object().pk, actor=self.actor))
+
+
+routes = [("users", UserViewSet, "user"), ("api-tokens", TokenViewSet, "api-token")]
+paths = [path("me", Me.as_view(), name="me")]

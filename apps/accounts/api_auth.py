@@ -1,0 +1,70 @@
+"""Who calls the API: the bearer of a token, or the person signed in in the browser (with CSRF check)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from rest_framework import authentication, exceptions
+from rest_framework.request import Request
+
+from apps.accounts.actions import TOKEN_PREFIX, token_digest
+from apps.accounts.models import ApiToken, User
+from apps.core import clock
+from apps.core.errors import NotAllowed
+from apps.core.middleware import after_read
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
+#: How exact "last used" is: a write for every call would be a waste.
+LAST_USED_GRAIN = timedelta(minutes=5)
+
+
+class TokenAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer gpuc_…`. A read-only token is refused for anything that changes something (403)."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        """Return person and token; None without a bearer header. Raises AuthenticationFailed (401), NotAllowed."""
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        secret = secret.strip()
+        token = None
+        if secret.startswith(TOKEN_PREFIX) and secret.isascii():
+            token = ApiToken.objects.usable().filter(digest=token_digest(secret)).select_related("user").first()
+        if token is None:
+            raise exceptions.AuthenticationFailed("This token is unknown, revoked or expired.")
+        if token.user.must_change_password:
+            raise exceptions.AuthenticationFailed("Change your initial password in the portal first.")
+        if token.read_only and request.method not in _SAFE:
+            raise NotAllowed("This token may only read.", rule="read_only_token")
+        _touch(request, token)
+        return token.user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge that makes an answer 401 rather than 403."""
+        return 'Bearer realm="GPU Commons"'
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """The browser's session, for the portal's own pages; changing requests need the CSRF token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        """Return the person signed in; None for a visitor. Raises PermissionDenied where the CSRF check fails."""
+        user = getattr(request._request, "user", None)
+        if not isinstance(user, User) or not user.is_active or user.must_change_password:
+            return None
+        self.enforce_csrf(request)
+        return user, None
+
+
+def _touch(request: Request, token: ApiToken) -> None:
+    at = clock.now()
+    if token.last_used_at is not None and at - token.last_used_at < LAST_USED_GRAIN:
+        return
+
+    def write() -> None:
+        ApiToken.objects.filter(pk=token.pk).update(last_used_at=at)
+
+    if request.method in ("GET", "HEAD"):
+        after_read(request._request, write)
+    else:
+        write()

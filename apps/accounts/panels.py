@@ -1,0 +1,5 @@
+"""The accounts room's entry in the navigation."""
+
+from portal.panels import nav
+
+nav("People", "accounts:user-list", icon="users", order=30, permission="accounts.user.view", group="Governance")

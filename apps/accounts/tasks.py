@@ -1,0 +1,20 @@
+"""The accounts room's sweeps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from apps.accounts import sessions, sign_in
+from apps.core.sweeps import sweep
+
+
+@sweep("accounts.forget_attempts", every=timedelta(hours=1))
+def forget_attempts() -> int:
+    """Delete sign-in attempts nobody counts any more."""
+    return sign_in.forget_old_attempts()
+
+
+@sweep("accounts.clear_sessions", every=timedelta(hours=6))
+def clear_sessions() -> int:
+    """Delete the browser state of sessions that ended."""
+    return sessions.clear_expired()
