@@ -202,7 +202,7 @@ class SimulatedCluster:
             self.meter.seed_nodes()
 
     def _handle(self, request: Request, alive: Callable[[], bool]) -> Response:
-        path = request.path
+        path = request.path.rstrip("/") or "/"  # the official client asks for `/version/`
         if path == "/version":
             return as_json(discovery.version())
         if path in ("/healthz", "/readyz", "/livez"):

@@ -24,16 +24,23 @@ LocalObjectReference
   name: string
 ObjectReference
   apiVersion, kind, namespace, name, uid, resourceVersion, fieldPath: string
-Condition
-  type, status, reason, message: string; lastTransitionTime, lastUpdateTime, lastProbeTime, lastHeartbeatTime: time
-  observedGeneration: int
+NamespaceCondition
+  type, status, reason, message: string; lastTransitionTime: time
+NodeCondition
+  type, status, reason, message: string; lastTransitionTime, lastHeartbeatTime: time
+PodCondition
+  type, status, reason, message: string; lastTransitionTime, lastProbeTime: time; observedGeneration: int
+DeploymentCondition
+  type, status, reason, message: string; lastTransitionTime, lastUpdateTime: time
+JobCondition
+  type, status, reason, message: string; lastTransitionTime, lastProbeTime: time
 
 Namespace
   apiVersion, kind: string; metadata: ObjectMeta; spec: NamespaceSpec; status: NamespaceStatus
 NamespaceSpec
   finalizers: list string
 NamespaceStatus
-  phase: string; conditions: listmap(type) Condition
+  phase: string; conditions: listmap(type) NamespaceCondition
 
 Node
   apiVersion, kind: string; metadata: ObjectMeta; spec: NodeSpec; status: NodeStatus
@@ -43,7 +50,7 @@ NodeSpec
 Taint
   key, value, effect: string; timeAdded: time
 NodeStatus
-  capacity, allocatable: map quantity; phase: string; conditions: listmap(type) Condition
+  capacity, allocatable: map quantity; phase: string; conditions: listmap(type) NodeCondition
   addresses: listmap(type) NodeAddress; nodeInfo: any; images: list any; daemonEndpoints: any; volumesAttached: list any
   volumesInUse: list string; config, features: any; runtimeHandlers: list any; declaredFeatures: list string
 NodeAddress
@@ -122,7 +129,7 @@ PodSpec
   imagePullSecrets: listmap(name) LocalObjectReference; nodeSelector: atomic map string; os: any
   overhead: map quantity; readinessGates: list any; resourceClaims: listmap(name) any; resources: Resources
   schedulingGates: listmap(name) LocalObjectReference; securityContext: PodSecurityContext
-  tolerations: list Toleration; volumes: listmap(name) Volume; schedulingGroup, workloadRef: any
+  tolerations: list Toleration; volumes: listmap(name) Volume; schedulingGroup: any
   topologySpreadConstraints: listmap(topologyKey|whenUnsatisfiable) any
 PodSecurityContext
   fsGroup, runAsGroup, runAsUser: int; fsGroupChangePolicy, seLinuxChangePolicy, supplementalGroupsPolicy: string
@@ -159,7 +166,7 @@ Capabilities
   add, drop: list string
 PodStatus
   phase, reason, message, hostIP, podIP, nominatedNodeName, qosClass, resize: string; startTime: time
-  observedGeneration: int; conditions: listmap(type) Condition; podIPs: listmap(ip) any; hostIPs: list any
+  observedGeneration: int; conditions: listmap(type) PodCondition; podIPs: listmap(ip) any; hostIPs: list any
   containerStatuses, initContainerStatuses, ephemeralContainerStatuses, resourceClaimStatuses: list any
   allocatedResources: map quantity; resources, extendedResourceClaimStatus, nodeAllocatableResourceClaimStatuses: any
 
@@ -174,17 +181,17 @@ RollingUpdate
   maxSurge, maxUnavailable: intstr
 DeploymentStatus
   availableReplicas, collisionCount, observedGeneration, readyReplicas, replicas, terminatingReplicas: int
-  unavailableReplicas, updatedReplicas: int; conditions: listmap(type) Condition
+  unavailableReplicas, updatedReplicas: int; conditions: listmap(type) DeploymentCondition
 
 Job
   apiVersion, kind: string; metadata: ObjectMeta; spec: JobSpec; status: JobStatus
 JobSpec
   activeDeadlineSeconds, backoffLimit, backoffLimitPerIndex, completions, maxFailedIndexes, parallelism: int
   ttlSecondsAfterFinished: int; completionMode, managedBy, podReplacementPolicy: string; manualSelector, suspend: bool
-  podFailurePolicy, successPolicy: any; selector: atomic LabelSelector; template: PodTemplate; scheduling: any
+  podFailurePolicy, successPolicy: any; selector: atomic LabelSelector; template: PodTemplate
 JobStatus
   active, failed, ready, succeeded, terminating: int; completedIndexes, failedIndexes: string
-  completionTime, startTime: time; conditions: list Condition; uncountedTerminatedPods: any
+  completionTime, startTime: time; conditions: list JobCondition; uncountedTerminatedPods: any
 """
 
 TYPES: dict[str, Type] = parse_types(_TEXT)

@@ -87,8 +87,6 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server_version = "simulated-kube-apiserver"
-    sys_version = ""
     wbufsize = -1
     timeout = 600
     server: Server
@@ -98,6 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.settimeout(10)
             self.request.do_handshake()
         super().setup()
+
+    def version_string(self) -> str:
+        """The `Server` header."""
+        return "simulated-kube-apiserver"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
