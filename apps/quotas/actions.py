@@ -13,6 +13,7 @@ from apps.accounts.models import User
 from apps.approvals import actions as approvals
 from apps.approvals.models import ApprovalRequest
 from apps.clusters.models import Cluster, Flavour
+from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
@@ -281,10 +282,13 @@ def correct_request(
         old.workspace_id, flavour_id, guaranteed, borrow_mode, borrow_limit, valid_from, valid_until, user=user
     )
     text = _checked_reason(reason)
-    same = (old.flavour_id, old.guaranteed, old.borrow_mode, old.borrow_limit, old.valid_until, old.reason)
-    if same == (flavour_id, draft.guaranteed, draft.borrow_mode, draft.borrow_limit, draft.valid_until, text) and (
-        old.valid_from == draft.valid_from or draft.valid_from <= old.valid_from
-    ):
+    now = clock.now()
+    # A start that has passed means "as soon as it is granted", whichever second it names.
+    asked = [
+        (row.flavour, row.guaranteed, row.borrow_mode, row.borrow_limit, max(row.valid_from, now), row.valid_until)
+        for row in (old, draft)
+    ]
+    if asked[0] == asked[1] and old.reason == text:
         raise Invalid({"": "Nothing is different from the request as it stands."})
     # Closed first: one open request per workspace and flavour. The approvals room closes its own side in `submit`.
     old.status = RequestStatus.SUPERSEDED

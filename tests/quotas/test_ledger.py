@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -98,7 +99,7 @@ def test_overlays_never_overlap_and_touch_nothing_outside_their_window(
                 assert (now and (now.guaranteed, now.borrow_mode)) == (
                     before and (before.guaranteed, before.borrow_mode)
                 )
-        assert all(a.until <= b.start for a, b in zip(after, after[1:], strict=False))
+        assert all(a.until <= b.start for a, b in itertools.pairwise(after))
         keys = [holding.key for holding in after if holding.key is not None]
         assert len(keys) == len(set(keys))
         held = [Holding(h.start, h.end, h.guaranteed, key=index) for index, h in enumerate(after)]
@@ -139,4 +140,4 @@ def test_what_is_promised_never_exceeds_capacity_under_any_sequence(
         if room.fits:
             held[key] = overlay(held.get(key, []), Holding(day(start), until, units))
         assert not breaches(steps, promises(), day(0))
-    assert all(at_instant(promises(), day(n)) <= at_instant(steps, day(n)) for n in range(0, 70))
+    assert all(at_instant(promises(), day(n)) <= at_instant(steps, day(n)) for n in range(70))
