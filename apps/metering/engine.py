@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import NamedTuple
 
-from apps.core.money import largest_remainder
-
 HOUR_MS = 3_600_000
 #: Holes up to this length with the same pod uid on both sides are filled (reference cost E3).
 BRIDGE_MS = 300_000
@@ -270,8 +268,14 @@ def physical_shares(quantities: Sequence[tuple[int, Share]]) -> list[int]:
     for _, share in quantities:
         common = common * share.denominator // gcd(common, share.denominator)
     weights = [quantity * share.numerator * (common // share.denominator) for quantity, share in quantities]
-    whole = sum(weights)
-    return largest_remainder(whole // common, weights) if whole else [0] * len(weights)
+    # Every part is rounded down, and the whole milliseconds left go to the largest remainders: a part is never off by
+    # one or more, and whole devices keep exactly what they held.
+    parts = [weight // common for weight in weights]
+    left = sum(weights) // common - sum(parts)
+    order = sorted(range(len(parts)), key=lambda i: (-(weights[i] % common), -weights[i], i))
+    for index in order[:left]:
+        parts[index] += 1
+    return parts
 
 
 def used_ms(gpu_ms: int, use: Use | None) -> int | None:
