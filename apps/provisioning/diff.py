@@ -25,6 +25,12 @@ _QUANTITY_KEYS = frozenset(
     {"hard", "used", "requests", "limits", "default", "defaultRequest", "max", "min", "capacity", "allocatable",
      "nominalQuota", "borrowingLimit", "lendingLimit", "sizeLimit", "storage", "divisor"}
 )  # fmt: skip
+#: Lists that are maps by `name`: order means nothing, and others may add items of their own. Any other list is whole:
+#: one more subject of a RoleBinding, or another order of Kueue flavours, is a difference.
+_MAP_LISTS = frozenset(
+    {"containers", "initContainers", "ephemeralContainers", "env", "ports", "volumes", "imagePullSecrets",
+     "admissionChecks"}
+)  # fmt: skip
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Path = tuple[str | int, ...]
@@ -128,12 +134,17 @@ def _walk_lists(
 ) -> Iterator[Change]:
     if _named(before) and _named(after):
         old, new = {item["name"]: item for item in before}, {item["name"]: item for item in after}
+        is_map = bool(path) and path[-1] in _MAP_LISTS
         for name in [*old, *(name for name in new if name not in old)]:
             if declared_only and name not in old:
+                if not is_map:
+                    yield from _leaf((*path, f"name={name}"), _MISSING, new[name])
                 continue
             yield from _walk(
                 (*path, f"name={name}"), old.get(name, _MISSING), new.get(name, _MISSING), quantity, declared_only
             )
+        if not is_map and old.keys() == new.keys() and list(old) != list(new):
+            yield from _leaf(path, list(old), list(new))
         return
     # A list without names is atomic for its owner, yet defaults may be filled into its items: compare place by place.
     for index in range(max(len(before), len(after))):

@@ -213,7 +213,8 @@ def _record_drift(batch: _Batch, at: datetime) -> int:
         rows = [
             Drift(
                 declaration_id=pk, kind=key.kind, namespace=key.namespace, name=key.name, field=found.field,
-                declared=found.declared, live=found.live, manager=found.manager, changed_at=found.changed_at, found_at=at,
+                declared=found.declared, live=found.live, manager=found.manager, changed_at=found.changed_at,
+                found_at=at,
             )
             for found in founds
         ]  # fmt: skip

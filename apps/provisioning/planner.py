@@ -16,6 +16,7 @@ from apps.provisioning.ordering import Key, in_order, key_of
 #: Dry runs in flight at once.
 LANES = 5
 Entry = dict[str, Any]
+_IDENTITY = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
 
 
 class Client(Protocol):
@@ -93,7 +94,7 @@ def _entry(client: Client, manifest: Mapping[str, Any], absent: set[str]) -> Ent
     if key.namespace in absent:
         # A dry run into a namespace that does not exist answers 404 (reference F): what we render is all there is.
         entry = _blank(manifest, "create", server_checked=False)
-        entry["changes"] = [change.plain() for change in diff.changes(None, manifest)]
+        entry["changes"] = _told(diff.changes(None, manifest))
         return entry
     try:
         live: dict[str, Any] | None = client.get(key.kind, key.name, key.namespace)
@@ -108,11 +109,16 @@ def _entry(client: Client, manifest: Mapping[str, Any], absent: set[str]) -> Ent
         entry["conflicts"] = conflict.causes
         answer = client.apply(manifest, dry_run=True, force=True)
     found = diff.changes(live, answer.object)
-    entry["changes"] = [change.plain() for change in found]
+    entry["changes"] = _told(found)
     entry["warnings"] = [*answer.warnings, *_rewritten(manifest, answer.object)]
     if live is not None and not found and not entry["conflicts"]:
         entry["operation"] = "unchanged"
     return entry
+
+
+def _told(changes: Sequence[diff.Change]) -> list[dict[str, Any]]:
+    """Return changes as stored: kind and name are the entry's own and need not be told again."""
+    return [change.plain() for change in changes if change.path not in _IDENTITY]
 
 
 def _dry_run(client: Client, manifest: Mapping[str, Any]) -> Answer:
@@ -136,5 +142,5 @@ def _removal(client: Client, manifest: Mapping[str, Any]) -> Entry | None:
     if key.kind in kinds.NEVER_PRUNED:
         return _blank(manifest, "retain", server_checked=True)
     entry = _blank(manifest, "remove", server_checked=True)
-    entry["changes"] = [change.plain() for change in diff.changes(live, None)]
+    entry["changes"] = _told(diff.changes(live, None))
     return entry

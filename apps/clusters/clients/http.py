@@ -31,7 +31,6 @@ class BoundedSession(requests.Session):
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
         self.max_bytes = max_bytes
-        self.max_redirects = 0
         # No .netrc, no environment: what is sent where is this installation's configuration alone.
         self.trust_env = False
 

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figure, the machine and its load."""

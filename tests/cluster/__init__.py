@@ -1,0 +1,1 @@
+"""Conformance of the portal's cluster work, against any Kubernetes API."""

@@ -1,0 +1,5 @@
+"""The simulated cluster for tests of the provisioning room."""
+
+from tests.cluster.fixtures import simulated, simulator
+
+__all__ = ["simulated", "simulator"]
