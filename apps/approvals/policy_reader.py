@@ -122,7 +122,7 @@ def positions(text: str) -> dict[str, int]:
 
     def value(at: int, path: str) -> int:
         at = space(at)
-        found[path] = text.count("\n", 0, at) + 1
+        found.setdefault(path, text.count("\n", 0, at) + 1)
         if text[at] == '"':
             return int(scanstring(text, at + 1)[1])
         if text[at] in "{[":

@@ -12,13 +12,13 @@ from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus
 from apps.approvals.events import REQUESTS_EXPORTED
 from apps.approvals.filters import RequestFilter
 from apps.approvals.forms import DecisionForm, ReasonForm
-from apps.approvals.models import ApprovalRequest
+from apps.approvals.models import ApprovalRequest, Grant
 from apps.approvals.tables import RequestTable
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView, ObjectMixin
 
-_REQUESTS = ("team", "unit", "requester", "policy_version__policy")
+_REQUESTS = ("team", "unit", "requester", "policy_version__policy", "supersedes")
 
 
 def _requests() -> Any:
@@ -81,12 +81,15 @@ class RequestDetail(_RequestPage, DetailView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the request's whole story, and what this person may do."""
         user, request = self.request.user, self.object
+        later = ApprovalRequest.objects.visible_to(user).filter(supersedes=request).first()
         rule = selectors.why_not(self.seen, user) if request.status == RequestStatus.IN_REVIEW else ""
         can_decide = request.status == RequestStatus.IN_REVIEW and not rule
         open_now = REQUEST_TRANSITIONS.can(request.status, "withdraw")
         return super().get_context(
             **presentation.request_context(self.seen),
             can_decide=can_decide,
+            later=later,
+            grant=Grant.objects.visible_to(user).filter(request=request).first(),
             why_not=rule if may(user, "approvals.request.decide", request) else "",
             can_withdraw=open_now and actions.may_withdraw(user, request),
             can_retry=request.status == RequestStatus.WAITING and may(user, "approvals.request.decide", request),

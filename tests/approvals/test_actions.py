@@ -71,7 +71,9 @@ def test_a_policy_edit_changes_no_open_request(office, company):
 def policy_edit_leaves_an_open_request_alone(office, company):
     """P6, as a scene that a mutant reading the newest version must not survive."""
     request = office.submit()
-    office.publish({"stages": [{"name": "Board", "role": "platform_admin", "scope": "installation"}], "validity_days": 1})
+    office.publish(
+        {"stages": [{"name": "Board", "role": "platform_admin", "scope": "installation"}], "validity_days": 1}
+    )
     office.decide(request, company.vp)
     request.refresh_from_db()
     assert request.status == "approved"
@@ -159,7 +161,7 @@ def budget():
     for name in values:
         ports.register_fact_provider(name, lambda context, name=name: values.get(name))
     yield values
-    for name in list(values) + ["team.budget_remaining"]:
+    for name in [*values, "team.budget_remaining"]:
         ports.unregister_fact_provider(name)
 
 
@@ -220,7 +222,9 @@ def test_the_last_approval_makes_the_grant_and_tells_the_requester(office, compa
         ("approvals.decision.made", [company.lead_finance.pk]),
         ("approvals.request.approved", [company.lead_finance.pk]),
     ]
-    assert [e.action for e in events_for(request.uid).order_by("occurred_at", "uid")].count("approvals.decision.made") == 1
+    assert [e.action for e in events_for(request.uid).order_by("occurred_at", "uid")].count(
+        "approvals.decision.made"
+    ) == 1
 
 
 @pytest.mark.requirement("approvals-3.6")
@@ -257,7 +261,7 @@ def test_two_stages_one_after_the_other_with_different_people(office, company, e
         office.decide(request, company.compliance)
     office.decide(request, company.vp)
     assert events_of(request)[-1] == ("approvals.request.submitted", [company.compliance.pk])
-    with pytest.raises(NotAllowed, match="One person fills one seat|already said so"):
+    with pytest.raises(NotAllowed, match="already said so"):
         office.decide(request, company.vp)
     office.decide(request, company.compliance)
     request.refresh_from_db()
@@ -275,7 +279,6 @@ def test_requester_superuser_and_team_member_are_refused(office, company):
     grant(owner_and_member, Role.UNIT_OWNER, unit=company.root)
     thing = office.subject.add(side={owner_and_member.pk})
     request = office.submit(thing, by=company.member_finance)
-    make_member(lead, company.finance_team) if False else None
     thing.side.add(lead.pk)
     for person in (company.member_finance, lead, owner_and_member):
         for verdict in ("approve", "reject"):
@@ -344,7 +347,12 @@ def test_stale_digest_stale_version_and_edited_bytes_are_conflicts(office, compa
 @pytest.mark.requirement("approvals-3.5")
 @pytest.mark.parametrize(
     ("verdict", "reason", "field"),
-    [("approve", "  ", "reason"), ("reject", "too dear", "reason"), ("reject", "", "reason"), ("maybe", "why not", "verdict")],
+    [
+        ("approve", "  ", "reason"),
+        ("reject", "too dear", "reason"),
+        ("reject", "", "reason"),
+        ("maybe", "why not", "verdict"),
+    ],
 )
 def test_a_decision_needs_a_reason(office, company, verdict, reason, field):
     request = office.submit()
@@ -529,7 +537,9 @@ def test_waiting_for_says_what_the_engine_says(office, company):
     requests = [office.submit(thing), office.submit(), office.submit(by=company.vp)]
     make_member(joined, company.finance_team)
     thing.side.add(joined.pk)
-    everybody = [company[name] for name in ("lead_finance", "vp", "vp_other", "compliance", "admin", "auditor")] + [joined]
+    everybody = [company[name] for name in ("lead_finance", "vp", "vp_other", "compliance", "admin", "auditor")] + [
+        joined
+    ]
 
     def compare():
         for person in everybody:
