@@ -41,7 +41,6 @@ class TeamPlan:
     slug: str
     name: str
     cost_centre: str
-    colour: int
     lead: str
     environment: str
     guaranteed: int
@@ -58,10 +57,10 @@ UNITS: tuple[tuple[str, str, str | None, str], ...] = (
 
 TEAMS: tuple[TeamPlan, ...] = (
     TeamPlan(
-        "finance", "Finance", "CC-1110", 0, "finance-lead", "production", 20, 10, Decimal("26000"), ("financial",)
+        "finance", "Finance", "CC-1110", "finance-lead", "production", 20, 10, Decimal("26000"), ("financial",)
     ),
-    TeamPlan("marketing", "Marketing", "CC-1120", 1, "marketing-lead", "production", 15, 0, Decimal("20000")),
-    TeamPlan("research", "Research", "CC-1130", 2, "research-lead", "development", 10, 10, Decimal("34000")),
+    TeamPlan("marketing", "Marketing", "CC-1120", "marketing-lead", "production", 15, 0, Decimal("20000")),
+    TeamPlan("research", "Research", "CC-1130", "research-lead", "development", 10, 10, Decimal("34000")),
 )
 TEAM_UNIT = "business-lines"
 

@@ -103,9 +103,7 @@ def organisation(context: Context) -> str:
     unit = Unit.objects.get(slug=company.TEAM_UNIT)
     for plan in company.TEAMS:
         if not Team.objects.filter(slug=plan.slug).exists():
-            teams.create_team(
-                plan.name, plan.slug, unit.pk, cost_centre=plan.cost_centre, colour=plan.colour, actor=SEEDER
-            )
+            teams.create_team(plan.name, plan.slug, unit.pk, plan.cost_centre, actor=SEEDER)
     for person in company.PEOPLE:
         user = context.users[person.key]
         if person.member_of:

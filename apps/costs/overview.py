@@ -1,0 +1,66 @@
+"""Month to date and budget of many teams at once: three queries, whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from django.conf import settings
+from django.db.models import Sum
+
+from apps.core.money import Money
+from apps.costs.choices import ChargeKind
+from apps.costs.models import Budget, DayCharge
+from apps.costs.reporting import NO_RATE
+from apps.costs.tally import Tally
+from apps.metering import billing
+from apps.rates.models import Rate
+
+
+@dataclass(frozen=True, slots=True)
+class TeamMoney:
+    """A team's month: what it spent so far (the priced part), what has no price, and what it may spend."""
+
+    spent: Money
+    unpriced_gpu_ms: int
+    budget: Money | None
+
+    @property
+    def left(self) -> Money | None:
+        """What is left of the budget; None without one, or where part of the cost is unknown."""
+        return None if self.budget is None or self.unpriced_gpu_ms else (self.budget - self.spent).quantized()
+
+
+def money_of(team_ids: Collection[int], month: date) -> dict[int, TeamMoney]:
+    """Return month to date and budget of each team for a billing month. The caller has checked the scope."""
+    currency = str(settings.COMMONS_CURRENCY)
+    first = month.replace(day=1)
+    rows = list(
+        DayCharge.objects.filter(
+            team_id__in=team_ids, day__gte=first, day__lt=billing.following(first), kind=ChargeKind.ALLOCATED
+        )
+        .values_list("team_id", "rate_id")
+        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
+        .order_by("team_id", "rate_id")
+    )
+    rates = {
+        pk: (amount, code)
+        for pk, amount, code in Rate.objects.filter(pk__in={row[1] for row in rows}).values_list(
+            "pk", "amount", "currency"
+        )
+    }
+    tallies = {team_id: Tally(currency) for team_id in team_ids}
+    for team_id, rate_id, quantity, gpu_ms in rows:
+        if team_id is not None:
+            tallies[team_id].add(int(quantity), int(gpu_ms), *rates.get(rate_id or 0, NO_RATE))
+    budgets = {
+        budget.team_id: budget.monthly
+        for budget in Budget.objects.filter(team_id__in=team_ids, month_from__lte=first)
+        .order_by("team_id", "-month_from")
+        .distinct("team_id")
+    }
+    return {
+        team_id: TeamMoney(tally.amount or Money.zero(currency), tally.unpriced_ms, budgets.get(team_id))
+        for team_id, tally in tallies.items()
+    }

@@ -1,0 +1,133 @@
+"""What home, the overviews and the monthly report need, composed from the rooms below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from django.urls import reverse
+
+from apps.core.charts import Figure, Series, hours, stacked_bars
+from apps.core.money import Money
+from apps.costs.overview import money_of
+from apps.costs.reporting import MonthReport, TeamLine, month_report
+from apps.metering import billing
+from apps.reports import months
+from apps.teams import scope
+from apps.teams.models import Team, Unit
+
+
+def own_teams(user: Any) -> list[Team]:
+    """Return the teams in which the person is a member or lead, by name (unit-wide roles do not count)."""
+    ids = set().union(*scope.of(user).teams.values())
+    return list(Team.objects.filter(pk__in=ids, archived_at__isnull=True).select_related("unit").order_by("name"))
+
+
+def own_units(user: Any) -> list[Unit]:
+    """Return the units that the person owns or holds another unit-wide role in, highest first."""
+    ids = set().union(*scope.of(user).units.values())
+    return sorted(
+        Unit.objects.filter(pk__in=ids, archived_at__isnull=True), key=lambda unit: (len(unit.path), unit.name)
+    )
+
+
+def report_units(user: Any) -> list[Unit]:
+    """Return the units that the person may read the monthly report of, highest first."""
+    condition = scope.of(user).unit_filter("reports.monthly.view")
+    units = Unit.objects.filter(condition, archived_at__isnull=True)
+    return sorted(units, key=lambda unit: (len(unit.path), unit.name))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRow:
+    """A team of a unit with its month to date."""
+
+    team: Team
+    spent: Money | None
+    budget: Money | None
+    left: Money | None
+
+
+def unit_rows(unit: Unit) -> list[UnitRow]:
+    """Return the teams at or below `unit` with month to date and budget, by name (four queries)."""
+    teams = list(
+        Team.objects.filter(unit__path__contains=[unit.pk], archived_at__isnull=True)
+        .select_related("unit")
+        .order_by("name", "pk")
+    )
+    found = money_of([team.pk for team in teams], months.this_month())
+    return [UnitRow(team, found[team.pk].spent, found[team.pk].budget, found[team.pk].left) for team in teams]
+
+
+def monthly_report(unit: Unit, month: date, user: Any) -> MonthReport:
+    """Return the report of a unit and month. Raises NotVisible for a unit outside the scope."""
+    return month_report(unit, month, user)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRow:
+    """A day of the report's table: GPU-hours (in gpu_ms) of each charted owner, and their sum."""
+
+    day: date
+    cells: list[tuple[int, str]]
+    total_gpu_ms: int
+
+
+def _day_link(slug: str, day: date) -> str:
+    return reverse("costs:team-day", kwargs={"team_slug": slug, "day": day.isoformat()}) if slug else ""
+
+
+def charted(report: MonthReport) -> tuple[list[str], list[DayRow], Figure]:
+    """Return (names of the charted owners, one row a day, the stacked chart): the same figures drawn and written."""
+    by_team: dict[int | None, TeamLine] = {line.team_id: line for line in report.lines}
+    present = sorted(
+        {cell.team_id for cell in report.by_day},
+        key=lambda key: (key is None, by_team[key].name if key in by_team else ""),
+    )
+    cells = {(cell.day, cell.team_id): cell.gpu_ms for cell in report.by_day}
+    days = sorted({cell.day for cell in report.by_day})
+    names = [by_team[key].name if key is not None and key in by_team else "Other" for key in present]
+    slugs = [by_team[key].slug if key is not None and key in by_team else "" for key in present]
+    rows = []
+    for day in days:
+        row = [(cells.get((day, key), 0), _day_link(slug, day)) for key, slug in zip(present, slugs, strict=True)]
+        rows.append(DayRow(day, row, sum(value for value, _ in row)))
+    series = [
+        Series(
+            name,
+            [hours(row.cells[index][0]) for row in rows],
+            colour=by_team[key].colour if key is not None and key in by_team else "other",
+            links=[row.cells[index][1] for row in rows],
+        )
+        for index, (key, name) in enumerate(zip(present, names, strict=True))
+    ]
+    figure = stacked_bars(days, series, unit="GPU-hours", title="Allocated GPU-hours by day and team")
+    return names, rows, figure
+
+
+def report_context(unit: Unit, month: date, report: MonthReport, user: Any) -> dict[str, Any]:
+    """Return what the report's page shows beside the report itself: chart and table by day, neighbouring months."""
+    names, rows, figure = charted(report)
+    after = billing.following(month)
+    return {
+        "unit": unit,
+        "month": month,
+        "month_text": f"{month:%Y-%m}",
+        "names": names,
+        "day_rows": rows,
+        "figure": figure,
+        "earlier": f"{billing.previous(month):%Y-%m}",
+        "later": f"{after:%Y-%m}" if after <= months.this_month() else "",
+        "running": month >= months.this_month(),
+        "units": report_units(user),
+        "pool_total": _sum(report.total, report.unallocated_total),
+        "pool_gpu_ms": report.allocated_gpu_ms + report.unallocated_gpu_ms,
+        "unpriced_any": bool(report.unpriced_gpu_ms or any(line.unpriced_gpu_ms for line in report.unallocated)),
+    }
+
+
+def _sum(first: Money | None, second: Money | None) -> Money | None:
+    if first is None or second is None:
+        return first or second
+    return first + second
