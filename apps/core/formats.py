@@ -12,10 +12,15 @@ from apps.core.money import MILLISECONDS_PER_HOUR, Money
 UNKNOWN = "–"
 
 
-def money(value: Money | None, *, whole: bool = False) -> str:
-    """Return an amount with its currency, "22,176.00 USD"; `whole` drops the minor unit ("22,176 USD")."""
+def money(value: Money | None, *, whole: bool = False, signed: bool = False) -> str:
+    """Return an amount with its currency, "22,176.00 USD"; `whole` drops the minor unit ("22,176 USD").
+
+    `signed` puts a plus before what grew, for changes.
+    """
     if value is None:
         return UNKNOWN
+    if signed and value.quantized().amount > 0:
+        return f"+{money(value, whole=whole)}"
     if whole:
         return f"{value.amount.quantize(Decimal(1), ROUND_HALF_EVEN):,} {value.currency}"
     return str(value)

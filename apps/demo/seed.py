@@ -28,6 +28,7 @@ from apps.metering import actions as metering
 from apps.metering import billing
 from apps.metering.choices import SourceKind
 from apps.metering.models import Source
+from apps.metering.moving import move_source
 from apps.quotas import actions as quotas
 from apps.quotas.choices import BorrowMode
 from apps.quotas.imports import import_quota
@@ -113,7 +114,8 @@ def organisation(context: Context) -> str:
         for role, kind, slug in person.grants:
             unit_id = Unit.objects.get(slug=slug).pk if kind == "unit" else None
             team_id = Team.objects.get(slug=slug).pk if kind == "team" else None
-            if not RoleGrant.objects.in_force().filter(user=user, role=role, unit_id=unit_id, team_id=team_id).exists():
+            held = RoleGrant.objects.in_force().filter(user=user, role=role).values_list("unit_id", "team_id")
+            if (unit_id, team_id) not in set(held):
                 teams.grant_role(user.pk, role, unit_id=unit_id, team_id=team_id, reason="Sample company", actor=SEEDER)
     return f"{len(company.UNITS)} units, {len(company.TEAMS)} teams"
 
@@ -249,7 +251,7 @@ def source(context: Context) -> str:
             actor=SEEDER,
         )
     elif found.url != context.allocation_url:
-        metering.move_source(found.pk, context.allocation_url, actor=SEEDER)
+        move_source(found.pk, context.allocation_url, actor=SEEDER)
     return "allocation API"
 
 

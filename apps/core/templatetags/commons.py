@@ -23,8 +23,8 @@ register = template.Library()
 
 @register.filter
 def money(value: Money | None, style: str = "") -> str:
-    """Write an amount with its currency; `|money:"whole"` without the minor unit."""
-    return formats.money(value, whole=style == "whole")
+    """Write an amount with its currency; `|money:"whole"` without the minor unit, `|money:"signed"` with a plus."""
+    return formats.money(value, whole=style == "whole", signed=style == "signed")
 
 
 @register.filter
