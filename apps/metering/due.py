@@ -80,13 +80,15 @@ def windows(hours: list[datetime]) -> list[tuple[datetime, datetime]]:
     return found
 
 
-def ingest_due(*, progress: Callable[[datetime], None] | None = None) -> int:
+def ingest_due(*, progress: Callable[[datetime], None] | None = None, only: int | None = None) -> int:
     """Read what is due of every source, newest hours first; returns how many hours were written or looked at.
 
-    A source that fails, or that another worker holds, is left for the next round.
+    A source that fails, or that another worker holds, is left for the next round. `only` names one source.
     """
     now = clock.now()
     sources = Source.objects.filter(Q(retry_at__isnull=True) | Q(retry_at__lte=now), valid__startswith__lte=now)
+    if only is not None:
+        sources = sources.filter(pk=only)
     moved = 0
     for source in sources.order_by("pk"):
         for start, end in windows(due_hours(source, BATCH[SourceKind(source.kind)])):
