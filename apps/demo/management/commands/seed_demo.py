@@ -41,18 +41,21 @@ class Command(BaseCommand):
             seed.Step("Quota of today, requested and approved", story.todays_quota),
             seed.Step("Requests under way", story.under_way),
         )
+        title = ""
         try:
             for step in steps:
+                title = step.title
                 self.tell(step.title)
                 began = time.monotonic()
                 said = step.run(context)
                 self.told(said, began)
-            self.tell("Metering the history")
+            title = "Metering the history"
+            self.tell(title)
             began = time.monotonic()
             said = history.meter(context, clock.now(), lambda text: self.stdout.write(f"\n      {text}", ending=""))
             self.told(said, began)
         except CommonsError as error:
-            raise CommandError(f"{step.title}: {error}") from error
+            raise CommandError(f"{title}: {error}") from error
 
     def tell(self, text: str) -> None:
         """Begin a line of progress."""
