@@ -16,11 +16,12 @@ from portal.navigation import groups_for
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     """Return name, version, billing zone, demo banner and navigation of the shell."""
+    offset = settings.COMMONS_BILLING_TIMEZONE
     return {
         "shell": {
             "organisation": settings.COMMONS_ORGANISATION,
             "version": settings.VERSION,
-            "billing_zone": f"UTC{settings.COMMONS_BILLING_TIMEZONE}",
+            "billing_zone": "UTC" if offset == "+00:00" else f"UTC{offset}",
             "currency": settings.COMMONS_CURRENCY,
             "demo": settings.COMMONS_DEMO,
             "request_id": current_request_id(),

@@ -85,7 +85,15 @@ def samples(request: HttpRequest) -> dict[str, Any]:
         for index, status in enumerate(["active", "in_review", "waiting_for_capacity", "failed", "expired"])
     ]
     refused = SampleForm(
-        {"name": "x" * 50, "guaranteed": "-1", "until": "soon", "borrow": "none", "reason": ""}, prefix="refused"
+        {
+            "refused-name": "x" * 50,
+            "refused-guaranteed": "-1",
+            "refused-until": "soon",
+            "refused-borrow": "limited",
+            "refused-notify": "on",
+            "refused-reason": "",
+        },
+        prefix="refused",
     )
     refused.is_valid()
     return {
@@ -136,7 +144,7 @@ def samples(request: HttpRequest) -> dict[str, Any]:
             {"title": "Applying to the cluster", "at": now - timedelta(minutes=2), "tone": "info"},
             {"title": "Applied", "pending": True},
         ],
-        "definitions": [("Cluster", "demo-east"), ("Environment", "production"), ("Cost centre", "4711"), ("End", None)],
+        "definitions": [("Cluster", "demo-east"), ("Environment", "production"), ("Cost centre", "47"), ("End", None)],
         "changes": [
             {"kind": "changed", "path": "spec.hard.requests.nvidia.com/gpu", "before": "20", "after": "24"},
             {"kind": "added", "path": "metadata.labels.gpu-commons/team", "before": None, "after": "finance"},

@@ -32,7 +32,8 @@ class ListView(PageView):
     table_class: type[django_tables2.Table]
     filterset_class: type[django_filters.FilterSet] | None = None
     template_name = "core/list.html"
-    htmx_partial = "list"
+    # The partial of the base template, also for templates that extend it: a child does not inherit partials.
+    htmx_template = "core/list.html#list"
     per_page = PER_PAGE
     exportable = True
     export_event: EventType | None = None

@@ -78,8 +78,8 @@ class PageView(View):
     template_name: str = ""
     queryset: Any = None
     scope_free: str = ""
-    #: For an HTMX request this partial of the template is drawn instead of the whole page.
-    htmx_partial: str = ""
+    #: For an HTMX request this template is drawn instead of the whole page: "core/list.html#list" names a partial.
+    htmx_template: str = ""
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
@@ -150,10 +150,10 @@ class PageView(View):
         return {"view": self, "title": self.get_title(), "breadcrumbs": self.breadcrumbs(), **extra}
 
     def get_template(self) -> str:
-        """Return the template, or its partial for a fragment request."""
+        """Return the template, or the fragment's for a fragment request."""
         htmx = getattr(self.request, "htmx", None)
-        if self.htmx_partial and htmx and not htmx.boosted and not htmx.history_restore_request:
-            return f"{self.template_name}#{self.htmx_partial}"
+        if self.htmx_template and htmx and not htmx.boosted and not htmx.history_restore_request:
+            return self.htmx_template
         return self.template_name
 
     def page(self, *, status: int = 200, **extra: Any) -> HttpResponse:

@@ -12,7 +12,9 @@ class NotificationTable(CommonsTable):
     """A person's news, newest first."""
 
     title = tables.TemplateColumn(template_name="notifications/rows/title.html", verbose_name="News", orderable=False)
-    group_label = tables.Column(verbose_name="About", orderable=False)
+    group_label = tables.Column(
+        verbose_name="About", orderable=False, attrs={"cell": {"class": "d-none d-md-table-cell"}}
+    )
     happened_at = AgeColumn(verbose_name="When")
     actions = ActionsColumn(template_name="notifications/rows/actions.html")
 

@@ -47,10 +47,6 @@ class NotificationList(ListView):
     empty_title = "Nothing has happened yet"
     empty_text = "Here you will find what waits for you and what became of your requests."
 
-    def get_page_actions(self) -> list[tuple[str, str]]:
-        """Lead to the settings."""
-        return [("Settings", reverse("notifications:settings"))]
-
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add whether anything is unread."""
         return super().get_context(unread=selectors.unread_count(self.request.user), **extra)

@@ -61,7 +61,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     showThemeChoice();
     wire(document);
-    document.querySelector("[data-first-error]")?.focus();
+    document.querySelector("main:not(:has([data-sample])) [data-first-error]")?.focus();
     if (!document.querySelector("[data-chart] [data-chart-area]")) document.body.dataset.ready = "1";
   });
   document.addEventListener("htmx:load", (event) => wire(event.target));
