@@ -23,6 +23,7 @@ from apps.teams.models import Team, Unit
 
 REJECTION_REASON_LENGTH = 10
 REASON_LIMIT = 4000
+WITHDRAW_RULE = "Only the requester, or who leads the team or owns its unit, can withdraw this."
 _POLICY_ACTOR = "approvals.policy"
 
 
@@ -46,7 +47,7 @@ def submit(
     if actor.user_id is None:
         raise Invalid({"": "Only a person can ask for an approval."})
     version = _newest_version(policy_slug, subject_type)
-    rules = engine.parse_policy(version.body, roles=deciders.deciding_roles())
+    rules = deciders.rules_of(version)
     if supersedes is not None:
         _supersede(supersedes, subject_type, actor)
     if rules.counts_anything:
@@ -272,7 +273,8 @@ def _follow(
         stage.save(update_fields=["completed_at"])
     if state.standing is engine.Standing.REJECTED:
         granting.conclude(request, "reject", reason)
-        notices.tell(events.REQUEST_REJECTED, request, [request.requester_id], actor=actor, reason=reason)
+        told = [request.requester_id]
+        notices.tell(events.REQUEST_REJECTED, request, told, actor=actor, note=f"Reason: {reason}", reason=reason)
     elif state.standing is engine.Standing.APPROVED:
         granting.attempt(request, actor=actor)
     elif state.stage > stage_before:
@@ -297,14 +299,15 @@ def withdraw(request_id: int, reason: str, *, actor: Actor, expected_version: in
     if not actor.is_system:
         user = _person(actor, request)
         if not may_withdraw(user, request):
-            raise NotAllowed("Only the requester, or who leads the team, can withdraw this.", rule="requester or lead")
+            raise NotAllowed(WITHDRAW_RULE, rule="requester or lead")
     REQUEST_TRANSITIONS.next(request.status, "withdraw")
     stages = staging.stages(request)
     told = {request.requester_id} | set(Decision.objects.filter(request=request).values_list("actor_id", flat=True))
     if request.status == RequestStatus.IN_REVIEW and stages:
         told |= set(staging.mail_for(request, stages[request.current_stage]))
     granting.conclude(request, "withdraw", reason)
-    notices.tell(events.REQUEST_WITHDRAWN, request, told - {actor.user_id or 0}, actor=actor, reason=reason)
+    told -= {actor.user_id or 0}
+    notices.tell(events.REQUEST_WITHDRAWN, request, told, actor=actor, note=f"Reason: {reason}", reason=reason)
     return request
 
 

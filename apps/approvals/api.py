@@ -16,6 +16,7 @@ from apps.approvals import actions, engine, notices, selectors, wording
 from apps.approvals.choices import RequestStatus, Verdict
 from apps.approvals.models import ApprovalRequest, Decision, Policy, PolicyVersion, Stage
 from apps.core.api import CommonsViewSet
+from apps.core.errors import NotAllowed
 
 
 class MoneySerializer(serializers.Serializer[Any]):
@@ -130,6 +131,7 @@ class ApprovalRequestViewSet(CommonsViewSet):
     queryset = ApprovalRequest.objects.select_related("team", "unit", "requester", "policy_version__policy")
     serializer_class = RequestSerializer
     filterset_class = RequestApiFilter
+    permissions = {"decide": "approvals.request.decide"}
 
     def get_queryset(self) -> Any:
         """Bring along what one request shows."""
@@ -150,6 +152,7 @@ class ApprovalRequestViewSet(CommonsViewSet):
     def decide(self, request: Request, uid: str | None = None) -> Response:
         """Approve or reject."""
         row = self.get_object()
+        selectors.refuse_unless_may_decide(selectors.sight(row), request.user)
         data = self.read_input(DecideInput)
         actions.decide(
             row.pk,
@@ -166,6 +169,8 @@ class ApprovalRequestViewSet(CommonsViewSet):
     def withdraw(self, request: Request, uid: str | None = None) -> Response:
         """Take the request back."""
         row = self.get_object()
+        if not actions.may_withdraw(request.user, row):
+            raise NotAllowed(actions.WITHDRAW_RULE, rule="requester or lead")
         data = self.read_input(ReasonInput)
         actions.withdraw(row.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
         return self._again(row)

@@ -10,8 +10,9 @@ from django.db.models import Q
 from apps.approvals import ports
 from apps.approvals.choices import RequestStatus
 from apps.approvals.engine import Case, StageSpec, Word
-from apps.approvals.models import ApprovalRequest, Decision, Stage
-from apps.approvals.policy_rules import StageRule
+from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
+from apps.approvals.policy_reader import parse_policy
+from apps.approvals.policy_rules import PolicyRules, StageRule
 from apps.teams.choices import SCOPES, Role, roles_with
 from apps.teams.models import RoleGrant, Unit
 
@@ -21,6 +22,11 @@ _ENDED_EARLY = (RequestStatus.WITHDRAWN, RequestStatus.LAPSED, RequestStatus.SUP
 def deciding_roles() -> list[str]:
     """Return the roles that a policy may ask."""
     return sorted(roles_with("approvals.request.decide"))
+
+
+def rules_of(version: PolicyVersion) -> PolicyRules:
+    """Return the rules of a published version, also where one of its roles may no longer be named in a new one."""
+    return parse_policy(version.body, roles=sorted(Role.values))
 
 
 def role_label(role: str) -> str:

@@ -9,9 +9,8 @@ from django.db.models import Q
 
 from apps.approvals import events, notices, ports
 from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus, Verdict
-from apps.approvals.deciders import deciding_roles
+from apps.approvals.deciders import rules_of
 from apps.approvals.models import ApprovalRequest, Decision, Grant
-from apps.approvals.policy_reader import parse_policy
 from apps.core import clock
 from apps.core.actor import Actor
 
@@ -81,7 +80,7 @@ def live_digest(request: ApprovalRequest) -> str:
 
 def _grant(request: ApprovalRequest, subject: ports.Subject, at: datetime) -> Grant:
     # The pinned version, never the newest one: a policy edit changes no open request.
-    days = parse_policy(request.policy_version.body, roles=deciding_roles()).validity_days
+    days = rules_of(request.policy_version).validity_days
     grant = Grant.objects.create(
         request=request,
         subject_digest=request.subject_digest,

@@ -100,6 +100,6 @@ def publish_policy(
 def _check_permission(actor: Actor) -> None:
     if actor.is_system:
         return
-    user = User.objects.filter(pk=actor.user_id).first()
+    user = User.objects.filter(pk=actor.user_id or 0).first()
     if not may(user, "approvals.policy.publish"):
         raise NotAllowed("Only platform admins publish policies.", rule="approvals.policy.publish")

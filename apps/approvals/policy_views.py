@@ -66,7 +66,7 @@ class PolicyDetail(DetailView):
         version = next((v for v in versions if number in (None, v.number)), None)
         if version is None:
             raise NotVisible
-        rules = engine.parse_policy(version.body, roles=deciders.deciding_roles())
+        rules = deciders.rules_of(version)
         return super().get_context(
             version=version,
             versions=versions,

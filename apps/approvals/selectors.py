@@ -16,7 +16,7 @@ from apps.approvals.choices import RequestStatus
 from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
 from apps.approvals.querysets import ApprovalRequestQuerySet
 from apps.core import clock
-from apps.core.errors import Invalid
+from apps.core.errors import Invalid, NotAllowed
 from apps.teams import scope
 from apps.teams.models import Team, Unit
 
@@ -137,6 +137,12 @@ def why_not(seen: Sight, user: Any) -> str:
     return rule
 
 
+def refuse_unless_may_decide(seen: Sight, user: Any) -> None:
+    """Raise NotAllowed with the rule that keeps this person from deciding (a closed request refuses later)."""
+    if seen.open_stage is not None and (rule := why_not(seen, user)):
+        raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
+
+
 def explain(request: ApprovalRequest, seen: Sight | None = None) -> list[Seat]:
     """Return "who could decide this now?": everybody with the open stage's role around the request, and their rule.
 
@@ -176,7 +182,7 @@ def preview(
     Raises Invalid where no policy is published under the slug.
     """
     version = newest(policy_slug)
-    rules = engine.parse_policy(version.body, roles=deciders.deciding_roles())
+    rules = deciders.rules_of(version)
     return preview_rules(
         rules, facts, policy=str(version), unit_id=unit_id, requester_id=requester_id, excluded=excluded
     )

@@ -121,13 +121,7 @@ class RequestDecide(_RequestAction):
     def check_permission(self) -> None:
         """Ask for the permission, and for the rule that may keep this person from deciding."""
         super().check_permission()
-        self._check_rule()
-
-    def _check_rule(self) -> None:
-        if self.object.status != RequestStatus.IN_REVIEW or self.seen.lapsed:
-            return
-        if rule := selectors.why_not(self.seen, self.request.user):
-            raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
+        selectors.refuse_unless_may_decide(self.seen, self.request.user)
 
     def check_state(self) -> None:
         """Refuse what is decided, withdrawn or lapsed."""
@@ -192,7 +186,7 @@ class RequestWithdraw(_RequestAction):
     def check_permission(self) -> None:
         """Let the requester, and who may withdraw for the team."""
         if not actions.may_withdraw(self.request.user, self.object):
-            raise NotAllowed("Only the requester, or who leads the team, can withdraw this.", rule="requester or lead")
+            raise NotAllowed(actions.WITHDRAW_RULE, rule="requester or lead")
 
     def check_state(self) -> None:
         """Refuse what has ended."""

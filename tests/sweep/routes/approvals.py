@@ -1,4 +1,4 @@
-"""Routes of the approvals room. `world.approval_request` is in review: Finance team, asked by its lead, VP to decide."""
+"""Routes of the approvals room. `world.approval_request`: in review, Finance team, asked by its lead, VP to decide."""
 
 from __future__ import annotations
 
