@@ -182,7 +182,7 @@ def charge_quotas(store: Store, kind: Kind, obj: Obj) -> None:
     for quota, used in charged:
         fresh = clone(quota)
         hard = quota["spec"]["hard"]
-        fresh["status"] = {"hard": {key: hard[key] for key in sorted(tracked(quota))}, "used": shown(hard, used)}
+        fresh["status"] = {"hard": dict(sorted(hard.items())), "used": shown(hard, used)}
         if fresh["status"] != quota.get("status"):
             store.put(QUOTA, fresh)
 

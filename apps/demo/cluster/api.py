@@ -81,7 +81,7 @@ class Api:
         obj = self._decode(kind, namespace, "", body, call)
         with self._transaction(call) as result:
             result.entry = self._insert(kind, namespace, obj, call)
-        return _answer(201, result.entry, dry=call.dry_run, fresh=True)
+        return self._answer(201, result.entry, call)
 
     def update(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Answer:
         """PUT. Objects must exist."""
@@ -89,7 +89,7 @@ class Api:
         with self._transaction(call) as result:
             entry = self.get(kind, namespace, name)
             result.entry = self._replace(entry, obj, call)
-        return _answer(200, result.entry, dry=call.dry_run)
+        return self._answer(200, result.entry, call)
 
     def patch(self, kind: Kind, namespace: str, name: str, media: str, body: Any, call: Call) -> Answer:
         """PATCH with any of the four media types."""
@@ -112,7 +112,7 @@ class Api:
                 )
             obj = self._decode(kind, namespace, name, patched, call)
             result.entry = self._replace(entry, obj, call)
-        return _answer(200, result.entry, dry=call.dry_run)
+        return self._answer(200, result.entry, call)
 
     def delete(self, kind: Kind, namespace: str, name: str, options: Obj, call: Call) -> Answer:
         """DELETE: at once, or (namespaces, finalizers, running pods) marked for the controllers to finish."""
@@ -123,7 +123,7 @@ class Api:
                 raise forbidden(kind.plural, "", name, "this namespace may not be deleted")
             result.entry, gone = self._mark_or_remove(entry, options)
         if not gone or call.dry_run:
-            return _answer(200, result.entry, dry=call.dry_run)
+            return self._answer(200, result.entry, call)
         details = {"name": name, "kind": kind.plural, "uid": entry.obj["metadata"].get("uid", "")}
         if kind.group:
             details["group"] = kind.group
@@ -140,6 +140,17 @@ class Api:
             return self._insert(kind, namespace, self._decode(kind, namespace, "", clone(obj), call), call)
 
     # ---- parts
+
+    def _answer(self, code: int, entry: Entry, call: Call) -> Answer:
+        """The written object; after a dry run with the resourceVersion that is still in force, or none."""
+        if not call.dry_run:
+            return Answer(code, entry.raw, entry.obj)
+        stored = self.store.get(entry.kind, entry.namespace, entry.name)
+        meta = {name: value for name, value in entry.obj["metadata"].items() if name != "resourceVersion"}
+        if stored is not None:
+            meta["resourceVersion"] = stored.obj["metadata"]["resourceVersion"]
+        obj = {**entry.obj, "metadata": meta}
+        return Answer(code, encode(obj), obj)
 
     def _transaction(self, call: Call) -> Transaction:
         return Transaction(self.store, call.dry_run)
@@ -277,7 +288,7 @@ class Api:
 
                 merged, managers = self._merge(old, config, kind, call, finish=finish)
                 result.entry = self._replace(entry, merged, call, managers)
-        return _answer(201 if fresh else 200, result.entry, dry=call.dry_run, fresh=fresh)
+        return self._answer(201 if fresh else 200, result.entry, call)
 
     def _merge(
         self, live: Obj | None, config: Obj, kind: Kind, call: Call, finish: Callable[[Obj], Obj]
@@ -344,11 +355,3 @@ def _preconditions(entry: Entry, options: Obj) -> None:
             why = f"Precondition failed: {label} in precondition: {wanted[name]}"
             why += f", {label} in object meta: {meta.get(name)}"
             raise conflict(entry.kind.plural, entry.kind.group, entry.name, why)
-
-
-def _answer(code: int, entry: Entry, *, dry: bool, fresh: bool = False) -> Answer:
-    if not dry or not fresh:
-        return Answer(code, entry.raw, entry.obj)
-    meta = {name: value for name, value in entry.obj["metadata"].items() if name != "resourceVersion"}
-    obj = {**entry.obj, "metadata": meta}
-    return Answer(code, encode(obj), obj)

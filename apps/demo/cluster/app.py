@@ -52,12 +52,12 @@ class SimulatedCluster:
         tokens_file: Path | str | None = None,
         clock: Callable[[], datetime] | None = None,
         bookmark_seconds: float = 60.0,
-        watch_history: int = 20_000,
+        watch_history: int = 10_000,
         replay: bool = False,
         allocation_port: int = 0,
     ) -> None:
         self.state_dir = Path(state_dir)
-        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.rules = history.load(Path(history_file) if history_file else None)
         self.name = name or self.rules.cluster
         self.clock = clock or (lambda: datetime.now(UTC))
@@ -94,7 +94,7 @@ class SimulatedCluster:
         tls.load_cert_chain(self._chain, self._key)
         self._server = Server(self._port, self._handle, self.tokens.user, self.faults, tls)
         self._port = self._server.server_address[1]
-        self._plain = Server(self._allocation_port, self._handle_plain, lambda token: None, self.faults)
+        self._plain = Server(self._allocation_port, self._handle_plain, _anyone, self.faults)
         self._allocation_port = self._plain.server_address[1]
         self._loop = Loop(self.store, self._controllers())
         self._loop.start()
@@ -253,3 +253,8 @@ class SimulatedCluster:
         elif request.method == "DELETE":
             self.faults.clear()
         return as_json({"faults": [fault.wire() for fault in self.faults.active()]})
+
+
+def _anyone(token: str) -> User:
+    """OpenCost looks at no token; whoever sends one is served all the same."""
+    return User("system:anonymous", ("system:unauthenticated",))

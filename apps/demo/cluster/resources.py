@@ -330,7 +330,8 @@ def _not_allowed(method: str) -> ApiError:
 
 def _call(request: Request, target: Target) -> Call:
     query = request.query
-    applying = request.headers.get("content-type", "").startswith("application/apply-patch")
+    media = request.headers.get("content-type", "")
+    applying = request.method == "PATCH" and media.startswith("application/apply-patch")
     manager = query.get("fieldManager", "")
     force = query.get("force") in ("true", "1")
     problems = []

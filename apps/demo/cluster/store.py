@@ -64,7 +64,7 @@ def encode(obj: Obj) -> bytes:
 class Store:
     """All objects, their history window and the journal. One writer at a time, any number of readers."""
 
-    def __init__(self, path: Path, *, history: int = 20_000) -> None:
+    def __init__(self, path: Path, *, history: int = 10_000) -> None:
         """Open or create the state file. `history` is how many changes a watch can look back."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)

@@ -71,10 +71,24 @@ def tracked(quota: Obj) -> set[str]:
     return {key for key in ((quota.get("spec") or {}).get("hard") or {}) if _is_tracked(key)}
 
 
+_ELSEWHERE = {
+    "configmaps",
+    "persistentvolumeclaims",
+    "replicationcontrollers",
+    "requests.storage",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+}
+"""Keys a real controller tracks for kinds that are not served here: their use is always 0."""
+
+
 def _is_tracked(key: str) -> bool:
     if key.startswith("count/"):
-        resource, _, group = key[len("count/") :].partition(".")
-        return any(each.plural == resource and each.group == group for each in KINDS)
+        return bool(key[len("count/") :])
+    if key in _ELSEWHERE or ".storageclass.storage.k8s.io/" in key:
+        return True
     if key in ("pods", *_COMPUTE) or key.startswith("hugepages-"):
         return True
     if key.startswith("requests."):

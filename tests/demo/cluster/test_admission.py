@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from apps.demo.cluster import SimulatedCluster
+from apps.demo.cluster.auth import Tokens
 from apps.demo.cluster.podsecurity import violations
 from tests.demo.cluster.conftest import Client, gpu_quota, namespace, pod, pod_spec, quota, until
 
@@ -99,7 +100,7 @@ def test_cpu_and_memory_must_be_stated_where_a_quota_names_them(client: Client, 
     )
     stated = {"limits": {"cpu": "2", "memory": "1Gi"}}
     assert client.post(PODS, pod("p", **stated))[0] == 201
-    code, answer = client.post(PODS, pod("q", **stated))
+    _, answer = client.post(PODS, pod("q", **stated))
     assert "requested: requests.cpu=2, used: requests.cpu=2, limited: requests.cpu=2" in answer["message"]
 
 
@@ -275,3 +276,29 @@ def test_the_tokens_file_is_read_again_when_it_changes(
     os.utime(path, ns=(2, 2))
     assert person.get("/api/v1/nodes")[0] == 401
     person.close()
+
+
+@pytest.mark.requirement("simulated-cluster-3.4")
+def test_another_process_can_issue_tokens_through_the_file(cluster: SimulatedCluster) -> None:
+    token = Tokens(cluster.tokens.path).issue("admin@example.com", ["system:masters"])
+    assert Tokens(cluster.tokens.path).issue("admin@example.com", ["system:masters"]) == token
+    assert cluster.tokens.path.stat().st_mode & 0o077 == 0
+    person = Client(cluster, token)
+    assert person.get("/api/v1/nodes")[0] == 200
+    person.close()
+
+
+@pytest.mark.requirement("simulated-cluster-3.2")
+def test_keys_of_kinds_that_are_not_served_are_tracked_at_nothing(client: Client, space: str) -> None:
+    body = quota(pods="1", requests_storage="1Ti", persistentvolumeclaims="4")
+    body["spec"]["hard"]["count/inferenceservices.serving.kserve.io"] = "2"
+    client.post(QUOTAS, body)
+    used = until(lambda: client.get(f"{QUOTAS}/quota")[1]["status"].get("used"))
+    assert used == {
+        "pods": "0",
+        "requests.storage": "0",
+        "persistentvolumeclaims": "0",
+        "count/inferenceservices.serving.kserve.io": "0",
+    }
+    client.post(PODS, pod("p"))
+    assert client.get(f"{QUOTAS}/quota")[1]["status"]["hard"]["requests.storage"] == "1Ti"

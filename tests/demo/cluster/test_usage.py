@@ -154,7 +154,9 @@ def past(tmp_path: Path) -> Any:
 
 
 def ask(cluster: SimulatedCluster, path: str, **query: str) -> Any:
-    answer = urllib3.request("GET", f"{cluster.allocation_url}{path}", fields=query, timeout=20, retries=False)
+    headers = {"Authorization": "Bearer whatever"}  # OpenCost looks at none
+    url = f"{cluster.allocation_url}{path}"
+    answer = urllib3.request("GET", url, fields=query, headers=headers, timeout=20, retries=False)
     return answer.status, answer.json()
 
 
@@ -382,3 +384,26 @@ def test_replay_shows_the_moments_workloads_and_meters_them_once(tmp_path: Path)
         )
         assert answer["data"][0]["research-development"]["gpuHours"] == 14
         client.close()
+
+
+@pytest.mark.requirement("simulated-cluster-5.1")
+def test_the_allocation_api_is_beside_the_kubernetes_api_too(past: SimulatedCluster) -> None:
+    client = Client(past, "")
+    assert client.get("/allocation", window="yesterday")[1]["code"] == 200
+    assert client.get("/model/assets", window="yesterday")[1]["code"] == 200
+    assert client.request("POST", "/allocation", {})[0] == 405
+    assert ask(past, "/healthz2")[0] == 404
+    client.close()
+
+
+@pytest.mark.requirement("simulated-cluster-5.4")
+def test_metrics_show_quota(cluster: SimulatedCluster, client: Client, space: str) -> None:
+    client.post(f"{space}/resourcequotas", gpu_quota("8", requests_memory="1Ki"))
+
+    def text() -> str:
+        return urllib3.request("GET", f"{cluster.allocation_url}/metrics", retries=False).data.decode()
+
+    head = 'kube_resourcequota{namespace="team",resourcequota="quota",resource='
+    until(lambda: f'{head}"requests.nvidia.com/gpu",type="hard"}} 8' in text())
+    assert f'{head}"requests.memory",type="hard"}} 1024' in text()
+    assert f'{head}"requests.memory",type="used"}} 0' in text()
