@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "screenshots"
 START_SECONDS = 600.0
 
-_SIGN_IN = re.compile(r"^\s*(?P<who>.*?\S)\s+(?P<email>[^\s@]+@[^\s@]+)\s+(?P<password>\S+)\s*$")
+_PASSWORD = re.compile(r"with the password (\S+)")
+_SIGN_IN = re.compile(r"^\s*(?P<email>[^\s@]+@[^\s@]+)\s{2,}(?P<who>\S.*?)(\s{2,}.*)?$")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ def read_pictures(text: str) -> list[Picture]:
 
 
 def read_sign_ins(text: str) -> list[SignIn]:
-    """The lines ``who  mail-address  password`` of what the demo prints."""
-    return [SignIn(**match.groupdict()) for line in text.splitlines() if (match := _SIGN_IN.match(line))]
+    """What the demo prints: one password, then lines ``mail-address  who  what they do``."""
+    password = _PASSWORD.search(text)
+    if password is None:
+        raise ScreenshotError("The demo printed no password to sign in with.")
+    matches = [match for line in text.splitlines() if (match := _SIGN_IN.match(line))]
+    return [SignIn(match["who"], match["email"], password.group(1)) for match in matches]
 
 
 def find_sign_in(sign_ins: list[SignIn], who: str) -> SignIn:

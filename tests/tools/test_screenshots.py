@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PRINTED = """
 GPU Commons runs at http://localhost:8000  (started in 7 s)
 
-  Finance team lead     lead.finance@example.com   river-stone-42
-  VP Analytics          vp@example.com             hill:forest
+  Sign in at http://localhost:8000/sign-in/ with the password hill:forest
+    finance-lead@example.com         Finance team lead      requests quota for Finance
+    vp@example.com                   VP Analytics           decides, reads the monthly report
 Ctrl-C stops everything; the data is kept.
 """
 
