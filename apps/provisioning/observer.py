@@ -22,7 +22,7 @@ from django.db import close_old_connections, transaction
 from apps.clusters import kinds
 from apps.clusters.clients.kubernetes import KubernetesClient, Listing
 from apps.clusters.clients.watching import WatchEvent, WatchStream
-from apps.clusters.errors import ClusterError, Gone, Throttled
+from apps.clusters.errors import ClusterError, Gone, Throttled, Unreachable
 from apps.clusters.health import pause_seconds, record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
@@ -69,7 +69,7 @@ class KindWatcher(threading.Thread):
         super().__init__(name=f"watch-{kind}", daemon=True)
         self._client, self._kind, self._reports, self._stopping = client, kind, reports, stop
         self._version, self._listed_at = resource_version, listed_at
-        self._failures = 0
+        self._failures = self._cuts = 0
         self._stream: WatchStream | None = None
         #: Lists made: a test looks here to see that a resumed watch does not list.
         self.lists = 0
@@ -107,13 +107,22 @@ class KindWatcher(threading.Thread):
         )
         if self._stopping.is_set():  # told to stop while the watch was being opened
             stream.close()
-        for event in stream:
-            self._version = event.resource_version or self._version
-            event.object.setdefault("kind", self._kind)
-            self._tell(event=event)
-            if self._stopping.is_set():
-                stream.close()
-                return
+        opened = time.monotonic()
+        try:
+            for event in stream:
+                self._version = event.resource_version or self._version
+                event.object.setdefault("kind", self._kind)
+                self._tell(event=event)
+                if self._stopping.is_set():
+                    stream.close()
+                    return
+        except Unreachable:
+            # Proxies and restarts cut watches all the time. Only where it cannot be opened again is something wrong.
+            logger.info("a watch was cut", extra={"kind": self._kind})
+        # A server that ends every watch at once must not be asked without a pause.
+        self._cuts = self._cuts + 1 if time.monotonic() - opened < 1.0 else 0
+        if self._cuts:
+            self._stopping.wait(min(1.0, 0.1 * 2.0**self._cuts))
 
     def _tell(self, *, at: datetime | None = None, **what: Any) -> None:
         self._reports.put(Report(self._kind, at or clock.now(), **what))
@@ -214,17 +223,14 @@ class ClusterObserver:
         if not batch:
             return 0
         moved = 0
-        errors = [report.error for report in batch if report.error is not None]
         answered = [report for report in batch if report.error is None]
         if answered:
             with transaction.atomic():
                 leases.require(self._lease, self.token)
                 for kind in sorted({report.kind for report in answered}):
                     moved += self._record_kind(kind, [report for report in answered if report.kind == kind])
-            record_contact(self.cluster.pk, True)
-        elif errors:
-            last = errors[-1]
-            record_contact(self.cluster.pk, not last.cluster_wide, last)
+        last = max(batch, key=lambda report: report.at).error
+        record_contact(self.cluster.pk, last is None or not last.cluster_wide, last)
         return moved
 
     def _record_kind(self, kind: str, reports: list[Report]) -> int:

@@ -85,3 +85,30 @@ def role_binding(ns: str, group: str = "gpu-commons:leads") -> dict[str, Any]:
 def workspace(ns: str, gpus: int = 8) -> list[dict[str, Any]]:
     """What a workspace declares, in no particular order."""
     return [quota(ns, gpus), role_binding(ns), network_policy(ns), limit_range(ns), namespace(ns)]
+
+
+def register(simulated: SimulatedCluster, slug: str = "", **kwargs: Any) -> Any:
+    """Register a simulated cluster with the portal; returns the row."""
+    from apps.clusters.actions import register_cluster
+    from apps.core.actor import Actor
+
+    slug = slug or fresh_namespace("c")
+    return register_cluster(
+        slug, slug=slug, kubeconfig=simulated.kubeconfig(), simulated=True, actor=Actor.system("tests"), **kwargs
+    )
+
+
+def declare(cluster: Any, manifests: list[dict[str, Any]], **kwargs: Any) -> Any:
+    """Declare objects for a workspace of their own (or `owner_uid`), as the approval of one would."""
+    from django.db import transaction
+
+    from apps.core.actor import Actor
+    from apps.provisioning import actions
+
+    owner = kwargs.pop("owner_uid", None) or uuid.uuid4()
+    with transaction.atomic():
+        return actions.declare(
+            cluster.pk, kwargs.pop("kind", "workspace"), owner, kwargs.pop("title", "Finance, production"),
+            kwargs.pop("team_id", None), manifests, grant_uid=kwargs.pop("grant_uid", None),
+            actor=Actor.system("tests"), **kwargs,
+        )  # fmt: skip

@@ -220,7 +220,7 @@ class KubernetesClient:
         query = [("fieldManager", kinds.FIELD_MANAGER), ("fieldValidation", "Strict")]
         if dry_run:
             query.append(("dryRun", "All"))
-        body = json.dumps(manifest).encode()
+        body = dict(manifest)
         return self._call("POST", entry.in_namespace, params, query=query, body=body, content_type="application/json")
 
     def delete(
@@ -239,9 +239,8 @@ class KubernetesClient:
         if conditions:
             options["preconditions"] = conditions
         query = [("dryRun", "All")] if dry_run else []
-        body = json.dumps(options).encode()
         path, params = self._one(kind, name, namespace)
-        return self._call("DELETE", path, params, query=query, body=body, content_type="application/json")
+        return self._call("DELETE", path, params, query=query, body=options, content_type="application/json")
 
     def watch(
         self, kind: str, resource_version: str, *, label_selector: str = "", seconds: float = 300.0
@@ -285,7 +284,7 @@ class KubernetesClient:
         path: str,
         params: dict[str, str],
         query: list[tuple[str, str]],
-        body: bytes | None,
+        body: bytes | JSON | None,
         content_type: str,
         timeout: tuple[float, float],
     ) -> urllib3.BaseHTTPResponse:
@@ -317,7 +316,7 @@ class KubernetesClient:
         params: dict[str, str] | None = None,
         *,
         query: list[tuple[str, str]] | None = None,
-        body: bytes | None = None,
+        body: bytes | JSON | None = None,
         content_type: str = "",
     ) -> Answer:
         started = time.monotonic()
