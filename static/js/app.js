@@ -26,6 +26,14 @@
       window.commonsTheme.choose(theme.dataset.themeChoice);
       showThemeChoice();
     }
+    const copy = target?.closest("[data-copy]");
+    if (copy) {
+      const text = document.querySelector(copy.dataset.copy)?.textContent ?? "";
+      const label = copy.querySelector("[data-copy-label]") ?? copy;
+      navigator.clipboard?.writeText(text).then(() => {
+        label.textContent = "Copied";
+      });
+    }
     target?.closest("[data-notice-close]")?.closest("[data-notice]")?.remove();
     for (const open of document.querySelectorAll("details[data-confirm][open]")) {
       if (!open.contains(target)) open.open = false;
