@@ -35,7 +35,7 @@ class CommonsTable(tables.Table):
 class UidLinkColumn(tables.Column):
     """A link to the row's page: `UidLinkColumn("quotas:request-detail", kwarg="request_uid", accessor="title")`.
 
-    `lookup` is the attribute that goes into the URL (a path such as "team.slug" works); `target` the path to the object
+    `lookup` is the attribute that goes into the URL (a path such as "team__slug" works); `target` the path to the object
     whose attribute it is, where the link leads to another row than the table's own.
     """
 
@@ -47,7 +47,8 @@ class UidLinkColumn(tables.Column):
 
     def url_of(self, record: Any) -> str | None:
         """Return where the cell leads, or None where the target is missing."""
-        value = A(f"{self.target}.{self.lookup}" if self.target else self.lookup).resolve(record, quiet=True)
+        path = f"{self.target}__{self.lookup}" if self.target else self.lookup
+        value = A(path).resolve(record, quiet=True)
         return reverse(self.url_name, kwargs={self.kwarg: value}) if value not in (None, "") else None
 
     def render(self, value: Any, record: Any) -> SafeString | str:
