@@ -65,6 +65,20 @@ def holders(role: str, unit_id: int | None) -> dict[int, Held]:
     return found
 
 
+class Roster:
+    """Who holds which role, asked at most once each while one page is drawn."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int | None], dict[int, Held]] = {}
+
+    def over(self, role: str, unit_id: int | None) -> dict[int, Held]:
+        """Return the holders of `role` over the unit (None: installation-wide)."""
+        key = (role, unit_id)
+        if key not in self._known:
+            self._known[key] = holders(role, unit_id)
+        return self._known[key]
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a stage goes: role and unit, and a sentence where that is not what the policy names at first."""

@@ -100,6 +100,7 @@ class Sight:
     case: engine.Case
     state: engine.State
     at: datetime
+    roster: deciders.Roster = field(default_factory=deciders.Roster)
 
     @property
     def lapsed(self) -> bool:
@@ -129,7 +130,7 @@ def why_not(seen: Sight, user: Any) -> str:
     if seen.request.status != RequestStatus.IN_REVIEW or not seen.stages:
         return "There is nothing to decide any more."
     stage = seen.stages[min(engine.stage_of(seen.state, user.pk), len(seen.stages) - 1)]
-    held = deciders.holders(stage.role, stage.unit_id)
+    held = seen.roster.over(stage.role, stage.unit_id)
     rule = engine.why_not(seen.case, actor=user.pk, holders=held.keys(), at=seen.at)
     # Who has approved may still change their mind and reject.
     if rule and user.pk in seen.state.seats:
@@ -153,9 +154,9 @@ def explain(request: ApprovalRequest, seen: Sight | None = None) -> list[Seat]:
     stage = seen.open_stage
     if stage is None:
         return []
-    over = deciders.holders(stage.role, stage.unit_id)
+    over = seen.roster.over(stage.role, stage.unit_id)
     # Who holds the role only below where the stage was sent (the requester's peers) is named with that rule.
-    around = {**deciders.holders(stage.role, request.unit_id), **over}
+    around = {**seen.roster.over(stage.role, request.unit_id), **over}
     people = User.objects.in_bulk(list(around))
     seats = []
     for user_id in around:
@@ -166,7 +167,9 @@ def explain(request: ApprovalRequest, seen: Sight | None = None) -> list[Seat]:
 
 def starving(seen: Sight) -> list[Stage]:
     """Return the stages that too few people can decide, from the open one on."""
-    return staging.starving_stages(seen.request, seen.stages) if seen.open_stage is not None else []
+    if seen.open_stage is None:
+        return []
+    return staging.starving_stages(seen.case, seen.state, seen.stages, seen.roster)
 
 
 def preview(

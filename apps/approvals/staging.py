@@ -56,7 +56,9 @@ def mail_for(request: ApprovalRequest, stage: Stage) -> list[int]:
 
 def warn_if_undecidable(request: ApprovalRequest, actor: Actor) -> None:
     """Tell the platform admins where a stage cannot get its quorum: the request stands, an appointment heals it."""
-    starving = starving_stages(request, stages(request))
+    steps = stages(request)
+    case = deciders.case_of(request, steps, [], deciders.excluded(request))
+    starving = starving_stages(case, engine.evaluate(case, clock.now()), steps, deciders.Roster())
     if not starving:
         return
     admins = deciders.holders(Role.PLATFORM_ADMIN, None)
@@ -65,15 +67,12 @@ def warn_if_undecidable(request: ApprovalRequest, actor: Actor) -> None:
     notices.tell(events.REQUEST_UNDECIDABLE, request, admins, actor=actor, stage=starving[0], note=note)
 
 
-def starving_stages(request: ApprovalRequest, steps: list[Stage]) -> list[Stage]:
+def starving_stages(case: engine.Case, state: engine.State, steps: list[Stage], roster: deciders.Roster) -> list[Stage]:
     """Return the stages, from the open one on, that cannot get their quorum from those who may decide now."""
-    side = deciders.excluded(request)
-    case = deciders.case_of(request, steps, Decision.objects.filter(request=request), side)
-    state = engine.evaluate(case, clock.now())
     seated = {person for _, _, persons in state.seats.values() for person in persons}
-    open_ones = [s for s in steps if s.ordinal >= state.stage]
+    open_ones = [step for step in steps if step.ordinal >= state.stage]
     needs = []
-    for stage in open_ones:
-        free = set(deciders.holders(stage.role, stage.unit_id)) - side - seated
-        needs.append((stage.quorum - len(state.approvals(stage.ordinal)), free))
+    for step in open_ones:
+        free = set(roster.over(step.role, step.unit_id)) - case.excluded - {case.requester} - seated
+        needs.append((step.quorum - len(state.approvals(step.ordinal)), free))
     return [open_ones[index] for index in engine.unfillable(needs)]

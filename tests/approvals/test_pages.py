@@ -224,7 +224,7 @@ def test_the_request_page_keeps_to_its_queries(office, company, query_limit):
     request = office.submit()
     client = client_for(company.vp)
     client.get(path(request))
-    with query_limit(40):
+    with query_limit(22):
         client.get(path(request))
 
 
