@@ -35,7 +35,8 @@ _RESERVED = re.compile(r"^(kube-.*|default|openshift-.*)$")
 
 
 def _user(actor: Actor) -> User:
-    user: User | None = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    found = User.objects.filter(pk=actor.user_id, is_active=True) if actor.user_id is not None else User.objects.none()
+    user: User | None = found.first()
     if user is None:
         raise NotAllowed("Only a person can do this.")
     return user

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-
-from django.db.models import Q
+from decimal import Decimal
 
 from apps.core.actor import Actor
-from apps.provisioning import actions
-from apps.provisioning.choices import DeclarationKind
-from apps.provisioning.models import ApplyRun, Declaration, Observation, Plan
-from apps.quotas.manifests import QUOTA_NAME, Manifest
+from apps.provisioning import actions, selectors
+from apps.provisioning.choices import DeclarationKind, RunOutcome
+from apps.provisioning.models import Declaration, Plan
+from apps.provisioning.selectors import Standing
+from apps.quotas.manifests import Manifest
 from apps.quotas.models import Workspace
 
 KIND = DeclarationKind.WORKSPACE
@@ -68,9 +68,14 @@ def request_plan(workspace: Workspace, subject_uid: uuid.UUID, manifests: list[M
     return actions.request_plan(workspace.cluster_id, KIND, workspace.uid, subject_uid, workspace.team_id, manifests)
 
 
-def last_run(declaration: Declaration) -> ApplyRun | None:
-    """Return the newest apply run of a declaration."""
-    return ApplyRun.objects.filter(declaration=declaration).order_by("-started_at", "-pk").first()
+def standing_of(workspace: Workspace) -> Standing | None:
+    """Return how a workspace's declaration stands, with the attempt under way; None: nothing is declared."""
+    declaration = declaration_of(workspace)
+    if declaration is None:
+        return None
+    declaration.cluster = workspace.cluster
+    run = selectors.runs_for(declaration).filter(outcome=RunOutcome.RUNNING).first()
+    return selectors.standing(declaration, run)
 
 
 def declarations_of(workspaces: Iterable[Workspace]) -> dict[uuid.UUID, Declaration]:
@@ -79,35 +84,21 @@ def declarations_of(workspaces: Iterable[Workspace]) -> dict[uuid.UUID, Declarat
     return {row.owner_uid: row for row in Declaration.objects.filter(kind=KIND, owner_uid__in=uids)}
 
 
-def _units(values: object, resources: Collection[str] | None = None) -> dict[str, int]:
-    """Return `requests.<resource>` entries of a quota's status as whole units by resource name."""
-    found: dict[str, int] = {}
-    if not isinstance(values, dict):
-        return found
-    for key, value in values.items():
-        name = str(key).removeprefix("requests.")
-        if name == key or "/" not in name or (resources is not None and name not in resources):
-            continue
-        text = str(value)
-        if text.isdecimal():
-            found[name] = int(text)
-    return found
+def _units(resources: dict[str, tuple[Decimal, Decimal]], which: int) -> dict[str, int]:
+    """Return `requests.<resource>` entries as whole units by resource name."""
+    return {
+        key.removeprefix("requests."): int(pair[which])
+        for key, pair in resources.items()
+        if key.startswith("requests.") and "/" in key
+    }
 
 
 def usage(workspaces: Iterable[Workspace]) -> dict[int, Usage]:
-    """Return what was last observed of many workspaces' quotas, by workspace id, in one query."""
+    """Return what was last observed of many workspaces' quotas, by workspace id, in two queries."""
     by_place = {(workspace.cluster_id, workspace.namespace): workspace.pk for workspace in workspaces}
     if not by_place:
         return {}
-    where = Q(cluster_id__in={place[0] for place in by_place}, namespace__in={place[1] for place in by_place})
-    rows = Observation.objects.filter(where, kind="ResourceQuota", name=QUOTA_NAME)
-    found: dict[int, Usage] = {}
-    for row in rows:
-        workspace_id = by_place.get((row.cluster_id, row.namespace))
-        if workspace_id is None:
-            continue
-        if row.missing:
-            found[workspace_id] = Usage({}, {}, row.observed_at)
-        else:
-            found[workspace_id] = Usage(_units(row.status.get("hard")), _units(row.status.get("used")), row.observed_at)
-    return found
+    return {
+        by_place[place]: Usage(_units(status.resources, 0), _units(status.resources, 1), status.observed_at)
+        for place, status in selectors.quota_statuses(by_place).items()
+    }

@@ -56,7 +56,7 @@ def import_quota(
     from apps.accounts.models import User
     from apps.clusters.models import Flavour
 
-    if not actor.is_system:
+    if actor.user_id is not None:
         user = User.objects.filter(pk=actor.user_id).first()
         if user is None or not may(user, "quotas.workspace.manage"):
             raise NotAllowed("History is imported by platform admins.", rule="quotas.workspace.manage")

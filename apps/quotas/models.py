@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.conf import settings
@@ -13,8 +14,9 @@ from django.db.models import Q
 from apps.approvals.models import ApprovalRequest
 from apps.clusters.models import Cluster, Flavour
 from apps.core.models import IntRange, Row, VersionedRow
+from apps.core.money import Money
 from apps.provisioning.models import Plan
-from apps.quotas.choices import BorrowMode, Environment, RequestStatus
+from apps.quotas.choices import OPEN_STATUSES, BorrowMode, Environment, RequestStatus
 from apps.quotas.querysets import QuotaQuerySet, QuotaRequestQuerySet, WorkspaceQuerySet
 from apps.teams.models import Team
 
@@ -111,6 +113,17 @@ class QuotaRequest(VersionedRow):
     def maximum(self) -> int | None:
         """Guaranteed and borrow together; None: unlimited."""
         return None if self.borrow_mode == BorrowMode.UNLIMITED else self.guaranteed + self.borrow_limit
+
+    @property
+    def cost(self) -> Money | None:
+        """The monthly cost change as estimated at submission; None: no rate was published, so it is unknown."""
+        amount = self.estimate.get("amount")
+        return Money(Decimal(amount), self.estimate["currency"]) if amount is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be withdrawn and corrected."""
+        return self.status in OPEN_STATUSES
 
     @property
     def scope_team_id(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -12,16 +13,26 @@ from typing import Any
 
 from apps.accounts.models import User
 from apps.approvals import selectors as approvals
-from apps.clusters.models import Cluster, Flavour, Pool
+from apps.clusters.models import Flavour, Pool
 from apps.core import clock
 from apps.core.money import Money
-from apps.provisioning.models import Declaration
+from apps.provisioning.models import Plan
+from apps.provisioning.selectors import Standing
 from apps.quotas import book, cluster_side
 from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.ledger import Room
 from apps.quotas.models import Quota, QuotaRequest, Workspace
-from apps.quotas.pools import CalendarStep, PoolRow, broken_promises, pool_calendar, pool_rows, visible_pools
+from apps.quotas.pools import (
+    CALENDAR_DAYS,
+    CalendarStep,
+    PoolRow,
+    broken_promises,
+    pool_calendar,
+    pool_rows,
+    visible_pools,
+)
+from apps.quotas.records import borrow_words
 from apps.rates.selectors import Estimate
 from apps.teams.models import Team
 
@@ -99,6 +110,34 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class DatedQuota:
+    """A quota row with its state: in force, or coming."""
+
+    quota: Quota
+    state: str
+
+    @property
+    def borrow(self) -> str:
+        """How far it may borrow, in words."""
+        return borrow_words(self.quota.borrow_mode, self.quota.borrow_limit)
+
+
+def coming_quotas(rows: Iterable[Quota]) -> list[DatedQuota]:
+    """Return the quota rows that are in force or still to come, in the given order."""
+    now = clock.now()
+    return [
+        DatedQuota(row, "in_force" if row.valid.lower <= now else "scheduled")
+        for row in rows
+        if row.valid.upper is None or row.valid.upper > now
+    ]
+
+
+def all_best_effort(rows: Sequence[QuotaRow]) -> bool:
+    """Whether every row is a share by agreement, so that no heading may say *guaranteed*."""
+    return bool(rows) and all(row.pool is not None and row.pool.best_effort for row in rows)
 
 
 def team_quota_rows(team: Team) -> list[QuotaRow]:
@@ -206,43 +245,44 @@ def _currency() -> str:
     return str(settings.COMMONS_CURRENCY)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an applying request has come on its cluster."""
-
-    declaration: Declaration | None
-    since: datetime | None
-    attempts: int = 0
-    error: str = ""
-    failing_since: datetime | None = None
-    retry_at: datetime | None = None
-    cluster: Cluster | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def progress_of(request: QuotaRequest) -> Progress | None:
+def standing_for(request: QuotaRequest) -> Standing | None:
     """Return why a granted request is not applied yet, and since when; None for one that is not being applied."""
-    if request.status != RequestStatus.APPLYING:
-        return None
-    declaration = cluster_side.declaration_of(request.workspace)
-    cluster = request.workspace.cluster
-    if declaration is None:
-        return Progress(None, request.granted_at, cluster=cluster)
-    notes = []
-    if cluster.paused_at is not None:
-        notes.append(f"{cluster} is paused by the platform admins: {cluster.pause_reason or 'no reason given'}.")
-    if cluster.unreachable_since is not None:
-        notes.append(f"{cluster} does not answer. The portal tries again by itself.")
-    return Progress(
-        declaration,
-        request.granted_at,
-        declaration.attempts,
-        declaration.last_error,
-        declaration.failing_since,
-        declaration.retry_at,
-        cluster,
-        notes,
-    )
+    return cluster_side.standing_of(request.workspace) if request.status == RequestStatus.APPLYING else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One line of a plan, as `components/diff.html` shows it."""
+
+    path: str
+    before: str | None
+    after: str | None
+    kind: str
+
+
+def plan_rows(plan: Plan | None) -> list[PlanRow]:
+    """Return a plan's changes line by line; created and removed objects are one line each."""
+    rows: list[PlanRow] = []
+    for entry in plan.entries if plan is not None else []:
+        name = f"{entry['kind']} {entry['name']}"
+        if entry["operation"] == "create":
+            rows.append(PlanRow(name, None, "created", "added"))
+        elif entry["operation"] == "remove":
+            rows.append(PlanRow(name, "removed", None, "removed"))
+        else:
+            for change in entry.get("changes", []):
+                before, after = change.get("before"), change.get("after")
+                kind = "added" if before is None else "removed" if after is None else "changed"
+                rows.append(PlanRow(f"{name}: {change['path']}", _text(before), _text(after), kind))
+    return rows
+
+
+def _entries(plan: Plan | None) -> list[dict[str, Any]]:
+    return list(plan.entries) if plan is not None else []
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def request_evidence(request: QuotaRequest) -> dict[str, Any]:
@@ -269,6 +309,14 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "room": room,
         "room_free": number(max(room.free_at_worst, Fraction(0))) if room is not None else "",
         "plan": request.plan,
+        "plan_rows": plan_rows(request.plan),
+        "plan_warnings": [text for entry in _entries(request.plan) for text in entry.get("warnings", [])],
+        "plan_conflicts": [
+            f"{conflict['manager']}: {conflict['field']}"
+            for entry in _entries(request.plan)
+            for conflict in entry.get("conflicts", [])
+        ],
+        "plan_unchecked": [e["kind"] for e in _entries(request.plan) if not e.get("server_checked", True)],
         "before": request.change.get("before", {}),
         "at_end": request.change.get("at_end"),
         "creates_workspace": request.change.get("creates_workspace", False),
@@ -295,21 +343,26 @@ def holders_of_use(user: User, workspace: Workspace) -> str:
 
 
 __all__ = [
+    "CALENDAR_DAYS",
     "CalendarStep",
     "ChangeEstimate",
+    "DatedQuota",
+    "PlanRow",
     "PoolRow",
-    "Progress",
     "QuotaRow",
+    "all_best_effort",
     "broken_promises",
+    "coming_quotas",
     "estimate_change",
     "holders_of_use",
     "open_requests",
+    "plan_rows",
     "pool_calendar",
     "pool_rows",
-    "progress_of",
     "quota_rows",
     "request_evidence",
     "room_over_time",
+    "standing_for",
     "team_quota_rows",
     "visible_pools",
     "workspace_for_namespace",

@@ -179,3 +179,10 @@ def ready_made(place: Place, shape: str) -> Manifest:
             },
         }
     raise ValueError(f"there is no ready-made {shape!r}")
+
+
+def pod_of(manifest: Manifest) -> Manifest:
+    """Return a pod as a Job or Deployment would make it, for a dry run against quota and pod security."""
+    template = manifest["spec"]["template"]
+    meta = {"name": f"{manifest['metadata']['name']}-check", "namespace": manifest["metadata"]["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}

@@ -28,7 +28,7 @@ _WHOLE_DIGITS, _PLACES = 12, 8
 
 def _require(actor: Actor, permission: str) -> None:
     """Raise NotAllowed unless the actor holds the permission for the installation or is the portal itself."""
-    if actor.is_system:
+    if actor.user_id is None:
         return
     from apps.accounts.models import User
 
@@ -150,7 +150,12 @@ def publish_card(
             end = min([*following, *([until] if until else [])], default=None)
             with transaction.atomic():
                 Rate.objects.create(
-                    card=card, cluster=cluster, flavour=flavour, currency=currency, amount=amount, valid=DateTimeTZRange(starts, end, "[)")
+                    card=card,
+                    cluster=cluster,
+                    flavour=flavour,
+                    currency=currency,
+                    amount=amount,
+                    valid=DateTimeTZRange(starts, end, "[)"),
                 )
     except IntegrityError as error:
         raise Conflict(

@@ -1,0 +1,53 @@
+"""What the quotas room adds to other rooms' pages, and its entries in the navigation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.clusters.models import Pool
+from apps.core.permissions import may
+from apps.quotas import selectors
+from apps.teams.models import Team
+from portal.panels import nav, panel
+
+nav(
+    "Workspaces", "quotas:workspace-list", icon="terminal-2", order=20, permission="quotas.workspace.view", group="Work"
+)
+nav("Quota requests", "quotas:request-list", icon="file-text", order=30, permission="quotas.request.view", group="Work")
+nav("Pools", "quotas:pool-list", icon="stack-2", order=40, permission="quotas.quota.view", group="Work")
+
+
+@panel(page="team", order=10, permission="quotas.quota.view")
+def team_quotas(request: HttpRequest, team: Team) -> dict[str, Any]:
+    """What the team's workspaces hold and use now, and its open requests."""
+    rows = selectors.team_quota_rows(team)
+    return {
+        "template": "quotas/panels/team.html",
+        "rows": rows,
+        "all_best_effort": selectors.all_best_effort(rows),
+        "requests": selectors.open_requests(team),
+        "may_ask": may(request.user, "quotas.request.create", team),
+        "may_use": may(request.user, "quotas.workspace.use", team),
+        "request_url": reverse("quotas:request-create"),
+        "team": team,
+    }
+
+
+@panel(page="pool", order=10, permission="clusters.pool.view")
+def pool_ledger(request: HttpRequest, pool: Pool) -> dict[str, Any]:
+    """What the pool can promise, has promised, and will have to, over the next 90 days."""
+    from apps.quotas.views import pool_context
+
+    return {"template": "quotas/panels/pool.html", "pool": pool, **pool_context(pool)}
+
+
+@panel(page="cluster", order=20, permission="clusters.pool.view")
+def cluster_pools(request: HttpRequest, cluster: Any) -> dict[str, Any] | None:
+    """The pools of a cluster with committable, observed, promised, borrowed and used GPUs."""
+    rows = selectors.pool_rows(pools=Pool.objects.filter(cluster=cluster).select_related("cluster").order_by("pk"))
+    if not rows:
+        return None
+    return {"template": "quotas/panels/cluster.html", "rows": [(row, row.shown()) for row in rows]}

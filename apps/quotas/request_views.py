@@ -1,0 +1,323 @@
+"""Pages of quota requests: ask, see at once what it means, follow, withdraw, correct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from django.urls import reverse
+
+from apps.accounts.models import User
+from apps.core.errors import Conflict, Invalid
+from apps.core.permissions import may
+from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
+from apps.quotas import actions, selectors, timeline
+from apps.quotas.choices import RequestStatus
+from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for
+from apps.quotas.models import QuotaRequest
+from apps.quotas.records import borrow_words
+from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
+
+_RELATED = (
+    "workspace__team__unit",
+    "workspace__cluster",
+    "flavour",
+    "requester",
+    "approval__policy_version__policy",
+    "plan",
+    "supersedes",
+)
+
+
+def _requests() -> Any:
+    return QuotaRequest.objects.select_related(*_RELATED)
+
+
+def _list_crumb() -> Crumb:
+    return Crumb("Quota requests", reverse("quotas:request-list"))
+
+
+def _url(request: QuotaRequest) -> str:
+    return reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
+
+
+class RequestList(ListView):
+    """The quota requests a person may see."""
+
+    title = "Quota requests"
+    intro = "Who asked for which GPUs, and where it stands."
+    queryset = QuotaRequest.objects.select_related("workspace__team", "workspace__cluster", "flavour", "requester")
+    table_class = RequestTable
+    filterset_class = RequestFilter
+    export_event = REQUESTS_EXPORTED
+    empty_title = "No quota requests yet"
+    empty_text = "A team lead requests quota for one of the team's workspaces; cost and room show while typing."
+    empty_icon = "file-text"
+
+    def get_page_actions(self) -> list[tuple[str, str]]:
+        """Requesting, to those who may."""
+        if may(self.request.user, "quotas.request.create", None):
+            return [("Request quota", reverse("quotas:request-create"))]
+        return []
+
+    def get_empty_action(self) -> tuple[str, str] | None:
+        """The same, in the empty state."""
+        found = self.get_page_actions()
+        return found[0] if found else None
+
+
+class RequestCreate(CreateView):
+    """Request quota."""
+
+    title = "Request quota"
+    intro = "Nothing changes before it is approved. What it costs and whether it fits shows below while you type."
+    permission = "quotas.request.create"
+    queryset = QuotaRequest.objects.all()
+    form_class = RequestForm
+    template_name = "quotas/request_form.html"
+    submit_label = "Submit the request"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [_list_crumb()]
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The form's choices depend on the person."""
+        return {"user": self.request.user}
+
+    def get_initial(self) -> dict[str, Any]:
+        """Take workspace and flavour from the link that led here; with one workspace, choose it."""
+        mine = may_ask_for(self.request.user)
+        uid = self.request.GET.get("workspace", "")
+        chosen = next((row for row in mine if str(row.uid) == uid), None) or (mine[0] if len(mine) == 1 else None)
+        initial: dict[str, Any] = {"workspace": chosen.pk if chosen else None}
+        slug = self.request.GET.get("flavour", "")
+        if slug:
+            from apps.clusters.models import Flavour
+
+            initial["flavour"] = Flavour.objects.filter(slug=slug).values_list("pk", flat=True).first()
+        return initial
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add where the live estimate comes from."""
+        return super().get_context(estimate_url=reverse("quotas:request-estimate"), **extra)
+
+    def perform(self, form: Any) -> str:
+        """Submit it."""
+        data = form.cleaned_data
+        request = actions.request_quota(
+            data["workspace"].pk,
+            data["flavour"].pk,
+            data["guaranteed"],
+            data["borrow_mode"],
+            data["borrow_limit"],
+            data["valid_from"],
+            data["valid_until"],
+            data["reason"],
+            actor=self.actor,
+        )
+        approved = request.status not in (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
+        self.success_message = "Approved by policy: it is on its way." if approved else "Submitted. Follow it here."
+        return _url(request)
+
+
+class _Estimate(LiveView):
+    """What a half-filled request would mean."""
+
+    permission = "quotas.request.create"
+    queryset = QuotaRequest.objects.all()
+    template_name = "quotas/estimate.html"
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The form's choices depend on the person."""
+        return {"user": self.request.user}
+
+    def workspace_of(self, data: Mapping[str, Any]) -> Any:
+        """Return the workspace that the draft is about."""
+        return data.get("workspace")
+
+    def compute(self, form: Any) -> Mapping[str, Any]:
+        """Return estimate, room, budget and approvers, or what is wrong so far."""
+        data = form.cleaned_data
+        workspace = self.workspace_of(data)
+        flavour, guaranteed = data.get("flavour"), data.get("guaranteed")
+        times_wrong = {"valid_from", "valid_until", "borrow_limit"} & set(form.errors)
+        if workspace is None or flavour is None or guaranteed is None or times_wrong:
+            return {"incomplete": True}
+        try:
+            draft = actions.checked_draft(
+                workspace.pk,
+                flavour.pk,
+                guaranteed,
+                data.get("borrow_mode", "none"),
+                data.get("borrow_limit", 0),
+                data.get("valid_from"),
+                data.get("valid_until"),
+                user=cast("User", self.request.user),
+            )
+        except Invalid as invalid:
+            return {"problems": [text for texts in invalid.errors.values() for text in texts]}
+        return {"change": selectors.estimate_change(draft, cast("User", self.request.user))}
+
+
+class RequestEstimate(_Estimate):
+    """Beside the form of a new request."""
+
+    form_class = RequestForm
+
+
+class RequestDetail(DetailView):
+    """One quota request: what it asks for, what it means, and its way."""
+
+    queryset = staticmethod(_requests)
+    permission = "quotas.request.view"
+    url_kwarg = "request_uid"
+    template_name = "quotas/request_detail.html"
+
+    def get_title(self) -> str:
+        """The request in short."""
+        return f"{self.object.guaranteed:,} × {self.object.flavour} for {self.object.workspace.namespace}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [_list_crumb()]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add evidence, timeline and what the person may do."""
+        request: QuotaRequest = self.object
+        user = self.request.user
+        later = QuotaRequest.objects.visible_to(user).filter(supersedes=request).first()
+        return super().get_context(
+            **selectors.request_evidence(request),
+            borrow=borrow_words(request.borrow_mode, request.borrow_limit),
+            timeline=timeline.of(request),
+            later=later,
+            may_change=request.is_open and may(user, "quotas.request.withdraw", request),
+            approval_url=self._approval_url(),
+            **extra,
+        )
+
+    def _approval_url(self) -> str:
+        """Where the approval is, for those who may see it."""
+        approval = self.object.approval
+        if approval is None or not type(approval).objects.visible_to(self.request.user).filter(pk=approval.pk).exists():
+            return ""
+        return reverse("approvals:request-detail", kwargs={"request_uid": approval.uid})
+
+
+class _RequestAction(ActionView):
+    """Something that is done with an open request."""
+
+    queryset = staticmethod(_requests)
+    permission = "quotas.request.withdraw"
+    url_kwarg = "request_uid"
+    object: QuotaRequest
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the request."""
+        return [_list_crumb(), Crumb(f"{self.object.guaranteed:,} × {self.object.flavour}", _url(self.object))]
+
+    def check_state(self) -> None:
+        """Only an open request can be changed."""
+        if not self.object.is_open:
+            label = RequestStatus(self.object.status).label.lower()
+            raise Conflict(
+                f"This request is {label}: it can no longer be changed.",
+                current={"status": self.object.status, "version": self.object.version},
+            )
+
+
+class RequestWithdraw(_RequestAction):
+    """Take a request back."""
+
+    title = "Withdraw the request"
+    intro = "Nothing that is in force changes. What was decided so far is void."
+    form_class = WithdrawForm
+    submit_label = "Withdraw it"
+    danger = True
+    success_message = "Withdrawn."
+
+    def perform(self, form: Any) -> str:
+        """Withdraw it."""
+        request = actions.withdraw_request(
+            self.object.pk,
+            actor=self.actor,
+            expected_version=self.expected_version,
+            reason=form.cleaned_data.get("reason", ""),
+        )
+        return _url(request)
+
+
+class RequestCorrect(_RequestAction):
+    """Replace a request by a corrected one."""
+
+    title = "Correct the request"
+    intro = "A corrected request starts its approval anew: decisions made so far count no more."
+    form_class = CorrectionForm
+    template_name = "quotas/request_form.html"
+    submit_label = "Submit the correction"
+    success_message = "Corrected. Earlier decisions are void."
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The form is about the request's workspace."""
+        return {"user": self.request.user, "workspace": self.object.workspace}
+
+    def get_initial(self) -> dict[str, Any]:
+        """Start from the request as it stands."""
+        request = self.object
+        return {
+            "flavour": request.flavour_id,
+            "guaranteed": request.guaranteed,
+            "borrow_mode": request.borrow_mode,
+            "borrow_limit": request.borrow_limit,
+            "valid_from": request.valid_from if request.valid_from > request.created_at else None,
+            "valid_until": request.valid_until,
+            "reason": request.reason,
+        }
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add where the live estimate comes from."""
+        url = reverse("quotas:request-correct-estimate", kwargs={"request_uid": self.object.uid})
+        return super().get_context(estimate_url=url, **extra)
+
+    def perform(self, form: Any) -> str:
+        """Submit the correction."""
+        data = form.cleaned_data
+        request = actions.correct_request(
+            self.object.pk,
+            data["flavour"].pk,
+            data["guaranteed"],
+            data["borrow_mode"],
+            data["borrow_limit"],
+            data["valid_from"],
+            data["valid_until"],
+            data["reason"],
+            actor=self.actor,
+            expected_version=self.expected_version,
+        )
+        return _url(request)
+
+
+class CorrectEstimate(_Estimate):
+    """Beside the form of a correction."""
+
+    permission = "quotas.request.withdraw"
+    form_class = CorrectionForm
+    object: QuotaRequest
+
+    def prepare(self) -> None:
+        """Load the request. Raises NotVisible."""
+        rows = QuotaRequest.objects.select_related("workspace__cluster", "workspace__team")
+        self.object = rows.get_visible(self.request.user, self.kwargs["request_uid"])
+
+    def scope_object(self) -> Any:
+        """Ask permissions for the request."""
+        return self.object
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The form is about the request's workspace."""
+        return {"user": self.request.user, "workspace": self.object.workspace}
+
+    def workspace_of(self, data: Mapping[str, Any]) -> Any:
+        """The request's."""
+        return self.object.workspace

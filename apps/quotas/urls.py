@@ -1,0 +1,29 @@
+"""Addresses of the quotas room."""
+
+from django.urls import path
+
+from apps.quotas import request_views, use_views, views
+
+app_name = "quotas"
+_WORKSPACE = "quotas/workspaces/<uuid:workspace_uid>/"
+_USE = f"{_WORKSPACE}use/<slug:flavour_slug>/"
+_REQUEST = "quotas/requests/<uuid:request_uid>/"
+urlpatterns = [
+    path("quotas/workspaces/", views.WorkspaceList.as_view(), name="workspace-list"),
+    path("quotas/workspaces/new/", views.WorkspaceCreate.as_view(), name="workspace-create"),
+    path(_WORKSPACE, views.WorkspaceDetail.as_view(), name="workspace-detail"),
+    path(f"{_WORKSPACE}pending/", use_views.WhyPending.as_view(), name="workspace-pending"),
+    path(_USE, use_views.UseIt.as_view(), name="use"),
+    path(f"{_USE}kubeconfig/", use_views.Kubeconfig.as_view(), name="use-kubeconfig"),
+    path(f"{_USE}<slug:shape>/", use_views.ReadyMade.as_view(), name="use-manifest"),
+    path(f"{_USE}<slug:shape>/check/", use_views.Check.as_view(), name="use-check"),
+    path("quotas/requests/", request_views.RequestList.as_view(), name="request-list"),
+    path("quotas/requests/new/", request_views.RequestCreate.as_view(), name="request-create"),
+    path("quotas/requests/estimate/", request_views.RequestEstimate.as_view(), name="request-estimate"),
+    path(_REQUEST, request_views.RequestDetail.as_view(), name="request-detail"),
+    path(f"{_REQUEST}withdraw/", request_views.RequestWithdraw.as_view(), name="request-withdraw"),
+    path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
+    path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
+    path("quotas/pools/", views.PoolList.as_view(), name="pool-list"),
+    path("quotas/pools/<uuid:pool_uid>/", views.PoolDetail.as_view(), name="pool-detail"),
+]

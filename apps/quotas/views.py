@@ -1,0 +1,176 @@
+"""Pages of workspaces and pools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, Q
+from django.urls import reverse
+
+from apps.core import charts
+from apps.core.permissions import may
+from apps.core.views import CreateView, Crumb, DetailView, ListView, PageView
+from apps.quotas import actions, cluster_side, selectors
+from apps.quotas.choices import OPEN_STATUSES
+from apps.quotas.forms import WorkspaceForm
+from apps.quotas.models import Quota, Workspace
+from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
+
+
+class WorkspaceList(ListView):
+    """The workspaces a person may see."""
+
+    title = "Workspaces"
+    intro = "A team's place on one cluster for one environment."
+    table_class = WorkspaceTable
+    filterset_class = WorkspaceFilter
+    empty_title = "No workspaces yet"
+    empty_text = "A platform admin makes a workspace for a team; then its lead can request quota for it."
+    empty_icon = "terminal-2"
+
+    @staticmethod
+    def queryset() -> Any:
+        """Workspaces in use, with the number of their open requests."""
+        waiting = Count("requests", filter=Q(requests__status__in=OPEN_STATUSES))
+        rows = Workspace.objects.filter(archived_at__isnull=True).select_related("team", "cluster")
+        return rows.annotate(open_requests=waiting)
+
+    def get_page_actions(self) -> list[tuple[str, str]]:
+        """Requesting and making, to those who may."""
+        found = []
+        if may(self.request.user, "quotas.request.create", None):
+            found.append(("Request quota", reverse("quotas:request-create")))
+        if may(self.request.user, "quotas.workspace.manage", None):
+            found.append(("New workspace", reverse("quotas:workspace-create")))
+        return found
+
+
+class WorkspaceCreate(CreateView):
+    """Give a team a workspace."""
+
+    title = "New workspace"
+    intro = "Its namespace is made on the cluster when its first quota is granted; until then nothing changes there."
+    permission = "quotas.workspace.manage"
+    queryset = Workspace.objects.all()
+    form_class = WorkspaceForm
+    submit_label = "Create the workspace"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [Crumb("Workspaces", reverse("quotas:workspace-list"))]
+
+    def perform(self, form: Any) -> str:
+        """Create it."""
+        data = form.cleaned_data
+        workspace = actions.create_workspace(
+            data["team"].pk, data["cluster"].pk, data["environment"], data["data_classes"], actor=self.actor
+        )
+        self.success_message = f"Created: {workspace.namespace}. Its team's lead can request quota for it now."
+        return reverse("quotas:workspace-detail", kwargs={"workspace_uid": workspace.uid})
+
+
+class WorkspaceDetail(DetailView):
+    """One workspace: what it holds now and later, what was asked, how it stands on the cluster."""
+
+    queryset = Workspace.objects.select_related("team__unit", "cluster")
+    permission = "quotas.workspace.view"
+    template_name = "quotas/workspace_detail.html"
+
+    def get_title(self) -> str:
+        """The namespace is the workspace's name."""
+        return str(self.object.namespace)
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [Crumb("Workspaces", reverse("quotas:workspace-list"))]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add quotas, requests and the cluster's view."""
+        workspace: Workspace = self.object
+        user = self.request.user
+        rows = selectors.quota_rows([workspace])
+        dated = (
+            Quota.objects.filter(workspace=workspace)
+            .select_related("flavour", "request")
+            .order_by("flavour__name", "valid", "pk")
+        )
+        requests = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")[:10]
+        may_use = may(user, "quotas.workspace.use", workspace)
+        return super().get_context(
+            rows=rows,
+            all_best_effort=selectors.all_best_effort(rows),
+            dated=selectors.coming_quotas(dated),
+            requests=list(requests),
+            standing=cluster_side.standing_of(workspace),
+            may_ask=may(user, "quotas.request.create", workspace),
+            may_use=may_use,
+            **extra,
+        )
+
+
+class PoolList(PageView):
+    """The pools a person may see, with their aggregates; no team can be told from another here."""
+
+    title = "Pools"
+    scope_free = "selectors.pool_rows takes the user: aggregates of pools that the person's teams hold or ask for"
+    template_name = "quotas/pool_list.html"
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the rows."""
+        rows = selectors.pool_rows(self.request.user)
+        return super().get_context(rows=[(row, row.shown()) for row in rows], **extra)
+
+
+class PoolDetail(DetailView):
+    """One pool: aggregates now, and its calendar for the next 90 days."""
+
+    url_kwarg = "pool_uid"
+    template_name = "quotas/pool_detail.html"
+
+    def get_queryset(self) -> Any:
+        """The pools whose aggregates the person may see (invariant 10)."""
+        return selectors.visible_pools(self.request.user)
+
+    def get_base_queryset(self) -> Any:
+        """Pools; `get_queryset` scopes them."""
+        from apps.clusters.models import Pool
+
+        return Pool.objects.all()
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [Crumb("Pools", reverse("quotas:pool-list"))]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add aggregates and calendar."""
+        return super().get_context(**pool_context(self.object), **extra)
+
+
+def pool_context(pool: Any) -> dict[str, Any]:
+    """Return what a page shows of a pool: its aggregates, calendar and chart."""
+    row = selectors.pool_rows(pools=[pool])[0]
+    calendar = selectors.pool_calendar(pool)
+    points = [step.start for step in calendar] + [calendar[-1].end] if calendar else []
+
+    def series(name: str, values: list[Any], colour: str) -> charts.Series:
+        floats = [float(value) for value in values]
+        return charts.Series(name, [*floats, *floats[-1:]], colour)
+
+    figure = charts.lines(
+        points,
+        [
+            series("Committable", [step.committable for step in calendar], "other"),
+            series("Promised", [step.promised for step in calendar], "accent"),
+            series("Promised and requested", [step.promised + step.requested for step in calendar], "caution"),
+        ],
+        unit="GPUs",
+        title=f"{pool}: the next {selectors.CALENDAR_DAYS} days",
+        step=True,
+    )
+    return {
+        "row": row,
+        "shown": row.shown(),
+        "calendar": [(step, step.shown()) for step in calendar],
+        "figure": figure,
+        "breaches": selectors.broken_promises(pool),
+    }
