@@ -7,6 +7,7 @@ pod edge; `resolution_error_ms` says so on pages. Only exclusive GPUs: their MIG
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,6 +70,7 @@ class AllocationAdapter:
         assets = self._ask(reading.proof, "assets", start, end)
         reading.nodes = [node for key, asset in sorted(assets.items()) if (node := _node(key, asset)) is not None]
         first, last = ms(start), ms(end)
+        models = {node.node: node.gpu_model for node in reading.nodes if node.gpu_model}
         known_nodes = {hour for node in reading.nodes for span in node.spans for hour in _hours(span, first, last)}
         only = set(self._options.get("clusters") or ())
         for index in range((last - first) // HOUR_MS):
@@ -83,7 +85,8 @@ class AllocationAdapter:
             holdings = [h for key, row in sorted(rows.items()) if (h := _holding(key, row, hour, only)) is not None]
             if not rows and hour not in known_nodes:
                 continue
-            reading.holdings.extend(holdings)
+            # The node's label names the model as flavours do; the driver's own name is second best.
+            reading.holdings.extend(replace(h, gpu_model=models.get(h.node, h.gpu_model)) for h in holdings)
             reading.hours[hour] = HourCover(coverage_permille=1000)
         return reading
 
