@@ -21,13 +21,17 @@ from apps.demo.cluster.auth import Rbac, User
 from apps.demo.cluster.decoding import decode, decode_apply
 from apps.demo.cluster.defaults import apply_defaults
 from apps.demo.cluster.errors import ApiError, Obj, already_exists, bad_request, conflict, forbidden, not_found
-from apps.demo.cluster.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, QUOTA, ROLE_BINDING, Kind
+from apps.demo.cluster.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, ROLE_BINDING, Kind
 from apps.demo.cluster.ownership import Manager, track_update
 from apps.demo.cluster.schema import type_of
 from apps.demo.cluster.store import Entry, Store, Transaction, encode, new_uid
 from apps.demo.cluster.validation import validate
 
 PROTECTED = ("default", "kube-system", "kube-public", "kube-node-lease")
+_PURGING = (
+    "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will "
+    "automatically be purged by the system."
+)
 _KEPT_META = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace")
 
 
@@ -197,8 +201,6 @@ class Api:
         if kind.counts_generation:
             meta["generation"] = 1
         if kind.has_status and kind is not NODE:
-            obj.pop("status", None)
-        if kind is QUOTA:
             obj["status"] = {}
         return obj
 
@@ -315,6 +317,8 @@ class Api:
         ended = (entry.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         if entry.kind is NAMESPACE or meta.get("finalizers") or (running and not ended):
             if meta.get("deletionTimestamp"):
+                if entry.kind is NAMESPACE:
+                    raise conflict(entry.kind.plural, "", entry.name, _PURGING)
                 return entry, False
             obj = clone(entry.obj)
             obj["metadata"]["deletionTimestamp"] = self.now()

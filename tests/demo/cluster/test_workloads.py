@@ -228,6 +228,8 @@ def test_finalizers_hold_a_namespace_back(client: Client, space: str) -> None:
     client.post(QUOTAS, body)
     client.request("DELETE", space)
     until(lambda: client.get(f"{QUOTAS}/quota")[1]["metadata"].get("deletionTimestamp"))
+    code, answer = client.request("DELETE", space)
+    assert (code, answer["reason"]) == (409, "Conflict")
     assert client.get(space)[0] == 200
     patch = {"metadata": {"finalizers": None}}
     client.request("PATCH", f"{QUOTAS}/quota", patch, "application/merge-patch+json")
