@@ -28,7 +28,7 @@ TOKENS_PER_PERSON = 20
 @transaction.atomic
 def close_session(session_id: int, *, actor: Actor, cause: str = "signed_out") -> SignInSession:
     """Close one session of the actor. Raises NotVisible for another person's; closing twice changes nothing."""
-    session = SignInSession.objects.select_for_update(no_key=True).filter(pk=session_id, user_id=actor.user_id).first()
+    session = SignInSession.objects.select_for_update(no_key=True).filter(pk=session_id, user_id=_own(actor)).first()
     if session is None:
         raise NotVisible
     if session.closed_at is None:
@@ -113,7 +113,7 @@ def create_token(
 @transaction.atomic
 def revoke_token(token_id: int, *, actor: Actor) -> ApiToken:
     """Revoke one's own token. Raises NotVisible for another person's, Conflict where it is revoked already."""
-    token = ApiToken.objects.select_for_update(no_key=True).filter(pk=token_id, user_id=actor.user_id).first()
+    token = ApiToken.objects.select_for_update(no_key=True).filter(pk=token_id, user_id=_own(actor)).first()
     if token is None:
         raise NotVisible
     if token.revoked_at is not None:
@@ -233,9 +233,14 @@ def initial_password() -> str:
 def _require_manager(actor: Actor) -> None:
     if actor.is_system:
         return
-    person = User.objects.filter(pk=actor.user_id).first()
+    person = User.objects.filter(pk=_own(actor)).first()
     if person is None or not may(person, "accounts.user.manage"):
         raise NotAllowed(rule="accounts.user.manage")
+
+
+def _own(actor: Actor) -> int:
+    """Return the actor's own key; the portal itself has none, and key 0 belongs to nobody."""
+    return actor.user_id or 0
 
 
 def _locked(user_id: int) -> User:
@@ -247,14 +252,14 @@ def _locked(user_id: int) -> User:
 
 def _check_password(password: str, user: User, field: str) -> None:
     try:
-        validate_password(password, user)  # type: ignore[arg-type]  # the stubs ask for a user with Django's permissions
+        validate_password(password, user)
     except ValidationError as error:
         raise Invalid({field: error.messages}) from error
 
 
 def _close_sessions(user: User, keep_id: int | None, cause: str, actor: Actor) -> int:
     open_ones = SignInSession.objects.filter(user=user, closed_at__isnull=True, expires_at__gt=clock.now())
-    closed = open_ones.exclude(pk=keep_id).update(closed_at=clock.now())
+    closed = open_ones.exclude(pk=keep_id or 0).update(closed_at=clock.now())
     if closed:
         _session_closed(user, cause, closed, actor)
     return closed

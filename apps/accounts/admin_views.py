@@ -13,6 +13,7 @@ from apps.accounts.forms import ReasonForm, UserForm
 from apps.accounts.models import User
 from apps.accounts.tables import UserTable
 from apps.core.errors import Conflict, NotAllowed
+from apps.core.forms import CommonsForm
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from portal.panels import panels_for
@@ -85,7 +86,7 @@ class _OnUser(ActionView):
 
     queryset = User.objects.all()
     permission = MANAGE
-    form_class = ReasonForm
+    form_class: type[CommonsForm] = ReasonForm
 
     def breadcrumbs(self) -> list[Crumb]:
         """Return the way back to the person."""
@@ -145,7 +146,7 @@ class UserPasswordReset(_OnUser):
     intro = (
         "For somebody who has lost theirs. All their sessions end; they choose their own password at the next sign-in."
     )
-    form_class = ActionView.form_class
+    form_class = CommonsForm
     submit_label = "Set password"
 
     def perform(self, form: Any) -> HttpResponseBase:

@@ -31,7 +31,7 @@ class AuthenticationMiddleware:
         """Attach the person, answer, and tell sign-in when a session has ended on the way."""
         session = SimpleLazyObject(lambda: _session(request))
         request.sign_in_session = session  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
-        request.user = SimpleLazyObject(lambda: _person(session))  # type: ignore[assignment]  # stands for our User
+        request.user = SimpleLazyObject(lambda: _person(request))  # type: ignore[assignment]  # stands for our User
         if not request.path.startswith(_OPEN_PATHS) and getattr(request.user, "must_change_password", False):
             change = reverse("accounts:password-change")
             if request.path not in (change, reverse("accounts:sign-out"), reverse("accounts:sign-in")):
@@ -46,8 +46,9 @@ def _session(request: HttpRequest) -> SignInSession | None:
     return sessions.session_of(request.session) if settings.SESSION_COOKIE_NAME in request.COOKIES else None
 
 
-def _person(session: SignInSession | None) -> User | AnonymousUser:
-    # A lazy None is false, and only what it wraps tells it from a session.
+def _person(request: HttpRequest) -> User | AnonymousUser:
+    session: SignInSession | None = request.sign_in_session  # type: ignore[attr-defined]  # set above
+    # A lazy None is false, but is not None.
     return session.user if session else AnonymousUser()
 
 

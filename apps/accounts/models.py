@@ -13,17 +13,28 @@ from apps.accounts.querysets import ApiTokenQuerySet, SignInSessionQuerySet, Use
 from apps.core.models import Row
 
 
-class UserManager(BaseUserManager.from_queryset(UserQuerySet)):  # type: ignore[misc]  # the stubs cannot follow from_queryset
+class UserManager(BaseUserManager["User"]):
     """Creates persons; e-mail addresses are unique regardless of case."""
+
+    def get_queryset(self) -> UserQuerySet:
+        """Return all persons, as a queryset that knows who may see them."""
+        return UserQuerySet(self.model, using=self._db)
+
+    def visible_to(self, user: Any) -> UserQuerySet:
+        """Return the persons whose account page `user` may open."""
+        return self.get_queryset().visible_to(user)
+
+    def active(self) -> UserQuerySet:
+        """Return the persons who can sign in."""
+        return self.get_queryset().active()
 
     def get_by_natural_key(self, username: str | None) -> User:
         """Return the person with this e-mail address, whatever its case."""
-        found: User = self.get(email__iexact=username)
-        return found
+        return self.get(email__iexact=username)
 
     def create_user(self, email: str, display_name: str, password: str | None = None, **extra: Any) -> User:
         """Create a person; for tests and the demo's seed (pages go through accounts.actions)."""
-        user: User = self.model(email=self.normalize_email(email).strip(), display_name=display_name, **extra)
+        user = self.model(email=self.normalize_email(email).strip(), display_name=display_name, **extra)
         user.set_password(password)
         user.save(using=self._db)
         return user

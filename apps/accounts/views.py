@@ -123,7 +123,7 @@ class _OwnAccount(CreateView):
     @property
     def person(self) -> User:
         """The signed-in person."""
-        return User.objects.get(pk=self.request.user.pk)
+        return User.objects.get(pk=self.actor.user_id or 0)
 
 
 @method_decorator(_SECRET, name="dispatch")

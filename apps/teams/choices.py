@@ -87,6 +87,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "notifications.mail.retry",
             "teams.unit.manage",
             "teams.grant.manage",
+            "teams.member.manage",
             "accounts.user.manage",
             "accounts.user.view",
         }

@@ -109,3 +109,20 @@ class RoleGrant(Row):
             ),
         ]  # fmt: skip
         indexes: ClassVar = [models.Index(fields=["user", "role"], name="grant_user_role")]
+
+    @property
+    def scope_name(self) -> str:
+        """Where the role counts, in words."""
+        if self.team is not None:
+            return self.team.name
+        return f"{self.unit.name} and below" if self.unit is not None else "Whole installation"
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+    @property
+    def scope_unit_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.unit_id

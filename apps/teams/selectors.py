@@ -1,0 +1,151 @@
+"""What pages and API read about units, teams and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Count, Q
+
+from apps.accounts.models import User
+from apps.core import clock
+from apps.teams import scope
+from apps.teams.choices import PERMISSIONS, Role, roles_with
+from apps.teams.models import Membership, RoleGrant, Team, Unit
+
+
+@dataclass(slots=True)
+class UnitNode:
+    """A unit in the tree, with what lies directly in it. `depth` counts from the top of what the person sees."""
+
+    unit: Unit
+    depth: int
+    teams: list[Team] = field(default_factory=list)
+
+
+def unit_tree(user: Any) -> list[UnitNode]:
+    """Return the units the person may see, as a flattened tree in order of names, with their teams (two queries)."""
+    units = list(Unit.objects.visible_to(user).filter(archived_at__isnull=True).order_by("name", "pk"))
+    known = {unit.pk for unit in units}
+    below: dict[int | None, list[Unit]] = {}
+    for unit in units:
+        below.setdefault(unit.parent_id if unit.parent_id in known else None, []).append(unit)
+    teams: dict[int, list[Team]] = {}
+    for team in Team.objects.visible_to(user).filter(unit__in=known, archived_at__isnull=True).order_by("name", "pk"):
+        teams.setdefault(team.unit_id, []).append(team)
+    found: list[UnitNode] = []
+    waiting = [(unit, 0) for unit in reversed(below.get(None, []))]
+    while waiting:
+        unit, depth = waiting.pop()
+        found.append(UnitNode(unit, depth, teams.get(unit.pk, [])))
+        waiting += [(child, depth + 1) for child in reversed(below.get(unit.pk, []))]
+    return found
+
+
+def teams_with_members(user: Any, unit: Unit) -> list[Team]:
+    """Return the visible teams directly in `unit`, each with `member_count`."""
+    current = Q(memberships__valid__contains=clock.now())
+    teams = Team.objects.visible_to(user).filter(unit=unit, archived_at__isnull=True)
+    return list(teams.annotate(member_count=Count("memberships", filter=current)).order_by("name", "pk"))
+
+
+@dataclass(frozen=True, slots=True)
+class TeamPerson:
+    """A person of a team: as member since when, and with which roles there."""
+
+    user: User
+    since: Any
+    roles: tuple[str, ...]
+    is_member: bool
+
+
+def people_of(team: Team) -> list[TeamPerson]:
+    """Return the team's members and the holders of roles on it, by name (two queries)."""
+    found: dict[int, tuple[User, Any, list[str], bool]] = {}
+    memberships = Membership.objects.current().filter(team=team).select_related("user")
+    for membership in memberships:
+        found[membership.user_id] = (membership.user, membership.valid.lower, [], True)
+    for given in RoleGrant.objects.in_force().filter(team=team).select_related("user"):
+        entry = found.setdefault(given.user_id, (given.user, given.created_at, [], False))
+        entry[2].append(Role(given.role).label)
+    people = [TeamPerson(user, since, tuple(roles), member) for user, since, roles, member in found.values()]
+    return sorted(people, key=lambda person: (person.user.display_name.lower(), person.user.pk))
+
+
+def grants_of(user: User) -> list[RoleGrant]:
+    """Return the roles in force of a person."""
+    held = RoleGrant.objects.in_force().filter(user=user).select_related("unit", "team", "granted_by")
+    return list(held.order_by("role", "pk"))
+
+
+def memberships_of(user: User) -> list[Membership]:
+    """Return the present memberships of a person."""
+    return list(Membership.objects.current().filter(user=user).select_related("team").order_by("team__name", "pk"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a person holds a permission somewhere, in one sentence."""
+
+    text: str
+    grant: RoleGrant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer to "may this person do that there, and why?"."""
+
+    permission: str
+    allowed: bool
+    reasons: tuple[Reason, ...]
+    roles: tuple[str, ...]
+    """The roles that hold the permission at all."""
+
+
+def explain(user: User, permission: str, place: Team | Unit | None) -> Explanation:
+    """Say whether and why `user` holds `permission` for a team, a unit, or (None) anywhere.
+
+    The verdict is the resolver's own (`scope.of`); the reasons are the grants and memberships it stands on. Raises
+    KeyError for an unknown permission.
+    """
+    roles = roles_with(permission)
+    labels = tuple(Role(role).label for role in Role.values if role in roles)
+    if not user.is_active:
+        return Explanation(
+            permission, False, (Reason("The account is switched off: nothing it holds counts."),), labels
+        )
+    path: Sequence[int] = []
+    if isinstance(place, Team):
+        path = place.unit.path
+    elif place is not None:
+        path = place.path
+    reasons: list[Reason] = []
+    for given in grants_of(user):
+        if given.role not in roles:
+            continue
+        label = Role(given.role).label
+        if given.team is not None:
+            if place is None or (isinstance(place, Team) and given.team_id == place.pk):
+                reasons.append(Reason(f"{label} of the team {given.team.name}", given))
+        elif given.unit is not None:
+            if place is None or given.unit_id in path:
+                reasons.append(Reason(f"{label} of {given.unit.name} and everything below", given))
+        else:
+            reasons.append(Reason(f"{label} for the whole installation", given))
+    if Role.MEMBER in roles:
+        reasons += [
+            Reason(f"Member of the team {membership.team.name}")
+            for membership in memberships_of(user)
+            if place is None or (isinstance(place, Team) and membership.team_id == place.pk)
+        ]
+    return Explanation(permission, scope.resolve(user.pk).holds(permission, place), tuple(reasons), labels)
+
+
+def permissions_by_room() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return every permission as grouped choices, in words: `quotas.request.create` → "create request"."""
+    rooms: dict[str, list[tuple[str, str]]] = {}
+    for permission in sorted(frozenset().union(*PERMISSIONS.values())):
+        room, noun, verb = permission.split(".")
+        rooms.setdefault(room.capitalize(), []).append((permission, f"{verb} {noun}"))
+    return sorted(rooms.items())
