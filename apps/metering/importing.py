@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
@@ -17,11 +18,12 @@ from apps.core.sweeps import nudge
 from apps.metering import context as books
 from apps.metering.actions import HOUR, request_hours, require
 from apps.metering.choices import RunStatus, SourceKind, Trigger
+from apps.metering.engine import Span, merge
 from apps.metering.events import USAGE_IMPORTED, UsageImported
 from apps.metering.imports import Interval, Parsed, describe
 from apps.metering.models import IngestRun, Source
 from apps.metering.rows import copy_line
-from apps.metering.sources.base import at_ms
+from apps.metering.sources.base import at_ms, ms
 from apps.metering.writer import lock_cluster
 from apps.teams.models import Team
 
@@ -85,13 +87,13 @@ def import_intervals(
     lock_cluster(cluster_id)
     source = _source(cluster, parsed, source_name or DEFAULT_NAME, owners)
     _store(source, parsed.intervals)
-    first, last = at_ms(parsed.start_ms), at_ms(parsed.end_ms)
-    request_hours(cluster_id, clock.hour_floor(first), clock.hour_floor(last) + HOUR)
+    first, end = _window(parsed)
+    request_hours(cluster_id, first, end)
     gpu_ms = sum(interval.gpu_ms for interval in parsed.intervals)
     run = IngestRun.objects.create(
         source=source,
-        window_start=clock.hour_floor(first),
-        window_end=clock.hour_floor(last) + HOUR,
+        window_start=first,
+        window_end=end,
         trigger=Trigger.IMPORT,
         status=RunStatus.PARTIAL if parsed.errors else RunStatus.SUCCEEDED,
         started_by_id=actor.user_id,
@@ -119,9 +121,14 @@ def import_intervals(
     return run
 
 
+def _window(parsed: Parsed) -> tuple[datetime, datetime]:
+    """Return the whole hours that a file speaks of; hours between two files stay unknown."""
+    return clock.hour_floor(at_ms(parsed.start_ms)), clock.hour_floor(at_ms(parsed.end_ms - 1)) + HOUR
+
+
 def _source(cluster: Cluster, parsed: Parsed, name: str, owners: Mapping[str, str]) -> Source:
     """Return the import source of the cluster under `name`, its time widened to the file's."""
-    low, high = clock.hour_floor(at_ms(parsed.start_ms)), clock.hour_floor(at_ms(parsed.end_ms - 1)) + HOUR
+    first, end = low, high = _window(parsed)
     source = Source.objects.select_for_update().filter(cluster=cluster, kind=SourceKind.CSV, name=name).first()
     if source is not None:
         low, high = min(low, source.valid.lower), max(high, source.valid.upper)
@@ -145,10 +152,15 @@ def _source(cluster: Cluster, parsed: Parsed, name: str, owners: Mapping[str, st
             kind=SourceKind.CSV,
             name=name,
             valid=DateTimeTZRange(low, high, "[)"),
-            options={"team_map": dict(owners)},
+            options={"team_map": dict(owners), "windows": [[ms(first), ms(end)]]},
         )
     source.valid = DateTimeTZRange(low, high, "[)")
-    source.options = {**source.options, "team_map": {**(source.options.get("team_map") or {}), **owners}}
+    windows = [Span(*window, 1) for window in source.options.get("windows") or []]
+    source.options = {
+        **source.options,
+        "team_map": {**(source.options.get("team_map") or {}), **owners},
+        "windows": [[span.start, span.end] for span in merge([*windows, Span(ms(first), ms(end), 1)])],
+    }
     source.bump("valid", "options")
     return source
 

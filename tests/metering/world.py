@@ -135,6 +135,6 @@ def hold(
     uses = None
     if used is not None:
         use = Use(round(used * 1_000_000), 1000, "engine_active")
-        uses = {hour: use for hour in range(first - first % HOUR_MS, last, HOUR_MS)}
+        uses = dict.fromkeys(range(first - first % HOUR_MS, last, HOUR_MS), use)
     values = {"name": key.split("@", maxsplit=1)[0], "kind": "Job", "resource": "nvidia_com_gpu", "gpu_model": MODEL}
     return Holding(key=key, namespace=namespace, spans=(Span(first, last, gpus),), used=uses, **{**values, **extra})

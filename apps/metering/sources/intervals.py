@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-
-from django.db.models import Max, Min
 
 from apps.core.canonical import canonical_bytes
 from apps.metering.engine import HOUR_MS, IMPORTED, Holding, Span, Use
@@ -36,17 +34,14 @@ class _Throughout(Mapping[int, Use]):
 
 
 class IntervalAdapter:
-    """Reads the intervals that overlap a window; hours between the first and the last interval are covered."""
+    """Reads the intervals that overlap a window; covered are the hours that the imported files speak of."""
 
     max_window = timedelta(days=7)
     requests = 0
 
-    def __init__(self, source_id: int) -> None:
+    def __init__(self, source_id: int, windows: Sequence[Sequence[int]]) -> None:
         self._source_id = source_id
-        bounds = UsageInterval.objects.filter(source_id=source_id).aggregate(low=Min("start_ms"), high=Max("end_ms"))
-        self._bounds: tuple[int, int] | None = None
-        if bounds["low"] is not None:
-            self._bounds = (bounds["low"] - bounds["low"] % HOUR_MS, bounds["high"])
+        self._windows = windows
         self._uses: dict[int, _Throughout] = {}
 
     def close(self) -> None:
@@ -55,8 +50,6 @@ class IntervalAdapter:
     def read(self, start: datetime, end: datetime) -> Reading:
         """Read the hours of [start, end) from the stored intervals."""
         reading = Reading()
-        if self._bounds is None:
-            return reading
         first, last = ms(start), ms(end)
         rows = UsageInterval.objects.filter(source_id=self._source_id, start_ms__lt=last, end_ms__gt=first)
         digest = hashlib.sha256()
@@ -79,8 +72,8 @@ class IntervalAdapter:
                     used=None if used is None else self._use(used),
                 )
             )
-        covered = range(max(first, self._bounds[0]), min(last, self._bounds[1]), HOUR_MS)
-        reading.hours = dict.fromkeys(covered, HourCover(coverage_permille=1000))
+        for low, high in self._windows:
+            reading.hours |= dict.fromkeys(range(max(first, low), min(last, high), HOUR_MS), HourCover(1000))
         summary = canonical_bytes({"intervals": count, "sha256": digest.hexdigest(), "start_ms": first, "end_ms": last})
         reading.proof.add(
             "intervals", "", "imported intervals of the window", {"start_ms": str(first), "end_ms": str(last)}, summary

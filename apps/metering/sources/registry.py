@@ -15,7 +15,7 @@ from apps.metering.sources.prometheus import PrometheusAdapter
 def adapter_for(source: Source) -> SourceAdapter:
     """Return a fresh adapter for `source`; close it after use. Raises SourceError where its address is refused."""
     if source.kind == SourceKind.CSV:
-        return IntervalAdapter(source.pk)
+        return IntervalAdapter(source.pk, source.options.get("windows") or [])
     try:
         token = crypto.decrypt(source.credentials)
         kind = PrometheusAdapter if source.kind == SourceKind.PROMETHEUS else AllocationAdapter
