@@ -134,7 +134,7 @@ class WorkspaceViewSet(CommonsViewSet):
     queryset = Workspace.objects.select_related("team", "cluster")
     serializer_class = WorkspaceSerializer
     permission = "quotas.workspace.view"
-    filterset_fields = {"team__slug": ["exact"], "cluster__slug": ["exact"], "environment": ["exact"]}
+    filterset_fields = ["team__slug", "cluster__slug", "environment"]
 
 
 class QuotaViewSet(CommonsViewSet):
@@ -143,7 +143,7 @@ class QuotaViewSet(CommonsViewSet):
     queryset = Quota.objects.select_related("workspace", "flavour", "request")
     serializer_class = QuotaSerializer
     permission = "quotas.quota.view"
-    filterset_fields = {"workspace__uid": ["exact"], "flavour__slug": ["exact"]}
+    filterset_fields = ["workspace__uid", "flavour__slug"]
 
 
 class QuotaRequestViewSet(CommonsViewSet):
@@ -159,9 +159,7 @@ class QuotaRequestViewSet(CommonsViewSet):
         "withdraw": "quotas.request.withdraw",
         "correct": "quotas.request.withdraw",
     }
-    filterset_fields = {
-        "status": ["exact"], "workspace__uid": ["exact"], "workspace__team__slug": ["exact"], "flavour__slug": ["exact"],
-    }  # fmt: skip
+    filterset_fields = ["status", "workspace__uid", "workspace__team__slug", "flavour__slug"]
 
     @extend_schema(request=NewRequestSerializer, responses={201: QuotaRequestSerializer})
     def create(self, request: Request) -> Response:

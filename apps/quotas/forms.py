@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
@@ -18,12 +18,20 @@ from apps.teams.models import Team
 _TERMS = ["flavour", "guaranteed", "borrow_mode", "borrow_limit", "valid_from", "valid_until", "reason"]
 
 
-class _WorkspaceChoice(forms.ModelChoiceField[Workspace]):
+if TYPE_CHECKING:
+    _WorkspaceField = forms.ModelChoiceField[Workspace]
+    _FlavourField = forms.ModelChoiceField[Flavour]
+else:
+    # Django's field takes no type argument at run time.
+    _WorkspaceField = _FlavourField = forms.ModelChoiceField
+
+
+class _WorkspaceChoice(_WorkspaceField):
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj.team} · {obj.get_environment_display()} · {obj.cluster}"
 
 
-class _FlavourChoice(forms.ModelChoiceField[Flavour]):
+class _FlavourChoice(_FlavourField):
     def label_from_instance(self, obj: Any) -> str:
         clusters = ", ".join(sorted({pool.cluster.name for pool in obj.pools.all()}))
         return f"{obj.name} ({clusters})" if clusters else str(obj.name)
