@@ -23,11 +23,13 @@ class RequestFilter(CommonsFilterSet):
 
     search = SearchFilter(columns=["title"])
     status = django_filters.ChoiceFilter(
-        label="Status", method="by_status", choices=[(OPEN, "Open (any)"), *RequestStatus.choices]
+        label="Status", method="by_status", choices=[(OPEN, "Open (any)"), *RequestStatus.choices], empty_label="All"
     )
-    team = django_filters.ModelChoiceFilter(label="Team", queryset=_teams, to_field_name="slug", field_name="team")
-    kind = django_filters.ChoiceFilter(label="Kind", field_name="subject_type")
-    waiting = django_filters.ChoiceFilter(label="Waits for", method="by_waiting", choices=[("me", "Me, to decide")])
+    team = django_filters.ModelChoiceFilter(label="Team", queryset=_teams, to_field_name="slug", empty_label="All")
+    kind = django_filters.ChoiceFilter(label="Kind", field_name="subject_type", empty_label="All")
+    waiting = django_filters.ChoiceFilter(
+        label="Waits for", method="by_waiting", choices=[("me", "Me, to decide")], empty_label="Anybody"
+    )
 
     class Meta:
         model = ApprovalRequest

@@ -89,7 +89,7 @@ class PreviewForm(CommonsForm):
         label="Facts",
         max_length=10_000,
         widget=forms.Textarea(attrs={"rows": 6, "class": "font-monospace", "spellcheck": "false"}),
-        help_text="One a line: name = value.",
+        help_text="One a line: name = value. Without a value the fact counts as unknown.",
     )
     unit = forms.ModelChoiceField(
         Unit.objects.none(), required=False, label="Paying unit", empty_label="Any", to_field_name="uid"
@@ -108,9 +108,11 @@ class PreviewForm(CommonsForm):
             if not line.strip():
                 continue
             name, sign, value = line.partition("=")
-            if not sign or not name.strip() or not value.strip():
+            if not sign or not name.strip():
                 raise forms.ValidationError(f"Line {row}: write name = value.")
-            found[name.strip()] = fact_value(value.strip())
+            # A name without a value is a fact that is not known.
+            if value.strip():
+                found[name.strip()] = fact_value(value.strip())
         return found
 
 

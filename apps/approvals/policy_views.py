@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +73,7 @@ class PolicyDetail(DetailView):
             automatic=[(rule.name, wording.automatic_text(rule)) for rule in rules.automatic],
             stages=[(stage.name, wording.stage_text(stage)) for stage in rules.stages],
             validity_days=rules.validity_days,
-            body=json.dumps(version.body, indent=2, ensure_ascii=False),
+            body=wording.body_text(version.body),
             kind=ports.label_of(self.object.subject_type),
             facts=[(name, ports.meaning_of(name)) for name in rules.facts()],
             preview_form=PreviewForm(user=self.request.user, initial={"facts": facts_example(rules)}),
@@ -178,7 +177,7 @@ class PolicyPublish(_PolicyForm, ObjectMixin):
             "slug": self.object.slug,
             "name": self.object.name,
             "subject_type": self.object.subject_type,
-            "body": json.dumps(newest.body, indent=2, ensure_ascii=False),
+            "body": wording.body_text(newest.body),
         }
 
     def slug_of(self, data: Mapping[str, Any]) -> str:
@@ -207,11 +206,12 @@ class PolicyPreview(LiveView):
         if not data.get("body", "").strip():
             return {"empty": True}
         if form.errors:
-            return {"problems": [str(text) for texts in form.errors.values() for text in texts]}
+            texts = [str(text) for found in form.errors.values() for text in found]
+            return {"problems": texts, "where": "These facts cannot be read yet"}
         try:
             rules = engine.parse_text(data["body"], roles=deciders.deciding_roles())[1]
         except engine.PolicyError as error:
-            return {"problems": [str(fault) for fault in error.faults]}
+            return {"problems": [str(fault) for fault in error.faults], "where": "These rules cannot be read yet"}
         unit = data.get("unit")
         preview = selectors.preview_rules(rules, data.get("facts") or {}, unit_id=unit.pk if unit else None)
         labels = [ports.meaning_of(name).label for name in preview.missing_facts]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 
@@ -12,6 +14,12 @@ from apps.approvals.models import PolicyVersion
 from apps.approvals.policy_rules import OP_WORDS, AutomaticRule, Condition, FactValue, StageRule, number
 from apps.core import formats
 from apps.core.money import Money
+
+#: The order in which a body is written for people; the database keeps none.
+_KEYS = (
+    "automatic", "stages", "validity_days", "name", "role", "scope", "quorum", "when", "unless", "due_hours", "counts",
+    "fact", "adds", "limit",
+)  # fmt: skip
 
 SCOPE_WORDS = {
     "unit": "of the paying unit",
@@ -83,3 +91,20 @@ def facts_table(facts: dict[str, FactValue]) -> list[dict[str, str]]:
         }
         for name, value in sorted(facts.items())
     ]
+
+
+def body_text(body: Any) -> str:
+    """Return a policy body as JSON text for people: keys in the order of reading, each condition on one line."""
+    return _written(body, "")
+
+
+def _written(value: Any, indent: str) -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        keys = sorted(value, key=lambda key: (_KEYS.index(key) if key in _KEYS else len(_KEYS), key))
+        rows = [f"{inner}{json.dumps(key)}: {_written(value[key], inner)}" for key in keys]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    # A condition is a list that begins with a fact's name: it stays on one line.
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return "[\n" + ",\n".join(f"{inner}{_written(item, inner)}" for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -152,6 +152,17 @@ def test_facts_survive_being_stored(facts):
 
 
 @pytest.mark.requirement("approvals-1.3")
+@given(json_values)
+def test_a_body_written_for_people_is_the_same_body(value):
+    from apps.approvals import wording
+
+    assert json.loads(wording.body_text(value)) == value
+    text = wording.body_text(TWO_STAGES)
+    assert json.loads(text) == TWO_STAGES
+    assert '["request.gpus", "le", 2],' in text
+
+
+@pytest.mark.requirement("approvals-1.3")
 def test_rules_read_as_sentences():
     from apps.approvals import wording
 
