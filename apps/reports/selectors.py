@@ -40,24 +40,45 @@ def report_units(user: Any) -> list[Unit]:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRow:
-    """A team of a unit with its month to date."""
+class TeamRow:
+    """A team with its month to date. `unpriced_gpu_ms` > 0: part of the cost is unknown."""
 
     team: Team
-    spent: Money | None
+    spent: Money
+    unpriced_gpu_ms: int
     budget: Money | None
     left: Money | None
 
+    @property
+    def over(self) -> bool:
+        """Whether more is spent than the budget holds."""
+        return self.left is not None and self.left.amount < 0
 
-def unit_rows(unit: Unit) -> list[UnitRow]:
-    """Return the teams at or below `unit` with month to date and budget, by name (four queries)."""
-    teams = list(
-        Team.objects.filter(unit__path__contains=[unit.pk], archived_at__isnull=True)
-        .select_related("unit")
-        .order_by("name", "pk")
-    )
+
+def team_rows(teams: list[Team]) -> list[TeamRow]:
+    """Return teams with month to date and budget (three queries). The caller has checked the scope."""
     found = money_of([team.pk for team in teams], months.this_month())
-    return [UnitRow(team, found[team.pk].spent, found[team.pk].budget, found[team.pk].left) for team in teams]
+    return [
+        TeamRow(team, one.spent, one.unpriced_gpu_ms, one.budget, one.left)
+        for team in teams
+        for one in [found[team.pk]]
+    ]
+
+
+def unit_rows(unit: Unit) -> list[TeamRow]:
+    """Return the teams at or below `unit` with month to date and budget, by name."""
+    return team_rows(_teams_below([unit]))
+
+
+def home_rows(teams: list[Team], units: list[Unit]) -> list[TeamRow]:
+    """Return a person's own teams and those of their units with month to date and budget, by name."""
+    everything = {team.pk: team for team in [*teams, *(_teams_below(units) if units else [])]}
+    return team_rows(sorted(everything.values(), key=lambda team: (team.name, team.pk)))
+
+
+def _teams_below(units: list[Unit]) -> list[Team]:
+    below = Team.objects.filter(unit__path__overlap=[unit.pk for unit in units], archived_at__isnull=True)
+    return list(below.select_related("unit").order_by("name", "pk"))
 
 
 def monthly_report(unit: Unit, month: date, user: Any) -> MonthReport:

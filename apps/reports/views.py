@@ -31,10 +31,13 @@ class HomeView(PageView):
         user = self.request.user
         scopes = scope.of(user)
         roles = [Role(role).label for role in Role.values if role in scopes.roles()]
+        teams, units = selectors.own_teams(user), selectors.own_units(user)
         return super().get_context(
             panels=panels_for("home", self.request, None),
-            teams=selectors.own_teams(user),
-            units=selectors.own_units(user),
+            teams=teams,
+            units=units,
+            rows=selectors.home_rows(teams, units) if teams or units else [],
+            month=months.this_month(),
             role_names=roles,
             **extra,
         )
