@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.decorators import api_view
@@ -55,3 +56,25 @@ class Docs(SpectacularSwaggerSplitView):
             return redirect_to_sign_in(request)
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         return response
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    """Describes API tokens."""
+
+    target_class = "apps.accounts.api_auth.TokenAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        """Return the OpenAPI security scheme."""
+        return {"type": "http", "scheme": "bearer", "description": "An API token, made on your account page."}
+
+
+class SessionScheme(OpenApiAuthenticationExtension):
+    """Describes the session of a signed-in browser."""
+
+    target_class = "apps.accounts.api_auth.SessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        """Return the OpenAPI security scheme."""
+        return {"type": "apiKey", "in": "cookie", "name": "sessionid"}

@@ -76,7 +76,7 @@ def problem_json(request: HttpRequest, status: int, detail: str = "", **members:
     return response
 
 
-def problem_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+def problem_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse:
     """Turn every refusal of an API view into a problem (REST_FRAMEWORK's EXCEPTION_HANDLER).
 
     Unknown exceptions become a 500 without detail; they are logged here with the request id.
@@ -122,7 +122,8 @@ def problem_handler(error: Exception, context: Mapping[str, Any]) -> Response | 
         )
         status, detail = 500, "The error is logged under the request id. Nothing was half-written."
     body = problem(status, detail, instance=request.path if request is not None else "", **members)
-    return Response(body, status=status, headers=headers, content_type=PROBLEM_TYPE)
+    # Not through a renderer: a problem is JSON also where the view gives YAML, HTML or nothing the caller takes.
+    return JsonResponse(body, status=status, headers=headers, content_type=PROBLEM_TYPE)
 
 
 def _flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:

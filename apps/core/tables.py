@@ -35,8 +35,8 @@ class CommonsTable(tables.Table):
 class UidLinkColumn(tables.Column):
     """A link to the row's page: `UidLinkColumn("quotas:request-detail", kwarg="request_uid", accessor="title")`.
 
-    `lookup` is the attribute that goes into the URL (a path such as "team__slug" works); `target` the path to the object
-    whose attribute it is, where the link leads to another row than the table's own.
+    `lookup` is the attribute that goes into the URL (a path such as "team__slug" works); `target` is the path to the
+    object whose attribute it is, where the link leads to another row than the table's own.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The world of the sweep: the sample company, a foreign tenant, and what each room adds (`build(world)` in its routes)."""
+"""The world of the sweep: the sample company, a foreign tenant, and what each room's `build(world)` adds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEES_ALL = frozenset({"compliance", "finance", "admin", "auditor"})
 
 
 def named_routes() -> list[str]:
-    """Return the full name of every route of the portal, pages and API. Raises AssertionError for one without a name."""
+    """Return the full name of every route, pages and API. Raises AssertionError for one without a name."""
     return sorted(set(_walk(get_resolver().url_patterns, "")))
 
 
