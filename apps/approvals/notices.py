@@ -20,10 +20,14 @@ from apps.core.money import Money
 
 def cost_text(request: ApprovalRequest) -> str:
     """Return the change of the monthly cost with sign and currency, "" where it is unknown."""
+    signed = signed_cost(request)
+    return f"{signed} a month" if signed else ""
+
+
+def signed_cost(request: ApprovalRequest) -> str:
+    """Return the change of the monthly cost as "+1,405.25 USD", "" where it is unknown."""
     amount = monthly_cost(request)
-    if amount is None:
-        return ""
-    return f"{'+' if amount.amount > 0 else ''}{formats.money(amount)} a month"
+    return "" if amount is None else f"{'+' if amount.amount > 0 else ''}{formats.money(amount)}"
 
 
 def monthly_cost(request: ApprovalRequest) -> Money | None:

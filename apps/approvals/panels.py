@@ -33,7 +33,7 @@ def for_you_to_decide(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
     rows = list(selectors.waiting_rows(request.user)[: PANEL_ROWS + 1])
     return {
         "template": "approvals/panels/for_you_to_decide.html",
-        "rows": [{"request": row, "cost": notices.cost_text(row)} for row in rows[:PANEL_ROWS]],
+        "rows": [{"request": row, "cost": notices.signed_cost(row)} for row in rows[:PANEL_ROWS]],
         "more": len(rows) > PANEL_ROWS,
         "all_url": f"{reverse('approvals:request-list')}?waiting=me",
     }

@@ -123,6 +123,6 @@ def request_context(seen: Sight) -> dict[str, Any]:
         "facts": wording.facts_table(engine.load_facts(request.facts)),
         "seats": explain(request, seen),
         "stage": seen.open_stage,
-        "cost": notices.cost_text(request),
+        "cost": notices.signed_cost(request),
         "stages": seen.stages,
     }

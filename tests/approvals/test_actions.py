@@ -506,7 +506,7 @@ def test_publishing_makes_numbered_versions_and_refuses_one_without_change(offic
     assert newest.digest != newest.policy.versions.get(number=1).digest
 
 
-@pytest.mark.requirement("approvals-1.4")
+@pytest.mark.requirement("approvals-1.1")
 def test_only_platform_admins_publish(office, company):
     for person in (company.vp, company.compliance, company.auditor):
         with pytest.raises(NotAllowed):
