@@ -87,7 +87,10 @@ def test_the_demo_survives_its_supervisor(folder: Path) -> None:
 
     second = Run(folder, port)
     try:
-        assert second.seconds <= SECOND_START_SECONDS, second.said
+        # Meant for a machine that does nothing else; where others compete for it, their share is allowed for.
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        print(f"second start: {second.seconds:.1f} s at {crowd:.1f} times the machine's capacity")
+        assert second.seconds <= SECOND_START_SECONDS * crowd, second.said
         assert Secrets.load(folder / "commons") == secrets
         assert (folder / "commons" / "ports.json").read_text() == ports
         assert re.search(r"http://localhost:\d+", second.said)
