@@ -6,6 +6,7 @@ Cost: two queries a request (grants with their unit paths, memberships), cached 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
@@ -23,6 +24,19 @@ class Scopes:
     installation: frozenset[str] = frozenset()
     units: dict[str, frozenset[int]] = field(default_factory=dict)
     teams: dict[str, frozenset[int]] = field(default_factory=dict)
+    #: The first moment at which one of the roles ends.
+    until: datetime | None = None
+    #: Unit ids → ids of those units and all below, so that a page asks for its subtree once.
+    _subtrees: dict[frozenset[int], frozenset[int]] = field(default_factory=dict, compare=False, repr=False)
+
+    def _below(self, units: set[int]) -> frozenset[int]:
+        from apps.teams.models import Unit
+
+        key = frozenset(units)
+        if key not in self._subtrees:
+            found = Unit.objects.filter(path__overlap=sorted(key)).values_list("pk", flat=True)
+            self._subtrees[key] = frozenset(found)
+        return self._subtrees[key]
 
     def _reach(self, permission: str) -> tuple[bool, set[int], set[int]]:
         roles = roles_with(permission)
@@ -72,20 +86,17 @@ class Scopes:
 
         Facts, charges and statements are seen by the team and unit *on the row* (design §3), which need no live owner.
         """
-        from apps.teams.models import Unit
-
         everywhere, units, teams = self._reach(permission)
         if everywhere:
             return Q()
-        condition = Q(pk__in=[]) if not units and not teams else Q(**{f"{team}__in": list(teams)})
+        condition = Q(pk__in=[]) if not units and not teams else Q(**{f"{team}__in": sorted(teams)})
         if units:
-            below = list(Unit.objects.filter(path__overlap=list(units)).values_list("pk", flat=True))
-            condition |= Q(**{f"{unit}__in": below})
+            condition |= Q(**{f"{unit}__in": sorted(self._below(units))})
         return condition
 
     def holds(self, permission: str, obj: Any | None) -> bool:
         """Whether the person holds `permission` for `obj` (by its `scope_team_id` or `scope_unit_id`)."""
-        from apps.teams.models import Team, Unit
+        from apps.teams.models import Team
 
         everywhere, units, teams = self._reach(permission)
         if everywhere:
@@ -99,7 +110,7 @@ class Scopes:
                 return True
             return bool(units) and Team.objects.filter(pk=team_id, unit__path__overlap=list(units)).exists()
         if unit_id is not None:
-            return bool(units) and Unit.objects.filter(pk=unit_id, path__overlap=list(units)).exists()
+            return bool(units) and unit_id in self._below(units)
         return False
 
     def roles(self) -> set[str]:
@@ -108,6 +119,8 @@ class Scopes:
 
 
 NOBODY = Scopes(user_id=None)
+#: How long one request may go on with the scopes it read; what expires before that is dead at once.
+_FRESH = timedelta(seconds=2)
 
 
 def of(user: Any) -> Scopes:
@@ -116,10 +129,10 @@ def of(user: Any) -> Scopes:
         return NOBODY
     cached: tuple[Any, Scopes] | None = getattr(user, "_commons_scopes", None)
     at = clock.now()
-    if cached is not None and cached[0] == at.replace(microsecond=0):
+    if cached is not None and abs(at - cached[0]) < _FRESH and (cached[1].until is None or at < cached[1].until):
         return cached[1]
     scopes = resolve(user.pk)
-    user._commons_scopes = (at.replace(microsecond=0), scopes)
+    user._commons_scopes = (at, scopes)
     return scopes
 
 
@@ -131,22 +144,27 @@ def resolve(user_id: int) -> Scopes:
     units: dict[str, set[int]] = {}
     teams: dict[str, set[int]] = {}
     held = RoleGrant.objects.in_force().filter(user_id=user_id)
-    grants: list[tuple[str, int | None, int | None]] = list(held.values_list("role", "unit_id", "team_id"))
-    for role, unit_id, team_id in grants:
+    grants: list[tuple[str, int | None, int | None, datetime | None]] = list(
+        held.values_list("role", "unit_id", "team_id", "expires_at")
+    )
+    ends = [expires_at for *_, expires_at in grants if expires_at is not None]
+    for role, unit_id, team_id, _ in grants:
         if team_id is not None:
             teams.setdefault(role, set()).add(team_id)
         elif unit_id is not None:
             units.setdefault(role, set()).add(unit_id)
         else:
             installation.add(role)
-    member_of = set(Membership.objects.current().filter(user_id=user_id).values_list("team_id", flat=True))
-    if member_of:
-        teams.setdefault(Role.MEMBER, set()).update(member_of)
+    for team_id, valid in Membership.objects.current().filter(user_id=user_id).values_list("team_id", "valid"):
+        teams.setdefault(Role.MEMBER, set()).add(team_id)
+        if valid.upper is not None:
+            ends.append(valid.upper)
     return Scopes(
         user_id=user_id,
         installation=frozenset(installation),
         units={role: frozenset(ids) for role, ids in units.items()},
         teams={role: frozenset(ids) for role, ids in teams.items()},
+        until=min(ends, default=None),
     )
 
 
