@@ -111,9 +111,9 @@ def make_rate(pool: Pool, amount: str = "3.85", since: datetime | None = None) -
     return rates[0]
 
 
-def make_world(company: Company, **pool: Any) -> World:
+def make_world(company: Company, cluster: Cluster | None = None, **pool: Any) -> World:
     """Make the world of the tests."""
-    cluster = make_cluster()
+    cluster = cluster or make_cluster()
     flavour = make_flavour()
     made = World(company, cluster, make_pool(cluster, flavour, **pool), flavour)
     make_rate(made.pool)
