@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import beat_init, setup_logging, worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -18,6 +18,20 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def keep_django_logging(**_: Any) -> None:
     """Let Django's LOGGING stand: connecting this signal keeps Celery from installing its own handlers."""
+
+
+@worker_init.connect
+@beat_init.connect
+def refuse_unsafe_start(**_: Any) -> None:
+    """Do not work with unsafe settings; Celery survives exceptions of signal handlers, so leave the process."""
+    from django.core.exceptions import ImproperlyConfigured
+
+    from portal import checks
+
+    try:
+        checks.refuse_unsafe_start()
+    except ImproperlyConfigured as error:
+        raise SystemExit(str(error)) from error
 
 
 @app.on_after_finalize.connect

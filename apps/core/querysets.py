@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 from django.db import models
@@ -28,6 +29,17 @@ class ScopedQuerySet(models.QuerySet[_M]):
         if row is None:
             raise NotVisible
         return row
+
+    def select_for_update(
+        self, nowait: bool = False, skip_locked: bool = False, of: Sequence[str] = (), no_key: bool = True
+    ) -> Self:
+        """Lock rows against each other, not against foreign key checks (FOR NO KEY UPDATE unless told otherwise).
+
+        A transaction that commits holds the head of the audit chain while its last foreign keys are checked. Waiting
+        there for a row that another committer has locked with FOR UPDATE would be a deadlock: that one waits for the
+        head. Nobody changes or reuses keys here, so the weaker lock protects as much.
+        """
+        return super().select_for_update(nowait=nowait, skip_locked=skip_locked, of=of, no_key=no_key)
 
     def locked(self, pk: int, *, expected_version: int | None = None) -> _M:
         """Return the row locked for this transaction.
