@@ -155,7 +155,7 @@ def _source(cluster: Cluster, parsed: Parsed, name: str, owners: Mapping[str, st
             options={"team_map": dict(owners), "windows": [[ms(first), ms(end)]]},
         )
     source.valid = DateTimeTZRange(low, high, "[)")
-    windows = [Span(*window, 1) for window in source.options.get("windows") or []]
+    windows = [Span(window[0], window[1], 1) for window in source.options.get("windows") or []]
     source.options = {
         **source.options,
         "team_map": {**(source.options.get("team_map") or {}), **owners},

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -112,7 +112,7 @@ def _open(name: str) -> IO[bytes]:
     if name == "-":
         return sys.stdin.buffer
     if name.endswith(".gz"):
-        return gzip.open(name, "rb")
+        return cast(IO[bytes], gzip.open(name, "rb"))
     return Path(name).open("rb")
 
 

@@ -1,0 +1,93 @@
+"""Usage and ingest runs through the API: what the pages show."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import django_filters
+from django_filters.rest_framework import FilterSet
+from rest_framework import serializers
+
+from apps.core.api import CommonsViewSet
+from apps.core.paging import CursorPagination
+from apps.metering.choices import RunStatus
+from apps.metering.models import HourFact, IngestRun
+
+
+class FactSerializer(serializers.ModelSerializer[HourFact]):
+    """One hourly fact. Quantities are integers; `used_gpu_ms` null means unknown."""
+
+    class Meta:
+        model = HourFact
+        fields = [
+            "uid", "hour", "team_name", "unit_name", "cost_centre", "environment", "namespace", "workload_name",
+            "workload_kind", "pod", "container", "flavour_name", "gpu_model", "capacity_type", "allocated_unit_ms",
+            "allocated_gpu_ms", "used_gpu_ms", "used_source", "coverage_permille", "flags", "revision",
+        ]  # fmt: skip
+
+
+class FactFilter(FilterSet):
+    """Filter facts."""
+
+    since = django_filters.IsoDateTimeFilter(field_name="hour", lookup_expr="gte")
+    until = django_filters.IsoDateTimeFilter(field_name="hour", lookup_expr="lt")
+    namespace = django_filters.CharFilter()
+    workload_name = django_filters.CharFilter()
+    team_name = django_filters.CharFilter()
+
+    class Meta:
+        model = HourFact
+        fields: ClassVar[list[str]] = []
+
+
+class HourPagination(CursorPagination):
+    """Newest hours first."""
+
+    ordering: Any = ("-hour", "uid")
+
+
+class UsageViewSet(CommonsViewSet):
+    """Hourly facts of the teams and units in scope, by the team and unit on the row."""
+
+    queryset = HourFact.objects.all()
+    serializer_class = FactSerializer
+    filterset_class = FactFilter
+    pagination_class = HourPagination
+    permission = "metering.fact.view"
+
+
+class RunSerializer(serializers.ModelSerializer[IngestRun]):
+    """One ingest run."""
+
+    source = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
+    cluster = serializers.CharField(source="source.cluster.slug", read_only=True)
+
+    class Meta:
+        model = IngestRun
+        fields = [
+            "uid", "created_at", "finished_at", "source", "cluster", "trigger", "status", "window_start", "window_end",
+            "hours_written", "hours_unchanged", "hours_failed", "facts", "requests", "response_bytes", "error",
+        ]  # fmt: skip
+
+
+class RunFilter(FilterSet):
+    """Filter runs."""
+
+    cluster = django_filters.CharFilter(field_name="source__cluster__slug")
+    status = django_filters.ChoiceFilter(choices=RunStatus.choices)
+
+    class Meta:
+        model = IngestRun
+        fields: ClassVar[list[str]] = []
+
+
+class RunViewSet(CommonsViewSet):
+    """Ingest runs, newest first."""
+
+    queryset = IngestRun.objects.select_related("source__cluster")
+    serializer_class = RunSerializer
+    filterset_class = RunFilter
+    permission = "metering.run.view"
+
+
+routes = [("usage", UsageViewSet, "usage"), ("ingest-runs", RunViewSet, "ingest-run")]
