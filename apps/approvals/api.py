@@ -100,7 +100,7 @@ class DecideInput(serializers.Serializer[Any]):
     subject_digest = serializers.CharField(max_length=64)
 
 
-class ReasonInput(serializers.Serializer[Any]):
+class WithdrawalInput(serializers.Serializer[Any]):
     """A reason."""
 
     reason = serializers.CharField(max_length=actions.REASON_LIMIT, allow_blank=True)
@@ -164,14 +164,14 @@ class ApprovalRequestViewSet(CommonsViewSet):
         )
         return self._again(row)
 
-    @extend_schema(request=ReasonInput, responses=RequestDetailSerializer)
+    @extend_schema(request=WithdrawalInput, responses=RequestDetailSerializer)
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, uid: str | None = None) -> Response:
         """Take the request back."""
         row = self.get_object()
         if not actions.may_withdraw(request.user, row):
             raise NotAllowed(actions.WITHDRAW_RULE, rule="requester or lead")
-        data = self.read_input(ReasonInput)
+        data = self.read_input(WithdrawalInput)
         actions.withdraw(row.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
         return self._again(row)
 

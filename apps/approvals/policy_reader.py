@@ -18,12 +18,14 @@ from apps.approvals.policy_rules import (
     Count,
     PolicyRules,
     StageRule,
-    number,
 )
 
 MAX_STAGES: Final = 8
 MAX_QUORUM: Final = 10
 MAX_HOURS: Final = 24 * 366
+MAX_TEXT: Final = 200
+LARGEST: Final = 10**15
+_DECIMAL = re.compile(r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$")
 _FACT = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r"[^\s,\]\}]+")
@@ -53,15 +55,23 @@ class PolicyError(ValueError):
 def parse_text(text: str, *, roles: Sequence[str]) -> tuple[dict[str, Any], PolicyRules]:
     """Return body and rules of a JSON text. Raises PolicyError whose faults name the lines."""
     try:
+        return _parsed(text, roles)
+    except RecursionError as error:
+        raise PolicyError([Fault("", "nested too deeply")]) from error
+
+
+def _parsed(text: str, roles: Sequence[str]) -> tuple[dict[str, Any], PolicyRules]:
+    try:
         body = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant, parse_float=_no_float)
     except json.JSONDecodeError as error:
         message = f"not valid JSON: {error.msg} (column {error.colno})"
         raise PolicyError([Fault("", message, error.lineno)]) from error
-    except RecursionError as error:
-        raise PolicyError([Fault("", "nested too deeply")]) from error
     except _Refused as error:
         line = next((n for n, row in enumerate(text.splitlines(), 1) if error.token in row), None)
         raise PolicyError([Fault("", str(error), line)]) from error
+    except ValueError as error:
+        # Python refuses to read integers of thousands of digits.
+        raise PolicyError([Fault("", "holds a number with too many digits")]) from error
     try:
         return body, parse_policy(body, roles=roles)
     except PolicyError as error:
@@ -172,9 +182,9 @@ class _Reader:
         return []
 
     def text(self, value: Any, path: str, limit: int = 120) -> str:
-        if isinstance(value, str) and 0 < len(value.strip()) <= limit:
+        if isinstance(value, str) and 0 < len(value.strip()) <= limit and value.isprintable():
             return value.strip()
-        self.wrong(path, f"must be a text of 1 to {limit} characters")
+        self.wrong(path, f"must be a text of 1 to {limit} printable characters")
         return ""
 
     def whole(self, value: Any, path: str, low: int, high: int) -> int:
@@ -245,10 +255,12 @@ class _Reader:
         )
 
     def number(self, value: Any, path: str) -> int | str:
-        if isinstance(value, bool) or not isinstance(value, int | str) or number(value) is None:
-            self.wrong(path, 'must be a number: a whole one, or a decimal one as a string ("0.50")')
-            return 0
-        return value
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST:
+            return value
+        if isinstance(value, str) and _DECIMAL.match(value):
+            return value
+        self.wrong(path, 'must be a number below 10^15: a whole one, or a decimal one as a string ("0.50")')
+        return 0
 
     def conditions(self, value: Any, path: str) -> tuple[Condition, ...]:
         return tuple(c for i, item in enumerate(self.items(value, path)) if (c := self.condition(item, f"{path}[{i}]")))
@@ -267,8 +279,11 @@ class _Reader:
             options = wanted if op == "in" else [wanted]
             if not isinstance(options, list) or not options:
                 self.wrong(f"{path}[2]", 'must be a list with at least one value for "in"')
-            elif any(isinstance(item, bool) or not isinstance(item, int | str) for item in options):
-                self.wrong(f"{path}[2]", "must be a whole number or a text")
+            for option in options if isinstance(options, list) else []:
+                if isinstance(option, str):
+                    self.text(option, f"{path}[2]", MAX_TEXT)
+                else:
+                    self.number(option, f"{path}[2]")
         if len(self.faults) > before:
             return None
         return Condition(name, op, tuple(wanted) if op == "in" else wanted)

@@ -32,7 +32,7 @@ def fact_text(name: str, value: FactValue) -> str:
     """Return a fact's value as people read it: money with currency, numbers with separators, with their unit."""
     meaning = ports.meaning_of(name)
     exact = number(value)
-    if meaning.unit == "money" and exact is not None:
+    if meaning.unit == "money" and exact is not None and exact.adjusted() < 18:
         return formats.money(Money(exact, settings.COMMONS_CURRENCY))
     if isinstance(value, str):
         return value

@@ -216,7 +216,9 @@ def test_the_list_filters_and_keeps_to_twenty_queries(office, company, query_lim
     assert count("kind=tests.thing") == 36
     assert count("search=fraud") == 36
     assert count("search=nothing+like+it") == 0
-    assert client.get("/approvals/requests/?export=csv").status_code == 200
+    export = b"".join(client.get("/approvals/requests/?export=csv").streaming_content).decode()
+    assert export.count("20 GPUs for the fraud models") == 36
+    assert "1405.25" in export
 
 
 @pytest.mark.requirement("approvals-5.3", "approvals-5.2")

