@@ -29,6 +29,11 @@ BATCH = 5000
 MAX_AMOUNT = Decimal("1e15")
 
 
+def ledger_currency() -> str:
+    """Return the currency that this installation's ledger is kept in."""
+    return str(settings.COMMONS_CURRENCY)
+
+
 @transaction.atomic
 def set_budget(
     team_id: int,
@@ -48,7 +53,7 @@ def set_budget(
     team = Team.objects.select_for_update(of=("self",)).select_related("unit").filter(pk=team_id).first()
     if team is None:
         raise NotVisible
-    if not actor.is_system:
+    if actor.user_id is not None:
         user = User.objects.filter(pk=actor.user_id, is_active=True).first()
         if user is None or not may(user, "costs.budget.set", team):
             raise NotAllowed("Budgets are set by finance or the unit's owner.", rule="costs.budget.set")

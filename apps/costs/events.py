@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 
 from apps.core import events
+from apps.core.exports import Exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +23,12 @@ class BudgetSet:
     before: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChargesExported:
-    """Charges left the portal as a file."""
-
-    rows: int
-    month: str
-    team_uid: uuid.UUID | None
-
-
 def month_name(month: date) -> str:
     """Return a month as it is written in events and addresses: yyyy-mm."""
     return f"{month:%Y-%m}"
 
 
+CHARGES_EXPORTED = events.declare("costs.charges.exported", Exported, audience="auditors")
 BUDGET_SET = events.declare(
     "costs.budget.set",
     BudgetSet,

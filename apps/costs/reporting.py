@@ -179,9 +179,8 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
         .order_by("team_id", "cluster_id", "rate_id")
     )
     clusters = sorted({row[2] for row in grouped if row[0]})
-    spare = _unallocated_rows(
-        user, inside, first, clusters, everything=unit is None and scope.of(user).everywhere("costs.charge.view")
-    )
+    everything = unit is None and scope.of(user).everywhere("costs.charge.view")
+    spare = _unallocated_rows(user, inside, first, clusters, everything=everything)
     rates: Rates = {
         pk: (amount, code)
         for pk, amount, code in Rate.objects.filter(
@@ -196,7 +195,7 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     _lines(report, user, inside, now, past)
     _unallocated(report, spare, rates)
     _by_day(report, own.filter(day__gte=first), rates)
-    report.completeness = completeness(clusters or None, start, end)
+    report.completeness = completeness(None if everything else clusters, start, end)
     return report
 
 

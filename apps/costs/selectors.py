@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db import connection
@@ -26,8 +27,8 @@ from apps.teams.models import Team
 
 __all__ = [
     "DayCell", "DayLine", "HourLine", "MonthReport", "TeamLine", "UnallocatedLine", "WorkloadLine", "budget_for",
-    "budget_remaining", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
-    "team_month_days", "workload_hours",
+    "budget_remaining", "clusters_of", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
+    "running_workloads", "team_month_days", "workload_hours",
 ]  # fmt: skip
 
 
@@ -51,6 +52,7 @@ class WorkloadLine:
 
     cluster_id: int
     cluster: str
+    cluster_slug: str
     namespace: str
     workload_name: str
     workload_kind: str
@@ -61,6 +63,11 @@ class WorkloadLine:
     coverage_permille: int
     amount: Money | None
     unpriced_gpu_ms: int
+
+    @property
+    def query(self) -> str:
+        """The part of an address that names this workload."""
+        return urlencode({"cluster": self.cluster_slug, "namespace": self.namespace, "name": self.workload_name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
               WHERE c.hour >= %(start)s AND c.hour < %(end)s
               GROUP BY f.cluster_id, f.namespace, f.workload_name, f.flavour_name, c.rate_id
             )
-            SELECT u.*, k.name, p.rate_id, p.quantity, p.gpu, r.amount, r.currency
+            SELECT u.*, k.name, p.rate_id, p.quantity, p.gpu, r.amount, r.currency, k.slug
             FROM used u JOIN clusters_cluster k ON k.id = u.cluster_id
             LEFT JOIN priced p USING (cluster_id, namespace, workload_name, flavour_name)
             LEFT JOIN rates_rate r ON r.id = p.rate_id
@@ -179,6 +186,7 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
         WorkloadLine(
             cluster_id=row[0],
             cluster=row[9],
+            cluster_slug=row[15],
             namespace=row[1],
             workload_name=row[2],
             workload_kind=row[3],
@@ -266,6 +274,43 @@ def fact_detail(fact_uid: uuid.UUID | str, user: Any) -> FactDetail:
     pairs = [(charge, rates.get(charge.rate_id) if charge.rate_id else None) for charge in charges]
     amount = tally.amount if charges else None
     return FactDetail(fact, pairs, amount.quantized() if amount else None, tally.unpriced_ms, proof_of(fact))
+
+
+def clusters_of(teams: Iterable[Team], month: date) -> list[int]:
+    """Return the clusters that teams have charges on in a billing month."""
+    first = month.replace(day=1)
+    rows = DayCharge.objects.filter(
+        team_id__in=[team.pk for team in teams], day__gte=first, day__lt=billing.following(first)
+    )
+    return sorted(rows.values_list("cluster_id", flat=True).distinct())
+
+
+@dataclass(frozen=True, slots=True)
+class RunningLine:
+    """What a team ran in the latest metered hours."""
+
+    workload_name: str
+    workload_kind: str
+    namespace: str
+    flavour_name: str
+    last_hour: datetime
+    units: int
+
+
+def running_workloads(team: Team, user: Any, *, since: datetime) -> list[RunningLine]:
+    """Return the workloads with facts since `since`, latest and largest first; units as held at the end of the hour."""
+    facts = HourFact.objects.visible_to(user).filter(team_id=team.pk, hour__gte=since)
+    found: dict[tuple[str, str, str], RunningLine] = {}
+    columns = ("workload_name", "workload_kind", "namespace", "flavour_name", "hour", "spans")
+    for name, kind, namespace, flavour, hour, spans in facts.order_by("-hour", "uid").values_list(*columns)[:2000]:
+        key = (name, namespace, flavour)
+        units = spans[-1] if spans else 0
+        known = found.get(key)
+        if known is None:
+            found[key] = RunningLine(name, kind, namespace, flavour, hour, units)
+        elif known.last_hour == hour:
+            found[key] = RunningLine(name, kind, namespace, flavour, hour, known.units + units)
+    return sorted(found.values(), key=lambda line: (-line.last_hour.timestamp(), -line.units, line.workload_name))
 
 
 # ---------------------------------------------------------------- budgets

@@ -43,15 +43,6 @@ class UsageImported:
     gpu_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class FactsExported:
-    """Usage or charges left the portal as a file."""
-
-    table: str
-    rows: int
-    filters: str
-
-
 SOURCE_REGISTERED = events.declare("metering.source.registered", SourceRegistered, audience="platform admins")
 HOURS_RETRIED = events.declare("metering.hours.retried", HoursRetried, audience="platform admins")
 USAGE_IMPORTED = events.declare("metering.usage.imported", UsageImported, audience="platform admins")

@@ -251,7 +251,7 @@ class ImportCreate(CreateView):
     form_class = ImportForm
     template_name = "metering/import.html"
     submit_label = "Import"
-    intro = "Bring usage along as a file: from another scheduler, or from before the portal. Twice the same file changes nothing."
+    intro = "Bring usage along as a file, from another scheduler say. The same file twice changes nothing."
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the sources."""

@@ -1,0 +1,45 @@
+"""The costs room in the navigation, and a team's money on its page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.core import clock
+from apps.core.permissions import may
+from apps.costs import selectors
+from apps.costs.views import day_url, month_url
+from apps.metering import billing
+from apps.teams.models import Team
+from portal.panels import nav, panel
+
+nav("Costs", "costs:team-list", icon="currency-dollar", order=10, permission="costs.charge.view", group="Money")
+nav("Charges", "costs:charge-list", icon="list", order=20, permission="costs.charge.view", group="Money")
+nav("Budgets", "costs:budget-list", icon="wallet", order=30, permission="costs.budget.view", group="Money")
+
+
+@panel(page="team", order=20, permission="costs.charge.view")
+def money(request: HttpRequest, team: Team) -> dict[str, Any]:
+    """Show month to date, budget and what ran yesterday and today."""
+    now = clock.now()
+    month = billing.month_of(now)
+    cost = selectors.cost_of_month(team.pk, month)
+    budget = selectors.budget_for(team.pk, month)
+    running = selectors.running_workloads(team, request.user, since=now - timedelta(hours=3))
+    return {
+        "template": "costs/panels/team.html",
+        "team": team,
+        "month": month,
+        "zone": billing.zone_name(),
+        "cost": cost,
+        "spent": cost.amount.quantized(),
+        "budget": budget,
+        "left": None if budget is None or cost.unpriced_ms else (budget - cost.amount).quantized(),
+        "running": running[:8],
+        "more": max(0, len(running) - 8),
+        "month_url": month_url(team, month),
+        "day_url": day_url(team, billing.day_of(now)),
+        "may_set": may(request.user, "costs.budget.set", team),
+    }

@@ -1,0 +1,117 @@
+"""Tables and filters of the costs room."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import django_filters
+import django_tables2 as tables
+
+from apps.core import clock
+from apps.core.filters import CommonsFilterSet
+from apps.core.money import MILLISECONDS_PER_HOUR
+from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
+from apps.costs.choices import ChargeKind
+from apps.costs.models import Budget, Charge
+from apps.metering import billing
+
+
+class ChargeTable(CommonsTable):
+    """Charges: quantity and rate; the cost is worked out per row, exact to six decimals."""
+
+    hour = TimeColumn()
+    kind = tables.Column()
+    team_name = tables.Column(verbose_name="Team")
+    unit_name = tables.Column(verbose_name="Unit", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    cost_centre = tables.Column(attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    gpu_model = tables.Column(verbose_name="GPU model", attrs={"cell": {"class": "d-none d-md-table-cell"}})
+    gpu_ms = QuantityColumn(verbose_name="GPU-hours")
+    quantity_ms = QuantityColumn(verbose_name="Flavour-hours", attrs={"cell": {"class": "d-none d-md-table-cell"}})
+    rate_amount = tables.Column(verbose_name="Rate per hour", attrs={"cell": {"class": "figure"}}, orderable=False)
+    cost = tables.Column(
+        empty_values=(), verbose_name="Cost, exact", orderable=False, attrs={"cell": {"class": "figure"}}
+    )
+    currency = tables.Column(accessor="rate_currency", orderable=False)
+    fact_uid = UidLinkColumn(
+        "costs:fact-detail", kwarg="fact_uid", lookup="fact_uid", verbose_name="Fact", orderable=False
+    )
+
+    class Meta(CommonsTable.Meta):
+        model = Charge
+        fields = (
+            "hour", "kind", "team_name", "unit_name", "cost_centre", "gpu_model", "quantity_ms", "gpu_ms",
+            "rate_amount", "cost", "currency", "fact_uid",
+        )  # fmt: skip
+        order_by = ("-hour",)
+        caption = "Charges"
+
+    def render_rate_amount(self, value: Decimal) -> str:
+        """Write the rate without trailing zeros."""
+        return f"{value.normalize():f}"
+
+    def value_rate_amount(self, value: Decimal | None) -> Decimal | None:
+        """Export the rate as a number."""
+        return value
+
+    def render_cost(self, record: Any) -> str:
+        """Write the exact cost, or that it is unknown."""
+        cost = self.value_cost(record)
+        return "unknown" if cost is None else f"{cost:,}"
+
+    def value_cost(self, record: Any) -> Decimal | None:
+        """Export the exact cost to six decimals; nothing where no rate was in force."""
+        if record.rate_amount is None:
+            return None
+        exact = Decimal(record.quantity_ms) * record.rate_amount / MILLISECONDS_PER_HOUR
+        return exact.quantize(Decimal("0.000001"))
+
+    def render_fact_uid(self, value: Any, record: Any, column: UidLinkColumn) -> Any:
+        """Link to the fact; capacity lines have no page of their own."""
+        return column.render("open", record) if record.kind in ("allocated", "unattributed") else "–"
+
+
+class ChargeFilter(CommonsFilterSet):
+    """Filter charges; without a month, the present one."""
+
+    month = django_filters.CharFilter(label="Month (yyyy-mm)", method="by_month", max_length=7)
+    team = django_filters.CharFilter(field_name="team_name", lookup_expr="iexact", label="Team", max_length=200)
+    kind = django_filters.ChoiceFilter(choices=ChargeKind.choices, label="Kind")
+    unpriced = django_filters.BooleanFilter(field_name="rate_id", lookup_expr="isnull", label="Without a rate")
+
+    class Meta:
+        model = Charge
+        fields = ["kind"]
+
+    def by_month(self, queryset: Any, name: str, value: str) -> Any:
+        """Keep a billing month."""
+        try:
+            start, end = billing.month_bounds(billing.parse_month(value))
+        except ValueError:
+            self.form.add_error("month", "Write a month as yyyy-mm, for example 2026-11.")
+            return queryset.none()
+        return queryset.filter(hour__gte=start, hour__lt=end)
+
+    def filter_queryset(self, queryset: Any) -> Any:
+        """Keep one month always: a charge list without an end is of no use."""
+        if not self.form.cleaned_data.get("month"):
+            start, end = billing.month_bounds(billing.month_of(clock.now()))
+            queryset = queryset.filter(hour__gte=start, hour__lt=end)
+        return super().filter_queryset(queryset)
+
+
+class BudgetTable(CommonsTable):
+    """Budgets of teams, newest first."""
+
+    team = UidLinkColumn("costs:budget-set", kwarg="team_slug", lookup="slug", target="team")
+    unit = tables.Column(accessor="team__unit__name")
+    month_from = tables.DateColumn(verbose_name="From month", format="Y-m")
+    amount = MoneyColumn(verbose_name="Budget a month")
+    set_by = tables.Column(verbose_name="Set by")
+    updated_at = TimeColumn(verbose_name="Set at")
+
+    class Meta(CommonsTable.Meta):
+        model = Budget
+        fields = ("team", "unit", "month_from", "amount", "set_by", "updated_at")
+        order_by = ("-month_from", "team")
+        caption = "Budgets"

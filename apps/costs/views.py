@@ -1,0 +1,365 @@
+"""Pages of the costs room: from a team's month down to the fact and its proof; charges; budgets."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+from django.db.models import OuterRef, Subquery
+from django.urls import reverse
+
+from apps.clusters.models import Cluster
+from apps.core import clock
+from apps.core.charts import Series, hours, stacked_bars
+from apps.core.errors import Invalid, NotVisible
+from apps.core.money import Money
+from apps.core.permissions import may
+from apps.core.views import ActionView, Crumb, ListView, PageView
+from apps.costs import actions, selectors
+from apps.costs.events import CHARGES_EXPORTED
+from apps.costs.forms import BudgetForm
+from apps.costs.models import Budget, Charge, DayCharge
+from apps.costs.overview import money_of
+from apps.costs.tables import BudgetTable, ChargeFilter, ChargeTable
+from apps.metering import billing
+from apps.metering.models import HourFact
+from apps.rates.models import Rate
+from apps.teams.models import Team
+
+
+class TeamList(PageView):
+    """The teams in scope with month to date, budget and what is left."""
+
+    title = "Costs"
+    permission = "costs.charge.view"
+    queryset = Team.objects.select_related("unit")
+    template_name = "costs/team_list.html"
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add one line per team, at most 500."""
+        month = billing.month_of(clock.now())
+        teams = list(self.get_queryset().order_by("name", "pk")[:500])
+        money = money_of([team.pk for team in teams], month)
+        total = sum((money[team.pk].spent for team in teams), Money.zero(actions.ledger_currency()))
+        return super().get_context(
+            rows=[(team, money[team.pk]) for team in teams],
+            total=total,
+            month=f"{month:%Y-%m}",
+            month_name=month,
+            zone=billing.zone_name(),
+            completeness=selectors.month_completeness(month, selectors.clusters_of(teams, month)),
+            **extra,
+        )
+
+
+class TeamPage(PageView):
+    """Base of a team's pages: seen by those who see the team, or rows of it from a time when it was in their unit."""
+
+    permission = "costs.charge.view"
+    queryset = DayCharge.objects.all()
+    team: Team
+
+    def prepare(self) -> None:
+        """Load the team. Raises NotVisible."""
+        slug = self.kwargs["team_slug"]
+        user = self.request.user
+        team = Team.objects.visible_to(user).filter(slug=slug).select_related("unit").first()
+        if team is None:
+            team = Team.objects.filter(slug=slug).select_related("unit").first()
+            if team is None or not DayCharge.objects.visible_to(user).filter(team_id=team.pk).exists():
+                raise NotVisible
+        self.team = team
+
+    def crumbs(self, month: date | None = None, day: date | None = None) -> list[Crumb]:
+        """Return the way down to here."""
+        found = [Crumb("Costs", reverse("costs:team-list"))]
+        if month is not None:
+            found.append(Crumb(f"{self.team} in {month:%B %Y}", month_url(self.team, month)))
+        if day is not None:
+            found.append(Crumb(f"{day:%d %B}", day_url(self.team, day)))
+        return found
+
+
+def month_url(team: Team, month: date) -> str:
+    """Return the address of a team's month."""
+    return reverse("costs:team-month", kwargs={"team_slug": team.slug, "month": f"{month:%Y-%m}"})
+
+
+def day_url(team: Team, day: date) -> str:
+    """Return the address of a team's day."""
+    return reverse("costs:team-day", kwargs={"team_slug": team.slug, "day": day.isoformat()})
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise NotVisible("There is no such day.") from error
+
+
+def _sum(amounts: list[Money | None]) -> Money | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known[1:], known[0]) if known else None
+
+
+class TeamMonth(TeamPage):
+    """A team's month by day."""
+
+    template_name = "costs/team_month.html"
+
+    def get_title(self) -> str:
+        """Return team and month."""
+        return f"{self.team}: {self._month():%B %Y}"
+
+    def _month(self) -> date:
+        try:
+            return billing.parse_month(self.kwargs["month"])
+        except ValueError as error:
+            raise NotVisible("There is no such month.") from error
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to all teams."""
+        return self.crumbs()
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the days, the chart and the budget."""
+        month = self._month()
+        days = selectors.team_month_days(self.team, month, self.request.user)
+        values = [hours(day.allocated_gpu_ms - day.idle_gpu_ms) for day in days]
+        series = [
+            Series("Used or unmeasured", values, self.team.colour, [day_url(self.team, day.day) for day in days]),
+            Series("Idle", [hours(day.idle_gpu_ms) for day in days], "caution"),
+        ]
+        total = _sum([day.amount for day in days])
+        budget = selectors.budget_for(self.team.pk, month)
+        return super().get_context(
+            team=self.team,
+            month=month,
+            previous_month=f"{billing.previous(month):%Y-%m}",
+            next_month=f"{billing.following(month):%Y-%m}" if billing.following(month) <= clock.now().date() else "",
+            zone=billing.zone_name(),
+            days=[(day, day_url(self.team, day.day)) for day in days],
+            figure=stacked_bars(
+                [day.day for day in days], series, unit="GPU-hours", title="Allocated GPU-hours by day"
+            ),
+            total=total,
+            allocated=sum(day.allocated_gpu_ms for day in days),
+            idle=sum(day.idle_gpu_ms for day in days),
+            unpriced=sum(day.unpriced_gpu_ms for day in days),
+            budget=budget,
+            left=None if budget is None or total is None else budget - total,
+            completeness=selectors.month_completeness(month, selectors.clusters_of([self.team], month)),
+            may_set=may(self.request.user, "costs.budget.set", self.team),
+            **extra,
+        )
+
+
+class TeamDay(TeamPage):
+    """A team's day by workload."""
+
+    template_name = "costs/team_day.html"
+
+    def get_title(self) -> str:
+        """Return team and day."""
+        return f"{self.team}: {_date(self.kwargs['day']):%d %B %Y}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the month."""
+        return self.crumbs(_date(self.kwargs["day"]).replace(day=1))
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the workloads, adding up to the day's line of the month."""
+        day = _date(self.kwargs["day"])
+        line = next((d for d in selectors.team_month_days(self.team, day, self.request.user) if d.day == day), None)
+        rows = selectors.day_workloads(self.team, day, self.request.user, total=line.amount if line else None)
+        start, end = billing.day_bounds(day)
+        return super().get_context(
+            team=self.team,
+            day=day,
+            previous_url=day_url(self.team, day - timedelta(days=1)),
+            next_url=day_url(self.team, day + timedelta(days=1)),
+            zone=billing.zone_name(),
+            line=line,
+            rows=rows,
+            completeness=selectors.completeness(selectors.clusters_of([self.team], day), start, end),
+            **extra,
+        )
+
+
+class WorkloadDay(TeamPage):
+    """One workload's hourly facts on a day."""
+
+    template_name = "costs/workload_day.html"
+
+    def get_title(self) -> str:
+        """Return the workload's name."""
+        return str(self.request.GET.get("name", "")) or "Workload"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the day."""
+        day = _date(self.kwargs["day"])
+        return self.crumbs(day.replace(day=1), day)
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the hours. Raises Invalid where the address names no workload, NotVisible where it has no facts."""
+        day = _date(self.kwargs["day"])
+        name, namespace = self.request.GET.get("name", ""), self.request.GET.get("namespace", "")
+        cluster = Cluster.objects.filter(slug=self.request.GET.get("cluster", "")).first()
+        if not name or cluster is None:
+            raise Invalid({"name": "The address names a workload by name, namespace and cluster."})
+        lines = selectors.workload_hours(
+            self.team, day, self.request.user, workload_name=name, cluster_id=cluster.pk, namespace=namespace
+        )
+        if not lines:
+            raise NotVisible
+        return super().get_context(
+            team=self.team,
+            day=day,
+            cluster=cluster,
+            namespace=namespace,
+            zone=billing.zone_name(),
+            lines=lines,
+            total=_sum([line.amount for line in lines]),
+            allocated=sum(line.fact.allocated_gpu_ms for line in lines),
+            **extra,
+        )
+
+
+class FactDetail(PageView):
+    """One hourly fact: quantities, charges, rates, and the source proof."""
+
+    title = "Hourly fact"
+    permission = "metering.fact.view"
+    queryset = HourFact.objects.all()
+    template_name = "costs/fact_detail.html"
+    detail: selectors.FactDetail
+
+    def prepare(self) -> None:
+        """Load the fact. Raises NotVisible."""
+        self.detail = selectors.fact_detail(self.kwargs["fact_uid"], self.request.user)
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the team's day, where the team is there."""
+        fact = self.detail.fact
+        team = Team.objects.visible_to(self.request.user).filter(pk=fact.team_id).first() if fact.team_id else None
+        if team is None:
+            return [Crumb("Costs", reverse("costs:team-list"))]
+        day = billing.day_of(fact.hour)
+        return [
+            Crumb("Costs", reverse("costs:team-list")),
+            Crumb(f"{team} in {day:%B %Y}", month_url(team, day)),
+            Crumb(f"{day:%d %B}", day_url(team, day)),
+        ]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add what the fact stands on."""
+        fact = self.detail.fact
+        spans = [
+            (start, end, units)
+            for start, end, units in zip(fact.spans[0::3], fact.spans[1::3], fact.spans[2::3], strict=True)
+        ]
+        return super().get_context(
+            detail=self.detail,
+            fact=fact,
+            spans=[
+                (fact.hour + timedelta(milliseconds=start), fact.hour + timedelta(milliseconds=end), units)
+                for start, end, units in spans[:50]
+            ],
+            more_spans=max(0, len(spans) - 50),
+            cluster=Cluster.objects.filter(pk=fact.cluster_id).first(),
+            **extra,
+        )
+
+
+class ChargeList(ListView):
+    """Charges of a month."""
+
+    title = "Charges"
+    permission = "costs.charge.view"
+    table_class = ChargeTable
+    filterset_class = ChargeFilter
+    export_event = CHARGES_EXPORTED
+    intro = "Quantity and rate of every charge of a month (the present one unless you choose another)."
+    empty_title = "No charges in this month"
+    empty_text = "Choose another month above."
+    empty_icon = "receipt"
+
+    @staticmethod
+    def queryset() -> Any:
+        """Charges with their rate."""
+        rate = Rate.objects.filter(pk=OuterRef("rate_id"))
+        return Charge.objects.annotate(
+            rate_amount=Subquery(rate.values("amount")), rate_currency=Subquery(rate.values("currency"))
+        )
+
+    def get_filterset(self, queryset: Any) -> Any:
+        """Filter always: the list keeps to one month."""
+        data = self.request.GET.copy()
+        data.setdefault("month", f"{billing.month_of(clock.now()):%Y-%m}")
+        return ChargeFilter(data, queryset=queryset, request=self.request)
+
+
+class BudgetList(ListView):
+    """Budgets of the teams in scope."""
+
+    title = "Budgets"
+    permission = "costs.budget.view"
+    queryset = Budget.objects.select_related("team__unit", "set_by")
+    table_class = BudgetTable
+    intro = "What each team may spend a month, from a month on until its next budget begins."
+    empty_title = "No budgets yet"
+    empty_text = "Finance or the unit's owner sets them from a team's cost page."
+    empty_icon = "wallet"
+
+
+class BudgetSet(ActionView):
+    """Set a team's budget from a month on."""
+
+    permission = "costs.budget.set"
+    queryset = Team.objects.select_related("unit")
+    lookup = "slug"
+    form_class = BudgetForm
+    template_name = "costs/budget_set.html"
+    submit_label = "Set the budget"
+    success_message = "The budget is set."
+
+    def get_title(self) -> str:
+        """Return whose budget."""
+        return f"Budget of {self.object}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the budgets."""
+        return [Crumb("Budgets", reverse("costs:budget-list"))]
+
+    def get_initial(self) -> dict[str, Any]:
+        """Propose the budget in force, from this month on."""
+        month = billing.month_of(clock.now())
+        budget = selectors.budget_for(self.object.pk, month)
+        own = Budget.objects.filter(team=self.object, month_from=month).first()
+        return {
+            "amount": budget.amount if budget else None,
+            "month_from": f"{month:%Y-%m}",
+            "version": own.version if own else 0,
+        }
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the budgets so far and the month's cost."""
+        month = billing.month_of(clock.now())
+        return super().get_context(
+            budgets=list(self.object.budgets.select_related("set_by").order_by("-month_from")[:24]),
+            cost=selectors.cost_of_month(self.object.pk, month),
+            **extra,
+        )
+
+    def perform(self, form: Any) -> str:
+        """Set it. The version that was seen is this month's; another month is not compared."""
+        data = form.cleaned_data
+        same = data["month_from"] == billing.month_of(clock.now())
+        actions.set_budget(
+            self.object.pk,
+            data["amount"],
+            data["month_from"],
+            actor=self.actor,
+            expected_version=self.expected_version if same else None,
+        )
+        return reverse("costs:budget-list")
