@@ -34,7 +34,7 @@ def send(client: Client, path: str, data: dict[str, Any], **headers: str) -> Any
     return client.post(path, data, content_type="application/json", headers=headers)
 
 
-@pytest.mark.requirement("quotas-6.8")
+@pytest.mark.requirement("quotas-6.6")
 def test_request_correct_withdraw(world: World, lead: Client) -> None:
     made = send(lead, BASE, body(world))
     assert made.status_code == 201, made.content
@@ -57,7 +57,7 @@ def test_request_correct_withdraw(world: World, lead: Client) -> None:
     assert done.json()["status"] == "withdrawn"
 
 
-@pytest.mark.requirement("quotas-6.8", "quotas-1.2")
+@pytest.mark.requirement("quotas-6.6", "quotas-1.2")
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -77,7 +77,7 @@ def test_problems_name_their_field(world: World, lead: Client, changes: dict[str
     assert not QuotaRequest.objects.exists()
 
 
-@pytest.mark.requirement("quotas-6.5", "quotas-6.8")
+@pytest.mark.requirement("quotas-6.5", "quotas-6.6")
 def test_scope(world: World, query_limit: Any) -> None:
     request = world.granted(guaranteed=8)
     foreign = client_for(world["lead_marketing"])

@@ -76,7 +76,7 @@ def test_an_approved_request_becomes_quota_and_declaration_in_the_deciding_trans
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.2")
+@pytest.mark.requirement("quotas-3.3")
 def test_a_later_request_moves_the_limit_and_no_other_byte(world: World) -> None:
     world.granted(guaranteed=20)
     workspace = world.workspaces["finance"]
@@ -107,7 +107,7 @@ def test_a_full_pool_makes_an_approved_request_wait_and_serves_it_later(world: W
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.4")
+@pytest.mark.requirement("quotas-4.3")
 def test_room_counts_over_the_whole_time(world: World) -> None:
     now = clock.now()
     world.granted("marketing", 40, valid_from=now + timedelta(days=20))
@@ -135,7 +135,7 @@ def test_nobody_of_the_receiving_team_decides(world: World) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.6")
+@pytest.mark.requirement("quotas-4.5")
 def test_small_changes_are_approved_by_policy_until_thirty_days_are_used_up(world: World) -> None:
     first = world.ask(guaranteed=2)
     assert first.status == RequestStatus.APPLYING
@@ -150,7 +150,7 @@ def test_small_changes_are_approved_by_policy_until_thirty_days_are_used_up(worl
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.7", "quotas-4.8")
+@pytest.mark.requirement("quotas-4.7")
 def test_a_quota_begins_and_ends_by_itself_and_the_one_below_shows_again(world: World) -> None:
     start = clock.now().replace(microsecond=0)
     with clock.frozen(start):
@@ -195,7 +195,7 @@ def test_a_first_quota_of_the_future_brings_the_workspace_only_then(world: World
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.9")
+@pytest.mark.requirement("quotas-4.7")
 def test_leads_hear_fourteen_three_and_one_days_before_the_end_once_each(world: World) -> None:
     start = clock.now().replace(microsecond=0)
     with clock.frozen(start):
@@ -224,7 +224,7 @@ def test_what_was_edited_after_approval_is_not_granted(world: World) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.11")
+@pytest.mark.requirement("quotas-4.10")
 def test_open_plans_of_the_workspace_are_made_anew_when_a_request_lands(world: World) -> None:
     from tests.rates.factories import make_flavour
 
@@ -248,7 +248,7 @@ def test_open_plans_of_the_workspace_are_made_anew_when_a_request_lands(world: W
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-4.12")
+@pytest.mark.requirement("quotas-2.3")
 def test_reducing_works_in_a_pool_that_has_lost_capacity(world: World) -> None:
     world.granted(guaranteed=30)
     PoolCapacity.objects.filter(pool=world.pool).update(committable_gpus=20)
@@ -271,7 +271,7 @@ def test_best_effort_borrowing_raises_the_limit_and_nothing_is_called_guaranteed
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.requirement("quotas-4.13")
+@pytest.mark.requirement("quotas-4.3")
 def test_two_approvals_race_for_the_last_gpus(db: None) -> None:
     world = make_world(make_company())
     requests = [world.ask("finance", 30), world.ask("marketing", 30)]

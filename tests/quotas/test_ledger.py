@@ -33,7 +33,7 @@ def test_room_is_asked_for_over_the_whole_time_not_only_now() -> None:
     assert (room.worst_at, room.free_at_worst, room.first_fit_from) == (day(30), Fraction(10), None)
 
 
-@pytest.mark.requirement("quotas-2.2")
+@pytest.mark.requirement("quotas-4.3")
 def test_it_says_from_when_on_it_fits() -> None:
     room = room_over_time([step(0, None, 50)], [step(0, 7, 45), step(0, None, 5)], Fraction(20), day(0), None)
     assert not room.fits
@@ -50,7 +50,7 @@ def test_keeping_and_reducing_are_never_refused_when_capacity_was_lost() -> None
     assert breaches(capacity, own, day(0)) == [(day(0), Fraction(10))]
 
 
-@pytest.mark.requirement("quotas-2.4")
+@pytest.mark.requirement("quotas-2.1")
 def test_shares_of_a_device_add_up_exactly() -> None:
     assert gpus(3, 1, 3) == 1
     third = gpus(1, 1, 3)

@@ -56,7 +56,7 @@ def test_pod(world: World, gpus: int) -> dict[str, Any]:
 test_pod.__test__ = False  # type: ignore[attr-defined]  # a helper, not a test
 
 
-@pytest.mark.requirement("quotas-4.1", "quotas-4.2")
+@pytest.mark.requirement("quotas-4.1", "quotas-3.3")
 def test_from_request_to_the_cluster_and_back(loop: World, live: KubernetesClient) -> None:
     request = loop.ask(guaranteed=20)
     settle(only=ONLY)
@@ -85,7 +85,7 @@ def test_from_request_to_the_cluster_and_back(loop: World, live: KubernetesClien
     assert hard(live, loop)["requests.nvidia.com/gpu"] == "30"
 
 
-@pytest.mark.requirement("quotas-7.2", "quotas-7.3")
+@pytest.mark.requirement("quotas-7.2")
 def test_the_cluster_itself_says_whether_it_would_take_it(loop: World, live: KubernetesClient) -> None:
     loop.granted(guaranteed=2)
     settle(only=ONLY)
@@ -106,7 +106,7 @@ def test_the_cluster_itself_says_whether_it_would_take_it(loop: World, live: Kub
     assert "could not be asked" not in pending.content.decode()
 
 
-@pytest.mark.requirement("quotas-4.14")
+@pytest.mark.requirement("quotas-4.1")
 def test_a_cluster_that_is_down_is_applied_when_it_is_back(
     loop: World, live: KubernetesClient, simulated: SimulatedCluster
 ) -> None:

@@ -92,7 +92,7 @@ def test_a_change_of_quota_moves_the_gpu_limits_and_nothing_else() -> None:
         with_gpus(stored[:1], {"nvidia.com/gpu": 1})
 
 
-@pytest.mark.requirement("quotas-3.4")
+@pytest.mark.requirement("quotas-3.1")
 @pytest.mark.parametrize(
     ("gib", "text"), [(0, "0"), (1, "1Gi"), (1023, "1023Gi"), (1024, "1Ti"), (1536, "1536Gi"), (1 << 20, "1Pi")]
 )
@@ -100,7 +100,7 @@ def test_quantities_are_canonical(gib: int, text: str) -> None:
     assert quantity(gib) == text
 
 
-@pytest.mark.requirement("quotas-3.4")
+@pytest.mark.requirement("quotas-3.1")
 def test_nonsense_is_not_rendered() -> None:
     with pytest.raises(ValueError, match="negative"):
         gpu_hard({"nvidia.com/gpu": -1})

@@ -88,7 +88,7 @@ def test_wrong_input_comes_back_with_what_was_typed(
     assert not QuotaRequest.objects.exists()
 
 
-@pytest.mark.requirement("quotas-6.2")
+@pytest.mark.requirement("quotas-6.1")
 def test_the_estimate_shows_cost_room_budget_and_approvers_while_typing(world: World, lead: Client) -> None:
     url = reverse("quotas:request-estimate")
     page = text(lead.post(url, form(world)))
@@ -104,7 +104,7 @@ def test_the_estimate_shows_cost_room_budget_and_approvers_while_typing(world: W
     assert not QuotaRequest.objects.filter(workspace=world.workspaces["finance"]).exists()
 
 
-@pytest.mark.requirement("quotas-6.3")
+@pytest.mark.requirement("quotas-1.8")
 def test_withdrawing_asks_first_and_a_stale_form_meets_the_newer_state(world: World, lead: Client) -> None:
     request = world.ask()
     url = reverse("quotas:request-withdraw", kwargs={"request_uid": request.uid})
@@ -121,7 +121,7 @@ def test_withdrawing_asks_first_and_a_stale_form_meets_the_newer_state(world: Wo
     assert lead.post(url, {"version": request.version}).status_code == 409
 
 
-@pytest.mark.requirement("quotas-6.4")
+@pytest.mark.requirement("quotas-1.8")
 def test_correcting_starts_from_the_request_and_makes_a_new_one(world: World, lead: Client) -> None:
     request = world.ask()
     url = reverse("quotas:request-correct", kwargs={"request_uid": request.uid})
@@ -236,7 +236,7 @@ def test_the_list_of_requests_is_filtered_and_exported(world: World, lead: Clien
     assert rows[0]["Status"] == "In review"
 
 
-@pytest.mark.requirement("quotas-6.7")
+@pytest.mark.requirement("quotas-6.1")
 def test_the_team_panel_shows_quota_use_and_open_requests(world: World) -> None:
     world.granted(guaranteed=8)
     request = RequestFactory().get("/")
@@ -277,7 +277,7 @@ def test_what_a_person_needs_to_run_something(world: World) -> None:
     assert client_for(world["auditor"]).get(reverse("quotas:use", kwargs=kwargs)).status_code == 403
 
 
-@pytest.mark.requirement("quotas-7.3")
+@pytest.mark.requirement("quotas-7.2")
 def test_a_cluster_that_does_not_answer_is_named_as_such(world: World, lead: Client) -> None:
     world.granted(guaranteed=8)
     world.cluster.api_url = "https://127.0.0.1:1"

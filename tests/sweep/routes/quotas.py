@@ -1,0 +1,130 @@
+"""Routes of the quotas room. Finance has quota and an open request; so does a foreign tenant, whom nobody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+
+from apps.core import clock
+from apps.quotas.models import Quota, QuotaRequest, Workspace
+from tests.sweep.types import EVERYBODY, Route
+
+_SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"}
+#: May ask somewhere: the form itself is open to whoever may ask for any team.
+_ASK = {"lead_finance", "lead_marketing", "vp", "vp_other"}
+_CHANGE = {"lead_finance", "vp"}
+_USE = {"member_finance", "lead_finance"}
+_PRESENT = {"estimate": {"amount": "3.85", "currency": "USD", "delta_units": 1}, "change": {"before": {}, "leaves": []}}
+
+
+def _holds(world: SimpleNamespace, team: Any, requester: Any, namespace: str) -> tuple[Workspace, QuotaRequest]:
+    workspace = Workspace.objects.create(
+        team=team, cluster=world.rates_cluster, environment="development", namespace=namespace
+    )
+    Quota.objects.create(
+        workspace=workspace,
+        flavour=world.rates_flavour,
+        guaranteed=8,
+        valid=DateTimeTZRange(clock.now(), None, "[)"),
+    )
+    request = QuotaRequest.objects.create(
+        workspace=workspace,
+        flavour=world.rates_flavour,
+        guaranteed=9,
+        valid_from=clock.now(),
+        reason=f"For {namespace}, this month.",
+        requester=requester,
+        **_PRESENT,
+    )
+    return workspace, request
+
+
+def build(world: SimpleNamespace) -> None:
+    """Finance and a foreign team with quota and an open request each (rows only; actions have tests of their own)."""
+    company = world.company
+    # What becomes of a request is the actions' business: here the rows are enough to be seen, or not.
+    world.workspace, world.quota_request = _holds(world, company.finance_team, company.lead_finance, "sweep-finance")
+    foreign, request = _holds(world, world.foreign_team, world.foreign_lead, "sweep-quagga-development")
+    world.keep_secret(foreign.uid, foreign.namespace, request.uid, request.reason, sees={"vp_other"})
+    world.keep_secret(
+        world.workspace.uid,
+        world.workspace.namespace,
+        world.quota_request.uid,
+        world.quota_request.reason,
+        sees={"member_finance", "lead_finance", "vp"},
+    )
+
+
+def _workspace(world: Any) -> Mapping[str, Any]:
+    return {"workspace_uid": world.workspace.uid}
+
+
+def _use(**more: str) -> Callable[[Any], Mapping[str, Any]]:
+    return lambda world: {**_workspace(world), "flavour_slug": world.rates_flavour.slug, **more}
+
+
+def _request(world: Any) -> Mapping[str, Any]:
+    return {"request_uid": world.quota_request.uid}
+
+
+def _uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.quota_request.uid}
+
+
+def _terms(world: Any) -> Mapping[str, Any]:
+    return {
+        "workspace": world.workspace.pk,
+        "flavour": world.rates_flavour.pk,
+        "guaranteed": 10,
+        "borrow_mode": "none",
+        "reason": "A sentence that says what it is for.",
+    }
+
+
+def _body(world: Any) -> Mapping[str, Any]:
+    return {**_terms(world), "workspace": world.workspace.uid, "flavour": world.rates_flavour.slug}
+
+
+ROUTES: dict[str, Route] = {
+    "quotas:workspace-list": Route(allowed=EVERYBODY),
+    "quotas:workspace-create": Route(allowed={"admin"}),
+    "quotas:workspace-create#POST": Route(allowed={"admin"}, method="POST"),
+    "quotas:workspace-detail": Route(allowed=_SEE, kwargs=_workspace),
+    "quotas:workspace-pending": Route(
+        allowed=_SEE, kwargs=_workspace, method="POST", note="the cluster does not answer: 200, and says so"
+    ),
+    "quotas:use": Route(allowed=_USE, kwargs=_use()),
+    "quotas:use-kubeconfig": Route(allowed=_USE, kwargs=_use()),
+    "quotas:use-manifest": Route(allowed=_USE, kwargs=_use(shape="job")),
+    "quotas:use-check": Route(allowed=_USE, kwargs=_use(shape="job"), method="POST"),
+    "quotas:request-list": Route(allowed=EVERYBODY),
+    "quotas:request-create": Route(allowed=_ASK),
+    "quotas:request-create#POST": Route(allowed=_ASK, method="POST", data=_terms),
+    "quotas:request-estimate": Route(allowed=_ASK, method="POST", data=_terms),
+    "quotas:request-detail": Route(allowed=_SEE, kwargs=_request),
+    "quotas:request-withdraw": Route(allowed=_CHANGE, kwargs=_request),
+    "quotas:request-withdraw#POST": Route(allowed=_CHANGE, kwargs=_request, method="POST"),
+    "quotas:request-correct": Route(allowed=_CHANGE, kwargs=_request),
+    "quotas:request-correct#POST": Route(allowed=_CHANGE, kwargs=_request, method="POST"),
+    "quotas:request-correct-estimate": Route(allowed=_CHANGE, kwargs=_request, method="POST", data=_terms),
+    "quotas:pool-list": Route(allowed=EVERYBODY),
+    "quotas:pool-detail": Route(
+        allowed=_SEE | {"vp_other"},
+        kwargs=lambda world: {"pool_uid": world.rates_pool.uid},
+        note="the foreign unit has quota there, too: aggregates only",
+    ),
+    "api:workspace-list": Route(allowed=EVERYBODY - {"expired"}),
+    "api:workspace-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.workspace.uid}),
+    "api:quota-list": Route(allowed=EVERYBODY - {"expired"}),
+    "api:quota-detail": Route(
+        allowed=_SEE, kwargs=lambda world: {"uid": Quota.objects.get(workspace=world.workspace).uid}
+    ),
+    "api:quota-request-list": Route(allowed=EVERYBODY - {"expired"}),
+    "api:quota-request-list#POST": Route(allowed=_CHANGE, method="POST", data=_body),
+    "api:quota-request-detail": Route(allowed=_SEE, kwargs=_uid),
+    "api:quota-request-withdraw": Route(allowed=_CHANGE, kwargs=_uid, method="POST"),
+    "api:quota-request-correct": Route(allowed=_CHANGE, kwargs=_uid, method="POST", data=_body),
+}
