@@ -35,6 +35,8 @@ class TokenAuthentication(authentication.BaseAuthentication):
         if token.user.must_change_password:
             raise exceptions.AuthenticationFailed("Change your initial password in the portal first.")
         if token.read_only and request.method not in _SAFE:
+            # The refusal is recorded under the person's name: say who it is before it is raised.
+            request.user, request.auth = token.user, token
             raise NotAllowed("This token may only read.", rule="read_only_token")
         _touch(request, token)
         return token.user, token

@@ -48,8 +48,8 @@ AS_APP = {
     "replace deny": "CREATE OR REPLACE FUNCTION audit.deny() RETURNS trigger LANGUAGE plpgsql"
     " AS 'BEGIN RETURN NEW; END'",
     "own function": "CREATE FUNCTION audit.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    "columns that differ from the bytes": "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id, on_behalf_of,"
-    " channel, action, object_type, object_id, team_id, request_id, canonical) SELECT gen_random_uuid(), occurred_at,"
+    "columns that differ from the bytes": "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id,"
+    " on_behalf_of, channel, action, object_type, object_id, team_id, request_id, canonical) SELECT gen_random_uuid(), occurred_at,"
     " actor_type, actor_id, on_behalf_of, channel, action, object_type, object_id, team_id, request_id, canonical"
     " FROM audit.event LIMIT 1",
 }
@@ -79,7 +79,8 @@ def test_the_portals_role_holds_no_rights_it_could_pass_on() -> None:
         assert cursor.fetchone() == (False, False, False)
         cursor.execute(
             "SELECT table_name, string_agg(privilege_type, ',' ORDER BY privilege_type)"
-            " FROM information_schema.role_table_grants WHERE table_schema = 'audit' AND grantee IN ('commons_app', 'PUBLIC') GROUP BY 1 ORDER BY 1"
+            " FROM information_schema.role_table_grants WHERE table_schema = 'audit'"
+            " AND grantee IN ('commons_app', 'PUBLIC') GROUP BY 1 ORDER BY 1"
         )
         granted = dict(cursor.fetchall())
         assert granted == {"event": "SELECT", "head": "SELECT", "link": "SELECT", "note": "INSERT,SELECT"}
@@ -266,8 +267,8 @@ def test_verifier_reads_one_state_while_others_write() -> None:
             other.execute("SET ROLE commons_app")
             other.execute(
                 "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action,"
-                " object_type, object_id, team_id, request_id, canonical) SELECT n.id, occurred_at, actor_type, actor_id,"
-                " on_behalf_of, channel, action, object_type, object_id, team_id, request_id,"
+                " object_type, object_id, team_id, request_id, canonical)"
+                " SELECT n.id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action, object_type, object_id, team_id, request_id,"
                 " convert_to(replace(convert_from(canonical, 'UTF8'), e.id::text, n.id::text), 'UTF8')"
                 " FROM audit.event e, (SELECT %s::uuid AS id) n WHERE e.action = 'tests.thing.tried'"
                 " AND NOT EXISTS (SELECT FROM audit.note WHERE event_id = e.id) LIMIT 1",

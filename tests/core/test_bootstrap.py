@@ -79,7 +79,8 @@ def test_every_table_of_the_portal_belongs_to_the_owner() -> None:
         cursor.execute(
             "SELECT n.nspname, c.relowner::regrole::text, count(*)"
             " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname IN ('public', 'commons', 'audit') AND c.relkind IN ('r', 'p', 'S') GROUP BY 1, 2 ORDER BY 1"
+            " WHERE n.nspname IN ('public', 'commons', 'audit') AND c.relkind IN ('r', 'p', 'S')"
+            " GROUP BY 1, 2"
         )
         assert {(schema, owner) for schema, owner, _ in cursor.fetchall()} == {
             ("audit", "commons_audit"),
