@@ -96,7 +96,10 @@ def take(browser: Browser, address: str, picture: Picture, person: SignIn) -> No
     if "/sign-in/" in page.url:
         raise ScreenshotError(f"{person.email} could not sign in.")
     for words in picture.follow:
-        page.get_by_role("link", name=words).or_(page.get_by_role("button", name=words)).first.click()
+        target = page.get_by_role("link", name=words).or_(page.get_by_role("button", name=words)).first
+        if not target.count():
+            raise ScreenshotError(f"{picture.name}: {page.url} has no link or button named {words!r}.")
+        target.click()
         page.wait_for_load_state("networkidle")
     settle(page)
     page.screenshot(path=TARGET / f"{picture.name}.png")
