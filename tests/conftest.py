@@ -15,6 +15,7 @@ from celery.app.task import Task
 from django.conf import settings
 from django.test import TransactionTestCase
 
+from apps.audit import partitions
 from apps.core import clock
 from apps.core.testing import assert_queries, database
 from tests.factories import Company, make_company
@@ -62,6 +63,14 @@ def _flush_as_owner() -> Iterator[None]:
         patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
         # TestCase has its own teardown (a rollback) that falls back to the one above.
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forget_partitions() -> Iterator[None]:
+    """Forget which audit months exist: settle() runs commit callbacks of a transaction that is then rolled back."""
+    yield
+    partitions._known.clear()
+    partitions._made.clear()
 
 
 @pytest.fixture
