@@ -58,7 +58,7 @@ class Docs(SpectacularSwaggerSplitView):
         return response
 
 
-class TokenScheme(OpenApiAuthenticationExtension):
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its metaclass hook is untyped
     """Describes API tokens."""
 
     target_class = "apps.accounts.api_auth.TokenAuthentication"
@@ -69,7 +69,7 @@ class TokenScheme(OpenApiAuthenticationExtension):
         return {"type": "http", "scheme": "bearer", "description": "An API token, made on your account page."}
 
 
-class SessionScheme(OpenApiAuthenticationExtension):
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its metaclass hook is untyped
     """Describes the session of a signed-in browser."""
 
     target_class = "apps.accounts.api_auth.SessionAuthentication"

@@ -54,8 +54,9 @@ def is_api(request: HttpRequest) -> bool:
 
 def render_error(request: HttpRequest, error: CommonsError) -> HttpResponse:
     """Draw an action's refusal (called by the error middleware); refused permissions go into the audit trail."""
-    if isinstance(error, NotAllowed) and getattr(getattr(request, "user", None), "is_authenticated", False):
-        hooks.refused(request, Actor.of(request.user), error)
+    user: Any = getattr(request, "user", None)
+    if isinstance(error, NotAllowed) and getattr(user, "is_authenticated", False):
+        hooks.refused(request, Actor.of(user), error)
     message = error.message if error.message != error.title else ""
     details: list[str] = []
     current: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -144,20 +144,21 @@ def _flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:
 
 
 def _record_refusal(request: Request | None, error: NotAllowed) -> None:
-    if request is None or not getattr(request.user, "is_authenticated", False):
-        return
-    hooks.refused(request._request, Actor.of(request.user, Channel.API), error)
+    user: Any = request.user if request is not None else None
+    if request is not None and getattr(user, "is_authenticated", False):
+        hooks.refused(request._request, Actor.of(user, Channel.API), error)
 
 
 class ActorMixin:
     """The actor of an API request, and the version its caller saw."""
 
-    request: Request
+    request: Any
 
     @property
     def actor(self) -> Actor:
         """Who acts in this request, through the API."""
-        return Actor.of(self.request.user, Channel.API)
+        user: Any = self.request.user
+        return Actor.of(user, Channel.API)
 
     @property
     def expected_version(self) -> int | None:
@@ -189,15 +190,14 @@ class CommonsViewSet(ActorMixin, mixins.ListModelMixin, mixins.RetrieveModelMixi
     lookup_value_converter = "uuid"
 
     @classmethod
-    def as_view(cls, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:
         """Return the view function. Raises ImproperlyConfigured for a viewset without a scope."""
         if cls.queryset is None:
             if not cls.scope_free and cls.get_base_queryset is CommonsViewSet.get_base_queryset:
                 raise ImproperlyConfigured(f"{cls.__module__}.{cls.__qualname__} has no queryset and no scope_free")
         else:
             assert_scoped(cls.queryset, cls.__qualname__)
-        view: Callable[..., Any] = super().as_view(*args, **kwargs)
-        return view
+        return super().as_view(actions, **initkwargs)
 
     def get_base_queryset(self) -> Any:
         """Return all rows, before scoping."""

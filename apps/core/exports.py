@@ -32,6 +32,10 @@ _FORMULA = re.compile(r"^[=+\-@\t\r\n]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
+class TooManyRows(Exception):
+    """The list is longer than a file of this kind can be; the text says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """Payload of a room's export event: which list left the portal, as what, how many rows, filtered by what."""
@@ -92,7 +96,7 @@ def write_csv(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[An
 
 
 def write_xlsx(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write one sheet in constant memory and return the number of rows. Raises ValueError beyond Excel's row limit."""
+    """Write one sheet in constant memory and return the number of rows. Raises TooManyRows beyond Excel's row limit."""
     book = xlsxwriter.Workbook(
         file,
         {"constant_memory": True, "remove_timezone": True, "strings_to_formulas": False, "strings_to_urls": False},
@@ -110,7 +114,7 @@ def write_xlsx(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[A
         for row in rows:
             count += 1
             if count >= XLSX_MAX_ROWS:
-                raise ValueError(f"a sheet holds {XLSX_MAX_ROWS - 1:,} rows at most: filter the list or take CSV")
+                raise TooManyRows(f"a sheet holds {XLSX_MAX_ROWS - 1:,} rows at most: filter the list or take CSV")
             for column, raw in enumerate(row):
                 cell = neutralise(raw)
                 if cell is None:
@@ -119,7 +123,7 @@ def write_xlsx(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[A
                     sheet.write_datetime(count, column, cell, moment_format)
                 elif isinstance(cell, date):
                     sheet.write_datetime(count, column, datetime(cell.year, cell.month, cell.day), day_format)  # noqa: DTZ001 (a day has no zone)
-                elif isinstance(cell, int | Decimal) and abs(cell) < 10**15:
+                elif isinstance(cell, int | Decimal) and -(10**15) < cell < 10**15:
                     sheet.write_number(count, column, cell)
                 else:
                     sheet.write_string(count, column, str(cell))
@@ -133,12 +137,12 @@ def export_response(
 ) -> tuple[FileResponse, int]:
     """Return the file as a download `name-YYYY-MM-DD.kind` and its number of rows.
 
-    Raises ValueError for another kind, or for more rows than it holds.
+    Raises ValueError for another kind, TooManyRows for more rows than it holds.
     """
     if kind not in FORMATS:
         raise ValueError(f"exports are {' or '.join(FORMATS)}, not {kind!r}")
     file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (closed by the response)
-    count = (write_csv if kind == "csv" else write_xlsx)(file, header, rows)  # type: ignore[arg-type]  # a spooled file is a binary file; typeshed has no common base
+    count = (write_csv if kind == "csv" else write_xlsx)(file, header, rows)
     file.seek(0)
     content_type = (
         "text/csv; charset=utf-8"
@@ -151,4 +155,4 @@ def export_response(
     return response, count
 
 
-__all__ = ["Cell", "Exported", "csv_rows", "export_response", "neutralise", "write_csv", "write_xlsx"]
+__all__ = ["Cell", "Exported", "TooManyRows", "csv_rows", "export_response", "neutralise", "write_csv", "write_xlsx"]

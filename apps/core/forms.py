@@ -49,7 +49,7 @@ class WholeNumberField(forms.IntegerField):
     def __init__(self, *, unit: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widget.attrs.setdefault("inputmode", "numeric")
-        self.widget.addon = unit  # type: ignore[attr-defined]  # read by the field's template
+        self.widget.addon = unit
 
 
 class AmountField(forms.DecimalField):
@@ -62,7 +62,7 @@ class AmountField(forms.DecimalField):
         kwargs.setdefault("decimal_places", 6)
         super().__init__(**kwargs)
         self.widget.attrs.setdefault("inputmode", "decimal")
-        self.widget.addon = currency  # type: ignore[attr-defined]  # read by the field's template
+        self.widget.addon = currency
 
 
 class CommonsForm(forms.Form):
@@ -75,8 +75,7 @@ class CommonsForm(forms.Form):
 
     def add_invalid(self, error: Invalid) -> None:
         """Put an action's messages beside their fields; what belongs to no field of this form goes to the top."""
-        # A form nobody validated yet has no error list to add to.
-        self.full_clean() if self._errors is None else None
+        self.is_valid()  # a form that nobody validated yet has no list of errors to add to
         for name, messages in error.errors.items():
             for message in messages:
                 known = name in self.fields

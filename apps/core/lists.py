@@ -118,7 +118,7 @@ class ListView(PageView):
         rows = ([cell_value(row, column) for column in columns] for row in streamed(table))
         try:
             response, count = exports.export_response(name, kind, [str(column.header) for column in columns], rows)
-        except ValueError as error:
+        except exports.TooManyRows as error:
             raise Invalid({"export": str(error)}) from error
         if self.export_event is not None:
             query = self.request.GET.copy()

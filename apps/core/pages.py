@@ -135,7 +135,9 @@ class PageView(View):
     @property
     def actor(self) -> Actor:
         """Who acts in this request."""
-        return Actor.of(self.request.user)
+        # Only asked for behind the sign-in check, where the user is a person with a uid.
+        user: Any = self.request.user
+        return Actor.of(user)
 
     def breadcrumbs(self) -> list[Crumb]:
         """Return the steps above this page (the page itself is added by the layout)."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from apps.accounts.models import User
 from apps.audit.actions import record
 from apps.core import clock
 from apps.core.actor import Actor
@@ -23,11 +22,11 @@ from apps.notifications.models import MailPreference, Notification, SentMail
 RETRY_PERMISSION = "notifications.mail.retry"
 
 
-def _person(actor: Actor) -> Any:
+def _person(actor: Actor) -> User:
     """Return the person behind the actor. Raises NotVisible for the portal itself, which has no notifications."""
     if actor.user_id is None:
         raise NotVisible
-    person = get_user_model()._default_manager.filter(pk=actor.user_id, is_active=True).first()
+    person = User.objects.filter(pk=actor.user_id, is_active=True).first()
     if person is None:
         raise NotVisible
     return person

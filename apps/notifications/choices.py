@@ -70,7 +70,8 @@ CLAIM = timedelta(minutes=2)
 
 def backoff(attempts: int) -> timedelta:
     """Return how long to wait after the n-th failed attempt: 1, 2, 4, … minutes, an hour at most."""
-    return min(FIRST_RETRY * 2 ** min(max(attempts, 1) - 1, 10), LAST_RETRY)
+    doublings = min(max(attempts, 1) - 1, 10)
+    return min(FIRST_RETRY * (1 << doublings), LAST_RETRY)
 
 
 def group_label(group: str) -> str:

@@ -61,7 +61,7 @@ def _spread(message: OutboxMessage) -> int:
         message.retry_at = clock.now() + backoff(message.attempts)
         message.last_error = f"{type(error).__name__}: {error}"[:1000]
         message.save(update_fields=["attempts", "retry_at", "last_error"])
-        logger.exception("an outbox message cannot be read", extra={"event": message.event, "message": message.uid})
+        logger.exception("an outbox message cannot be read", extra={"event": message.event, "outbox_uid": str(message.uid)})
         return 0
     message.attempts += 1
     message.delivered_at, message.retry_at, message.last_error = clock.now(), None, ""
@@ -167,7 +167,7 @@ def _hand_over(mail: SentMail, connection: Any) -> Outcome:
         message.send()
     except smtplib.SMTPRecipientsRefused as error:
         code, text = next(iter(error.recipients.values()), (0, b""))
-        said = f"{code} {text.decode(errors='replace') if isinstance(text, bytes) else text}".strip()
+        said = f"{code} {text.decode(errors='replace')}".strip()
         # 5xx is the server's last word on an address (RFC 5321, 4.2.1).
         return Outcome("give_up" if 500 <= code < 600 else "again", said)
     except (smtplib.SMTPException, OSError, ValueError) as error:

@@ -51,7 +51,9 @@ class MailTable(OwnMailTable):
     address = tables.Column(verbose_name="To")
     attempts = tables.Column(verbose_name="Attempts", attrs={"cell": {"class": "figure"}})
 
-    class Meta(OwnMailTable.Meta):
+    class Meta(CommonsTable.Meta):
+        model = SentMail
+        order_by = ("-created_at",)
         fields = ("subject", "address", "status", "attempts", "created_at", "sent_at")
         sequence = ("subject", "address", "status", "attempts", "created_at", "sent_at")
         caption = "Mail that left the portal"
