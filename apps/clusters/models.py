@@ -48,6 +48,13 @@ class Cluster(VersionedRow):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def shown_health(self) -> str:
+        """What a page may say: never healthy once the last contact is stale (see `health.shown_health`)."""
+        from apps.clusters.health import shown_health
+
+        return shown_health(self)
+
 
 class Flavour(VersionedRow):
     """A GPU or CPU class a team can ask for. `numerator/denominator` is the share of one physical device it holds."""

@@ -184,6 +184,13 @@ class ApplyRun(Row):
         """Where this row belongs, for the permission gate."""
         return self.declaration.team_id
 
+    @property
+    def duration_ms(self) -> int | None:
+        """How long it took; None while it runs."""
+        if self.finished_at is None:
+            return None
+        return round((self.finished_at - self.started_at).total_seconds() * 1000)
+
 
 class Observation(Row):
     """An object as last seen on a cluster: hashes and status only."""

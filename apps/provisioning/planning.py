@@ -6,15 +6,18 @@ import json
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Q
 
 from apps.clusters import health
+from apps.clusters.access import require
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Throttled
 from apps.clusters.selectors import callable_now
 from apps.core import clock, leases
+from apps.core.actor import Actor
 from apps.core.errors import Conflict
+from apps.core.sweeps import nudge
 from apps.provisioning import planner, retries
 from apps.provisioning.choices import PlanStatus, Removal
 from apps.provisioning.models import Declaration, Plan
@@ -104,8 +107,19 @@ def _record(plan: Plan, base: int, entries: list[planner.Entry], error: ClusterE
     row.bump("attempts", "status", "entries", "base_generation", "made_at", "error_class", "last_error", "retry_at")
 
 
-def remake_failed(plan_id: int) -> int:
-    """Put a failed plan back in line (a person changed something on the cluster); returns 1 where it was failed."""
-    return Plan.objects.filter(pk=plan_id, status=PlanStatus.FAILED, closed_at__isnull=True).update(
-        status=PlanStatus.PENDING, retry_at=None, attempts=0, version=F("version") + 1
-    )
+@transaction.atomic
+def remake_failed(plan_id: int, *, actor: Actor) -> Plan:
+    """Put a failed plan back in line: somebody changed something on the cluster.
+
+    Raises NotVisible, NotAllowed, Conflict where it did not fail or is decided.
+    """
+    plan = Plan.objects.locked(plan_id)
+    require(actor, "provisioning.run.retry", plan)
+    if plan.status != PlanStatus.FAILED or plan.closed_at is not None:
+        raise Conflict("This plan did not fail.", current={"status": plan.status})
+    plan.status, plan.retry_at, plan.attempts = PlanStatus.PENDING, None, 0
+    plan.bump("status", "retry_at", "attempts")
+    from apps.provisioning import tasks
+
+    nudge(tasks.make_plan, plan.pk)
+    return plan

@@ -675,7 +675,7 @@ def test_a_refused_object_fails_the_plan_with_the_servers_words(cluster: Cluster
     plan = _planned(cluster, owner, [namespace(ns), bad])
     assert (plan.status, plan.error_class) == (PlanStatus.FAILED, "invalid")
     assert "colour" in plan.last_error
-    assert planning.remake_failed(plan.pk) == 1
+    planning.remake_failed(plan.pk, actor=Actor.system("tests"))
     settle(only=ONLY)
     plan.refresh_from_db()
     assert plan.status == PlanStatus.FAILED

@@ -1,0 +1,22 @@
+"""The clusters room in the navigation and on its own pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.clusters.models import Cluster
+from apps.clusters.views import _pools
+from portal.panels import nav, panel
+
+nav("Clusters", "clusters:cluster-list", icon="server", order=10, permission="clusters.cluster.view", group="Platform")
+nav("Pool capacity", "clusters:pool-list", icon="stack-2", order=20, permission="clusters.pool.view", group="Platform")
+nav("Flavours", "clusters:flavour-list", icon="cpu", order=30, group="Platform")
+
+
+@panel(page="cluster", order=10, permission="clusters.pool.view")
+def pools(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
+    """The pools of a cluster."""
+    rows = list(_pools().visible_to(request.user).filter(cluster=cluster).order_by("gpu_model", "pk"))
+    return {"template": "clusters/panels/pools.html", "rows": rows}

@@ -1,0 +1,25 @@
+"""Addresses of the provisioning room."""
+
+from django.urls import path
+
+from apps.provisioning import views
+
+app_name = "provisioning"
+urlpatterns = [
+    path("provisioning/declarations/", views.DeclarationList.as_view(), name="declaration-list"),
+    path(
+        "provisioning/declarations/<uuid:declaration_uid>/",
+        views.DeclarationDetail.as_view(),
+        name="declaration-detail",
+    ),
+    path(
+        "provisioning/declarations/<uuid:declaration_uid>/retry/",
+        views.DeclarationRetry.as_view(),
+        name="declaration-retry",
+    ),
+    path("provisioning/runs/", views.RunList.as_view(), name="run-list"),
+    path("provisioning/runs/<uuid:run_uid>/", views.RunDetail.as_view(), name="run-detail"),
+    path("provisioning/drift/", views.DriftList.as_view(), name="drift-list"),
+    path("provisioning/plans/<uuid:plan_uid>/", views.PlanDetail.as_view(), name="plan-detail"),
+    path("provisioning/plans/<uuid:plan_uid>/remake/", views.PlanRemake.as_view(), name="plan-remake"),
+]

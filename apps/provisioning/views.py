@@ -1,0 +1,259 @@
+"""Pages of declarations, apply runs, plans and drift."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from django.http import HttpResponseBase
+from django.urls import reverse
+
+from apps.core.errors import Conflict
+from apps.core.permissions import may
+from apps.core.views import ActionView, Crumb, DetailView, ListView
+from apps.provisioning import actions, planning, selectors
+from apps.provisioning.choices import DeclarationStatus, PlanStatus, Removal, RunOutcome
+from apps.provisioning.forms import RetryForm
+from apps.provisioning.models import ApplyRun, Declaration, Drift, Plan
+from apps.provisioning.tables import (
+    OUTCOME_TONES,
+    DeclarationFilter,
+    DeclarationTable,
+    DriftFilter,
+    DriftTable,
+    RunFilter,
+    RunTable,
+)
+
+VIEW = "provisioning.declaration.view"
+VIEW_RUN = "provisioning.run.view"
+
+
+def _declarations_crumb() -> Crumb:
+    return Crumb("Declarations", reverse("provisioning:declaration-list"))
+
+
+def _url(declaration: Declaration) -> str:
+    return reverse("provisioning:declaration-detail", kwargs={"declaration_uid": declaration.uid})
+
+
+def as_yaml(body: bytes) -> str:
+    """Return stored JSON bytes as YAML for reading; the bytes themselves are what is applied."""
+    text: str = yaml.safe_dump(json.loads(body), sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+class DeclarationList(ListView):
+    """What is declared where."""
+
+    title = "Declarations"
+    permission = VIEW
+    intro = "The objects that approved changes want on the clusters, and whether they live there."
+    table_class = DeclarationTable
+    filterset_class = DeclarationFilter
+    queryset = Declaration.objects.select_related("cluster", "team")
+    empty_title = "Nothing is declared yet"
+    empty_text = "Approved quota and the workspaces themselves appear here."
+    empty_icon = "file-text"
+
+
+class DeclarationDetail(DetailView):
+    """One declaration: how it stands, its objects, its attempts, its drift."""
+
+    queryset = Declaration.objects.select_related("cluster", "team")
+    permission = VIEW
+    template_name = "provisioning/declaration_detail.html"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list."""
+        return [_declarations_crumb()]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add objects as YAML with what was last seen of each, attempts and drift."""
+        declaration: Declaration = self.object
+        seen = {(o.kind, o.namespace, o.name): o for o in declaration.observations.all()}
+        objects = [
+            {"row": row, "yaml": as_yaml(bytes(row.body)), "seen": seen.get((row.kind, row.namespace, row.name))}
+            for row in declaration.declared_objects.filter(removal=Removal.NONE)
+        ]
+        runs = list(selectors.runs_for(declaration)[:10])
+        running = next((run for run in runs if run.outcome == RunOutcome.RUNNING), None)
+        return super().get_context(
+            standing=selectors.standing(declaration, running),
+            objects=objects,
+            leaving=list(declaration.declared_objects.exclude(removal=Removal.NONE)),
+            runs=[{"run": run, "tone": OUTCOME_TONES[RunOutcome(run.outcome)]} for run in runs],
+            drift=list(
+                declaration.drifts.filter(resolved_at__isnull=True).order_by("kind", "namespace", "name", "field")
+            ),
+            may_retry=may(self.request.user, actions.RETRY, declaration),
+            may_see_runs=may(self.request.user, VIEW_RUN, declaration),
+            **extra,
+        )
+
+
+class DeclarationRetry(ActionView):
+    """Apply a stopped, failing or drifted declaration again."""
+
+    title = "Apply again"
+    queryset = Declaration.objects.select_related("cluster", "team")
+    permission = actions.RETRY
+    form_class = RetryForm
+    submit_label = "Apply again now"
+    danger = True
+    intro = "Exactly what was approved is applied once more; nothing else is changed or deleted."
+    summary_template = "provisioning/retry_summary.html"
+    success_message = "It is applied again now."
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the declaration."""
+        return [_declarations_crumb(), Crumb(self.object.title, _url(self.object))]
+
+    def check_state(self) -> None:
+        """Refuse where nothing is wrong."""
+        drifted = self.object.drifts.filter(resolved_at__isnull=True).exists()
+        if self.object.status == DeclarationStatus.APPLIED and not drifted:
+            raise Conflict("It is applied and lives as declared: there is nothing to apply again.")
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add why it is not as it should be."""
+        drift = list(self.object.drifts.filter(resolved_at__isnull=True)) if self.object is not None else []
+        standing = selectors.standing(self.object) if self.object is not None else None
+        return super().get_context(standing=standing, drift=drift, **extra)
+
+    def perform(self, form: Any) -> str | HttpResponseBase:
+        """Do it."""
+        actions.retry(
+            self.object.pk,
+            actor=self.actor,
+            take_over=form.cleaned_data["take_over"],
+            reason=form.cleaned_data["reason"],
+            expected_version=self.expected_version,
+        )
+        return _url(self.object)
+
+
+class RunList(ListView):
+    """All attempts."""
+
+    title = "Apply runs"
+    permission = VIEW_RUN
+    intro = "Every attempt to bring a declaration onto its cluster, with every request it made."
+    table_class = RunTable
+    filterset_class = RunFilter
+    empty_title = "Nothing was applied yet"
+    empty_text = "The first approved change makes the first run."
+    empty_icon = "history"
+
+    @staticmethod
+    def queryset() -> Any:
+        """Runs without their long records."""
+        return ApplyRun.objects.select_related("declaration", "declaration__cluster").defer("results")
+
+
+class RunDetail(DetailView):
+    """One attempt: its requests with statuses, warnings and durations."""
+
+    queryset = ApplyRun.objects.select_related("declaration", "declaration__cluster", "declaration__team")
+    permission = VIEW_RUN
+    template_name = "provisioning/run_detail.html"
+
+    def get_title(self) -> str:
+        """Name what was applied."""
+        return f"{self.object.declaration.title}, generation {self.object.generation}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the list and the declaration."""
+        return [
+            Crumb("Apply runs", reverse("provisioning:run-list")),
+            Crumb(self.object.declaration.title, _url(self.object.declaration)),
+        ]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the outcome's tone and sums."""
+        results: list[Mapping[str, Any]] = self.object.results
+        return super().get_context(
+            tone=OUTCOME_TONES[RunOutcome(self.object.outcome)],
+            writes=sum(row["verb"] in ("apply", "delete") for row in results),
+            warnings=sum(len(row.get("warnings") or []) for row in results),
+            **extra,
+        )
+
+
+class DriftList(ListView):
+    """What lives otherwise than declared."""
+
+    title = "Drift"
+    permission = VIEW
+    intro = "Declared fields that somebody changed on a cluster: which, by whom, when."
+    table_class = DriftTable
+    filterset_class = DriftFilter
+    queryset = Drift.objects.select_related("declaration", "declaration__cluster")
+    empty_title = "No drift"
+    empty_text = "Everything lives as it is declared."
+    empty_icon = "git-compare"
+
+
+class PlanDetail(DetailView):
+    """One plan: what the server says a change would do."""
+
+    queryset = Plan.objects.select_related("cluster", "team")
+    permission = VIEW
+    template_name = "provisioning/plan_detail.html"
+    title = "Plan"
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the entries as rows of the diff component."""
+        return super().get_context(
+            entries=plan_entries(self.object),
+            may_remake=self.object.status == PlanStatus.FAILED and may(self.request.user, actions.RETRY, self.object),
+            **extra,
+        )
+
+
+class PlanRemake(ActionView):
+    """Make a failed plan again."""
+
+    title = "Make the plan again"
+    queryset = Plan.objects.select_related("cluster", "team")
+    permission = actions.RETRY
+    intro = "The cluster is asked once more what the change would do."
+    submit_label = "Make it again"
+    success_message = "The plan is being made."
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the plan."""
+        return [Crumb("Plan", reverse("provisioning:plan-detail", kwargs={"plan_uid": self.object.uid}))]
+
+    def check_state(self) -> None:
+        """Refuse one that did not fail."""
+        if self.object.status != PlanStatus.FAILED or self.object.closed_at is not None:
+            raise Conflict("This plan did not fail.", current={"status": self.object.status})
+
+    def perform(self, form: Any) -> str | HttpResponseBase:
+        """Put it back in line."""
+        planning.remake_failed(self.object.pk, actor=self.actor)
+        return reverse("provisioning:plan-detail", kwargs={"plan_uid": self.object.uid})
+
+
+def plan_entries(plan: Plan) -> list[dict[str, Any]]:
+    """Return a plan's entries with rows for `components/diff.html` (also for other rooms' pages)."""
+    return [
+        {
+            **entry,
+            "rows": [
+                {
+                    **change,
+                    "kind": "added"
+                    if change["before"] is None
+                    else "removed"
+                    if change["after"] is None
+                    else "changed",
+                }
+                for change in entry["changes"]
+            ],
+        }
+        for entry in plan.entries
+    ]
