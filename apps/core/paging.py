@@ -1,4 +1,4 @@
-"""Pages of the API. On its own: REST framework imports it while it builds the classes that `apps.core.api` stands on."""
+"""Pages of the API. On its own, as REST framework imports it while it builds the classes that `apps.core.api` needs."""
 
 from __future__ import annotations
 
