@@ -7,6 +7,7 @@ from typing import Any
 
 import django_filters
 import django_tables2 as tables
+from django import forms
 
 from apps.core import clock
 from apps.core.filters import CommonsFilterSet
@@ -64,17 +65,31 @@ class ChargeTable(CommonsTable):
         if record.rate_amount is None:
             return None
         exact = Decimal(record.quantity_ms) * record.rate_amount / MILLISECONDS_PER_HOUR
-        return exact.quantize(Decimal("0.000001"))
+        return Decimal(exact.quantize(Decimal("0.000001")))
 
     def render_fact_uid(self, value: Any, record: Any, column: UidLinkColumn) -> Any:
         """Link to the fact; capacity lines have no page of their own."""
         return column.render("open", record) if record.kind in ("allocated", "unattributed") else "–"
 
 
+class MonthFilter(django_filters.CharFilter):
+    """A month, written yyyy-mm."""
+
+    field_class = forms.RegexField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            regex=r"^[12]\d{3}-(0[1-9]|1[0-2])$",
+            error_messages={"invalid": "Write a month as yyyy-mm, for example 2026-11."},
+            widget=forms.TextInput(attrs={"type": "month"}),
+            **kwargs,
+        )
+
+
 class ChargeFilter(CommonsFilterSet):
     """Filter charges; without a month, the present one."""
 
-    month = django_filters.CharFilter(label="Month (yyyy-mm)", method="by_month", max_length=7)
+    month = MonthFilter(label="Month (yyyy-mm)", method="by_month")
     team = django_filters.CharFilter(field_name="team_name", lookup_expr="iexact", label="Team", max_length=200)
     kind = django_filters.ChoiceFilter(choices=ChargeKind.choices, label="Kind")
     unpriced = django_filters.BooleanFilter(field_name="rate_id", lookup_expr="isnull", label="Without a rate")
@@ -85,16 +100,12 @@ class ChargeFilter(CommonsFilterSet):
 
     def by_month(self, queryset: Any, name: str, value: str) -> Any:
         """Keep a billing month."""
-        try:
-            start, end = billing.month_bounds(billing.parse_month(value))
-        except ValueError:
-            self.form.add_error("month", "Write a month as yyyy-mm, for example 2026-11.")
-            return queryset.none()
+        start, end = billing.month_bounds(billing.parse_month(value))
         return queryset.filter(hour__gte=start, hour__lt=end)
 
     def filter_queryset(self, queryset: Any) -> Any:
         """Keep one month always: a charge list without an end is of no use."""
-        if not self.form.cleaned_data.get("month"):
+        if self.form.is_valid() and not self.form.cleaned_data.get("month"):
             start, end = billing.month_bounds(billing.month_of(clock.now()))
             queryset = queryset.filter(hour__gte=start, hour__lt=end)
         return super().filter_queryset(queryset)

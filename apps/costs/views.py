@@ -23,6 +23,7 @@ from apps.costs.overview import money_of
 from apps.costs.tables import BudgetTable, ChargeFilter, ChargeTable
 from apps.metering import billing
 from apps.metering.models import HourFact
+from apps.metering.selectors import completeness
 from apps.rates.models import Rate
 from apps.teams.models import Team
 
@@ -181,7 +182,7 @@ class TeamDay(TeamPage):
             zone=billing.zone_name(),
             line=line,
             rows=rows,
-            completeness=selectors.completeness(selectors.clusters_of([self.team], day), start, end),
+            completeness=completeness(selectors.clusters_of([self.team], day), start, end),
             **extra,
         )
 

@@ -59,13 +59,13 @@ class UsageViewSet(CommonsViewSet):
 class RunSerializer(serializers.ModelSerializer[IngestRun]):
     """One ingest run."""
 
-    source = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
+    source_uid = serializers.UUIDField(source="source.uid", read_only=True)
     cluster = serializers.CharField(source="source.cluster.slug", read_only=True)
 
     class Meta:
         model = IngestRun
         fields = [
-            "uid", "created_at", "finished_at", "source", "cluster", "trigger", "status", "window_start", "window_end",
+            "uid", "created_at", "finished_at", "source_uid", "cluster", "trigger", "status", "window_start", "window_end",
             "hours_written", "hours_unchanged", "hours_failed", "facts", "requests", "response_bytes", "error",
         ]  # fmt: skip
 

@@ -1,0 +1,66 @@
+"""Routes of the costs room: what `world.metered` cost, and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+from apps.core import clock
+from apps.costs.models import Budget
+from apps.metering import billing
+from tests.sweep.routes.metering import FACTS
+from tests.sweep.types import Route
+
+#: Those who see the Finance team's money.
+_SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"}
+_SET = {"vp", "finance"}
+
+
+def build(world: SimpleNamespace) -> None:
+    """A budget of the Finance team and one of the foreign tenant."""
+    month = billing.month_of(clock.now())
+    make = Budget.objects.create
+    world.budget = make(team=world.company.finance_team, month_from=month, amount=Decimal("43219.87"), currency="USD")
+    make(team=world.foreign_team, month_from=month, amount=Decimal("98765.43"), currency="USD")
+    world.keep_secret("43,219.87", "43219.87", sees={"member_finance", "lead_finance", "vp"})
+    world.keep_secret("98,765.43", "98765.43", sees={"vp_other"})
+
+
+def _month(world: Any) -> Mapping[str, Any]:
+    return {"team_slug": "finance", "month": f"{billing.month_of(world.fact.hour):%Y-%m}"}
+
+
+def _day(world: Any) -> Mapping[str, Any]:
+    return {"team_slug": "finance", "day": billing.day_of(world.fact.hour).isoformat()}
+
+
+def _team(world: Any) -> Mapping[str, Any]:
+    return {"team_slug": "finance"}
+
+
+def _fact(world: Any) -> Mapping[str, Any]:
+    return {"fact_uid": world.fact.uid}
+
+
+ROUTES: dict[str, Route] = {
+    "costs:team-list": Route(allowed=FACTS),
+    "costs:team-month": Route(allowed=_SEE, kwargs=_month),
+    "costs:team-day": Route(allowed=_SEE, kwargs=_day),
+    "costs:workload-day": Route(
+        allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=fraud-model"
+    ),
+    "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
+    "costs:charge-list": Route(allowed=FACTS),
+    "costs:budget-list": Route(allowed=FACTS),
+    "costs:budget-set": Route(allowed=_SET, kwargs=_team),
+    "costs:budget-set#POST": Route(allowed=_SET, kwargs=_team, method="POST"),
+    "api:charge-list": Route(allowed=FACTS),
+    "api:charge-detail": Route(
+        allowed=_SEE, kwargs=lambda world: {"uid": world.fact.uid}, note="a whole fact's charge has the fact's uid"
+    ),
+    "api:budget-list": Route(allowed=FACTS),
+    "api:budget-list#POST": Route(allowed=_SET, method="POST"),
+    "api:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget.uid}),
+}

@@ -1,0 +1,74 @@
+"""Routes of the metering room. `world.metered`: a cluster with an hour of Finance, Marketing and a foreign tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from apps.core import clock
+from apps.core.actor import Actor
+from apps.metering import actions
+from apps.metering.models import HourFact
+from tests.metering.world import FakeAdapter, hold, make_world
+from tests.sweep.types import Route
+
+_RUNS = {"admin", "auditor"}
+#: Everybody who may see facts somewhere.
+FACTS = {
+    "member_finance", "lead_finance", "lead_marketing", "vp", "vp_other", "compliance", "finance", "admin", "auditor",
+}  # fmt: skip
+
+
+def build(world: SimpleNamespace) -> None:
+    """Meter six hours of yesterday on a cluster of its own."""
+    company = world.company
+    world.metered = make_world([company.finance_team, company.marketing_team, world.foreign_team], slug="metered")
+    end = clock.hour_floor(clock.now()) - timedelta(hours=12)
+    start = end - timedelta(hours=6)
+    names = {
+        "finance-prod": "fraud-model",
+        "marketing-prod": "ad-ranking",
+        f"{world.foreign_team.slug}-prod": "quagga-sim",
+    }
+    holdings = [hold(name, namespace, start, end, 2, used=0.4) for namespace, name in names.items()]
+    run = actions.ingest_hours(
+        world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings)
+    )
+    world.ingest_run = run
+    world.fact = HourFact.objects.filter(workload_name="fraud-model").latest("hour")
+    world.keep_secret("fraud-model", sees={"member_finance", "lead_finance", "vp"})
+    world.keep_secret("ad-ranking", sees={"lead_marketing", "vp"})
+    world.keep_secret("quagga-sim", sees={"vp_other"})
+
+
+def _source(world: Any) -> Mapping[str, Any]:
+    return {"source_uid": world.metered.source.uid}
+
+
+def _run(world: Any) -> Mapping[str, Any]:
+    return {"run_uid": world.ingest_run.uid}
+
+
+ROUTES: dict[str, Route] = {
+    "metering:source-list": Route(allowed=_RUNS),
+    "metering:source-create": Route(allowed={"admin"}),
+    "metering:source-create#POST": Route(allowed={"admin"}, method="POST"),
+    "metering:source-detail": Route(allowed=_RUNS, kwargs=_source),
+    "metering:source-retry": Route(allowed={"admin"}, kwargs=_source),
+    "metering:source-retry#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
+    "metering:source-end": Route(allowed={"admin"}, kwargs=_source),
+    "metering:source-end#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
+    "metering:run-list": Route(allowed=_RUNS),
+    "metering:run-detail": Route(allowed=_RUNS, kwargs=_run),
+    "metering:import-create": Route(allowed={"admin"}),
+    "metering:import-create#POST": Route(allowed={"admin"}, method="POST"),
+    "api:usage-list": Route(allowed=FACTS),
+    "api:usage-detail": Route(
+        allowed={"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"},
+        kwargs=lambda world: {"uid": world.fact.uid},
+    ),
+    "api:ingest-run-list": Route(allowed=_RUNS),
+    "api:ingest-run-detail": Route(allowed=_RUNS, kwargs=lambda world: {"uid": world.ingest_run.uid}),
+}
