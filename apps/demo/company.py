@@ -110,7 +110,7 @@ QUOTA_POLICY = {
                 ["within_budget", "eq", "yes"],
                 ["borrow_mode", "ne", "unlimited"],
             ],
-            "counts": {"fact": "auto_approved_30d_gpus", "limit": 4},
+            "counts": {"fact": "auto_approved_30d_gpus", "adds": "delta_gpus", "limit": 4},
         }
     ],
     "stages": [
