@@ -49,8 +49,9 @@ AS_APP = {
     " AS 'BEGIN RETURN NEW; END'",
     "own function": "CREATE FUNCTION audit.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "columns that differ from the bytes": "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id,"
-    " on_behalf_of, channel, action, object_type, object_id, team_id, request_id, canonical) SELECT gen_random_uuid(), occurred_at,"
-    " actor_type, actor_id, on_behalf_of, channel, action, object_type, object_id, team_id, request_id, canonical"
+    " on_behalf_of, channel, action, object_type, object_id, team_id, request_id, canonical)"
+    " SELECT gen_random_uuid(), occurred_at, actor_type, actor_id, on_behalf_of, channel, action, object_type,"
+    " object_id, team_id, request_id, canonical"
     " FROM audit.event LIMIT 1",
 }
 
@@ -268,7 +269,8 @@ def test_verifier_reads_one_state_while_others_write() -> None:
             other.execute(
                 "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action,"
                 " object_type, object_id, team_id, request_id, canonical)"
-                " SELECT n.id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action, object_type, object_id, team_id, request_id,"
+                " SELECT n.id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action, object_type,"
+                " object_id, team_id, request_id,"
                 " convert_to(replace(convert_from(canonical, 'UTF8'), e.id::text, n.id::text), 'UTF8')"
                 " FROM audit.event e, (SELECT %s::uuid AS id) n WHERE e.action = 'tests.thing.tried'"
                 " AND NOT EXISTS (SELECT FROM audit.note WHERE event_id = e.id) LIMIT 1",
