@@ -102,15 +102,18 @@ def load(pool: Pool, start: datetime, end: datetime | None = None) -> PoolBook:
     return PoolBook(pool, capacity(pool, start, end), holdings_of(rows), flavours)
 
 
-def _maximum(item: Holding | None, pool: Pool | None, flavour: Flavour) -> int:
+def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime) -> int:
     """Return how many units may be requested at once. Only a best-effort pool lets anything be borrowed (design §5)."""
     if item is None:
         return 0
-    if pool is None or not pool.best_effort or item.borrow_mode == BorrowMode.NONE:
+    if not pool.best_effort or item.borrow_mode == BorrowMode.NONE:
         return item.guaranteed
     if item.borrow_mode == BorrowMode.LIMITED:
         return item.guaranteed + item.borrow_limit
-    devices = pool.observed_gpus or 0
+    # Unlimited renders what is physically there; where nothing was observed yet, what may be handed out.
+    devices = pool.observed_gpus
+    if devices is None:
+        devices = cluster_selectors.committable_at(pool.pk, at)
     return max(item.guaranteed, devices * flavour.denominator // flavour.numerator)
 
 
@@ -127,7 +130,7 @@ def gpu_limits(
     limits: dict[str, int] = {}
     for pool in pools:
         for flavour in pool.flavours.all():
-            units = _maximum(in_force(current.get(flavour.pk, []), at), pool, flavour)
+            units = _maximum(in_force(current.get(flavour.pk, []), at), pool, flavour, at)
             limits[flavour.resource_name] = limits.get(flavour.resource_name, 0) + units
     return limits
 

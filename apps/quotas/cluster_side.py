@@ -68,6 +68,11 @@ def request_plan(workspace: Workspace, subject_uid: uuid.UUID, manifests: list[M
     return actions.request_plan(workspace.cluster_id, KIND, workspace.uid, subject_uid, workspace.team_id, manifests)
 
 
+def close_plans(subject_uid: uuid.UUID) -> None:
+    """Close a request's open plans: it is decided, they are evidence now."""
+    actions.close_plans(subject_uid)
+
+
 def standing_of(workspace: Workspace) -> Standing | None:
     """Return how a workspace's declaration stands, with the attempt under way; None: nothing is declared."""
     declaration = declaration_of(workspace)

@@ -67,21 +67,12 @@ REQUEST_SUBMITTED = declare(
 )  # fmt: skip
 REQUEST_WITHDRAWN = declare("quotas.request.withdrawn", RequestEvent, audience="auditors", path=_request_path)
 REQUEST_SUPERSEDED = declare("quotas.request.superseded", RequestEvent, audience="auditors", path=_request_path)
-REQUEST_REJECTED = declare(
-    "quotas.request.rejected", RequestEvent, audience="the requester", mail=True, path=_request_path,
-    headline=lambda p: f"Rejected: {p.what}", body=lambda p: p.detail,
-)  # fmt: skip
-REQUEST_LAPSED = declare(
-    "quotas.request.lapsed", RequestEvent, audience="the requester", mail=True, path=_request_path,
-    headline=lambda p: f"Lapsed: {p.what}",
-    body=lambda p: p.detail or "Nobody decided in time. Request it again if you still need it.",
-)  # fmt: skip
-REQUEST_WAITING = declare(
-    "quotas.request.waiting", RequestEvent, audience="the requester", mail=True, path=_request_path,
-    headline=lambda p: f"Approved, waiting for capacity: {p.what}", body=lambda p: p.detail,
-)  # fmt: skip
+# Who asked hears of these ends from the approvals room, which concluded them; here they are the request's own record.
+REQUEST_REJECTED = declare("quotas.request.rejected", RequestEvent, audience="auditors", path=_request_path)
+REQUEST_LAPSED = declare("quotas.request.lapsed", RequestEvent, audience="auditors", path=_request_path)
+REQUEST_WAITING = declare("quotas.request.waiting", RequestEvent, audience="auditors", path=_request_path)
 REQUEST_GRANTED = declare(
-    "quotas.request.granted", RequestEvent, audience="the requester and the team's leads", mail=True,
+    "quotas.request.granted", RequestEvent, audience="the team's other leads", mail=True,
     path=_request_path,
     headline=lambda p: f"Granted: {p.what}", body=lambda p: p.detail,
 )  # fmt: skip

@@ -32,9 +32,18 @@ class _WorkspaceChoice(_WorkspaceField):
 
 
 class _FlavourChoice(_FlavourField):
+    #: Only these clusters are named: others are none of the person's business.
+    cluster_ids: tuple[int, ...] = ()
+
+    def offer(self, cluster_ids: list[int]) -> None:
+        """Offer the flavours of these clusters."""
+        self.cluster_ids = tuple(cluster_ids)
+        flavours = Flavour.objects.filter(pools__cluster__in=cluster_ids).prefetch_related("pools__cluster")
+        self.queryset = flavours.distinct().order_by("name", "pk")
+
     def label_from_instance(self, obj: Any) -> str:
-        clusters = ", ".join(sorted({pool.cluster.name for pool in obj.pools.all()}))
-        return f"{obj.name} ({clusters})" if clusters else str(obj.name)
+        names = {pool.cluster.name for pool in obj.pools.all() if pool.cluster_id in self.cluster_ids}
+        return f"{obj.name} ({', '.join(sorted(names))})" if names else str(obj.name)
 
 
 def may_ask_for(user: Any) -> Any:
@@ -101,12 +110,7 @@ class RequestForm(_Terms):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["workspace"].queryset = may_ask_for(self.user)  # type: ignore[attr-defined]  # a ModelChoiceField
-        self.fields["flavour"].queryset = (  # type: ignore[attr-defined]  # a ModelChoiceField
-            Flavour.objects.filter(pools__cluster__in=self.clusters())
-            .prefetch_related("pools__cluster")
-            .distinct()
-            .order_by("name", "pk")
-        )
+        self.fields["flavour"].offer(self.clusters())  # type: ignore[attr-defined]  # the same
 
     def clusters(self) -> list[int]:
         """The clusters of the person's workspaces."""
@@ -122,12 +126,7 @@ class CorrectionForm(_Terms):
     def __init__(self, *args: Any, workspace: Workspace, **kwargs: Any) -> None:
         self.workspace = workspace
         super().__init__(*args, **kwargs)
-        self.fields["flavour"].queryset = (  # type: ignore[attr-defined]  # a ModelChoiceField
-            Flavour.objects.filter(pools__cluster=workspace.cluster_id)
-            .prefetch_related("pools__cluster")
-            .distinct()
-            .order_by("name", "pk")
-        )
+        self.fields["flavour"].offer(self.clusters())  # type: ignore[attr-defined]  # a ModelChoiceField
 
     def clusters(self) -> list[int]:
         """The workspace's cluster."""

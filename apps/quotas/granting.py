@@ -29,7 +29,7 @@ from apps.quotas import book, events
 from apps.quotas.assess import number
 from apps.quotas.change import canonical, creation_leaves
 from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, BorrowMode, RequestStatus
-from apps.quotas.cluster_side import declaration_of, declare
+from apps.quotas.cluster_side import close_plans, declaration_of, declare
 from apps.quotas.ledger import Holding, in_force, overlay
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import Quota, QuotaRequest, Workspace
@@ -159,12 +159,11 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
         team_uid=request.workspace.team.uid,
         after_digest=request.digest,
     )
-    outbox.publish(
-        events.REQUEST_GRANTED,
-        payload,
-        recipients=[request.requester_id, *_leads(workspace)],
-        subject_uid=request.uid,
-    )
+    # The requester hears from the approvals room that it is approved, and from here when it is applied.
+    others = [user_id for user_id in _leads(workspace) if user_id != request.requester_id]
+    if others:
+        outbox.publish(events.REQUEST_GRANTED, payload, recipients=others, subject_uid=request.uid)
+    close_plans(request.uid)
     replan_others(request)
 
 
@@ -228,8 +227,8 @@ def on_concluded(uid: uuid.UUID, status: str, reason: str) -> None:
         team_uid=request.workspace.team.uid,
         before_digest=request.digest,
     )
-    if event.mail:
-        outbox.publish(event, payload, recipients=[request.requester_id], subject_uid=request.uid)
+    if action != "hold":
+        close_plans(request.uid)
 
 
 def on_applied(declaration: Declaration) -> None:

@@ -38,7 +38,7 @@ def loop(company: Company, simulated: SimulatedCluster) -> Iterator[World]:
     world = make_world(company, register(simulated))
     for name, team in (("finance", company.finance_team), ("marketing", company.marketing_team)):
         world.workspaces[name] = world.workspaces[team.slug]
-    yield world
+    return world
 
 
 def hard(live: KubernetesClient, world: World) -> dict[str, str]:

@@ -17,7 +17,8 @@ _SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin"
 _ASK = {"lead_finance", "lead_marketing", "vp", "vp_other"}
 _CHANGE = {"lead_finance", "vp"}
 _USE = {"member_finance", "lead_finance"}
-_PRESENT = {"estimate": {"amount": "3.85", "currency": "USD", "delta_units": 1}, "change": {"before": {}, "leaves": []}}
+_BEFORE = {"before": {"guaranteed": 8, "borrow_mode": "none", "borrow_limit": 0}, "at_end": None, "leaves": []}
+_PRESENT = {"estimate": {"amount": "3.85", "currency": "USD", "delta_units": 1}, "change": _BEFORE}
 
 
 def _holds(world: SimpleNamespace, team: Any, requester: Any, namespace: str) -> tuple[Workspace, QuotaRequest]:
