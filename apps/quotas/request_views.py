@@ -192,6 +192,8 @@ class RequestDetail(DetailView):
             borrow=borrow_words(request.borrow_mode, request.borrow_limit),
             timeline=timeline.of(request),
             later=later,
+            # The story card asks again by itself while something is on its way.
+            moving=request.status == RequestStatus.APPLYING,
             may_change=request.is_open and may(user, "quotas.request.withdraw", request),
             approval_url=self._approval_url(),
             **extra,

@@ -354,6 +354,7 @@ __all__ = [
     "broken_promises",
     "coming_quotas",
     "estimate_change",
+    "guaranteed_word",
     "holders_of_use",
     "open_requests",
     "plan_rows",
