@@ -212,8 +212,8 @@ def assess(draft: Draft) -> Assessment:
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
         warnings.append(
-            f"The pool is full: {number(max(room.free_at_worst, Fraction(0)))} GPUs are free at its tightest moment "
-            f"({datetime_utc(room.worst_at)}). Once approved, the request waits for capacity.{when}"
+            f"The pool is full: at its tightest moment ({datetime_utc(room.worst_at)}) this workspace could have "
+            f"{number(max(room.free_at_worst, Fraction(0)))} GPUs. Once approved, the request waits for capacity.{when}"
         )
     if draft.valid_until is None and before is not None and before.end is not None:
         warnings.append(f"What the workspace holds now would have ended on {datetime_utc(before.end)}.")

@@ -173,8 +173,8 @@ def _check_room(request: QuotaRequest, pool: Pool, start: datetime) -> None:
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
         raise CannotTake(
-            f"{pool} has {number(max(room.free_at_worst, Fraction(0)))} GPUs free at its tightest moment, "
-            f"{datetime_utc(room.worst_at)}.{when}"
+            f"{pool} is full: at its tightest moment ({datetime_utc(room.worst_at)}) this workspace could have "
+            f"{number(max(room.free_at_worst, Fraction(0)))} GPUs.{when}"
         )
 
 

@@ -12,13 +12,22 @@ from apps.core.events import declare
 from apps.core.exports import Exported
 from apps.core.filters import CommonsFilterSet, DateFromFilter, DateUntilFilter, SearchFilter
 from apps.core.money import Money
-from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, StatusColumn, TimeColumn, UidLinkColumn
+from apps.core.tables import (
+    AgeColumn,
+    CommonsTable,
+    MoneyColumn,
+    QuantityColumn,
+    StatusColumn,
+    TimeColumn,
+    UidLinkColumn,
+)
 from apps.quotas.choices import Environment, RequestStatus
 from apps.quotas.models import QuotaRequest, Workspace
 from apps.teams.models import Team
 
 REQUESTS_EXPORTED = declare("quotas.request.exported", Exported, audience="auditors")
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
+_WIDEST = {"cell": {"class": "text-nowrap d-none d-xxl-table-cell"}}
 
 
 class WorkspaceTable(CommonsTable):
@@ -66,27 +75,27 @@ class WorkspaceFilter(CommonsFilterSet):
 
 
 class RequestTable(CommonsTable):
-    """Quota requests, newest first."""
+    """Quota requests, newest first; what a narrow screen has no room for stands on the request's page."""
 
     summary = UidLinkColumn(
         "quotas:request-detail", kwarg="request_uid", accessor="workspace__namespace", verbose_name="Workspace"
     )
-    team = tables.Column(accessor="workspace__team__name", verbose_name="Team")
+    status = StatusColumn(verbose_name="Status")
+    team = tables.Column(accessor="workspace__team__name", verbose_name="Team", attrs=_WIDE)
     flavour = tables.Column(accessor="flavour__name", verbose_name="Flavour")
     guaranteed = QuantityColumn(unit=None, verbose_name="GPUs")
     borrow_limit = QuantityColumn(unit=None, verbose_name="Borrow", attrs=_WIDE)
-    valid_from = TimeColumn(verbose_name="From", attrs={"cell": {"class": "text-nowrap d-none d-md-table-cell"}})
-    valid_until = TimeColumn(verbose_name="Until", attrs={"cell": {"class": "text-nowrap d-none d-md-table-cell"}})
     cost = MoneyColumn(verbose_name="Monthly cost change", orderable=False, empty_values=())
-    status = StatusColumn(verbose_name="Status")
-    requester = tables.Column(accessor="requester__display_name", verbose_name="Requested by", attrs=_WIDE)
-    created_at = TimeColumn(verbose_name="Submitted")
+    created_at = AgeColumn(verbose_name="Submitted")
+    valid_from = TimeColumn(verbose_name="From", attrs=_WIDEST)
+    valid_until = TimeColumn(verbose_name="Until", attrs=_WIDEST)
+    requester = tables.Column(accessor="requester__display_name", verbose_name="Requested by", attrs=_WIDEST)
 
     class Meta(CommonsTable.Meta):
         model = QuotaRequest
         fields = (
-            "summary", "team", "flavour", "guaranteed", "borrow_limit", "valid_from", "valid_until", "cost", "status",
-            "requester", "created_at",
+            "summary", "status", "team", "flavour", "guaranteed", "borrow_limit", "cost", "created_at", "valid_from",
+            "valid_until", "requester",
         )  # fmt: skip
         order_by = ("-created_at",)
         caption = "Quota requests"
@@ -114,11 +123,11 @@ class RequestFilter(CommonsFilterSet):
 
     status = django_filters.ChoiceFilter(choices=RequestStatus.choices, empty_label="All")
     team = django_filters.ModelChoiceFilter(
-        field_name="workspace__team", queryset=Team.objects.none(), empty_label="All"
+        field_name="workspace__team", label="Team", queryset=Team.objects.none(), empty_label="All"
     )
     flavour = django_filters.ModelChoiceFilter(queryset=Flavour.objects.order_by("name"), empty_label="All")
     submitted_from = DateFromFilter(field_name="created_at", label="Submitted from")
-    submitted_until = DateUntilFilter(field_name="created_at", label="until")
+    submitted_until = DateUntilFilter(field_name="created_at", label="Submitted until")
 
     class Meta:
         model = QuotaRequest

@@ -44,9 +44,19 @@ class Place:
     simulated: bool = False
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value out wherever it stands: people do not read anchors and aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never point back."""
+        return True
+
+
 def to_yaml(*documents: Mapping[str, Any]) -> str:
     """Return objects as YAML in the order people write it."""
-    return yaml.safe_dump_all([dict(document) for document in documents], sort_keys=False, allow_unicode=True)
+    return yaml.dump_all(
+        [dict(document) for document in documents], Dumper=_PlainDumper, sort_keys=False, allow_unicode=True
+    )
 
 
 def kubeconfig(place: Place, person: str, provider: Mapping[str, Any]) -> tuple[Manifest, str]:

@@ -96,7 +96,7 @@ def test_a_full_pool_makes_an_approved_request_wait_and_serves_it_later(world: W
     assert not hasattr(approval, "grant")
     assert world.held() is None
     assert not Declaration.objects.filter(owner_uid=world.workspaces["finance"].uid).exists()
-    assert "10 GPUs free" in approval.conclusion
+    assert "could have 10 GPUs" in approval.conclusion
     assert run("approvals.retry_waiting") == 0
     world.granted("marketing", 30)
     assert run("approvals.retry_waiting") == 1
