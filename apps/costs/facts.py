@@ -16,4 +16,10 @@ def team_budget_remaining(context: FactContext) -> Decimal | None:
 
 def register() -> None:
     """Register the providers (when the app loads)."""
-    register_fact_provider("team.budget_remaining", team_budget_remaining)
+    register_fact_provider(
+        "team.budget_remaining",
+        team_budget_remaining,
+        label="Budget left",
+        meaning="The team's budget for this month minus what the month cost so far; absent without a budget.",
+        unit="money",
+    )

@@ -36,8 +36,10 @@ class Command(BaseCommand):
             context = seed.Context.from_environment()
         except KeyError as error:
             raise CommandError(f"{error} is not set; `make demo` sets it.") from error
+        # The books first: what is left of a budget, and so what policy may approve, stands on them.
         steps = (
             *seed.STEPS,
+            seed.Step("Metering the history", lambda known: history.meter(known, clock.now(), self.aside)),
             seed.Step("Quota of today, requested and approved", story.todays_quota),
             seed.Step("Requests under way", story.under_way),
         )
@@ -49,13 +51,13 @@ class Command(BaseCommand):
                 began = time.monotonic()
                 said = step.run(context)
                 self.told(said, began)
-            title = "Metering the history"
-            self.tell(title)
-            began = time.monotonic()
-            said = history.meter(context, clock.now(), lambda text: self.stdout.write(f"\n      {text}", ending=""))
-            self.told(said, began)
         except CommonsError as error:
             raise CommandError(f"{title}: {error}") from error
+
+    def aside(self, text: str) -> None:
+        """Add a line of detail below the step under way."""
+        self.stdout.write(f"\n      {text}", ending="")
+        self.stdout.flush()
 
     def tell(self, text: str) -> None:
         """Begin a line of progress."""
