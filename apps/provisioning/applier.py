@@ -24,11 +24,15 @@ Snapshot = Mapping[Key, dict[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One object to be applied: its key, the bytes to send, the bytes last applied (empty: never)."""
+    """One object to be applied: its key, the bytes to send, the bytes last applied (empty: never).
+
+    `settled` is what the server made of `body` when it was last applied, None where it was not.
+    """
 
     key: Key
     body: bytes
     applied_body: bytes = b""
+    settled: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Outcome:
     applied: list[Key] = field(default_factory=list)
     removed: list[Key] = field(default_factory=list)
     live: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    settled: dict[Key, dict[str, Any]] = field(default_factory=dict)
     stop_class: str = ""
     stop: str = ""
     error: ClusterError | None = None
@@ -122,10 +127,12 @@ def _compare(client: Client, work: Work, outcome: Outcome, snapshot: Snapshot) -
         if (live.get("metadata") or {}).get("deletionTimestamp"):
             # Applying to it answers 200 although it is about to vanish (reference F).
             raise Terminating(f"{target.key} is being deleted; it is made anew once it is gone")
-        as_declared = not diff.declared_changes(declared, live)
+        as_declared = not diff.declared_changes(declared, live, target.settled)
         if as_declared and ownership.holds_anything(live) and not ownership.held_beyond(live, declared):
             outcome.applied.append(target.key)
             outcome.live[target.key] = live
+            if target.settled is None:  # applied by a run that could not record it
+                outcome.settled[target.key] = diff.strip(live)
             continue
         due.append((target, declared))
         before = json.loads(target.applied_body) if target.applied_body else None
@@ -165,6 +172,7 @@ def _apply(client: Client, work: Work, target: Target, declared: dict[str, Any],
         )
     outcome.applied.append(target.key)
     outcome.live[target.key] = answer.object
+    outcome.settled[target.key] = diff.strip(answer.object)
 
 
 def _call_apply(

@@ -85,75 +85,104 @@ def strip(obj: Mapping[str, Any]) -> dict[str, Any]:
 
 def changes(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Change]:
     """Return every difference between two objects (None: there is none), leaf by leaf, in path order."""
-    return list(_walk((), strip(before) if before else _MISSING, strip(after) if after else _MISSING, False, False))
+    return list(_walk((), strip(before) if before else _MISSING, strip(after) if after else _MISSING, _WHOLE))
 
 
-def declared_changes(declared: Mapping[str, Any], live: Mapping[str, Any]) -> list[Change]:
+def declared_changes(
+    declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None = None
+) -> list[Change]:
     """Return where the declared fields live differently: `before` is declared, `after` is live.
 
-    Fields that are not declared do not count: others may hold them.
+    Fields that are not declared do not count: others may hold them. A list without merge keys belongs to its owner
+    whole, but the server fills in defaults inside it; `settled`, the object as the server answered when exactly these
+    fields were applied, tells such defaults from what somebody added. Without it additions inside items pass.
     """
-    return list(_walk((), strip(declared), strip(live), False, True))
+    aim = _Aim(declared_only=True, settled=strip(settled) if settled else _MISSING)
+    return list(_walk((), strip(declared), strip(live), aim))
 
 
-def live_digest(declared: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+def live_digest(declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> str:
     """Return a digest over the declared fields as they live: equal as long as none of them changes in meaning."""
     # Where they mean the same the declared spelling stands in, so that "1Gi" and "1024Mi" give one digest.
-    found = [change.plain() for change in declared_changes(declared, live)]
+    found = [change.plain() for change in declared_changes(declared, live, settled)]
     text = json.dumps([strip(declared), found], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode()).hexdigest()
 
 
-def _walk(path: Path, before: Any, after: Any, quantity: bool, declared_only: bool) -> Iterator[Change]:
-    if _absent(before) and (declared_only or _absent(after)):
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What a walk looks for: declared fields only, or all; inside quantities; what had settled at this place."""
+
+    declared_only: bool = False
+    quantity: bool = False
+    settled: Any = _MISSING
+
+    def below(self, key: str, path: Path) -> _Aim:
+        """The aim one map key further down."""
+        quantity = self.quantity or (key in _QUANTITY_KEYS and path[:1] != ("metadata",))
+        settled = self.settled.get(key, _MISSING) if isinstance(self.settled, Mapping) else _MISSING
+        # A selector is whole (an atomic map): one more label in it selects something else.
+        return _Aim(self.declared_only and not key.lower().endswith("selector"), quantity, settled)
+
+
+_WHOLE = _Aim()
+
+
+def _walk(path: Path, before: Any, after: Any, aim: _Aim) -> Iterator[Change]:
+    if _is_list(before) and _is_list(after):
+        yield from _walk_lists(path, before, after, aim)
+    elif _absent(before) and (aim.declared_only or _absent(after)):
         return
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        yield from _walk_maps(path, before, after, quantity, declared_only)
-    elif isinstance(before, Mapping) and _absent(after):
-        yield from _walk_maps(path, before, {}, quantity, declared_only) if before else _leaf(path, before, after)
-    elif isinstance(after, Mapping) and _absent(before):
-        yield from _walk_maps(path, {}, after, quantity, declared_only) if after else _leaf(path, before, after)
-    elif _is_list(before) and _is_list(after):
-        yield from _walk_lists(path, before, after, quantity, declared_only)
-    elif not _equal(before, after, quantity):
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+        yield from _walk_maps(path, before, after, aim)
+    elif isinstance(before, Mapping) and before and _absent(after):
+        yield from _walk_maps(path, before, {}, aim)
+    elif isinstance(after, Mapping) and after and _absent(before):
+        yield from _walk_maps(path, {}, after, aim)
+    elif not _equal(before, after, aim.quantity):
         yield from _leaf(path, before, after)
 
 
-def _walk_maps(
-    path: Path, before: Mapping[str, Any], after: Mapping[str, Any], quantity: bool, declared_only: bool
-) -> Iterator[Change]:
+def _walk_maps(path: Path, before: Mapping[str, Any], after: Mapping[str, Any], aim: _Aim) -> Iterator[Change]:
     for key in sorted(before.keys() | after.keys(), key=str):
-        if declared_only and key not in before:
+        if aim.declared_only and key not in before:
             continue
-        inside = quantity or (key in _QUANTITY_KEYS and path[:1] != ("metadata",))
-        yield from _walk((*path, str(key)), before.get(key, _MISSING), after.get(key, _MISSING), inside, declared_only)
+        yield from _walk(
+            (*path, str(key)), before.get(key, _MISSING), after.get(key, _MISSING), aim.below(str(key), path)
+        )
 
 
-def _walk_lists(
-    path: Path, before: Sequence[Any], after: Sequence[Any], quantity: bool, declared_only: bool
-) -> Iterator[Change]:
-    if _named(before) and _named(after):
-        old, new = {item["name"]: item for item in before}, {item["name"]: item for item in after}
-        is_map = bool(path) and path[-1] in _MAP_LISTS
-        for name in [*old, *(name for name in new if name not in old)]:
-            if declared_only and name not in old:
-                if not is_map:
-                    yield from _leaf((*path, f"name={name}"), _MISSING, new[name])
-                continue
-            yield from _walk(
-                (*path, f"name={name}"), old.get(name, _MISSING), new.get(name, _MISSING), quantity, declared_only
-            )
-        if not is_map and old.keys() == new.keys() and list(old) != list(new):
-            yield from _leaf(path, list(old), list(new))
+def _walk_lists(path: Path, before: Sequence[Any], after: Sequence[Any], aim: _Aim) -> Iterator[Change]:
+    is_map = bool(path) and path[-1] in _MAP_LISTS and _named(before) and _named(after)
+    if aim.declared_only and not is_map and _is_list(aim.settled):
+        # What the server made of exactly this list when it was applied: every difference from it is somebody's doing.
+        yield from _walk_lists(path, aim.settled, after, _Aim(quantity=aim.quantity))
         return
-    # A list without names is atomic for its owner, yet defaults may be filled into its items: compare place by place.
+    if (_named(before) or not before) and (_named(after) or not after):
+        yield from _walk_named(path, before, after, aim, is_map=is_map)
+        return
     for index in range(max(len(before), len(after))):
-        old_item = before[index] if index < len(before) else _MISSING
-        new_item = after[index] if index < len(after) else _MISSING
-        if _absent(old_item) and not _absent(new_item):  # one more item is a difference, declared or not
-            yield from _leaf((*path, index), old_item, new_item)
+        old = before[index] if index < len(before) else _MISSING
+        new = after[index] if index < len(after) else _MISSING
+        if old is _MISSING or new is _MISSING:  # one item more or less is a difference, declared or not
+            yield from _leaf((*path, index), old, new)
         else:
-            yield from _walk((*path, index), old_item, new_item, quantity, declared_only)
+            yield from _walk((*path, index), old, new, aim)
+
+
+def _walk_named(
+    path: Path, before: Sequence[Any], after: Sequence[Any], aim: _Aim, *, is_map: bool
+) -> Iterator[Change]:
+    old, new = {item["name"]: item for item in before}, {item["name"]: item for item in after}
+    for name in [*old, *(name for name in new if name not in old)]:
+        place = (*path, f"name={name}")
+        if name not in old or name not in new:
+            if not (aim.declared_only and is_map and name not in old):
+                yield from _leaf(place, old.get(name, _MISSING), new.get(name, _MISSING))
+            continue
+        yield from _walk(place, old[name], new[name], aim)
+    if not is_map and old.keys() == new.keys() and list(old) != list(new):
+        yield from _leaf(path, list(old), list(new))
 
 
 def _leaf(path: Path, before: Any, after: Any) -> Iterator[Change]:
@@ -161,7 +190,9 @@ def _leaf(path: Path, before: Any, after: Any) -> Iterator[Change]:
 
 
 def _absent(value: Any) -> bool:
-    return value is _MISSING or value is None
+    # An API server drops an empty list where the schema says omitempty, and it means the same there. An empty map is
+    # kept and means something: `namespaceSelector: {}` is every namespace, its absence none.
+    return value is _MISSING or value is None or (_is_list(value) and not value)
 
 
 def _is_list(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import F, Q
@@ -100,6 +101,9 @@ class DeclaredObject(Row):
     digest = models.CharField(max_length=64)
     generation = models.PositiveIntegerField()
     applied_body = models.BinaryField(default=b"", help_text="The bytes last applied; empty: never.")
+    settled = models.BinaryField(
+        default=b"", help_text="The object as the server answered when it was applied, server fields left out."
+    )
     removal = models.CharField(max_length=20, choices=Removal.choices, default=Removal.NONE, blank=True)
 
     objects = DeclaredObjectQuerySet.as_manager()
@@ -109,6 +113,14 @@ class DeclaredObject(Row):
             models.UniqueConstraint(fields=["cluster", "kind", "namespace", "name"], name="declared_object_once")
         ]
         ordering: ClassVar = ["ordinal", "id"]
+
+    @property
+    def settled_object(self) -> dict[str, Any] | None:
+        """What the server made of exactly these bytes, None where they were not applied yet."""
+        if not self.settled or bytes(self.applied_body) != bytes(self.body):
+            return None
+        found: dict[str, Any] = json.loads(bytes(self.settled))
+        return found
 
 
 class Plan(VersionedRow):

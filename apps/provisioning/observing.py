@@ -134,6 +134,7 @@ def _observe(
     at: datetime,
 ) -> None:
     body = json.loads(bytes(row.body)) if row is not None else None
+    settled = row.settled_object if row is not None else None
     meta = (obj or {}).get("metadata") or {}
     seen = Observation(
         cluster_id=cluster_id,
@@ -142,7 +143,7 @@ def _observe(
         namespace=key.namespace,
         name=key.name,
         resource_version=str(meta.get("resourceVersion", ""))[:60],
-        declared_digest=diff.live_digest(body, obj) if body is not None and obj is not None else "",
+        declared_digest=diff.live_digest(body, obj, settled) if body is not None and obj is not None else "",
         status=status_of(obj) if obj is not None else {},
         missing=obj is None,
         observed_at=at,
@@ -173,7 +174,7 @@ def _judge(batch: _Batch, row: DeclaredObject, body: Object, key: Key, obj: Obje
     if obj is None:
         found.append(_Found(key, "", "present", "missing", "", None))
         return
-    for change in diff.declared_changes(body, obj):
+    for change in diff.declared_changes(body, obj, row.settled_object):
         owner = ownership.foreign_owner(obj, change.path)
         found.append(
             _Found(

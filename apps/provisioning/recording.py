@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from apps.provisioning.actions import declaration_event, team_uid_of
 from apps.provisioning.applier import Outcome
 from apps.provisioning.choices import DeclarationStatus, PlanStatus, Removal, RunOutcome
 from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Plan
+from apps.provisioning.ordering import Key
 
 logger = logging.getLogger(__name__)
 ACTOR_NAME = "provisioning.apply"
@@ -134,6 +136,11 @@ def _applied(declaration: Declaration, outcome: Outcome, now: datetime) -> None:
     objects = DeclaredObject.objects.filter(declaration=declaration)
     objects.filter(removal__in=[Removal.PLANNED, Removal.UNPLANNED]).delete()
     objects.filter(removal=Removal.NONE).update(applied_body=F("body"))
+    settled = list(objects.filter(removal=Removal.NONE))
+    for row in settled:
+        if (answer := outcome.settled.get(Key(row.kind, row.namespace, row.name))) is not None:
+            row.settled = json.dumps(answer, separators=(",", ":")).encode()
+    DeclaredObject.objects.bulk_update(settled, ["settled"], batch_size=200)
     for key in outcome.removed:
         declaration.observations.filter(kind=key.kind, namespace=key.namespace, name=key.name).delete()
     observing.record_objects(declaration.cluster_id, list(outcome.live.items()), now)

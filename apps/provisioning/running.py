@@ -216,7 +216,7 @@ def work_of(declaration: Declaration) -> Work:
     for row in declaration.declared_objects.order_by("ordinal", "pk"):
         key = Key(row.kind, row.namespace, row.name)
         if row.removal == Removal.NONE:
-            targets.append(Target(key, bytes(row.body), bytes(row.applied_body)))
+            targets.append(Target(key, bytes(row.body), bytes(row.applied_body), row.settled_object))
         elif row.removal == Removal.PLANNED:
             remove.append(key)
         elif row.removal == Removal.UNPLANNED:

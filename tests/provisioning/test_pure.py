@@ -45,6 +45,9 @@ def test_spelling_is_no_difference() -> None:
     assert diff.changes(one, other) == []
     ports = [{"name": "a", "containerPort": 1}, {"name": "b", "containerPort": 2}]
     assert diff.changes({"spec": {"ports": ports}}, {"spec": {"ports": ports[::-1]}}) == []
+    assert diff.declared_changes({"spec": {"ingress": []}}, {"spec": {}}) == []
+    assert diff.changes({"spec": {"namespaceSelector": {}}}, {"spec": {}})
+    assert diff.declared_changes({"spec": {"ingress": []}}, {"spec": {"ingress": [{}]}})
 
 
 @pytest.mark.requirement("provisioning-2.2")
@@ -104,6 +107,23 @@ def test_what_others_add_is_no_declared_change_but_a_longer_list_is() -> None:
     flavours = [{"name": "h100"}, {"name": "a100"}]
     assert diff.declared_changes({"flavors": flavours}, {"flavors": flavours[::-1]})
     assert diff.live_digest(binding, wider) != diff.live_digest(binding, binding)
+
+
+def test_what_somebody_adds_inside_a_list_is_told_from_what_the_server_fills_in() -> None:
+    """By what the server answered when it was applied; and selectors are whole."""
+    declared = network_policy("a")
+    declared["spec"]["ingress"] = [{"ports": [{"port": 80}]}]
+    settled = copy.deepcopy(declared)
+    settled["spec"]["ingress"][0]["ports"][0]["protocol"] = "TCP"  # a default
+    assert diff.declared_changes(declared, settled) == []
+    assert diff.declared_changes(declared, settled, settled) == []
+    widened = copy.deepcopy(settled)
+    widened["spec"]["ingress"][0]["ports"][0]["endPort"] = 65535
+    found = [c.text_path for c in diff.declared_changes(declared, widened, settled)]
+    assert found == ["spec.ingress[0].ports[0].endPort"]
+    narrowed = copy.deepcopy(settled)
+    narrowed["spec"]["podSelector"] = {"matchLabels": {"app": "other"}}
+    assert [c.text_path for c in diff.declared_changes(declared, narrowed)] == ["spec.podSelector.matchLabels.app"]
 
 
 # -- order, manifests ---------------------------------------------------------------------------------------------
