@@ -17,6 +17,7 @@ from apps.accounts.models import User
 from apps.approvals import policies
 from apps.approvals.models import Policy
 from apps.clusters import actions as clusters
+from apps.clusters import crypto, kubeconfigs
 from apps.clusters.models import Cluster, Flavour, Pool, PoolCapacity
 from apps.core import clock
 from apps.core.actor import Actor, Channel
@@ -120,6 +121,13 @@ def organisation(context: Context) -> str:
     return f"{len(company.UNITS)} units, {len(company.TEAMS)} teams"
 
 
+def _reached_by(found: Cluster, kubeconfig: str) -> bool:
+    """Whether the stored address, CA and token are those of the kubeconfig: then a start changes and audits nothing."""
+    access = kubeconfigs.read_kubeconfig(kubeconfig)
+    stored = (found.api_url, found.ca_certificate, crypto.decrypt(found.credentials))
+    return stored == (access.api_url, access.ca_certificate, access.token)
+
+
 def cluster(context: Context) -> str:
     """Register the simulated cluster, its flavour and pool; follow it when its address has moved."""
     text = context.kubeconfig.read_text("utf-8")
@@ -134,7 +142,7 @@ def cluster(context: Context) -> str:
             simulated=True,
             actor=SEEDER,
         )
-    else:
+    elif not _reached_by(found, text):
         clusters.replace_credentials(found.pk, kubeconfig=text, actor=SEEDER)
     if not Flavour.objects.filter(slug=company.FLAVOUR_SLUG).exists():
         clusters.create_flavour(
@@ -216,7 +224,7 @@ def workspaces(context: Context) -> str:
                 BorrowMode.LIMITED if plan.borrow_limit else BorrowMode.NONE,
                 plan.borrow_limit,
                 history_start(at),
-                at,
+                clock.hour_floor(at),
                 "What the team held before the portal",
                 actor=SEEDER,
             )
