@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -55,7 +56,7 @@ def test_merging_is_idempotent_order_free_and_never_sums_replicas(parts: list[Sp
     shuffled = [*parts, *parts]
     rnd.shuffle(shuffled)
     assert engine.merge(shuffled) == merged == engine.merge(merged)
-    assert all(a.end <= b.start for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(merged))
     assert max((s.units for s in merged), default=0) == max((s.units for s in parts), default=0)
 
 

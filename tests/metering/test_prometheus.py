@@ -1,11 +1,10 @@
-"""A real Prometheus server: the Philly fixture to its truth, and every trap of the reference with a small series set."""
+"""A real Prometheus server: the Philly fixture to its truth, and every known trap with a few series."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,8 @@ def test_philly_day_to_its_truth(tmp_path: Path) -> None:
                 sums[1] += fact.gpu_ms * fact.coverage_permille // 1000
     assert found.keys() == truth["gpu_hours"].keys()
     for namespace, hours in truth["gpu_hours"].items():
-        # Sampling every 300 s alone would miss by up to 2.2 GPU-hours here; start and completion times close the gap. What
-        # is left are jobs around the day's end, whose completion no scrape of the fixture saw.
+        # Sampling every 300 s alone would miss by up to 2.2 GPU-hours here; start and completion times close the gap.
+        # What is left are jobs around the day's end, whose completion no scrape of the fixture saw.
         assert abs(found[namespace] / HOUR_MS - hours) <= 0.03, (namespace, found[namespace] / HOUR_MS, hours)
     for namespace, mean in truth["mean_gpu_util_of_allocated_samples"].items():
         ratio = 100 * used[namespace][0] / used[namespace][1]
@@ -123,7 +122,8 @@ class Cluster(Text):
     def pod(
         self, name: str, gpus: int, *, held: tuple[int, int], phase: str = "Running", node: str = "n1",
         uid: str = "", resource: str = "nvidia_com_gpu", after: str = "", linger: int = 0,
-        start: float | None = None, completion: float | None = None, instance: str = "a", gap: tuple[int, int] | None = None,
+        start: float | None = None, completion: float | None = None, instance: str = "a",
+        gap: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """A pod in `phase` from `held[0]` until before `held[1]`, then in phase `after` for `linger` seconds."""
         own = {"namespace": "team", "pod": name, "uid": uid or f"uid-{name}", "instance": instance}
@@ -159,7 +159,7 @@ def owner(pod: str, *, exported: bool) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def traps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, engine.HourQuantity]]:
+def traps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, engine.HourQuantity]:
     """One hour with one pod per trap, read once; facts by pod name."""
     text = Cluster()
     text.node()
@@ -223,7 +223,7 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, engine
         key = fact.holding.pod if fact.holding.pod != "same-name" else fact.holding.key
         assert key not in found
         found[key] = fact
-    yield found
+    return found
 
 
 traps_reading: list[Reading] = []

@@ -67,7 +67,8 @@ class World:
     cluster: Cluster
     flavour: Flavour
     pool: Pool
-    rate: Rate
+    card: RateCard
+    rate: Rate | None
     source: Source
     workspaces: dict[str, Workspace]
 
@@ -88,7 +89,7 @@ def make_world(
     pool.flavours.add(flavour)
     PoolCapacity.objects.create(pool=pool, committable_gpus=gpus, valid=DateTimeTZRange(since, None, "[)"))
     card = RateCard.objects.create(name="Standard", cluster=cluster)
-    priced = add_rate(card, flavour, rate, since)
+    priced = add_rate(card, flavour, rate, since) if rate else None
     source = Source.objects.create(
         cluster=cluster,
         kind=kind,
@@ -102,7 +103,7 @@ def make_world(
         )
         for team in teams
     }
-    return World(cluster, flavour, pool, priced, source, workspaces)
+    return World(cluster, flavour, pool, card, priced, source, workspaces)
 
 
 def add_rate(card: RateCard, flavour: Flavour, amount: str, start: datetime, end: datetime | None = None) -> Rate:

@@ -44,12 +44,16 @@ def _fact(world: Any) -> Mapping[str, Any]:
     return {"fact_uid": world.fact.uid}
 
 
+def _budget(world: Any) -> Mapping[str, Any]:
+    return {"team": "finance", "amount": "12.50", "month_from": f"{billing.month_of(clock.now()):%Y-%m}"}
+
+
 ROUTES: dict[str, Route] = {
     "costs:team-list": Route(allowed=FACTS),
     "costs:team-month": Route(allowed=_SEE, kwargs=_month),
     "costs:team-day": Route(allowed=_SEE, kwargs=_day),
     "costs:workload-day": Route(
-        allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=fraud-model"
+        allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=nightly"
     ),
     "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
     "costs:charge-list": Route(allowed=FACTS),
@@ -61,6 +65,6 @@ ROUTES: dict[str, Route] = {
         allowed=_SEE, kwargs=lambda world: {"uid": world.fact.uid}, note="a whole fact's charge has the fact's uid"
     ),
     "api:budget-list": Route(allowed=FACTS),
-    "api:budget-list#POST": Route(allowed=_SET, method="POST"),
+    "api:budget-list#POST": Route(allowed=_SET, method="POST", data=_budget),
     "api:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget.uid}),
 }

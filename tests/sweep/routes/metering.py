@@ -33,6 +33,7 @@ def build(world: SimpleNamespace) -> None:
         f"{world.foreign_team.slug}-prod": "quagga-sim",
     }
     holdings = [hold(name, namespace, start, end, 2, used=0.4) for namespace, name in names.items()]
+    holdings.append(hold("nightly", "finance-prod", start, end, 1))
     run = actions.ingest_hours(
         world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings)
     )
