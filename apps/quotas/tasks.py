@@ -10,7 +10,7 @@ from django.db import OperationalError
 from apps.core import clock
 from apps.core.errors import Conflict
 from apps.core.sweeps import sweep
-from apps.quotas import granting
+from apps.quotas import expiring, granting
 
 logger = logging.getLogger(__name__)
 
@@ -33,4 +33,4 @@ def roll_quotas() -> int:
 @sweep("quotas.notify_expiring", every=timedelta(minutes=30))
 def notify_expiring() -> int:
     """Tell leads 14, 3 and 1 days before a quota of theirs ends."""
-    return granting.notify_expiring()
+    return expiring.notify_expiring()
