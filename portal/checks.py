@@ -39,7 +39,7 @@ SELECT pg_has_role(r, n.nspowner, 'MEMBER'), has_schema_privilege(r, n.oid, 'CRE
        (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
            AND (has_table_privilege(r, c.oid, 'UPDATE') OR has_table_privilege(r, c.oid, 'DELETE')
              OR has_table_privilege(r, c.oid, 'TRUNCATE'))),
-       (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+       (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
            AND pg_has_role(r, c.relowner, 'MEMBER'))
   FROM pg_namespace n, (SELECT session_user::name AS r) s WHERE n.nspname = 'audit'
 """
@@ -183,7 +183,12 @@ def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> li
     if not databases or "default" not in databases or settings.RUNS_AS_OWNER:
         return []
     kind = Error if settings.COMMONS_ENVIRONMENT == "production" else Warning
-    return [kind(text, hint=hint, id=f"portal.{number}") for number, text, hint in database_problems()]
+    try:
+        return [kind(text, hint=hint, id=f"portal.{number}") for number, text, hint in database_problems()]
+    except (OperationalError, InterfaceError) as error:
+        return [
+            Error(f"The database does not answer: {str(error).strip()}", hint="See DATABASE_URL.", id="portal.E200")
+        ]
 
 
 def refuse_unsafe_start() -> None:

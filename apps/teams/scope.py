@@ -1,19 +1,23 @@
 """The one scope resolver: what a person may do where. Everything that filters or asks goes through here.
 
-Cost: two queries a request (grants with their unit paths, memberships), cached on the user object.
+Cost: one query a request (grants and memberships), cached on the user object; one more where a page asks for units.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import Q
+from django.db.models import BigIntegerField, DateTimeField, F, Q, Value
+from django.db.models.functions import Cast
 
 from apps.core import clock
 from apps.core.permissions import Reach
 from apps.teams.choices import PERMISSIONS, Role, roles_with
+
+if TYPE_CHECKING:
+    from apps.teams.models import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +30,29 @@ class Scopes:
     teams: dict[str, frozenset[int]] = field(default_factory=dict)
     #: The first moment at which one of the roles ends.
     until: datetime | None = None
-    #: Unit ids → ids of those units and all below, so that a page asks for its subtree once.
-    _subtrees: dict[frozenset[int], frozenset[int]] = field(default_factory=dict, compare=False, repr=False)
+    #: What `_tree` read, so that a page asks for its units once.
+    _units: dict[int, Unit] = field(default_factory=dict, compare=False, repr=False)
 
-    def _below(self, units: set[int]) -> frozenset[int]:
+    def _tree(self) -> dict[int, Unit]:
+        """Return every unit that any of the person's roles reaches, archived ones too: one query a request."""
         from apps.teams.models import Unit
 
-        key = frozenset(units)
-        if key not in self._subtrees:
-            found = Unit.objects.filter(path__overlap=sorted(key)).values_list("pk", flat=True)
-            self._subtrees[key] = frozenset(found)
-        return self._subtrees[key]
+        if not self._units:
+            found = Unit.objects.order_by("pk")
+            if not self.installation:
+                found = found.filter(path__overlap=sorted(set().union(*self.units.values())))
+            self._units.update((unit.pk, unit) for unit in found)
+        return self._units
+
+    def units_with(self, permission: str) -> list[Unit]:
+        """Return the units at or below one in which the person holds `permission`, archived ones too."""
+        everywhere, units, _ = self._reach(permission)
+        if not everywhere and not units:
+            return []
+        return [unit for unit in self._tree().values() if everywhere or not units.isdisjoint(unit.path)]
+
+    def _below(self, units: set[int]) -> frozenset[int]:
+        return frozenset(pk for pk, unit in self._tree().items() if not units.isdisjoint(unit.path))
 
     def _reach(self, permission: str) -> tuple[bool, set[int], set[int]]:
         roles = roles_with(permission)
@@ -137,28 +153,35 @@ def of(user: Any) -> Scopes:
 
 
 def resolve(user_id: int) -> Scopes:
-    """Read a person's grants and memberships in force now (two queries)."""
+    """Read a person's grants and memberships in force now (one query)."""
     from apps.teams.models import Membership, RoleGrant
 
     installation: set[str] = set()
     units: dict[str, set[int]] = {}
     teams: dict[str, set[int]] = {}
-    held = RoleGrant.objects.in_force().filter(user_id=user_id)
-    grants: list[tuple[str, int | None, int | None, datetime | None]] = list(
-        held.values_list("role", "unit_id", "team_id", "expires_at")
+    ends: list[datetime] = []
+    grants = RoleGrant.objects.in_force().filter(user_id=user_id).order_by()
+    memberships = Membership.objects.current().filter(user_id=user_id).order_by()
+    # Any: the stubs take the second half's columns for those of the first, where a team is never missing.
+    held: Any = grants.values_list("role", "unit_id", "team_id", "expires_at").union(
+        memberships.values_list(
+            Value(str(Role.MEMBER)),
+            Cast(Value(None), BigIntegerField()),
+            "team_id",
+            # An open end is NULL in both tables.
+            Cast(F("valid__endswith"), DateTimeField()),
+        ),
+        all=True,
     )
-    ends = [expires_at for *_, expires_at in grants if expires_at is not None]
-    for role, unit_id, team_id, _ in grants:
+    for role, unit_id, team_id, end in held:
         if team_id is not None:
             teams.setdefault(role, set()).add(team_id)
         elif unit_id is not None:
             units.setdefault(role, set()).add(unit_id)
         else:
             installation.add(role)
-    for team_id, valid in Membership.objects.current().filter(user_id=user_id).values_list("team_id", "valid"):
-        teams.setdefault(Role.MEMBER, set()).add(team_id)
-        if valid.upper is not None:
-            ends.append(valid.upper)
+        if end is not None:
+            ends.append(end)
     return Scopes(
         user_id=user_id,
         installation=frozenset(installation),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from apps.accounts import actions, sessions
@@ -206,6 +207,18 @@ def test_nobody_closes_a_foreign_session_or_revokes_a_foreign_token() -> None:
 )
 def test_device_name(agent: str, expected: str) -> None:
     assert sessions.device_name(agent) == expected
+
+
+@pytest.mark.requirement("accounts-1.6")
+def test_browser_state_of_expired_sessions_is_deleted() -> None:
+    with clock.frozen(datetime.now(UTC) - timedelta(days=2)):
+        client_for(make_user())
+    client_for(make_user())
+    Session.objects.filter(pk=Session.objects.order_by("expire_date").values("pk")[:1]).update(
+        expire_date=datetime.now(UTC) - timedelta(days=1)
+    )
+    assert sessions.clear_expired() == 1
+    assert Session.objects.count() == 1
 
 
 # -- tokens and the API

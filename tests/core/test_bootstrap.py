@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import ProgrammingError, connection, transaction
 
 from apps.core.bootstrap import Logins, identifier, literal, script
 from apps.core.management.commands.bootstrap_database import run
@@ -115,3 +115,18 @@ def test_names_and_passwords_are_quoted() -> None:
     for bad in ("back\\slash", "n\x00l"):
         with pytest.raises(ValueError, match="backslash"):
             literal(bad)
+
+
+@pytest.mark.requirement("database-1.2")
+def test_a_trail_with_events_is_not_removed_by_undoing_its_migration(transactional_db: None) -> None:
+    from importlib import import_module
+
+    from tests.audit.helpers import write
+
+    write(1)
+    undo = import_module("apps.audit.migrations.0001_initial").REMOVE
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL ROLE commons_audit")
+        with pytest.raises(ProgrammingError, match="holds events"):
+            cursor.execute(undo)
+        transaction.set_rollback(True)

@@ -169,6 +169,11 @@ SELECT audit.ensure_month((date_trunc('month', now() AT TIME ZONE 'UTC') + make_
 """
 
 REMOVE = """
+DO $do$ BEGIN
+  IF (SELECT seq FROM audit.head) > 0 THEN
+    RAISE EXCEPTION 'the audit trail holds events: it is not removed by undoing a migration';
+  END IF;
+END $do$;
 DROP TABLE audit.event, audit.note, audit.link, audit.head;
 DROP FUNCTION audit.seal(), audit.deny(), audit.ensure_month(date);
 """
