@@ -10,8 +10,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from apps.core.actor import current_request_id
-from apps.notifications.selectors import unread_count
-from portal.navigation import groups_for
+from portal.navigation import BELL, counts_for, groups_for
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
@@ -27,6 +26,6 @@ def shell(request: HttpRequest) -> dict[str, Any]:
             "request_id": current_request_id(),
         },
         # A function: templates call it, and only those that draw the bell do.
-        "unread_count": cache(lambda: unread_count(request.user)),
+        "unread_count": cache(lambda: counts_for(request)[BELL]),
         "navigation": SimpleLazyObject(lambda: groups_for(request)) if hasattr(request, "user") else [],
     }

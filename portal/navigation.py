@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from django.db.models import Count, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
+from apps.notifications.selectors import unread
 from portal import panels
+
+#: Under this name stands what the bell counts.
+BELL = "bell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +36,39 @@ class Group:
     entries: list[Entry]
 
 
+def counts_of(rows: Mapping[str, QuerySet[Any]]) -> dict[str, int]:
+    """Return how many rows each queryset has, in one statement for all of them."""
+    each = [
+        found.order_by().annotate(_of=Value(name)).values("_of").annotate(_rows=Count("pk")).values_list("_of", "_rows")
+        for name, found in rows.items()
+    ]
+    counted = dict(each[0].union(*each[1:], all=True)) if each else {}
+    return {name: counted.get(name, 0) for name in rows}
+
+
+def counts_for(request: HttpRequest) -> dict[str, int]:
+    """Return what the shell counts for this person: a number per badge (by its entry's URL name) and the bell's.
+
+    Asked once a request, whichever part of the shell is drawn first.
+    """
+    known: dict[str, int] | None = getattr(request, "_commons_counts", None)
+    if known is None:
+        rows: dict[str, QuerySet[Any]] = {BELL: unread(request.user)}
+        for item in panels.nav_items():
+            if item.badge is not None and panels.may(request.user, item.permission, None):
+                waiting = item.badge(request)
+                if waiting is not None:
+                    rows[item.url_name] = waiting
+        known = counts_of(rows)
+        request._commons_counts = known  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
+    return known
+
+
 def groups_for(request: HttpRequest) -> list[Group]:
     """Return the sidebar. The entry whose address is the longest beginning of the present path is the active one.
 
-    Entries whose room has no such page (yet) are left out. Costs no query beyond the person's scope, and what the
-    badges ask.
+    Entries whose room has no such page (yet) are left out. Costs one query beyond the person's scope: what the
+    badges and the bell count.
     """
     if not request.user.is_authenticated:
         return []
@@ -49,7 +84,7 @@ def groups_for(request: HttpRequest) -> list[Group]:
     active = max(matching, key=len) if matching else request.path
     groups: dict[str, list[Entry]] = {}
     for item, url in shown:
-        badge = item.badge(request) if item.badge is not None else 0
+        badge = counts_for(request).get(item.url_name, 0)
         groups.setdefault(item.group, []).append(Entry(item.label, url, item.icon, url == active, badge))
     return [Group(label, groups[label]) for label in panels.NAV_GROUPS if label in groups]
 

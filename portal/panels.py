@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 PAGES = ("home", "team", "unit", "cluster", "pool", "person")
@@ -27,6 +28,8 @@ PAGES = ("home", "team", "unit", "cluster", "pool", "person")
 NAV_GROUPS = ("", "Work", "Money", "Platform", "Governance")
 
 _Gate = Callable[[Any, str, Any], bool]
+#: What a badge counts: rows, of which the shell asks for all badges' numbers in one statement; None: no badge.
+Badge = Callable[[HttpRequest], "QuerySet[Any] | None"]
 _Function = Callable[[HttpRequest, Any], Mapping[str, Any] | None]
 
 
@@ -51,7 +54,7 @@ class RenderedPanel:
 
 @dataclass(frozen=True, slots=True)
 class NavItem:
-    """An entry of the sidebar. `badge` counts what waits there (0: no badge)."""
+    """An entry of the sidebar. `badge` names the rows that wait there (none: no badge)."""
 
     label: str
     url_name: str
@@ -59,7 +62,7 @@ class NavItem:
     order: int
     permission: str | None = None
     group: str = ""
-    badge: Callable[[HttpRequest], int] | None = None
+    badge: Badge | None = None
 
 
 _panels: dict[str, dict[str, Panel]] = {page: {} for page in PAGES}
@@ -118,11 +121,11 @@ def nav(
     order: int,
     permission: str | None = None,
     group: str = "",
-    badge: Callable[[HttpRequest], int] | None = None,
+    badge: Badge | None = None,
 ) -> None:
     """Add an entry to the sidebar, shown to those who hold `permission` anywhere (None: to everybody signed in).
 
-    `badge` returns how many things wait there for this person. Raises ValueError for an unknown group.
+    `badge` returns the rows that wait there for this person, to be counted. Raises ValueError for an unknown group.
     """
     if group not in NAV_GROUPS:
         raise ValueError(f"no navigation group {group!r}; there are {', '.join(NAV_GROUPS[1:])}")
@@ -137,6 +140,7 @@ def nav_items() -> list[NavItem]:
 __all__ = [
     "NAV_GROUPS",
     "PAGES",
+    "Badge",
     "NavItem",
     "RenderedPanel",
     "may",

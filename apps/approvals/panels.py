@@ -8,19 +8,16 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.approvals import notices, selectors
+from apps.approvals.querysets import ApprovalRequestQuerySet
 from apps.core.permissions import may
 from portal.panels import nav, panel
 
 PANEL_ROWS = 10
 
 
-def _waiting(request: HttpRequest) -> int:
-    """How many requests wait for this person; asked once a request."""
-    known: int | None = getattr(request, "_approvals_waiting", None)
-    if known is None:
-        known = selectors.waiting_for(request.user).count() if may(request.user, "approvals.request.decide") else 0
-        request._approvals_waiting = known  # type: ignore[attr-defined]  # HttpRequest takes attributes
-    return known
+def _waiting(request: HttpRequest) -> ApprovalRequestQuerySet | None:
+    """The requests that wait for this person."""
+    return selectors.waiting_for(request.user) if may(request.user, "approvals.request.decide") else None
 
 
 nav("Approvals", "approvals:request-list", icon="clipboard-check", order=20, group="Work", badge=_waiting)

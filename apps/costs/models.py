@@ -14,6 +14,7 @@ from apps.core.models import VersionedRow
 from apps.core.money import Money
 from apps.costs.choices import ChargeKind
 from apps.costs.querysets import BudgetQuerySet, ChargeQuerySet, DayChargeQuerySet
+from apps.rates.models import Rate
 from apps.teams.models import Team
 
 
@@ -91,7 +92,8 @@ class DayCharge(models.Model):
     unit_name = models.CharField(max_length=200, blank=True)
     flavour_id = models.BigIntegerField(null=True)
     gpu_model = models.CharField(max_length=120, blank=True)
-    rate_id = models.BigIntegerField(null=True)
+    # Without a constraint, as everything that is rebuilt in bulk; named so that sums can join the price.
+    rate = models.ForeignKey(Rate, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+")
     quantity_ms = models.BigIntegerField()
     gpu_ms = models.BigIntegerField()
 

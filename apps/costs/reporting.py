@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,13 +21,14 @@ from apps.costs.tally import Tally, round_to_total, share
 from apps.metering import billing
 from apps.metering.models import DayUsage
 from apps.metering.selectors import Completeness, completeness
-from apps.rates.models import Rate
 from apps.teams import scope
 from apps.teams.models import Team, Unit
 
 #: Teams drawn by name in the chart; the others are one band.
 TOP = 10
 OTHERS = "Other owners"
+#: What a team is charged for.
+OWN = [ChargeKind.ALLOCATED, ChargeKind.UNATTRIBUTED]
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
 
 
@@ -147,13 +149,11 @@ class MonthReport:
         return not self.lines and not self.unallocated
 
 
-Rates = dict[int | None, tuple[Decimal | None, str | None]]
-
-
 def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     """Return the report of a billing month for `unit` and below, or (None) for everything the person may see.
 
     Rows are chosen by the team and unit on them, as of that hour. Raises NotVisible for a unit outside the scope.
+    Five queries (and the person's subtree, read once a request), whatever the number of teams.
     """
     first = month.replace(day=1)
     start, end = billing.month_bounds(first)
@@ -163,44 +163,89 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     if unit is not None:
         if not scope.of(user).holds("costs.charge.view", unit):
             raise NotVisible
-        inside = Q(unit_id__in=list(Unit.objects.filter(path__contains=[unit.pk]).values_list("pk", flat=True)))
-    before = billing.previous(first)
-    own = DayCharge.objects.visible_to(user).filter(
-        inside,
-        day__gte=before,
-        day__lt=billing.following(first),
-        kind__in=[ChargeKind.ALLOCATED, ChargeKind.UNATTRIBUTED],
-    )
-    current = Case(When(day__gte=first, then=Value(True)), default=Value(False), output_field=Flag())
-    grouped = list(
-        own.annotate(current=current)
-        .values_list("current", "team_id", "cluster_id", "rate_id")
-        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
-        .order_by("team_id", "cluster_id", "rate_id")
-    )
-    clusters = sorted({row[2] for row in grouped if row[0]})
+        below = [one.pk for one in scope.of(user).units_with("costs.charge.view") if unit.pk in one.path]
+        inside = Q(unit_id__in=below)
     everything = unit is None and scope.of(user).everywhere("costs.charge.view")
-    spare = _unallocated_rows(user, inside, first, clusters, everything=everything)
-    rates: Rates = {
-        pk: (amount, code)
-        for pk, amount, code in Rate.objects.filter(
-            pk__in={row[3] for row in grouped} | {row[3] for row in spare}
-        ).values_list("pk", "amount", "currency")
-    }
     now: dict[int | None, Tally] = {}
     past: dict[int | None, Tally] = {}
-    for is_current, team_id, _, rate_id, quantity, gpu in grouped:
-        tally = (now if is_current else past).setdefault(team_id, Tally(currency))
-        tally.add(int(quantity), int(gpu), *rates.get(rate_id, NO_RATE))
-    _lines(report, user, inside, now, past)
-    _unallocated(report, spare, rates)
-    _by_day(report, own.filter(day__gte=first), rates)
-    report.completeness = completeness(None if everything else clusters, start, end)
+    spare: list[_Sum] = []
+    clusters: set[int] = set()
+    for row in _charged(user, inside, first):
+        if row.kind:
+            spare.append(row)
+            continue
+        if row.current:
+            clusters.add(row.cluster_id)
+        tally = (now if row.current else past).setdefault(row.team_id, Tally(currency))
+        tally.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
+    # Pool aggregates are open to everyone with a quota in the pool (design invariant 10), and to nobody else.
+    spare = [row for row in spare if everything or row.cluster_id in clusters]
+    owners = {row.team_id for row in spare if row.owned_here}
+    teams = _teams(now.keys() | past.keys() | owners)
+    _lines(report, user, inside, now, past, teams)
+    _unallocated(report, spare, teams)
+    _by_day(report, user, inside)
+    report.completeness = completeness(None if everything else sorted(clusters), start, end)
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """Charges of one team, cluster and price; `kind` "": its own; else unallocated capacity of this month."""
+
+    current: bool
+    kind: str
+    mine: bool
+    team_id: int | None
+    cluster_id: int
+    hourly: Decimal | None
+    currency: str | None
+    quantity_ms: int
+    gpu_ms: int
+
+    @property
+    def owned_here(self) -> bool:
+        """Whether it is capacity reserved by an owner whom the person may see."""
+        return self.mine and self.kind == ChargeKind.RESERVED_UNUSED
+
+
+def _charged(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
+    """Yield what teams in scope were charged in this month and the one before, and this month's unallocated capacity.
+
+    Unallocated capacity comes for every cluster; owners outside the person's scope are marked as not `mine`.
+    """
+    visible = scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id") & inside
+    own = visible & Q(kind__in=OWN)
+    unallocated = Q(kind__in=list(UNALLOCATED), day__gte=month)
+    mine: Any = Value(True)
+    if visible:
+        mine = Case(When(visible, then=Value(True)), default=Value(False), output_field=Flag())
+    rows = (
+        DayCharge.objects.filter(own | unallocated, day__gte=billing.previous(month), day__lt=billing.following(month))
+        .annotate(
+            current=Case(When(day__gte=month, then=Value(True)), default=Value(False), output_field=Flag()),
+            spare=Case(When(kind__in=OWN, then=Value("")), default=F("kind")),
+            mine=mine,
+        )
+        .values_list("current", "spare", "mine", "team_id", "cluster_id", "rate__amount", "rate__currency")
+        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
+        .order_by("spare", "team_id", "cluster_id", "rate__amount", "rate__currency")
+    )
+    for current, spare, ours, team_id, cluster_id, hourly, currency, quantity_ms, gpu_ms in rows:
+        yield _Sum(current, spare, ours, team_id, cluster_id, hourly, currency, int(quantity_ms), int(gpu_ms))
+
+
+def _teams(ids: Iterable[int | None]) -> dict[int, Team]:
+    return {team.pk: team for team in Team.objects.filter(pk__in=[pk for pk in ids if pk]).select_related("unit")}
+
+
 def _lines(
-    report: MonthReport, user: Any, inside: Q, now: dict[int | None, Tally], past: dict[int | None, Tally]
+    report: MonthReport,
+    user: Any,
+    inside: Q,
+    now: dict[int | None, Tally],
+    past: dict[int | None, Tally],
+    teams: dict[int, Team],
 ) -> None:
     usage = {
         row[0]: row[1:]
@@ -210,7 +255,6 @@ def _lines(
         .annotate(Sum("allocated_gpu_ms"), Sum("used_gpu_ms"), Sum("measured_gpu_ms"), Sum("idle_gpu_ms"))
         .order_by("team_id")
     }
-    teams = {team.pk: team for team in Team.objects.filter(pk__in=[t for t in now | past if t]).select_related("unit")}
     ids = sorted(now, key=lambda key: (key is None, teams[key].name if key in teams else "", key or 0))
     amounts = round_to_total([now[key].amount for key in ids], None)
     before = dict(zip(past, round_to_total([tally.amount for tally in past.values()], None), strict=True))
@@ -249,37 +293,15 @@ def _lines(
         )
 
 
-def _unallocated_rows(
-    user: Any, inside: Q, month: date, clusters: list[int], *, everything: bool
-) -> list[tuple[Any, ...]]:
-    """Return (kind, mine, team, rate, quantity, GPU ms) of unallocated capacity of the pools that the teams shared.
-
-    Pool aggregates are open to everyone with a quota in the pool (design invariant 10); owners outside the person's
-    scope are added up under one name.
-    """
-    rows = DayCharge.objects.filter(day__gte=month, day__lt=billing.following(month), kind__in=list(UNALLOCATED))
-    if not everything:
-        rows = rows.filter(cluster_id__in=clusters)
-    condition = scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id") & inside
-    mine: Any = Value(True)
-    if condition:
-        mine = Case(When(condition, then=Value(True)), default=Value(False), output_field=Flag())
-    return list(
-        rows.annotate(mine=mine)
-        .values_list("kind", "mine", "team_id", "rate_id")
-        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
-        .order_by("kind", "team_id", "rate_id")
-    )
-
-
-def _unallocated(report: MonthReport, rows: list[tuple[Any, ...]], rates: Rates) -> None:
+def _unallocated(report: MonthReport, rows: list[_Sum], teams: dict[int, Team]) -> None:
+    """Add up unallocated capacity: reserved but unused by owner (owners outside the scope under one name), the rest."""
     tallies: dict[tuple[str, int | None, bool], Tally] = {}
-    for kind, mine, team_id, rate_id, quantity, gpu in rows:
-        owned = kind == ChargeKind.RESERVED_UNUSED
-        key = (kind, team_id if owned and mine else None, owned and not mine)
+    for row in rows:
+        foreign = row.kind == ChargeKind.RESERVED_UNUSED and not row.mine
+        key = (row.kind, row.team_id if row.owned_here else None, foreign)
         tally = tallies.setdefault(key, Tally(report.currency))
-        tally.add(int(quantity), int(gpu), *rates.get(rate_id, NO_RATE))
-    names = dict(Team.objects.filter(pk__in=[key[1] for key in tallies if key[1]]).values_list("pk", "name"))
+        tally.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
+    names = {pk: team.name for pk, team in teams.items()}
     order = [str(kind) for kind in UNALLOCATED]
     keys = sorted(tallies, key=lambda key: (order.index(key[0]), key[2], names.get(key[1] or 0, ""), key[1] or 0))
     amounts = round_to_total([tallies[key].amount for key in keys], None)
@@ -292,17 +314,22 @@ def _unallocated(report: MonthReport, rows: list[tuple[Any, ...]], rates: Rates)
         report.unallocated.append(UnallocatedLine(kind, owner, team_id, tally.gpu_ms, amount, tally.unpriced_ms))
 
 
-def _by_day(report: MonthReport, charges: Any, rates: Rates) -> None:
+def _by_day(report: MonthReport, user: Any, inside: Q) -> None:
     largest = sorted(report.lines, key=lambda line: -line.allocated_gpu_ms)[:TOP]
     top = [line.team_id for line in largest if line.team_id is not None]
     named = Case(When(team_id__in=top, then=F("team_id")), default=Value(None))
+    rows = (
+        DayCharge.objects.visible_to(user)
+        .filter(inside, day__gte=report.month, day__lt=billing.following(report.month), kind__in=OWN)
+        .annotate(named=named)
+        .values_list("day", "named", "rate__amount", "rate__currency")
+        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
+        .order_by("day", "named", "rate__amount", "rate__currency")
+    )
     tallies: dict[tuple[date, int | None], Tally] = {}
-    rows = charges.annotate(named=named).values_list("day", "named", "rate_id")
-    for day, team_id, rate_id, quantity, gpu in rows.annotate(Sum("quantity_ms"), Sum("gpu_ms")).order_by(
-        "day", "named", "rate_id"
-    ):
+    for day, team_id, hourly, code, quantity, gpu in rows:
         tally = tallies.setdefault((day, team_id), Tally(report.currency))
-        tally.add(int(quantity), int(gpu), *rates.get(rate_id, NO_RATE))
+        tally.add(int(quantity), int(gpu), hourly, code)
     amounts = round_to_total([tally.amount for tally in tallies.values()], report.total)
     report.by_day = [
         DayCell(day, team_id, tally.gpu_ms, amount)

@@ -95,7 +95,7 @@ def team_month_days(team: Team, month: date, user: Any, *, total: Money | None =
     charges = DayCharge.objects.visible_to(user).filter(
         team_id=team.pk, day__gte=first, day__lt=last, kind=ChargeKind.ALLOCATED
     )
-    rates = _rates(charges.exclude(rate_id=None).values_list("rate_id", flat=True).distinct())
+    rates = _rates(charges.filter(rate_id__isnull=False).values_list("rate_id", flat=True).distinct())
     for day, rate_id, quantity, gpu in charges.values_list("day", "rate_id", "quantity_ms", "gpu_ms"):
         tally = tallies.setdefault(day, Tally(_ledger()))
         tally.add(quantity, gpu, *rates.get(rate_id, NO_RATE))

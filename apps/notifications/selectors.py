@@ -7,14 +7,21 @@ from typing import Any
 from apps.core import events
 from apps.notifications.choices import MailWish, group_label
 from apps.notifications.models import MailPreference, Notification
+from apps.notifications.querysets import NotificationQuerySet
 
 #: The bell counts no further; "99+" is as good as any larger number.
 BELL_LIMIT = 100
 
 
+def unread(user: Any) -> NotificationQuerySet:
+    """Return what the person has not read, at most BELL_LIMIT of it."""
+    rows = Notification.objects.visible_to(user).unread()
+    return Notification.objects.filter(pk__in=rows.order_by()[:BELL_LIMIT].values("pk"))
+
+
 def unread_count(user: Any) -> int:
     """Return how many notifications the person has not read, at most BELL_LIMIT."""
-    return Notification.objects.visible_to(user).unread()[:BELL_LIMIT].count()
+    return unread(user).count()
 
 
 def mail_groups() -> list[tuple[str, str]]:

@@ -34,8 +34,7 @@ def own_units(user: Any) -> list[Unit]:
 
 def report_units(user: Any) -> list[Unit]:
     """Return the units that the person may read the monthly report of, highest first."""
-    condition = scope.of(user).unit_filter("reports.monthly.view")
-    units = Unit.objects.filter(condition, archived_at__isnull=True)
+    units = [unit for unit in scope.of(user).units_with("reports.monthly.view") if unit.archived_at is None]
     return sorted(units, key=lambda unit: (len(unit.path), unit.name))
 
 
@@ -56,7 +55,7 @@ class TeamRow:
 
 
 def team_rows(teams: list[Team]) -> list[TeamRow]:
-    """Return teams with month to date and budget (three queries). The caller has checked the scope."""
+    """Return teams with month to date and budget (two queries). The caller has checked the scope."""
     found = money_of([team.pk for team in teams], months.this_month())
     return [
         TeamRow(team, one.spent, one.unpriced_gpu_ms, one.budget, one.left)

@@ -133,6 +133,14 @@ class MonthlyReportView(DetailView):
             Crumb("Monthly report", reverse("reports:monthly-unit", kwargs={"unit_slug": self.object.slug})),
         ]
 
+    def get_object(self) -> Unit:
+        """Return the unit out of the person's subtree, which the report needs anyway. Raises NotVisible."""
+        visible = scope.of(self.request.user).units_with("teams.unit.view")
+        unit = next((one for one in visible if one.slug == self.get_lookup_value()), None)
+        if unit is None:
+            raise NotVisible
+        return unit
+
     def prepare(self) -> None:
         """Load the unit and read the month. Raises NotVisible for a month that is none."""
         super().prepare()

@@ -14,6 +14,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('accounts', '0001_initial'),
         ('clusters', '0001_initial'),
+        ('rates', '0001_initial'),
         ('teams', '0001_initial'),
     ]
 
@@ -60,7 +61,7 @@ class Migration(migrations.Migration):
                 ('unit_name', models.CharField(blank=True, max_length=200)),
                 ('flavour_id', models.BigIntegerField(null=True)),
                 ('gpu_model', models.CharField(blank=True, max_length=120)),
-                ('rate_id', models.BigIntegerField(null=True)),
+                ('rate', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='rates.rate')),
                 ('quantity_ms', models.BigIntegerField()),
                 ('gpu_ms', models.BigIntegerField()),
             ],
