@@ -15,9 +15,12 @@ from apps.quotas.choices import BorrowMode
 from apps.quotas.models import QuotaRequest, Workspace
 
 
+def _person(context: Context, key: str) -> User:
+    return context.users.get(key) or User.objects.get(email=f"{key}@{company.MAIL_DOMAIN}")
+
+
 def _actor(context: Context, key: str) -> Actor:
-    user = context.users.get(key) or User.objects.get(email=f"{key}@{company.MAIL_DOMAIN}")
-    return Actor.of(user, Channel.COMMAND)
+    return Actor.of(_person(context, key), Channel.COMMAND)
 
 
 def _request(context: Context, plan: company.TeamPlan, guaranteed: int, borrow_limit: int, reason: str) -> QuotaRequest:
@@ -39,11 +42,15 @@ def _decide(context: Context, request: QuotaRequest, verdict: str, reason: str) 
     """Let the unit owner decide, and where the policy asks it, the platform admin; nobody twice."""
     request.refresh_from_db()
     for key in ("vp", "admin"):
-        actor = _actor(context, key)
-        user = User.objects.get(pk=actor.user_id)
-        approval = waiting_for(user).filter(pk=request.approval_id).first()
+        approval = waiting_for(_person(context, key)).filter(pk=request.approval_id or 0).first()
         if approval is not None:
-            approvals.decide(approval.pk, verdict, reason, actor=actor, expected_digest=approval.subject_digest)
+            approvals.decide(
+                approval.pk,
+                verdict,
+                reason,
+                actor=_actor(context, key),
+                expected_digest=approval.subject_digest,
+            )
 
 
 def todays_quota(context: Context) -> str:

@@ -225,7 +225,8 @@ def trail(*, since: int = 0) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT e.action FROM audit.link l"
-            " JOIN audit.event e ON e.id = l.event_id AND e.occurred_at = l.occurred_at WHERE l.seq > %s ORDER BY l.seq",
+            " JOIN audit.event e ON e.id = l.event_id AND e.occurred_at = l.occurred_at"
+            " WHERE l.seq > %s ORDER BY l.seq",
             [since],
         )
         return [action for (action,) in cursor.fetchall()]
