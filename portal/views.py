@@ -39,7 +39,7 @@ class Words(PageView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the words, in their order."""
-        return super().get_context(words=sorted(WORDS.items()), **extra)
+        return super().get_context(words=sorted(WORDS.items(), key=lambda pair: pair[0].lower()), **extra)
 
 
 class _StylePage(PageView):

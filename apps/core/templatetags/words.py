@@ -27,7 +27,7 @@ WORDS: dict[str, str] = {
     "statement": "The frozen lines of a team or unit for a closed month.",
     "correction": "A signed line in an open month that puts a closed one right.",
     "finding": "Something worth acting on, with its amount of money.",
-    "gpu-hour": "One GPU held for one hour, busy or not.",
+    "GPU-hour": "One GPU held for one hour, busy or not.",
     "allocated": "GPU time that was held for a workload, whether it computed or not.",
     "used": "The part of the held GPU time in which the GPU computed.",
     "idle": "GPU time that was held and paid for while the GPU did nothing.",
@@ -42,6 +42,9 @@ WORDS: dict[str, str] = {
 }
 
 
+_BY_LOWER_CASE = {word.lower(): meaning for word, meaning in WORDS.items()}
+
+
 def explain(word: str) -> str:
     """Return the sentence for a word. Raises KeyError for a word that design §3 does not have (a spelling mistake)."""
-    return WORDS[word.lower()]
+    return _BY_LOWER_CASE[word.lower()]
