@@ -61,7 +61,9 @@ def _spread(message: OutboxMessage) -> int:
         message.retry_at = clock.now() + backoff(message.attempts)
         message.last_error = f"{type(error).__name__}: {error}"[:1000]
         message.save(update_fields=["attempts", "retry_at", "last_error"])
-        logger.exception("an outbox message cannot be read", extra={"event": message.event, "outbox_uid": str(message.uid)})
+        logger.exception(
+            "an outbox message cannot be read", extra={"event": message.event, "outbox_uid": str(message.uid)}
+        )
         return 0
     message.attempts += 1
     message.delivered_at, message.retry_at, message.last_error = clock.now(), None, ""
