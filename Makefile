@@ -61,7 +61,7 @@ bench: setup ## Measure; each benchmark prints its figure, the machine and its l
 test-cluster: setup ## Run the conformance suite against a cluster: make test-cluster KUBECONFIG=path
 	@test -n "$${KUBECONFIG:-}" || { echo "Give a cluster: make test-cluster KUBECONFIG=path" >&2; exit 2; }
 	@test -r "$${KUBECONFIG}" || { echo "Cannot read $${KUBECONFIG}" >&2; exit 2; }
-	@$(PYTEST) -rs tests/cluster
+	@COMMONS_TEST_KUBECONFIG="$${KUBECONFIG}" $(PYTEST) -rs tests/cluster
 
 .PHONY: lock
 lock: ## Write the locks anew (UPGRADE=1 takes the newest versions)
