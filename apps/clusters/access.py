@@ -15,6 +15,6 @@ def require(actor: Actor, permission: str, obj: Any | None = None) -> None:
         return
     from apps.accounts.models import User
 
-    user = User.objects.filter(pk=actor.user_id).first()
+    user = User.objects.filter(pk=actor.user_id).first() if actor.user_id is not None else None
     if user is None or not may(user, permission, obj):
         raise NotAllowed("This is for platform admins.", rule=permission)

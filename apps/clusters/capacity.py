@@ -43,8 +43,8 @@ def create_flavour(
     numerator: int = 1,
     denominator: int = 1,
     memory_mib: int = 0,
-    node_labels: Mapping[str, str] | None = None,
-    tolerations: Sequence[Mapping[str, Any]] = (),
+    node_labels: Mapping[str, Any] | None = None,
+    tolerations: Sequence[Any] = (),
 ) -> Flavour:
     """Create a flavour; one unit of it holds numerator/denominator of a physical device. Raises Invalid, NotAllowed."""
     require(actor, MANAGE)

@@ -108,7 +108,7 @@ def of(manifest: Mapping[str, Any]) -> Kind:
     return kind
 
 
-def check_name(kind: Kind, name: str) -> str:
+def check_name(kind: Kind, name: Any) -> str:
     """Return `name` if it is one of this kind's (DNS-1123, at most 253 characters). Raises ValueError otherwise."""
     pattern, limit = (_SEGMENT, 253) if kind.path_name else (_DNS_SUBDOMAIN, 253)
     if kind.kind == "Namespace":
@@ -118,7 +118,7 @@ def check_name(kind: Kind, name: str) -> str:
     return name
 
 
-def check_namespace(kind: Kind, namespace: str) -> str:
+def check_namespace(kind: Kind, namespace: Any) -> str:
     """Return `namespace` if it fits the kind (needed for namespaced ones, empty for others). Raises ValueError."""
     if not kind.namespaced:
         if namespace:

@@ -252,7 +252,7 @@ class PoolDetail(DetailView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the dated steps and panels."""
-        pool: Pool = self.object
+        pool = self.object
         steps = list(pool.capacities.order_by("valid"))
         now = clock.now()
         return super().get_context(

@@ -48,7 +48,8 @@ class _Found:
 class _Batch:
     """What one batch of objects changes."""
 
-    observations: list[Observation] = field(default_factory=list)
+    made: list[Observation] = field(default_factory=list)
+    moved: list[Observation] = field(default_factory=list)
     untouched: list[int] = field(default_factory=list)
     changed: int = 0
     drift: dict[int, list[_Found]] = field(default_factory=dict)
@@ -112,11 +113,9 @@ def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: dateti
         if was is not None and was.observed_at > at:
             continue
         _observe(batch, cluster_id, key, obj, row, was, at)
-    Observation.objects.bulk_create(
-        [one for one in batch.observations if one.pk is None], ignore_conflicts=True, batch_size=_BATCH
-    )
+    Observation.objects.bulk_create(batch.made, ignore_conflicts=True, batch_size=_BATCH)
     Observation.objects.bulk_update(
-        [one for one in batch.observations if one.pk is not None],
+        batch.moved,
         ["declaration", "resource_version", "declared_digest", "status", "missing", "observed_at"],
         batch_size=_BATCH,
     )
@@ -149,7 +148,7 @@ def _observe(
         observed_at=at,
     )
     if was is None:
-        batch.observations.append(seen)
+        batch.made.append(seen)
         batch.changed += 1
     else:
         compared = ("declaration_id", "declared_digest", "status", "missing", "resource_version")
@@ -159,7 +158,7 @@ def _observe(
             # A resource version moves with every heartbeat of a controller; that alone is no change in meaning.
             batch.changed += any(getattr(was, name) != getattr(seen, name) for name in compared[:-1])
             seen.pk, seen.uid = was.pk, was.uid
-            batch.observations.append(seen)
+            batch.moved.append(seen)
     if row is not None and body is not None:
         _judge(batch, row, body, key, obj)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "KubernetesClient", "Listing", "WatchEvent"]
 
 JSON = dict[str, Any]
+_Query = list[tuple[str, str]]
 #: Seconds to connect, seconds without a byte.
 CONNECT_SECONDS, READ_SECONDS = 3.0, 20.0
 #: An object or a page of a list larger than this is refused.
@@ -283,7 +284,7 @@ class KubernetesClient:
         method: str,
         path: str,
         params: dict[str, str],
-        query: list[tuple[str, str]],
+        query: _Query,
         body: bytes | JSON | None,
         content_type: str,
         timeout: tuple[float, float],
@@ -315,7 +316,7 @@ class KubernetesClient:
         path: str,
         params: dict[str, str] | None = None,
         *,
-        query: list[tuple[str, str]] | None = None,
+        query: _Query | None = None,
         body: bytes | JSON | None = None,
         content_type: str = "",
     ) -> Answer:
