@@ -26,6 +26,8 @@ SECRET_KEY = env.str("COMMONS_SECRET_KEY", default=_DEVELOPMENT_SECRET)
 COMMONS_CREDENTIALS_KEYS: list[str] = env.list(
     "COMMONS_CREDENTIALS_KEY", default=["ZGV2ZWxvcG1lbnQtb25seS1rZXktMDAwMDAwMDAwMDA="]
 )
+# Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
+COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
 ALLOWED_HOSTS: list[str] = env.list("COMMONS_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("COMMONS_TRUSTED_ORIGINS", default=[])
 COMMONS_BASE_URL: str = env.str("COMMONS_BASE_URL", default=f"http://localhost:{env.int('PORT', default=8000)}").rstrip(
@@ -265,6 +267,19 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    # Names for choices that several rooms call "status" or "kind".
+    "ENUM_NAME_OVERRIDES": {
+        "ApprovalStatusEnum": "apps.approvals.choices.RequestStatus",
+        "QuotaRequestStatusEnum": "apps.quotas.choices.RequestStatus",
+        "DeclarationStatusEnum": "apps.provisioning.choices.DeclarationStatus",
+        "PlanStatusEnum": "apps.provisioning.choices.PlanStatus",
+        "DeclarationKindEnum": "apps.provisioning.choices.DeclarationKind",
+        "PoolKindEnum": "apps.clusters.choices.PoolKind",
+        "RunStatusEnum": "apps.metering.choices.RunStatus",
+        "ChargeKindEnum": "apps.costs.choices.ChargeKind",
+        "SourceKindEnum": "apps.metering.choices.SourceKind",
+        "MailStatusEnum": "apps.notifications.choices.MailStatus",
+    },
 }
 
 # -- Logs: one JSON object a line, with the request id; never a secret -----------------------------------------------

@@ -101,7 +101,7 @@ class GrantInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=500)
 
 
-class ReasonInput(serializers.Serializer[Any]):
+class GrantReasonInput(serializers.Serializer[Any]):
     """Why."""
 
     reason = serializers.CharField(max_length=500)
@@ -196,13 +196,13 @@ class GrantViewSet(CommonsViewSet):
         )
         return self.answer(grant, status=201)
 
-    @extend_schema(request=ReasonInput, responses=GrantSerializer)
+    @extend_schema(request=GrantReasonInput, responses=GrantSerializer)
     @action(detail=True, methods=["post"])
     def revoke(self, request: Request, **kwargs: Any) -> Response:
         """Revoke a role."""
         grant = self.get_object()
         return self.answer(
-            actions.revoke_role(grant.pk, reason=self.read_input(ReasonInput)["reason"], actor=self.actor)
+            actions.revoke_role(grant.pk, reason=self.read_input(GrantReasonInput)["reason"], actor=self.actor)
         )
 
 
