@@ -65,8 +65,9 @@ class RunSerializer(serializers.ModelSerializer[IngestRun]):
     class Meta:
         model = IngestRun
         fields = [
-            "uid", "created_at", "finished_at", "source_uid", "cluster", "trigger", "status", "window_start", "window_end",
-            "hours_written", "hours_unchanged", "hours_failed", "facts", "requests", "response_bytes", "error",
+            "uid", "created_at", "finished_at", "source_uid", "cluster", "trigger", "status", "window_start",
+            "window_end", "hours_written", "hours_unchanged", "hours_failed", "facts", "requests", "response_bytes",
+            "error",
         ]  # fmt: skip
 
 

@@ -223,7 +223,8 @@ class PrometheusAdapter:
             pod = pods.get(key)
             if pod is None:
                 continue
-            pod.samples = [(int(float(t) * 1000), int(float(v))) for t, v in points]
+            samples = [(int(float(t) * 1000), int(float(v))) for t, v in points]
+            pod.samples = samples if not pod.samples else _largest([*pod.samples, *samples])
         return [pods[key] for key in sorted(pods)]
 
     def _times(self, reading: Reading, hour: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -247,17 +248,17 @@ class PrometheusAdapter:
         found: dict[tuple[str, str, str], tuple[int, int, str]] = {}
         held = {(pod.namespace, pod.name, pod.container): pod for pod in pods}
         for labels, points in self._range(reading, "use", self._queries.use(), hour):
-            key = (labels.get("ns", ""), labels.get("pd", ""), labels.get("ct", ""))
-            if key not in held:
+            key = promql.workload_of(labels)
+            source, divisor = promql.USE.get(labels.get("__name__", ""), ("", 1))
+            if key not in held or not source:
                 continue
-            values = [value for _, text in points if 0 <= (value := float(text)) <= 1.0]
+            values = [value for _, text in points if 0 <= (value := float(text) / divisor) <= 1.0]
             if values:
-                ppm = round(sum(values) * 1_000_000)
                 before = found.get(key)
                 if before is None or len(values) > before[1]:
-                    found[key] = (ppm, len(values), labels.get("src", ""))
+                    found[key] = (round(sum(values) * 1_000_000), len(values), source)
         devices = {
-            (labels.get("ns", ""), labels.get("pd", ""), labels.get("ct", "")): int(float(points[0][1]))
+            promql.workload_of(labels): int(float(points[0][1]))
             for labels, points in self._instant(reading, "devices", self._queries.devices(), hour)
         }
         result: dict[tuple[str, str, str], Use] = {}
@@ -271,6 +272,11 @@ class PrometheusAdapter:
 
 def _pod_key(labels: Mapping[str, str]) -> tuple[str, str, str, str]:
     return (labels.get("uid", ""), labels.get("container", ""), labels.get("resource", ""), labels.get("node", ""))
+
+
+def _largest(samples: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return one sample per time, the largest: replicas of an exporter tell the same pod several times."""
+    return sorted(dict(sorted(samples)).items())
 
 
 def _away(present: set[int], step_ms: int, window: tuple[int, int]) -> tuple[Span, ...]:

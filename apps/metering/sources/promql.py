@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 #: Window of `last_over_time` over constants, seen from five minutes after the hour: reaches back before its start.
 LOOKBACK = "70m"
 
-#: Measures of use, best first: (metric, name of the source, divisor to a ratio, largest valid ratio).
-#: Blank sentinels of old exporters (INT64 …792, INT32 …632, FP64 140737488355328) lie far above the largest.
-_USE = (
-    ("DCGM_FI_PROF_SM_ACTIVE", "sm_active", 1, 1),
-    ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "engine_active", 1, 1),
-    ("DCGM_FI_DEV_GPU_UTIL", "gpu_util", 100, 100),
-)
+#: Measures of use, best first: metric → (name of the source, divisor to a ratio).
+USE = {
+    "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1),
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine_active", 1),
+    "DCGM_FI_DEV_GPU_UTIL": ("gpu_util", 100),
+}
+#: The workload's labels, as the exporter writes them and as Prometheus renames them where honorLabels is false.
+_WORKLOAD = "namespace, pod, container, exported_namespace, exported_pod, exported_container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,15 @@ class Queries:
         return "{" + ",".join(part for part in (*matchers, self.selector) if part) + "}"
 
     def held(self) -> str:
-        """GPUs held: requests of pods with a node that are Pending or Running; replicas of exporters count once.
+        """GPUs held: requests of pods with a node that are Pending or Running.
 
         Requests come from the pod's spec: unscheduled pods have no node, finished ones keep emitting; the phase gate
-        drops both. `max by`, never sum: several kube-state-metrics or HA Prometheus servers show the same pod.
+        drops both. Several kube-state-metrics or HA Prometheus servers show the same pod several times: the reader
+        takes the maximum by uid, never the sum.
         """
         requests = "kube_pod_container_resource_requests" + self._with(self._resource, 'node!=""')
         phase = "kube_pod_status_phase" + self._with('phase=~"Pending|Running"') + " == 1"
-        return f"max by (uid, container, resource, node) ({requests}) and on (uid) (max by (uid) ({phase}))"
+        return f"{requests} and on (uid) ({phase})"
 
     def requests(self) -> str:
         """Every request seen in the hour or just after it, with its names: also of pods shorter than a scrape."""
@@ -85,37 +88,28 @@ class Queries:
         )
         return f"max by ({labels}) (last_over_time(kube_node_labels{self._with()}[{LOOKBACK}]))"
 
-    def _workload(self, vector: str) -> str:
-        """Normalise the workload's labels: `exported_*` where the server renamed them, plain ones elsewhere.
-
-        With honorLabels false `namespace`, `pod`, `container` are the exporter's own; the second replacement wins only
-        where the exported label exists.
-        """
-        for target, label in (("ns", "namespace"), ("pd", "pod"), ("ct", "container")):
-            vector = f'label_replace({vector}, "{target}", "$1", "{label}", "(.+)")'
-            vector = f'label_replace({vector}, "{target}", "$1", "exported_{label}", "(.+)")'
-        return vector
-
-    def _measure(self, metric: str, divisor: int, limit: int) -> str:
-        owned = [self._with('exported_pod!=""'), self._with('pod!=""', 'exported_pod=""')]
-        vector = " or ".join(f"{metric}{matchers}" for matchers in owned)
-        vector = f"(({vector}) >= 0) <= {limit}"
-        scaled = f"({vector}) / {divisor}" if divisor != 1 else vector
-        return self._workload(scaled)
-
     def use(self) -> str:
-        """Mean use over a container's devices, 0 to 1, from the best measure there is; the label `src` names it.
+        """Mean use over a container's devices from the best measure there is, by metric and the workload's labels.
 
-        One value per device first (`max`: replicas of the exporter), then the mean over the container's devices.
+        One value per device first (`max`: replicas of the exporter), then the mean over the container's devices. Blank
+        sentinels of old exporters (INT64 …792, INT32 …632, FP64 140737488355328) lie far above 100. The labels are
+        normalised by the reader (`workload_of`): doing it here costs the server a regular expression per sample.
         """
-        parts = []
-        for metric, source, divisor, limit in _USE:
-            devices = f"max by (UUID, GPU_I_ID, ns, pd, ct) ({self._measure(metric, divisor, limit)})"
-            mean = f"avg by (ns, pd, ct) ({devices})"
-            parts.append(f'label_replace({mean}, "src", "{source}", "", "")')
-        return " or on (ns, pd, ct) ".join(parts)
+        valid = [f"({metric}{self._with()} <= 100 >= 0)" for metric in USE]
+        best = " or on (UUID, GPU_I_ID, pod, exported_pod) ".join(valid)
+        devices = f"max by (__name__, UUID, GPU_I_ID, {_WORKLOAD}) ({best})"
+        return f"avg by (__name__, {_WORKLOAD}) ({devices})"
 
     def devices(self) -> str:
         """Number of devices seen with a container in the hour: a missing exporter shows as coverage, not idleness."""
-        seen = " or ".join(f"last_over_time({metric}{self._with()}[{LOOKBACK}])" for metric, *_ in _USE)
-        return f"count by (ns, pd, ct) (max by (UUID, GPU_I_ID, ns, pd, ct) ({self._workload('(' + seen + ')')}))"
+        seen = " or ".join(f"last_over_time({metric}{self._with()}[{LOOKBACK}])" for metric in USE)
+        return f"count by ({_WORKLOAD}) (max by (UUID, GPU_I_ID, {_WORKLOAD}) ({seen}))"
+
+
+def workload_of(labels: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return (namespace, pod, container) of a DCGM series: the `exported_*` labels where there are any.
+
+    With honorLabels false (the chart's default) `namespace`, `pod` and `container` are the exporter's own.
+    """
+    mark = "exported_" if labels.get("exported_pod") else ""
+    return labels.get(f"{mark}namespace", ""), labels.get(f"{mark}pod", ""), labels.get(f"{mark}container", "")
