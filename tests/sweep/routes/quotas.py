@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
+from apps.approvals.models import ApprovalRequest, Policy, PolicyVersion, Stage
 from apps.core import clock
+from apps.core.canonical import digest_of
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from tests.sweep.types import EVERYBODY, Route
 
@@ -17,7 +20,12 @@ _SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin"
 _ASK = {"lead_finance", "lead_marketing", "vp", "vp_other"}
 _CHANGE = {"lead_finance", "vp"}
 _USE = {"member_finance", "lead_finance"}
-_BEFORE = {"before": {"guaranteed": 8, "borrow_mode": "none", "borrow_limit": 0}, "at_end": None, "leaves": []}
+_BEFORE = {
+    "before": {"guaranteed": 8, "borrow_mode": "none", "borrow_limit": 0},
+    "at_end": None,
+    "leaves": [],
+    "creates_workspace": False,
+}
 _PRESENT = {"estimate": {"amount": "3.85", "currency": "USD", "delta_units": 1}, "change": _BEFORE}
 
 
@@ -43,12 +51,45 @@ def _holds(world: SimpleNamespace, team: Any, requester: Any, namespace: str) ->
     return workspace, request
 
 
+def _in_review(request: QuotaRequest, unit: Any) -> ApprovalRequest:
+    """The request's approval: in review, the unit owner's stage open."""
+    body = {
+        "stages": [{"name": "Unit owner", "role": "unit_owner", "scope": "unit", "quorum": 1}],
+        "validity_days": 365,
+    }
+    at = clock.now()
+    policy, _ = Policy.objects.get_or_create(slug="quota", defaults={"name": "Quota", "subject_type": "quotas.request"})
+    version, _ = PolicyVersion.objects.get_or_create(
+        policy=policy, number=1, defaults={"body": body, "digest": digest_of(body), "published_at": at}
+    )
+    approval = ApprovalRequest.objects.create(
+        subject_type="quotas.request",
+        subject_uid=request.uid,
+        subject_digest="0" * 64,
+        title=f"Quota in {request.workspace.namespace}",
+        policy_version=version,
+        requester=request.requester,
+        team=request.workspace.team,
+        unit=unit,
+        submitted_at=at,
+        due_at=at + timedelta(hours=72),
+    )
+    Stage.objects.create(request=approval, ordinal=0, name="Unit owner", role="unit_owner", unit=unit, opened_at=at)
+    request.approval = approval
+    request.save(update_fields=["approval"])
+    return approval
+
+
 def build(world: SimpleNamespace) -> None:
     """Finance and a foreign team with quota and an open request each (rows only; actions have tests of their own)."""
     company = world.company
     # What becomes of a request is the actions' business: here the rows are enough to be seen, or not.
     world.workspace, world.quota_request = _holds(world, company.finance_team, company.lead_finance, "sweep-finance")
+    world.approval_request = _in_review(world.quota_request, company.finance_team.unit)
     foreign, request = _holds(world, world.foreign_team, world.foreign_lead, "sweep-quagga-development")
+    hidden = _in_review(request, world.foreign_team.unit)
+    world.keep_secret(hidden.uid, hidden.title, sees={"vp_other"})
+    world.keep_secret(world.approval_request.uid, world.approval_request.title, sees={"lead_finance", "vp"})
     world.keep_secret(foreign.uid, foreign.namespace, request.uid, request.reason, sees={"vp_other"})
     world.keep_secret(
         world.workspace.uid,
