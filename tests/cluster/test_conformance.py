@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -234,14 +235,27 @@ def test_a_watch_resumes_where_it_ended(api: KubernetesClient, space: str) -> No
 
 @pytest.mark.requirement("clusters-2.5")
 def test_a_version_that_is_no_longer_kept_is_gone(api: KubernetesClient, tmp_path: Path) -> None:
-    """Never answered with a hole. A real server has compacted its first versions; the simulated one keeps few here."""
+    """Never answered with a hole. A real server compacts its first versions in time; the simulated one keeps few here."""
     with ExitStack() as stack:
-        if not os.environ.get("COMMONS_TEST_KUBECONFIG"):
+        if real := bool(os.environ.get("COMMONS_TEST_KUBECONFIG")):
+            # A server that was started minutes ago may still hold its whole history, and then answers from it.
+            first = next(iter(api.watch("Namespace", "1", seconds=1)), None) if _keeps_first_version(api) else None
+            if first is not None:
+                assert first.type == "ADDED"
+                return
+        else:
             api = client_of(stack.enter_context(SimulatedCluster(tmp_path, watch_history=3)))
             for number in range(8):
                 api.apply(namespace("gone", number=str(number)))
         with pytest.raises((errors.Gone, errors.InvalidObject)):
-            list(api.watch("Namespace", "1", seconds=5))
+            list(api.watch("Namespace", "1", seconds=1 if real else 5))
+
+
+def _keeps_first_version(api: KubernetesClient) -> bool:
+    try:
+        return next(iter(api.watch("Namespace", "1", seconds=1)), None) is not None
+    except (errors.Gone, errors.InvalidObject):
+        return False
 
 
 # -- plan, apply, plan ----------------------------------------------------------------------------------------------
@@ -316,6 +330,6 @@ def test_a_planned_removal_is_carried_out_and_a_namespace_stays(api: KubernetesC
 @pytest.mark.requirement("clusters-3.3")
 def test_nodes_and_version_can_be_read(api: KubernetesClient) -> None:
     """What the probe needs."""
-    assert api.version()["gitVersion"].startswith("v1.")
+    assert re.match(r"v\d+\.\d+", api.version()["gitVersion"])
     assert api.groups()["groups"]
     assert isinstance(api.list("Node").items, list)

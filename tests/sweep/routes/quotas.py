@@ -89,7 +89,9 @@ def build(world: SimpleNamespace) -> None:
     foreign, request = _holds(world, world.foreign_team, world.foreign_lead, "sweep-quagga-development")
     hidden = _in_review(request, world.foreign_team.unit)
     world.keep_secret(hidden.uid, hidden.title, sees={"vp_other"})
-    world.keep_secret(world.approval_request.uid, world.approval_request.title, sees={"lead_finance", "vp"})
+    world.keep_secret(
+        world.approval_request.uid, world.approval_request.title, sees={"member_finance", "lead_finance", "vp"}
+    )
     world.keep_secret(foreign.uid, foreign.namespace, request.uid, request.reason, sees={"vp_other"})
     world.keep_secret(
         world.workspace.uid,
