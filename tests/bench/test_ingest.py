@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.costs.models import Charge
-from apps.metering import actions
+from apps.demo.cluster import SimulatedCluster
+from apps.metering import actions, due
 from apps.metering.models import HourFact, Source
 from apps.metering.sources.base import ms
 from tests.metering.prom import blocks, needs_prometheus, prometheus
@@ -98,3 +100,24 @@ def test_ten_thousand_pods_in_an_hour(db: Any, tmp_path: Path) -> None:
     assert run.requests <= 8
     assert took <= TARGET_SECONDS
     assert peak <= TARGET_MIB
+
+
+def test_thirteen_months_from_the_allocation_api(db: Any, company: Any, tmp_path: Path) -> None:
+    now = utc(2026, 11, 22, 9)
+    start = utc(2025, 10, 1)
+    world = make_world(company.teams.values(), slug="atlas")
+    load = os.getloadavg()[0]
+    with SimulatedCluster(tmp_path / "cluster", clock=lambda: now) as cluster, clock.frozen(now):
+        valid = DateTimeTZRange(start, None, "[)")
+        Source.objects.filter(pk=world.source.pk).update(url=cluster.allocation_url, valid=valid)
+        began = time.perf_counter()
+        hours = 0
+        while moved := due.ingest_due():
+            hours += moved
+        took = time.perf_counter() - began
+    print(
+        f"\n13 months, {hours:,} hours, {HourFact.objects.count():,} facts by the sweep: {took:.1f} s (target 60 s);"
+        f" {platform.machine()}, {os.cpu_count()} cores, load before {load:.1f}"
+    )
+    assert hours == int((now - start).total_seconds() // 3600) - 1
+    assert took <= 60
