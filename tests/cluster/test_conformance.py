@@ -235,7 +235,7 @@ def test_a_watch_resumes_where_it_ended(api: KubernetesClient, space: str) -> No
 
 @pytest.mark.requirement("clusters-2.5")
 def test_a_version_that_is_no_longer_kept_is_gone(api: KubernetesClient, tmp_path: Path) -> None:
-    """Never answered with a hole. A real server compacts its first versions in time; the simulated one keeps few here."""
+    """Never answered with a hole. A real server compacts its first versions in time; the simulated one keeps few."""
     with ExitStack() as stack:
         if real := bool(os.environ.get("COMMONS_TEST_KUBECONFIG")):
             # A server that was started minutes ago may still hold its whole history, and then answers from it.
