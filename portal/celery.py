@@ -34,6 +34,13 @@ def refuse_unsafe_start(**_: Any) -> None:
         raise SystemExit(str(error)) from error
 
 
+@worker_init.connect
+@beat_init.connect
+def be_patient(**_: Any) -> None:
+    """Let workers wait longer for a slow broker than a request may."""
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "socket_timeout": 5}
+
+
 @app.on_after_finalize.connect
 def schedule_sweeps(sender: Celery, **_: Any) -> None:
     """Give every registered sweep its beat entry, so that a room declares name, function and period in one place."""

@@ -9,6 +9,7 @@ registers a Celery task of that name, a beat entry, and the function that `core.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,10 @@ from celery import shared_task
 from django.db import transaction
 
 logger = logging.getLogger(__name__)
+
+#: After a nudge that did not get through, none is tried for so long: a request with many would wait for each.
+SILENCE_SECONDS = 5.0
+_silent_until = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,13 @@ def nudge(task: Any, *args: Any) -> None:
     """
 
     def send() -> None:
+        global _silent_until
+        if time.monotonic() < _silent_until:
+            return
         try:
             task.apply_async(args=args, retry=False)
         except Exception as error:  # noqa: BLE001 (kombu raises many classes; the sweep is the guarantee)
+            _silent_until = time.monotonic() + SILENCE_SECONDS
             logger.warning("nudge lost, the sweep will find the work", extra={"task": task.name, "error": str(error)})
 
     transaction.on_commit(send)
