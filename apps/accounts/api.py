@@ -44,7 +44,7 @@ class CreatedUserSerializer(UserSerializer):
         read_only_fields = fields
 
 
-class AccountReasonInput(serializers.Serializer[Any]):
+class WhyInput(serializers.Serializer[Any]):
     """Why."""
 
     reason = serializers.CharField(max_length=500)
@@ -108,19 +108,19 @@ class UserViewSet(CommonsViewSet):
         user, initial = actions.create_user(given["email"], given["display_name"], actor=self.actor)
         return Response({**UserSerializer(user).data, "initial_password": initial}, status=201)
 
-    @extend_schema(request=AccountReasonInput, responses=UserSerializer)
+    @extend_schema(request=WhyInput, responses=UserSerializer)
     @action(detail=True, methods=["post"])
     def deactivate(self, request: Request, **kwargs: Any) -> Response:
         """Switch an account off."""
         row = self.get_object()
-        return self.answer(actions.deactivate_user(row.pk, self.read_input(AccountReasonInput)["reason"], actor=self.actor))
+        return self.answer(actions.deactivate_user(row.pk, self.read_input(WhyInput)["reason"], actor=self.actor))
 
-    @extend_schema(request=AccountReasonInput, responses=UserSerializer)
+    @extend_schema(request=WhyInput, responses=UserSerializer)
     @action(detail=True, methods=["post"])
     def reactivate(self, request: Request, **kwargs: Any) -> Response:
         """Switch an account on again."""
         row = self.get_object()
-        return self.answer(actions.reactivate_user(row.pk, self.read_input(AccountReasonInput)["reason"], actor=self.actor))
+        return self.answer(actions.reactivate_user(row.pk, self.read_input(WhyInput)["reason"], actor=self.actor))
 
 
 class TokenViewSet(CommonsViewSet):

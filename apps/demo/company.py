@@ -56,9 +56,7 @@ UNITS: tuple[tuple[str, str, str | None, str], ...] = (
 )
 
 TEAMS: tuple[TeamPlan, ...] = (
-    TeamPlan(
-        "finance", "Finance", "CC-1110", "finance-lead", "production", 20, 10, Decimal("26000"), ("financial",)
-    ),
+    TeamPlan("finance", "Finance", "CC-1110", "finance-lead", "production", 20, 10, Decimal("26000"), ("financial",)),
     TeamPlan("marketing", "Marketing", "CC-1120", "marketing-lead", "production", 15, 0, Decimal("20000")),
     TeamPlan("research", "Research", "CC-1130", "research-lead", "development", 10, 10, Decimal("34000")),
 )

@@ -64,7 +64,7 @@ def test_an_approved_request_becomes_quota_and_declaration_in_the_deciding_trans
     workspace = world.workspaces["finance"]
     assert gpus(workspace) == "20"
     declaration = Declaration.objects.get(owner_uid=workspace.uid)
-    assert declaration.grant_uid == request.approval.grant.uid  # type: ignore[union-attr]
+    assert declaration.grant_uid == request.approval.grant.uid  # type: ignore[union-attr]  # granted, so both exist
     applied(workspace)
     request.refresh_from_db()
     assert request.status == RequestStatus.ACTIVE

@@ -147,7 +147,7 @@ def test_the_change_the_estimate_and_its_rate_are_frozen_and_any_byte_counts(wor
     assert "730 h" in request.estimate["basis"]
     subject = QuotaRequestSubject()
     data = subject.canonical(request.uid)
-    assert digest(data) == request.digest == request.approval.subject_digest  # type: ignore[union-attr]
+    assert digest(data) == request.digest == request.approval.subject_digest  # type: ignore[union-attr]  # submitted, so it exists
     paths = [leaf["path"] for leaf in json.loads(data)["change"]["leaves"]]
     # A new workspace's six objects, the limit at its start, and what happens at its end.
     assert len(paths) == 8

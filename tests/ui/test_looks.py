@@ -147,7 +147,7 @@ def test_summing_up_loses_nothing(values: list[list[int]]) -> None:
     kept = charts.top_and_other(series)
     assert len(kept) <= 11
     for position in range(4):
-        assert sum(int(s.values[position]) for s in kept) == sum(row[position] for row in values)  # type: ignore[arg-type]
+        assert sum(int(s.values[position]) for s in kept) == sum(row[position] for row in values)  # type: ignore[arg-type]  # the values are whole numbers here
 
 
 def test_unknown_values_are_gaps_and_names_are_text() -> None:
