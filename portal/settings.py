@@ -152,7 +152,16 @@ CELERY_TASK_SOFT_TIME_LIMIT = 840
 CELERY_TIMEZONE = "UTC"
 # A nudge must never hang or fail a request because Redis is away: the sweep over rows is the guarantee.
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 0.5, "socket_timeout": 5, "visibility_timeout": 1200}
+# `retry=False` covers the message only; kombu would still spend six seconds on reaching the broker without max_retries.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 0.5,
+    # Workers have more patience (portal.celery): nobody waits in front of them.
+    "socket_timeout": 1,
+    "visibility_timeout": 1200,
+    "max_retries": 0,
+}
+# A worker whose broker is away for an afternoon waits; after Celery's hundred tries it would leave.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TASK_ROUTES = {
     "provisioning.*": {"queue": "apply"},
     "metering.*": {"queue": "ingest"},
@@ -214,6 +223,9 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
 # -- Mail -----------------------------------------------------------------------------------------------------------
 EMAIL_CONFIG = env.email_url("COMMONS_EMAIL_URL", default="consolemail://")
+if EMAIL_CONFIG.get("EMAIL_FILE_PATH"):
+    # django-environ drops the slash that makes filemail:///folder an absolute path.
+    EMAIL_CONFIG["EMAIL_FILE_PATH"] = "/" + EMAIL_CONFIG["EMAIL_FILE_PATH"].lstrip("/")
 vars().update(EMAIL_CONFIG)
 DEFAULT_FROM_EMAIL = env.str("COMMONS_MAIL_FROM", default="GPU Commons <gpu-commons@example.com>")
 EMAIL_TIMEOUT = 10
