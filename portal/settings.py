@@ -40,6 +40,8 @@ COMMONS_CURRENCY: str = env.str("COMMONS_CURRENCY", default="USD")
 # Whole hours from UTC, e.g. "+00:00", "+05:00"; months are cut there (design §7).
 COMMONS_BILLING_TIMEZONE: str = env.str("COMMONS_BILLING_TIMEZONE", default="+00:00")
 COMMONS_IMPORT_MAX_BYTES: int = env.int("COMMONS_IMPORT_MAX_BYTES", default=64 * 1024 * 1024)
+# Allocated GPU time of workload-hours used below this share (per mille) counts as idle.
+COMMONS_IDLE_PERMILLE: int = env.int("COMMONS_IDLE_PERMILLE", default=20)
 
 # -- Rooms ----------------------------------------------------------------------------------------------------------
 ROOMS = [

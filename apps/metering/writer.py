@@ -34,7 +34,7 @@ class Outcome:
 
 def idle_permille() -> int:
     """Return the used share below which allocated GPU time counts as idle, per mille (default 20: 2 %)."""
-    return int(getattr(settings, "COMMONS_IDLE_PERMILLE", 20))
+    return int(settings.COMMONS_IDLE_PERMILLE)
 
 
 def lock_cluster(cluster_id: int) -> None:
