@@ -52,13 +52,17 @@ def assert_scoped(queryset: Any, where: str) -> ScopedQuerySet[Any]:
     return queryset
 
 
-def redirect_to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Send a visitor to sign in and back; a fragment request makes the whole page go there."""
+def redirect_to_sign_in(request: HttpRequest, *, has_page: bool = False) -> HttpResponse:
+    """Send a visitor to sign in and back; a fragment request makes the whole page go there.
+
+    `has_page`: the address of a form answers GET, too, so that the person comes back to the form.
+    """
     if request.method in ("GET", "HEAD") and not getattr(request, "htmx", False):
         back = request.get_full_path()
     else:
         htmx = getattr(request, "htmx", None)
-        back = (getattr(htmx, "current_url_abs_path", None) if htmx else None) or "/"
+        here = request.get_full_path() if has_page else "/"
+        back = (getattr(htmx, "current_url_abs_path", None) if htmx else None) or here
         messages.info(request, "Your session has ended. Sign in again; nothing was changed.")
     url = f"{settings.LOGIN_URL}?{urlencode({'next': back})}"
     if getattr(request, "htmx", False):
@@ -123,7 +127,7 @@ class PageView(View):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Ask for sign-in, load, ask for permission, then do what the method says."""
         if not request.user.is_authenticated:
-            return redirect_to_sign_in(request)
+            return redirect_to_sign_in(request, has_page="get" in self.http_method_names and hasattr(self, "get"))
         self.prepare()
         self.check_permission()
         response = super().dispatch(request, *args, **kwargs)
