@@ -122,6 +122,8 @@ class Outcome:
 
     action: str
     error: str = ""
+    #: Nobody answers there: the next mail would wait as long and fail as well.
+    server_away: bool = False
 
 
 def send_due(limit: int = MAILS_A_RUN) -> int:
@@ -135,8 +137,11 @@ def send_due(limit: int = MAILS_A_RUN) -> int:
                 break
             if connection is None:
                 connection = get_connection()
-            record(mail, _hand_over(mail, connection))
+            outcome = _hand_over(mail, connection)
+            record(mail, outcome)
             moved += 1
+            if outcome.server_away:
+                break  # ten seconds for each of two hundred mails would outlast the task's time limit
     finally:
         if connection is not None:
             connection.close()
@@ -174,7 +179,10 @@ def _hand_over(mail: SentMail, connection: Any) -> Outcome:
         return Outcome("give_up" if 500 <= code < 600 else "again", said)
     except (smtplib.SMTPException, OSError, ValueError) as error:
         connection.close()
-        return Outcome("again", f"{type(error).__name__}: {error}"[:500])
+        away = isinstance(error, smtplib.SMTPServerDisconnected | smtplib.SMTPConnectError) or (
+            isinstance(error, OSError) and not isinstance(error, smtplib.SMTPException)
+        )
+        return Outcome("again", f"{type(error).__name__}: {error}"[:500], server_away=away)
     return Outcome("sent")
 
 
