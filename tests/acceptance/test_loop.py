@@ -116,7 +116,15 @@ def observed(world: World, team: str = "finance") -> tuple[int | None, int | Non
     return (None, None) if row is None else (row.hard, row.used)
 
 
-@pytest.mark.requirement("resilience-1.1")
+@pytest.mark.requirement(
+    "resilience-1.1",
+    "provisioning-2.1",
+    "provisioning-3.1",
+    "provisioning-4.1",
+    "approvals-3.7",
+    "approvals-5.1",
+    "quotas-4.1",
+)
 @pytest.mark.parametrize("way", ["pages", "api"])
 def test_once_round_the_loop(world: World, way: str) -> None:
     """From the lead's form to the VP's report, with nothing but the parts that run in production."""
@@ -199,7 +207,7 @@ def test_once_round_the_loop(world: World, way: str) -> None:
     assert (found.findings_total, found.weaknesses) == (0, [])
 
 
-@pytest.mark.requirement("resilience-1.1")
+@pytest.mark.requirement("resilience-1.1", "approvals-5.2")
 def test_each_role_sees_what_is_theirs_and_no_more(world: World) -> None:
     """The same request through every browser: who opens it, who may decide it, who finds nothing."""
     request = world.ask()
@@ -221,7 +229,7 @@ def test_each_role_sees_what_is_theirs_and_no_more(world: World) -> None:
             assert decide in ((403, 404) if expected == 200 else (404,)), person.key
 
 
-@pytest.mark.requirement("resilience-1.1")
+@pytest.mark.requirement("resilience-1.1", "approvals-3.1", "approvals-3.9", "quotas-4.5")
 def test_who_asked_or_will_use_it_does_not_decide(world: World) -> None:
     """The requester, the requester with every power of the installation, and a member who owns the unit: none may."""
     request = world.ask()
@@ -261,7 +269,7 @@ def test_who_asked_or_will_use_it_does_not_decide(world: World) -> None:
     assert AuditEvent.objects.filter(action="audit.access.refused").exists()
 
 
-@pytest.mark.requirement("resilience-1.1")
+@pytest.mark.requirement("resilience-1.1", "approvals-2.3", "quotas-4.6")
 def test_small_changes_go_by_policy_until_thirty_days_are_used_up(world: World) -> None:
     """Two and two by the named rule, the fifth GPU needs the VP; thirty days later the rule has room again."""
     lead = world.client("finance-lead")
@@ -284,7 +292,7 @@ def test_small_changes_go_by_policy_until_thirty_days_are_used_up(world: World) 
     assert world.hard() == "5"
 
 
-@pytest.mark.requirement("resilience-1.1")
+@pytest.mark.requirement("resilience-1.1", "approvals-2.6", "approvals-4.4", "quotas-1.8", "quotas-1.9")
 def test_withdrawn_and_corrected_requests_leave_the_cluster_alone(world: World) -> None:
     """A correction voids what was decided on the earlier bytes; only what was decided last reaches the cluster."""
     first = world.ask(guaranteed=40)  # asks the platform, too: two stages
