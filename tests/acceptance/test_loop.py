@@ -269,7 +269,7 @@ def test_who_asked_or_will_use_it_does_not_decide(world: World) -> None:
     assert AuditEvent.objects.filter(action="audit.access.refused").exists()
 
 
-@pytest.mark.requirement("resilience-1.1", "approvals-2.3", "quotas-4.6")
+@pytest.mark.requirement("resilience-1.1", "approvals-2.3")
 def test_small_changes_go_by_policy_until_thirty_days_are_used_up(world: World) -> None:
     """Two and two by the named rule, the fifth GPU needs the VP; thirty days later the rule has room again."""
     lead = world.client("finance-lead")
@@ -292,7 +292,7 @@ def test_small_changes_go_by_policy_until_thirty_days_are_used_up(world: World) 
     assert world.hard() == "5"
 
 
-@pytest.mark.requirement("resilience-1.1", "approvals-2.6", "approvals-4.4", "quotas-1.8", "quotas-1.9")
+@pytest.mark.requirement("resilience-1.1", "approvals-2.6", "approvals-4.4", "quotas-1.8")
 def test_withdrawn_and_corrected_requests_leave_the_cluster_alone(world: World) -> None:
     """A correction voids what was decided on the earlier bytes; only what was decided last reaches the cluster."""
     first = world.ask(guaranteed=40)  # asks the platform, too: two stages
