@@ -44,7 +44,7 @@ class SlugLinkColumn(tables.Column):
         """Draw the link; `record` is a cluster or has one."""
         cluster = record if isinstance(record, Cluster) else record.cluster
         url = reverse("clusters:cluster-detail", kwargs={"slug": cluster.slug})
-        note = format_html(' <span class="badge">simulated</span>') if cluster.simulated else ""
+        note = format_html(' <span class="badge">{}</span>', "simulated") if cluster.simulated else ""
         return format_html('<a href="{}">{}</a>{}', url, value, note)
 
     def value(self, value: Any, **_: Any) -> str:
