@@ -40,6 +40,14 @@ def percent(ratio: Decimal | float | None, places: int = 1) -> str:
 
 
 @register.filter
+def permille(value: int | None) -> str:
+    """Write thousandths in per cent: 985 → "98.5 %"; whole ones without the decimal."""
+    if value is None:
+        return formats.UNKNOWN
+    return formats.percent(Decimal(value) / 1000, places=0 if value % 10 == 0 else 1)
+
+
+@register.filter
 def number(value: int | Decimal | None) -> str:
     """Write a number with thousands separators; a dash for an unknown one."""
     return formats.number(value)
