@@ -16,7 +16,9 @@ class AuditEventTable(CommonsTable):
     who = tables.Column(verbose_name="Who", orderable=False)
     object_type = tables.Column(verbose_name="Object")
     object_id = tables.Column(
-        verbose_name="Object uid", orderable=False, attrs={"cell": {"class": "d-none d-lg-table-cell font-monospace text-nowrap"}}
+        verbose_name="Object uid",
+        orderable=False,
+        attrs={"cell": {"class": "d-none d-lg-table-cell font-monospace text-nowrap"}},
     )
     channel = tables.Column(verbose_name="Through", attrs={"cell": {"class": "d-none d-md-table-cell"}})
     request_id = tables.Column(
