@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -16,17 +17,22 @@ from tests.audit.helpers import write
 from tests.factories import make_unit
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture
 def left() -> Iterator[list[int]]:
     """A sweep that works off a list, one entry a round."""
     rows: list[int] = []
+    # Celery keeps every task it was ever told of, so each test's has a name of its own.
+    name = f"tests.work_off_{next(_numbers)}"
 
-    @sweeps.sweep("tests.work_off", every=timedelta(minutes=1))
+    @sweeps.sweep(name, every=timedelta(minutes=1))
     def work_off() -> int:
         return len([rows.pop()]) if rows else 0
 
     yield rows
-    del sweeps._registry["tests.work_off"]
+    del sweeps._registry[name]
 
 
 @pytest.mark.requirement("database-4.2")
