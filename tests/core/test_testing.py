@@ -16,7 +16,6 @@ from apps.teams.models import Unit
 from tests.audit.helpers import write
 from tests.factories import make_unit
 
-
 _numbers = itertools.count()
 
 
