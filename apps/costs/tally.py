@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
@@ -42,6 +42,18 @@ class Tally:
             return Money(self.product / MILLISECONDS_PER_HOUR, self.currency)
 
 
+def total_of(lines: Iterable[Money | None]) -> Money | None:
+    """Return the exact sum of the known lines; None where none is known. Raises CurrencyMismatch for a mixture."""
+    known = [line for line in lines if line is not None]
+    if not known:
+        return None
+    if len({line.currency for line in known}) > 1:
+        raise CurrencyMismatch("amounts of several currencies cannot be added up")
+    with localcontext() as context:
+        context.prec = 60
+        return Money(sum((line.amount for line in known), Decimal(0)), known[0].currency)
+
+
 def round_to_total(lines: Sequence[Money | None], total: Money | None) -> list[Money | None]:
     """Return lines rounded to the minor unit so that the known ones sum to `total` (already rounded) exactly.
 
@@ -53,7 +65,7 @@ def round_to_total(lines: Sequence[Money | None], total: Money | None) -> list[M
         return list(lines)
     currency = known[0].currency
     if total is None:
-        total = sum(known, Money.zero(currency)).quantized()
+        total = (total_of(known) or Money.zero(currency)).quantized()
     unit = Decimal(1).scaleb(-minor_units(currency))
     with localcontext() as context:
         context.prec = 60

@@ -76,7 +76,10 @@ class IngestRun(Row):
     objects = RunQuerySet.as_manager()
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["source", "-created_at"], name="run_recent")]
+        indexes: ClassVar = [
+            models.Index(fields=["source", "-created_at"], name="run_recent"),
+            models.Index(fields=["-created_at"], name="run_newest"),
+        ]
 
 
 class HourStatus(models.Model):

@@ -28,7 +28,8 @@ else:
 
 class _WorkspaceChoice(_WorkspaceField):
     def label_from_instance(self, obj: Any) -> str:
-        return f"{obj.team} · {obj.get_environment_display()} · {obj.cluster}"
+        # Not get_environment_display(): it reads all choices anew for each of hundreds of workspaces.
+        return f"{obj.team} · {Environment(obj.environment).label} · {obj.cluster}"
 
 
 class _FlavourChoice(_FlavourField):

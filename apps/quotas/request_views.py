@@ -87,10 +87,11 @@ class RequestCreate(CreateView):
 
     def get_initial(self) -> dict[str, Any]:
         """Take workspace and flavour from the link that led here; with one workspace, choose it."""
-        mine = may_ask_for(self.request.user)
-        uid = self.request.GET.get("workspace", "")
-        chosen = next((row for row in mine if str(row.uid) == uid), None) or (mine[0] if len(mine) == 1 else None)
-        initial: dict[str, Any] = {"workspace": chosen.pk if chosen else None}
+        mine = {str(uid): pk for uid, pk in may_ask_for(self.request.user).values_list("uid", "pk")}
+        chosen = mine.get(self.request.GET.get("workspace", ""))
+        if chosen is None and len(mine) == 1:
+            chosen = next(iter(mine.values()))
+        initial: dict[str, Any] = {"workspace": chosen}
         slug = self.request.GET.get("flavour", "")
         if slug:
             from apps.clusters.models import Flavour

@@ -94,8 +94,14 @@ class DayRow:
     total_gpu_ms: int
 
 
-def _day_link(slug: str, day: date) -> str:
-    return reverse("costs:team-day", kwargs={"team_slug": slug, "day": day.isoformat()}) if slug else ""
+def _day_links(slug: str, days: list[date]) -> dict[date, str]:
+    """Return the address of each of a team's days: looked up once, since a month has hundreds of cells."""
+    if not slug or not days:
+        return {}
+    known = days[0].isoformat()
+    address = reverse("costs:team-day", kwargs={"team_slug": slug, "day": known})
+    head, _, tail = address.rpartition(known)
+    return {day: f"{head}{day.isoformat()}{tail}" for day in days}
 
 
 def charted(report: MonthReport) -> tuple[list[str], list[DayRow], Figure]:
@@ -109,9 +115,10 @@ def charted(report: MonthReport) -> tuple[list[str], list[DayRow], Figure]:
     days = sorted({cell.day for cell in report.by_day})
     names = [by_team[key].name if key is not None and key in by_team else "Other" for key in present]
     slugs = [by_team[key].slug if key is not None and key in by_team else "" for key in present]
+    links = [_day_links(slug, days) for slug in slugs]
     rows = []
     for day in days:
-        row = [(cells.get((day, key), 0), _day_link(slug, day)) for key, slug in zip(present, slugs, strict=True)]
+        row = [(cells.get((day, key), 0), link.get(day, "")) for key, link in zip(present, links, strict=True)]
         rows.append(DayRow(day, row, sum(value for value, _ in row)))
     series = [
         Series(

@@ -13,6 +13,7 @@ from apps.core.middleware import after_read
 from apps.core.pages import Crumb, DetailView, PageView
 from apps.core.permissions import may
 from apps.reports import events, export, months, selectors
+from apps.reports.folding import fold
 from apps.teams import scope
 from apps.teams.choices import Role
 from apps.teams.models import Team, Unit
@@ -156,4 +157,7 @@ class MonthlyReportView(DetailView):
             actor = self.actor
             after_read(request, lambda: record_export(events.REPORT_EXPORTED, payload, actor))
             return export.csv_response(self.object, report)
-        return self.page(report=report, **selectors.report_context(self.object, self.month, report, request.user))
+        shown = fold(report, every="all" in request.GET)
+        return self.page(
+            report=report, shown=shown, **selectors.report_context(self.object, self.month, report, request.user)
+        )

@@ -153,7 +153,7 @@ def _supply(made: Enterprise, start: datetime) -> None:
 
 def _workspaces(made: Enterprise, start: datetime) -> None:
     place = (
-        "(SELECT t.id AS team, t.n, c.id AS cluster, s FROM (SELECT id, row_number() OVER (ORDER BY id) AS n"
+        "(SELECT t.id AS team, t.n, c.id AS cluster, s FROM (SELECT id, row_number() OVER (ORDER BY id) AS n"  # noqa: S608 (constants of this file)
         f" FROM teams_team) t CROSS JOIN generate_series(0, 1) s JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n"
         f" FROM clusters_cluster) c ON c.n = 1 + (t.n + s * 2) %% {CLUSTERS}) p"
     )
@@ -244,7 +244,8 @@ def _requests(made: Enterprise, now: datetime) -> None:
     digest = "repeat('0', 64)"
     estimate = '\'{"amount": "11242.00", "currency": "USD", "delta_units": 4}\'::jsonb'
     change = '\'{"before": {"guaranteed": 4, "borrow_mode": "none", "borrow_limit": 0}, "at_end": null, "leaves": []}\''
-    lead = "(SELECT user_id FROM teams_rolegrant g WHERE g.team_id = w.team_id AND g.role = 'team_lead' ORDER BY g.id LIMIT 1)"
+    lead = "(SELECT min(g.user_id) FROM teams_rolegrant g WHERE g.team_id = w.team_id AND g.role = 'team_lead')"
+    facts = '\'{"request.monthly_cost": {"decimal": "11242.00"}, "delta_gpus": 4}\'::jsonb'
     many = "(SELECT w.*, k, k > 10 AS open FROM quotas_workspace w CROSS JOIN generate_series(1, 11) k"
     many += " WHERE k <= 10 OR w.id %% 4 = 0) w JOIN teams_team t ON t.id = w.team_id CROSS JOIN clusters_flavour f"
     at = f"('{now.isoformat()}'::timestamptz - w.k * interval '20 days' - w.id * interval '1 minute')"
@@ -260,7 +261,7 @@ def _requests(made: Enterprise, now: datetime) -> None:
         "quotas_quotarequest q JOIN quotas_workspace w ON w.id = q.workspace_id JOIN teams_team t ON t.id = w.team_id",
         subject_type="'quotas.request'", subject_uid="q.uid", subject_digest=digest,
         title="'8 × H100 for ' || w.namespace", policy_version_id=str(version), requester_id="q.requester_id",
-        team_id="t.id", unit_id="t.unit_id", facts="""'{"request.monthly_cost": {"decimal": "11242.00"}, "delta_gpus": 4}'::jsonb""",
+        team_id="t.id", unit_id="t.unit_id", facts=facts,
         requester_side="jsonb_build_array(q.requester_id)", submitted_at="q.created_at",
         due_at="q.created_at + interval '30 days'", created_at="q.created_at",
         status="CASE WHEN q.status = 'in_review' THEN 'in_review' ELSE 'approved' END",

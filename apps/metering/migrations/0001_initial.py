@@ -220,6 +220,10 @@ class Migration(migrations.Migration):
             index=models.Index(fields=['source', '-created_at'], name='run_recent'),
         ),
         migrations.AddIndex(
+            model_name='ingestrun',
+            index=models.Index(fields=['-created_at'], name='run_newest'),
+        ),
+        migrations.AddIndex(
             model_name='hourstatus',
             index=models.Index(condition=models.Q(('state', 'final'), _negated=True), fields=['cluster', 'hour'], name='hour_open'),
         ),
