@@ -33,6 +33,7 @@ from apps.quotas.pools import (
     visible_pools,
 )
 from apps.quotas.records import borrow_words
+from apps.quotas.use_it import to_yaml
 from apps.rates.selectors import Estimate
 from apps.teams.models import Team
 
@@ -277,6 +278,15 @@ def plan_rows(plan: Plan | None) -> list[PlanRow]:
     return rows
 
 
+def created_yaml(plan: Plan | None) -> str:
+    """Return the objects that a plan creates, whole, as YAML: "created" alone hides what would be in force."""
+    new = {(e["kind"], e["name"]) for e in _entries(plan) if e["operation"] == "create"}
+    if plan is None or not new:
+        return ""
+    manifests = json.loads(bytes(plan.manifest))
+    return to_yaml(*(one for one in manifests if (one["kind"], one["metadata"]["name"]) in new))
+
+
 def _entries(plan: Plan | None) -> list[dict[str, Any]]:
     return list(plan.entries) if plan is not None else []
 
@@ -310,6 +320,7 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "room_free": number(max(room.free_at_worst, Fraction(0))) if room is not None else "",
         "plan": request.plan,
         "plan_rows": plan_rows(request.plan),
+        "plan_created": created_yaml(request.plan),
         "plan_warnings": [text for entry in _entries(request.plan) for text in entry.get("warnings", [])],
         "plan_conflicts": [
             f"{conflict['manager']}: {conflict['field']}"

@@ -65,6 +65,7 @@ def test_from_request_to_the_cluster_and_back(loop: World, live: KubernetesClien
     page = lead.get(url).content.decode()
     assert "ResourceQuota gpu-commons" in page
     assert "shown as rendered" in page
+    assert "requests.nvidia.com/gpu: &#x27;20&#x27;" in page, "a new object is shown whole, not only as created"
     loop.approve(request)
     settle(only=ONLY)
     request.refresh_from_db()
