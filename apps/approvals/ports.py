@@ -202,11 +202,6 @@ def read_fact(name: str, context: FactContext) -> FactValue | None:
     return provider(context) if provider is not None else None
 
 
-def unregister_fact_provider(name: str) -> None:
-    """Forget a provider (tests register their own)."""
-    _providers.pop(name, None)
-
-
 def describe_fact(name: str, *, label: str, meaning: str, unit: str = "") -> None:
     """Say what a fact of a subject is called and means; pages and the policy editor show it."""
     _meanings[name] = FactMeaning(label, meaning, unit)

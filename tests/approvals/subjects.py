@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from apps.approvals import ports
 from apps.approvals.ports import MONTHLY_COST, CannotTake, Change, FactValue, Leaf
 from apps.core.canonical import canonical_bytes, digest
 
@@ -80,3 +82,16 @@ class ThingSubject:
 
     def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
         self.concluded.append((uid, status, reason))
+
+
+@contextmanager
+def facts_provided(providers: Mapping[str, ports.FactProvider]) -> Iterator[None]:
+    """Let a test answer for other rooms; what they registered themselves stands again afterwards."""
+    before = dict(ports._providers)
+    try:
+        for name, provider in providers.items():
+            ports.register_fact_provider(name, provider)
+        yield
+    finally:
+        ports._providers.clear()
+        ports._providers.update(before)

@@ -18,6 +18,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.teams.choices import Role
 from apps.teams.models import RoleGrant
 from tests.approvals.conftest import ONE_STAGE, TWO_STAGES
+from tests.approvals.subjects import facts_provided
 from tests.factories import grant, make_member, make_user
 
 pytestmark = pytest.mark.django_db
@@ -158,11 +159,8 @@ def test_without_a_published_policy_nothing_can_be_submitted(office):
 def budget():
     """A fact of another room: 100 left, 3 GPUs approved by policy so far, in a test's hands."""
     values = {"team.budget_remaining": Decimal(100), "team.auto_approved_30d": 0}
-    for name in values:
-        ports.register_fact_provider(name, lambda context, name=name: values.get(name))
-    yield values
-    for name in [*values, "team.budget_remaining"]:
-        ports.unregister_fact_provider(name)
+    with facts_provided({name: lambda context, name=name: values.get(name) for name in values}):
+        yield values
 
 
 @pytest.mark.requirement("approvals-2.3")

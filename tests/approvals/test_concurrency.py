@@ -16,7 +16,7 @@ from apps.core.actor import Actor
 from apps.core.errors import CommonsError
 from apps.teams.choices import Role
 from tests.approvals.conftest import TWO_STAGES, Office
-from tests.approvals.subjects import ThingSubject
+from tests.approvals.subjects import ThingSubject, facts_provided
 from tests.factories import grant, make_company, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -94,14 +94,9 @@ def test_two_small_requests_at_once_do_not_both_slip_below_the_limit(office):
     def so_far(context: ports.FactContext) -> int:
         return 3 * ApprovalRequest.objects.filter(team_id=context.team_id, automatic=True, status="approved").count()
 
-    ports.register_fact_provider("team.auto_approved_30d", so_far)
-    ports.register_fact_provider("team.budget_remaining", lambda context: Decimal(100))
-    try:
+    with facts_provided({"team.auto_approved_30d": so_far, "team.budget_remaining": lambda context: Decimal(100)}):
         small = [office.subject.add(facts={"request.gpus": 2}) for _ in range(2)]
         results = together(*(lambda thing=thing: office.submit(thing) for thing in small))
-    finally:
-        ports.unregister_fact_provider("team.auto_approved_30d")
-        ports.unregister_fact_provider("team.budget_remaining")
     assert sorted(result.status for result in results) == ["approved", "in_review"]
 
 
