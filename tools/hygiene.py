@@ -50,7 +50,8 @@ RULES = (
     Rule("a foreign host", re.compile(r"(src|href)\s*=\s*[\"'](https?:)?//", re.IGNORECASE), _template),
     Rule(
         "a package host",
-        re.compile(r"(pypi\.org|pythonhosted\.org|registry\.npmjs|unpkg\.com|jsdelivr|cdnjs|googleapis\.com)"),
+        # Where packages come from is the machine's business: no option or setting of ours points anywhere.
+        re.compile(r"(index-url|find-links|registry)[\s=\"']+https?://"),
         _ours,
     ),
 )

@@ -23,7 +23,7 @@ BAD = [
     ("templates/x.html", '<p style="color: red">', "inline style"),
     ("templates/x.html", '<a onclick="go()">', "event handler"),
     ("templates/x.html", '<script src="https://cdn.example.com/x.js"></script>', "foreign host"),
-    ("docs/x.md", "see pypi.org", "package host"),
+    ("docs/x.md", "--index-url https://packages.example.com/simple", "package host"),
 ]
 
 
