@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 _QUOTA = re.compile(
@@ -217,6 +218,14 @@ class Held:
     name: str
     since: str
     explanations: list[Explanation]
+
+    @property
+    def since_at(self) -> datetime | None:
+        """When it was made; None where the cluster gave no readable time."""
+        try:
+            return datetime.fromisoformat(self.since)
+        except ValueError:
+            return None
 
 
 def _newest_first(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from apps.quotas.why_pending import explain, held_up
+from apps.quotas.why_pending import Held, explain, held_up
 
 QUOTA = (
     'pods "train-0" is forbidden: exceeded quota: gpu-commons, requested: requests.nvidia.com/gpu=4, '
@@ -120,3 +121,9 @@ def test_what_waits_is_told_with_its_newest_reasons() -> None:
         ("Job", "train"): ["quota", "other"],
         ("Deployment", "serve"): ["quota"],
     }
+
+
+@pytest.mark.requirement("quotas-7.3")
+def test_the_time_of_what_waits_is_a_time_or_left_out() -> None:
+    assert Held("Pod", "p", "2026-11-22T13:08:44Z", []).since_at == datetime(2026, 11, 22, 13, 8, 44, tzinfo=UTC)
+    assert Held("Pod", "p", "", []).since_at is None
