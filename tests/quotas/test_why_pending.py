@@ -123,7 +123,7 @@ def test_what_waits_is_told_with_its_newest_reasons() -> None:
     }
 
 
-@pytest.mark.requirement("quotas-7.3")
+@pytest.mark.requirement("quotas-7.2")
 def test_the_time_of_what_waits_is_a_time_or_left_out() -> None:
     assert Held("Pod", "p", "2026-11-22T13:08:44Z", []).since_at == datetime(2026, 11, 22, 13, 8, 44, tzinfo=UTC)
     assert Held("Pod", "p", "", []).since_at is None
