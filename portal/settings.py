@@ -57,6 +57,7 @@ ROOMS = [
     "apps.quotas",
     "apps.metering",
     "apps.costs",
+    "apps.insights",
     "apps.reports",
 ]
 if COMMONS_DEMO or env.bool("COMMONS_WITH_DEMO_ROOM", default=False):

@@ -28,3 +28,43 @@ class PoolKind(models.TextChoices):
     FIXED = "fixed", "Fixed"
     RESERVED = "reserved", "Reserved"
     ELASTIC = "elastic", "Elastic"
+
+
+class DeviceClass(models.TextChoices):
+    """What a flavour's units are: GPUs (or shares of one), or CPU cores."""
+
+    GPU = "gpu", "GPU"
+    CPU = "cpu", "CPU"
+
+
+class KueueMode(models.TextChoices):
+    """Whether and how far quotas are applied through Kueue on a cluster; an admin's decision, within what was found."""
+
+    OFF = "off", "Not used"
+    JOBS = "jobs", "For jobs; pods of services are outside of it"
+    PODS = "pods", "For jobs and pods"
+
+
+class GuardMode(models.TextChoices):
+    """What the cluster's own guard does when somebody else changes an object that the portal owns."""
+
+    OFF = "off", "Off"
+    AUDIT = "audit", "Audit: note it in the cluster's audit log"
+    DENY = "deny", "Deny: refuse it"
+
+
+class CheckStatus(models.TextChoices):
+    """State of a cluster check."""
+
+    PENDING = "pending", "Queued"
+    RUNNING = "running", "Running"
+    DONE = "done", "Done"
+
+
+class StepOutcome(models.TextChoices):
+    """How one step of a cluster check ended."""
+
+    OK = "ok", "OK"
+    WARNING = "warning", "Warning"
+    FAILED = "failed", "Failed"
+    SKIPPED = "skipped", "Skipped"

@@ -5,13 +5,22 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import Q
 
-from apps.clusters.choices import Health, PoolKind, Sharing
-from apps.clusters.querysets import ClusterQuerySet, FlavourQuerySet, NodeQuerySet, PoolCapacityQuerySet, PoolQuerySet
+from apps.clusters.choices import CheckStatus, DeviceClass, GuardMode, Health, KueueMode, PoolKind, Sharing
+from apps.clusters.querysets import (
+    ClusterCheckQuerySet,
+    ClusterQuerySet,
+    FlavourQuerySet,
+    MaintenanceWindowQuerySet,
+    NodeQuerySet,
+    PoolCapacityQuerySet,
+    PoolQuerySet,
+)
 from apps.core.models import IntRange, Row, VersionedRow
 
 
@@ -41,7 +50,16 @@ class Cluster(VersionedRow):
     retry_at = models.DateTimeField(null=True, help_text="Circuit breaker: no call before this time.")
     probed_at = models.DateTimeField(null=True, help_text="Last time the version and the nodes were read.")
     kubernetes_version = models.CharField(max_length=60, blank=True)
-    capabilities: models.JSONField = models.JSONField(default=dict)
+    capabilities: models.JSONField = models.JSONField(
+        default=dict, help_text="What the last check found; read it through clusters.capabilities.of()."
+    )
+    kueue_mode = models.CharField(max_length=10, choices=KueueMode.choices, default=KueueMode.OFF)
+    kueue_namespace_labels: models.JSONField = models.JSONField(
+        default=dict, blank=True, help_text="Labels by which this cluster's Kueue takes a namespace as managed."
+    )
+    guard_mode = models.CharField(max_length=10, choices=GuardMode.choices, default=GuardMode.OFF)
+    credentials_expire_at = models.DateTimeField(null=True, help_text="When the bearer token says that it expires.")
+    certificate_expires_at = models.DateTimeField(null=True, help_text="End of the server certificate, as last seen.")
 
     objects = ClusterQuerySet.as_manager()
 
@@ -64,6 +82,7 @@ class Flavour(VersionedRow):
     gpu_model = models.CharField(max_length=120, help_text="As the nodes' nvidia.com/gpu.product label says.")
     resource_name = models.CharField(max_length=120, default="nvidia.com/gpu")
     sharing = models.CharField(max_length=20, choices=Sharing.choices, default=Sharing.EXCLUSIVE)
+    device_class = models.CharField(max_length=10, choices=DeviceClass.choices, default=DeviceClass.GPU)
     numerator = models.PositiveIntegerField(default=1)
     denominator = models.PositiveIntegerField(default=1)
     memory_mib = models.PositiveIntegerField(default=0)
@@ -91,6 +110,13 @@ class Pool(VersionedRow):
     gpu_model = models.CharField(max_length=120)
     kind = models.CharField(max_length=20, choices=PoolKind.choices, default=PoolKind.FIXED)
     flavours: models.ManyToManyField[Flavour, Any] = models.ManyToManyField(Flavour, related_name="pools")
+    device_class = models.CharField(max_length=10, choices=DeviceClass.choices, default=DeviceClass.GPU)
+    max_gpus = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Elastic pools: how far the pool can grow; null: not elastic."
+    )
+    startup_minutes = models.PositiveIntegerField(
+        default=0, help_text="Elastic pools: how long a new node takes until it can run pods."
+    )
     commit_factor = models.DecimalField(max_digits=4, decimal_places=2, default=Decimal("1.00"))
     best_effort = models.BooleanField(default=False, help_text="Borrowing without Kueue; no page then says guaranteed.")
     open_names = models.BooleanField(default=False, help_text="Show the names of foreign teams on the pool's page.")
@@ -136,9 +162,50 @@ class Node(Row):
     schedulable = models.BooleanField(default=True)
     ready = models.BooleanField(default=True)
     allocatable: models.JSONField = models.JSONField(default=dict)
+    mig_strategy = models.CharField(max_length=10, blank=True, help_text="none, single or mixed, as labelled.")
+    replicas = models.PositiveIntegerField(default=1, help_text="Time-slicing: pods per GPU.")
+    gpu_memory_mib = models.PositiveIntegerField(default=0, help_text="Of one physical GPU.")
+    slices: models.JSONField = models.JSONField(default=dict, help_text="MIG profile → instances on this node.")
+    labels: models.JSONField = models.JSONField(default=dict, help_text="GPU and topology labels.")
     observed_at = models.DateTimeField()
 
     objects = NodeQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["cluster", "name"], name="node_once")]
+
+
+class ClusterCheck(VersionedRow):
+    """One step-by-step check of a cluster: reach, TLS, version, permissions, what is installed there.
+
+    `steps`: in order {key, title, outcome ok|warning|failed|skipped, detail, advice}.
+    """
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="checks")
+    status = models.CharField(max_length=10, choices=CheckStatus.choices, default=CheckStatus.PENDING)
+    steps: models.JSONField = models.JSONField(default=list)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = ClusterCheckQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["cluster", "-id"], name="cluster_check_recent"),
+            models.Index(fields=["id"], name="cluster_check_open", condition=~Q(status=CheckStatus.DONE)),
+        ]
+
+
+class MaintenanceWindow(VersionedRow):
+    """A time in which the portal applies nothing to a cluster (it still observes); what is due waits for its end."""
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="maintenance_windows")
+    valid = DateTimeRangeField()
+    reason = models.CharField(max_length=300)
+    cancelled_at = models.DateTimeField(null=True)
+
+    objects = MaintenanceWindowQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["cluster", "valid"], name="maintenance_recent")]

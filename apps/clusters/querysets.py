@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.clusters.models import Cluster, Flavour, Node, Pool, PoolCapacity
+    from apps.clusters.models import (
+        Cluster,
+        ClusterCheck,
+        Flavour,
+        MaintenanceWindow,
+        Node,
+        Pool,
+        PoolCapacity,
+    )
 
 
 class ClusterQuerySet(ScopedQuerySet["Cluster"]):
@@ -57,6 +65,26 @@ class NodeQuerySet(ScopedQuerySet["Node"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return nodes to those who may view clusters anywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+
+
+class ClusterCheckQuerySet(ScopedQuerySet["ClusterCheck"]):
+    """Checks of clusters."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return checks to those who may view clusters anywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+
+
+class MaintenanceWindowQuerySet(ScopedQuerySet["MaintenanceWindow"]):
+    """Maintenance windows."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return windows to those who may view clusters anywhere."""
         from apps.teams import scope
 
         return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()

@@ -48,3 +48,30 @@ class RunOutcome(models.TextChoices):
     STOPPED = "stopped", "Stopped, needs a person"
     SUPERSEDED = "superseded", "Superseded"
     ABANDONED = "abandoned", "Abandoned by its worker"
+
+
+class DriftResolution(models.TextChoices):
+    """What became of a drift."""
+
+    OPEN = "", "Open"
+    GONE = "gone", "Lives as declared again"
+    REAPPLIED = "reapplied", "Re-applied"
+    ADOPTED = "adopted", "Adopted by an approved change"
+
+
+class StopCause(models.TextChoices):
+    """Why the portal stops a workload."""
+
+    IDLE = "idle", "Idle"
+    DRAIN = "drain", "Drained at the end of quota"
+
+
+class StopStatus(models.TextChoices):
+    """State of an order to stop one workload."""
+
+    PENDING = "pending", "To be stopped"
+    STOPPED = "stopped", "Stopped"
+    UNDOING = "undoing", "Being started again"
+    UNDONE = "undone", "Started again"
+    GONE = "gone", "Ended by itself"
+    REFUSED = "refused", "The cluster refuses"

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
 from apps.clusters.models import Cluster
 from apps.core.models import Row, VersionedRow
-from apps.provisioning.choices import DeclarationKind, DeclarationStatus, PlanStatus, Removal, RunOutcome
+from apps.provisioning.choices import (
+    DeclarationKind,
+    DeclarationStatus,
+    DriftResolution,
+    PlanStatus,
+    Removal,
+    RunOutcome,
+    StopCause,
+    StopStatus,
+)
 from apps.provisioning.querysets import (
     ApplyRunQuerySet,
     DeclarationQuerySet,
@@ -18,6 +28,9 @@ from apps.provisioning.querysets import (
     DriftQuerySet,
     ObservationQuerySet,
     PlanQuerySet,
+    QueueEntryQuerySet,
+    QueueWaitQuerySet,
+    StopOrderQuerySet,
 )
 from apps.teams.models import Team
 
@@ -257,6 +270,12 @@ class Drift(Row):
     changed_at = models.DateTimeField(null=True)
     found_at = models.DateTimeField()
     resolved_at = models.DateTimeField(null=True)
+    resolution = models.CharField(
+        max_length=20, choices=DriftResolution.choices, default=DriftResolution.OPEN, blank=True
+    )
+    ignored_until = models.DateTimeField(null=True, help_text="Somebody decided to leave it until then.")
+    ignored_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    ignore_reason = models.CharField(max_length=300, blank=True)
 
     objects = DriftQuerySet.as_manager()
 
@@ -273,3 +292,94 @@ class Drift(Row):
     def scope_team_id(self) -> int | None:
         """Where this row belongs, for the permission gate."""
         return self.declaration.team_id
+
+
+class StopOrder(VersionedRow):
+    """One workload that the portal stops (idle, or at the end of quota), under a field manager of its own.
+
+    `before`: what undoing restores ({"replicas": n} of a Deployment, {} where it is a switch).
+    """
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="stop_orders")
+    team = models.ForeignKey(Team, models.PROTECT, null=True, related_name="stop_orders")
+    kind = models.CharField(max_length=100, help_text="Workload, Job, Deployment or InferenceService.")
+    namespace = models.CharField(max_length=253)
+    name = models.CharField(max_length=253)
+    cause = models.CharField(max_length=20, choices=StopCause.choices)
+    cause_uid = models.UUIDField(null=True, help_text="uid of the idle case or the workspace behind it.")
+    status = models.CharField(max_length=20, choices=StopStatus.choices, default=StopStatus.PENDING)
+    before: models.JSONField = models.JSONField(default=dict)
+    requested_at = models.DateTimeField()
+    stopped_at = models.DateTimeField(null=True)
+    undone_at = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
+    last_error = models.TextField(blank=True)
+
+    objects = StopOrderQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["cluster", "kind", "namespace", "name"],
+                name="stop_order_one_open",
+                condition=Q(status__in=["pending", "stopped", "undoing"]),
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["retry_at"], name="stop_order_due", condition=Q(status__in=["pending", "undoing"]))
+        ]
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+
+class QueueEntry(Row):
+    """A workload that waits in a queue of the cluster, as last seen. Positions count from 0; null: not told."""
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="queue_entries")
+    namespace = models.CharField(max_length=253)
+    name = models.CharField(max_length=253)
+    local_queue = models.CharField(max_length=253)
+    cluster_queue = models.CharField(max_length=253, blank=True)
+    workload_uid = models.CharField(max_length=64, blank=True)
+    priority = models.IntegerField(default=0)
+    position_cluster = models.PositiveIntegerField(null=True)
+    position_local = models.PositiveIntegerField(null=True)
+    requests: models.JSONField = models.JSONField(default=dict, help_text="Resource → whole units over all pods.")
+    reason = models.CharField(max_length=100, blank=True)
+    message = models.TextField(blank=True)
+    queued_at = models.DateTimeField()
+    observed_at = models.DateTimeField()
+
+    objects = QueueEntryQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["cluster", "namespace", "name"], name="queue_entry_once")
+        ]
+
+
+class QueueWait(Row):
+    """How long one workload waited until its queue admitted it: the history behind a waiting time range."""
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="queue_waits")
+    namespace = models.CharField(max_length=253)
+    cluster_queue = models.CharField(max_length=253)
+    workload_uid = models.CharField(max_length=64)
+    requests: models.JSONField = models.JSONField(default=dict)
+    queued_at = models.DateTimeField()
+    admitted_at = models.DateTimeField()
+    waited_ms = models.BigIntegerField()
+
+    objects = QueueWaitQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["cluster", "workload_uid", "admitted_at"], name="queue_wait_once")
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["cluster", "cluster_queue", "-admitted_at"], name="queue_wait_recent")
+        ]

@@ -9,7 +9,17 @@ from django.db.models import Q
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Drift, Observation, Plan
+    from apps.provisioning.models import (
+        ApplyRun,
+        Declaration,
+        DeclaredObject,
+        Drift,
+        Observation,
+        Plan,
+        QueueEntry,
+        QueueWait,
+        StopOrder,
+    )
 
 
 def _owned(user: Any, field: str) -> Q:
@@ -68,3 +78,31 @@ class DriftQuerySet(ScopedQuerySet["Drift"]):
     def visible_to(self, user: Any) -> Self:
         """Return the drift of visible declarations."""
         return self.filter(_owned(user, "declaration__team"))
+
+
+class StopOrderQuerySet(ScopedQuerySet["StopOrder"]):
+    """Orders to stop a workload."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the orders of visible teams."""
+        return self.filter(_owned(user, "team"))
+
+
+class QueueEntryQuerySet(ScopedQuerySet["QueueEntry"]):
+    """Waiting workloads. A namespace is a tenant's: the rooms above open single rows by their workspace."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the entries to those who may view declarations everywhere; tenants read theirs by workspace."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("provisioning.declaration.view") else self.none()
+
+
+class QueueWaitQuerySet(ScopedQuerySet["QueueWait"]):
+    """History of waiting times."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the history to those who may view declarations everywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("provisioning.declaration.view") else self.none()

@@ -77,3 +77,33 @@ REQUEST_TRANSITIONS = Transitions(
 )
 #: Still to be decided, or decided and waiting for room: can be withdrawn and corrected.
 OPEN_STATUSES = (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
+
+
+class LendMode(models.TextChoices):
+    """How much of its guaranteed GPUs a workspace lends to others while it does not use them."""
+
+    ALL = "all", "All that is idle"
+    LIMITED = "limited", "Up to a limit"
+    NONE = "none", "Nothing"
+
+
+class ChangeKind(models.TextChoices):
+    """What a change request alters: everything that is declared but is no number of a quota."""
+
+    BASELINE = "baseline", "Cluster baseline"
+    LIMITS = "limits", "Workspace limits"
+    IDLE_POLICY = "idle_policy", "Idle policy"
+    EXPIRY_POLICY = "expiry_policy", "What happens when quota ends"
+    ADOPT_DRIFT = "adopt_drift", "Adopt what lives on the cluster"
+    ADOPT_NAMESPACE = "adopt_namespace", "Adopt an existing namespace"
+    ARCHIVE = "archive", "Archive the workspace"
+    RESTORE = "restore", "Restore the workspace"
+
+
+class Rung(models.TextChoices):
+    """How far a workspace whose quota has ended has been taken down. Nothing on the ladder deletes anything."""
+
+    NONE = "none", "Running"
+    STOPPED_ADMITTING = "stopped_admitting", "Admits nothing new"
+    DRAINED = "drained", "Drained"
+    ARCHIVED = "archived", "Archived"

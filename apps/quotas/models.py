@@ -16,13 +16,24 @@ from apps.clusters.models import Cluster, Flavour
 from apps.core.models import IntRange, Row, VersionedRow
 from apps.core.money import Money
 from apps.provisioning.models import Plan
-from apps.quotas.choices import OPEN_STATUSES, BorrowMode, Environment, RequestStatus
-from apps.quotas.querysets import QuotaQuerySet, QuotaRequestQuerySet, WorkspaceQuerySet
+from apps.quotas.choices import (
+    OPEN_STATUSES,
+    BorrowMode,
+    ChangeKind,
+    Environment,
+    LendMode,
+    RequestStatus,
+    Rung,
+)
+from apps.quotas.querysets import ChangeRequestQuerySet, QuotaQuerySet, QuotaRequestQuerySet, WorkspaceQuerySet
 from apps.teams.models import Team
 
 _BORROW_TIED = Q(borrow_mode=BorrowMode.LIMITED, borrow_limit__gt=0) | (
     Q(borrow_mode__in=[BorrowMode.NONE, BorrowMode.UNLIMITED], borrow_limit=0)
 )
+_LEND_TIED = (
+    Q(lend_mode=LendMode.LIMITED, lend_limit__gt=0) | Q(lend_mode__in=[LendMode.ALL, LendMode.NONE], lend_limit=0)
+) & Q(serving__lte=models.F("guaranteed"), lend_limit__lte=models.F("guaranteed"))
 
 
 class Workspace(VersionedRow):
@@ -39,6 +50,20 @@ class Workspace(VersionedRow):
     memory_gib = models.PositiveIntegerField(default=2048, help_text="requests.memory of the namespace, GiB.")
     storage_gib = models.PositiveIntegerField(default=10240, help_text="requests.storage of the namespace, GiB.")
     pods = models.PositiveIntegerField(default=200)
+    jobs = models.PositiveIntegerField(default=500, help_text="count/jobs.batch of the namespace.")
+    deployments = models.PositiveIntegerField(default=100, help_text="count/deployments.apps of the namespace.")
+    volume_claims = models.PositiveIntegerField(default=50, help_text="persistentvolumeclaims of the namespace.")
+    fair_weight = models.DecimalField(
+        max_digits=6, decimal_places=2, default=Decimal("1.00"), help_text="Kueue fair sharing: share of what is idle."
+    )
+    idle_policy: models.JSONField = models.JSONField(
+        default=dict, blank=True, help_text="As approved (quotas.policies.IdlePolicy); empty: idle work is left alone."
+    )
+    expiry_policy: models.JSONField = models.JSONField(
+        default=dict, blank=True, help_text="As approved (quotas.policies.ExpiryPolicy); empty: stop admitting only."
+    )
+    rung = models.CharField(max_length=20, choices=Rung.choices, default=Rung.NONE)
+    rung_at = models.DateTimeField(null=True, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True)
     rolled_at = models.DateTimeField(
         null=True, editable=False, help_text="Up to when the declared GPU limits follow the dated quotas."
@@ -69,8 +94,16 @@ class QuotaRequest(VersionedRow):
     guaranteed = models.PositiveIntegerField()
     borrow_mode = models.CharField(max_length=20, choices=BorrowMode.choices, default=BorrowMode.NONE)
     borrow_limit = models.PositiveIntegerField(default=0)
+    lend_mode = models.CharField(max_length=20, choices=LendMode.choices, default=LendMode.ALL)
+    lend_limit = models.PositiveIntegerField(default=0)
+    serving = models.PositiveIntegerField(
+        default=0, help_text="Of the guaranteed units: kept for serving, never lent, never in a queue of jobs."
+    )
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField(null=True, blank=True)
+    recurrence: models.JSONField = models.JSONField(
+        null=True, blank=True, help_text='Weekly windows in UTC: {"days": [0-6], "start": "HH:MM", "minutes": n}.'
+    )
     reason = models.TextField()
     status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="quota_requests")
@@ -91,6 +124,7 @@ class QuotaRequest(VersionedRow):
     class Meta:
         constraints: ClassVar = [
             models.CheckConstraint(condition=_BORROW_TIED, name="request_borrow_tied"),
+            models.CheckConstraint(condition=_LEND_TIED, name="request_lend_tied"),
             models.CheckConstraint(
                 condition=Q(valid_until__isnull=True) | Q(valid_until__gt=models.F("valid_from")),
                 name="request_until_after_from",
@@ -139,6 +173,11 @@ class Quota(Row):
     guaranteed = models.PositiveIntegerField()
     borrow_mode = models.CharField(max_length=20, choices=BorrowMode.choices, default=BorrowMode.NONE)
     borrow_limit = models.PositiveIntegerField(default=0)
+    lend_mode = models.CharField(max_length=20, choices=LendMode.choices, default=LendMode.ALL)
+    lend_limit = models.PositiveIntegerField(default=0)
+    serving = models.PositiveIntegerField(
+        default=0, help_text="Of the guaranteed units: kept for serving, never lent, never in a queue of jobs."
+    )
     valid = DateTimeRangeField()
     request = models.ForeignKey(QuotaRequest, models.PROTECT, null=True, related_name="quotas")
     noticed_days = models.PositiveSmallIntegerField(
@@ -150,6 +189,7 @@ class Quota(Row):
     class Meta:
         constraints: ClassVar = [
             models.CheckConstraint(condition=_BORROW_TIED, name="quota_borrow_tied"),
+            models.CheckConstraint(condition=_LEND_TIED, name="quota_lend_tied"),
             ExclusionConstraint(
                 name="quota_no_overlap",
                 expressions=[
@@ -172,3 +212,63 @@ class Quota(Row):
     def scope_team_id(self) -> int:
         """Where this row belongs, for the permission gate."""
         return self.workspace.team_id
+
+
+class ChangeRequest(VersionedRow):
+    """A request to change what is declared besides the numbers of quotas: cluster baseline, workspace limits, policies.
+
+    `objects_after`: RFC 8785 list of {declaration_kind, owner_uid, title, manifests}, exactly what will be declared.
+    """
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="change_requests")
+    workspace = models.ForeignKey(
+        Workspace, models.PROTECT, null=True, related_name="change_requests", help_text="Null: the cluster itself."
+    )
+    kind = models.CharField(max_length=20, choices=ChangeKind.choices)
+    title = models.CharField(max_length=300)
+    reason = models.TextField()
+    values: models.JSONField = models.JSONField(default=dict, help_text="The new settings, as the kind defines them.")
+    objects_after = models.BinaryField(default=b"")
+    change: models.JSONField = models.JSONField(
+        default=dict, help_text="What it was before, and one digest leaf per cluster and object or field path."
+    )
+    digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 over the canonical change.")
+    status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
+    requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="change_requests")
+    approval = models.OneToOneField(ApprovalRequest, models.PROTECT, null=True, related_name="change_request")
+    plan = models.ForeignKey(Plan, models.PROTECT, null=True, related_name="+")
+    granted_at = models.DateTimeField(null=True)
+    generations: models.JSONField = models.JSONField(
+        default=dict, help_text="Declaration uid → the generation that carries it."
+    )
+    applied_at = models.DateTimeField(null=True)
+
+    objects = ChangeRequestQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["workspace", "kind"],
+                name="change_one_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"], workspace__isnull=False),
+            ),
+            models.UniqueConstraint(
+                fields=["cluster", "kind"],
+                name="cluster_change_one_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"], workspace__isnull=True),
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["status", "id"], name="change_request_status")]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be withdrawn."""
+        return self.status in OPEN_STATUSES
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate; None: the platform."""
+        return self.workspace.team_id if self.workspace is not None else None

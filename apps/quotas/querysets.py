@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from django.db.models import Q
+
 from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.quotas.models import Quota, QuotaRequest, Workspace
+    from apps.quotas.models import ChangeRequest, Quota, QuotaRequest, Workspace
 
 
 class WorkspaceQuerySet(ScopedQuerySet["Workspace"]):
@@ -44,3 +46,17 @@ class QuotaRequestQuerySet(ScopedQuerySet["QuotaRequest"]):
         from apps.teams import scope
 
         return self.filter(scope.of(user).team_filter("quotas.request.view", field="workspace__team"))
+
+
+class ChangeRequestQuerySet(ScopedQuerySet["ChangeRequest"]):
+    """Change requests: a workspace's by its team; a cluster's own for those who may view clusters anywhere."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the change requests of visible teams, and of clusters to those who run or audit them."""
+        from apps.teams import scope
+
+        scopes = scope.of(user)
+        seen = Q(workspace__isnull=False) & scopes.team_filter("quotas.request.view", field="workspace__team")
+        if scopes.anywhere("clusters.cluster.view"):
+            seen |= Q(workspace__isnull=True)
+        return self.filter(seen)
