@@ -22,7 +22,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-PAGES = ("home", "team", "unit", "cluster", "pool", "person")
+PAGES = ("home", "team", "unit", "cluster", "pool", "workspace", "person")
 
 #: The groups of the sidebar, in their order; "" stands first and has no heading.
 NAV_GROUPS = ("", "Work", "Money", "Platform", "Governance")

@@ -10,6 +10,7 @@ from fractions import Fraction
 from django.db.models import Q
 
 from apps.clusters import selectors as cluster_selectors
+from apps.clusters.choices import KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
 from apps.quotas.choices import BorrowMode
 from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_time
@@ -100,6 +101,11 @@ def load(pool: Pool, start: datetime, end: datetime | None = None) -> PoolBook:
         workspace__cluster_id=pool.cluster_id, flavour_id__in=flavours, valid__overlap=(start, end)
     )
     return PoolBook(pool, capacity(pool, start, end), holdings_of(rows), flavours)
+
+
+def takes_back(pool: Pool) -> bool:
+    """Whether something on the pool's cluster takes a borrowed GPU back when its owner wants it: Kueue does."""
+    return pool.cluster.kueue_mode != KueueMode.OFF
 
 
 def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime) -> int:

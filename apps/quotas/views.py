@@ -15,6 +15,7 @@ from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
 from apps.quotas.models import Quota, Workspace
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
+from portal.panels import panels_for
 
 
 class WorkspaceList(ListView):
@@ -104,6 +105,7 @@ class WorkspaceDetail(DetailView):
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
             may_use=may_use,
+            panels=panels_for("workspace", self.request, workspace),
             **extra,
         )
 
