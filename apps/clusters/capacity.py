@@ -202,6 +202,20 @@ def _overlay(
     return made
 
 
+def physical_reach(pool: Pool, at: datetime | None = None) -> int:
+    """Return how many whole devices of a pool can physically be there: what an unlimited borrow renders.
+
+    Elastic pools reach to what they can grow to (or to what is there, should that be more); the others to what was
+    observed, and where nothing was observed yet to what may be promised at `at` (default: now).
+    """
+    if pool.kind == PoolKind.ELASTIC and pool.max_gpus is not None:
+        return max(pool.max_gpus, pool.observed_gpus or 0)
+    if pool.observed_gpus is not None:
+        return pool.observed_gpus
+    row = PoolCapacity.objects.filter(pool_id=pool.pk, valid__contains=at or clock.now()).first()
+    return row.committable_gpus if row is not None else 0
+
+
 def refresh_observed(cluster_id: int) -> None:
     """Write down per pool of a cluster how many physical GPUs of its model the nodes carry, as last observed."""
     physical: dict[str, int] = {}

@@ -10,6 +10,7 @@ from fractions import Fraction
 from django.db.models import Q
 
 from apps.clusters import selectors as cluster_selectors
+from apps.clusters.capacity import physical_reach
 from apps.clusters.choices import KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
 from apps.quotas.choices import BorrowMode
@@ -116,10 +117,8 @@ def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime) -
         return item.guaranteed
     if item.borrow_mode == BorrowMode.LIMITED:
         return item.guaranteed + item.borrow_limit
-    # Unlimited renders what is physically there; where nothing was observed yet, what may be handed out.
-    devices = pool.observed_gpus
-    if devices is None:
-        devices = cluster_selectors.committable_at(pool.pk, at)
+    # Unlimited renders what is (or, in an elastic pool, can be) physically there.
+    devices = physical_reach(pool, at)
     return max(item.guaranteed, devices * flavour.denominator // flavour.numerator)
 
 
