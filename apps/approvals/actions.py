@@ -34,13 +34,13 @@ def submit(
     *,
     actor: Actor,
     policy_slug: str,
-    team_id: int,
+    team_id: int | None,
     unit_id: int,
     supersedes: int | None = None,
 ) -> ApprovalRequest:
     """Open one pass of the policy's newest version over the subject's present bytes; it may end at once, by policy.
 
-    `unit_id` is the paying unit; `supersedes` the id of the earlier approval request that this one corrects. May return
+    `team_id` None: the platform itself receives it. `unit_id` is the paying unit; `supersedes` the id of the earlier approval request that this one corrects. May return
     a request that is in review, approved, or waiting for capacity. Raises Invalid where no policy is published for it,
     Conflict where another request for the subject is open. The subject's room has checked that `actor` may ask.
     """
@@ -52,7 +52,7 @@ def submit(
         _supersede(supersedes, subject_type, actor)
     if rules.counts_anything:
         # Before the facts are read: two submissions must not both see room below the limit.
-        granting.take_turn("automatic", str(team_id))
+        granting.take_turn("automatic", str(team_id or "platform"))
     at = clock.now()
     subject = ports.get_subject(subject_type)
     context = ports.FactContext(subject_type, subject_uid, team_id, unit_id, at)
@@ -67,7 +67,7 @@ def submit(
         title=subject.title(subject_uid)[:300],
         policy_version=version,
         requester_id=actor.user_id,
-        team=Team.objects.get(pk=team_id),
+        team=Team.objects.get(pk=team_id) if team_id is not None else None,
         unit=Unit.objects.get(pk=unit_id),
         facts=engine.dump_facts(facts),
         requester_side=sorted(subject.requester_side(subject_uid) | {actor.user_id}),
@@ -243,7 +243,7 @@ def _record(
         actor=actor,
         subject_type="approvals.request",
         subject_uid=request.uid,
-        team_uid=request.team.uid,
+        team_uid=request.team.uid if request.team is not None else None,
         after_digest=request.subject_digest,
         reason=reason,
     )

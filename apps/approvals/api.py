@@ -54,7 +54,7 @@ class DecisionSerializer(serializers.ModelSerializer[Decision]):
 class RequestSerializer(serializers.ModelSerializer[ApprovalRequest]):
     """A request as lists show it."""
 
-    team = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
+    team = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True, allow_null=True)
     unit = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     requester = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
     policy = serializers.CharField(source="policy_version.policy.slug", read_only=True)

@@ -67,7 +67,13 @@ class ApprovalRequest(VersionedRow):
     policy_version = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="requests")
     status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="approval_requests")
-    team = models.ForeignKey(Team, models.PROTECT, related_name="approval_requests")
+    team = models.ForeignKey(
+        Team,
+        models.PROTECT,
+        null=True,
+        related_name="approval_requests",
+        help_text="The receiving team; null: the platform itself.",
+    )
     unit = models.ForeignKey(Unit, models.PROTECT, related_name="approval_requests", help_text="The paying unit.")
     facts: models.JSONField = models.JSONField(
         default=dict, help_text="Named facts read at submission (`engine.load_facts`)."
@@ -108,7 +114,7 @@ class ApprovalRequest(VersionedRow):
         return self.title
 
     @property
-    def scope_team_id(self) -> int:
+    def scope_team_id(self) -> int | None:
         """Where this row belongs, for the permission gate."""
         return self.team_id
 

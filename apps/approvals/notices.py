@@ -82,7 +82,7 @@ def tell(
         actor=actor,
         subject_type="approvals.request",
         subject_uid=request.uid,
-        team_uid=request.team.uid,
+        team_uid=request.team.uid if request.team is not None else None,
         after_digest=request.subject_digest,
         reason=reason,
     )

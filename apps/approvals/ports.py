@@ -126,7 +126,7 @@ class FactContext:
 
     subject_type: str
     subject_uid: uuid.UUID
-    team_id: int
+    team_id: int | None
     unit_id: int
     at: datetime
 

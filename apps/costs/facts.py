@@ -10,6 +10,8 @@ from apps.costs import selectors
 
 def team_budget_remaining(context: FactContext) -> Decimal | None:
     """Return the month's budget minus the month's cost so far, in the ledger currency; None where unknown."""
+    if context.team_id is None:  # the platform has no budget
+        return None
     remaining = selectors.budget_remaining(context.team_id, context.at)
     return None if remaining is None else remaining.amount
 

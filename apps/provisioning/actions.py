@@ -37,14 +37,20 @@ def request_plan(
     team_id: int | None,
     manifests: Sequence[Mapping[str, Any]],
 ) -> Plan:
-    """Ask for the server's diff of `manifests`; a worker makes it. Earlier open plans of the subject there are closed.
+    """Ask for the server's diff of `manifests`; a worker makes it. Earlier open plans of the subject for it are closed.
+
+    A subject that changes several declarations on a cluster has one plan for each of them.
 
     Raises Invalid for objects that could not be declared.
     """
     rendered = _rendered(manifests)
-    Plan.objects.filter(subject_uid=subject_uid, cluster_id=cluster_id, closed_at__isnull=True).update(
-        closed_at=clock.now()
-    )
+    Plan.objects.filter(
+        subject_uid=subject_uid,
+        cluster_id=cluster_id,
+        declaration_kind=DeclarationKind(kind),
+        owner_uid=owner_uid,
+        closed_at__isnull=True,
+    ).update(closed_at=clock.now())
     body = joined(rendered)
     plan = Plan.objects.create(
         cluster_id=cluster_id,
