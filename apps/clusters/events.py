@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from apps.core import formats
 from apps.core.events import declare
 
 
@@ -36,6 +37,53 @@ class ClusterHealth:
     def path(self) -> str:
         """Where to look."""
         return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A time in which nothing is applied to a cluster."""
+
+    cluster: str
+    name: str
+    start: datetime
+    end: datetime
+    reason: str
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitiesChanged:
+    """What a cluster can do is not what it was: `changes` in words, such as `kueue.installed: yes → no`."""
+
+    cluster: str
+    name: str
+    changes: list[str]
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterUpdated:
+    """A person changed how the portal treats a cluster: field → [before, after]."""
+
+    cluster: str
+    name: str
+    changes: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeysRotated:
+    """Credentials were encrypted anew under the newest key: how many now, and how many there are."""
+
+    rotated: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +122,12 @@ class CapacitySet:
 
 _ADMINS = "platform admins"
 
+
+def _moment(at: datetime | str) -> str:
+    """Write a time of a payload, which comes back from the outbox as text."""
+    return formats.datetime_utc(datetime.fromisoformat(at) if isinstance(at, str) else at)
+
+
 CLUSTER_REGISTERED = declare("clusters.cluster.registered", ClusterChanged, audience=_ADMINS)
 CREDENTIALS_REPLACED = declare("clusters.cluster.credentials_replaced", ClusterChanged, audience=_ADMINS)
 CLUSTER_PAUSED = declare("clusters.cluster.paused", ClusterChanged, audience=_ADMINS)
@@ -96,3 +150,29 @@ CLUSTER_RECOVERED = declare(
 FLAVOUR_CREATED = declare("clusters.flavour.created", FlavourCreated, audience=_ADMINS)
 POOL_CREATED = declare("clusters.pool.created", PoolCreated, audience=_ADMINS)
 CAPACITY_SET = declare("clusters.pool.capacity_set", CapacitySet, audience=_ADMINS)
+CLUSTER_UPDATED = declare("clusters.cluster.updated", ClusterUpdated, audience=_ADMINS)
+KUEUE_MODE_SET = declare("clusters.cluster.kueue_mode_set", ClusterUpdated, audience=_ADMINS)
+KEYS_ROTATED = declare("clusters.credentials.rotated", KeysRotated, audience=_ADMINS)
+CAPABILITIES_CHANGED = declare(
+    "clusters.cluster.capabilities_changed",
+    CapabilitiesChanged,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.name} can do other things than before",
+    body=lambda p: "; ".join(p.changes),
+    path=lambda p: p.path,
+)
+MAINTENANCE_SCHEDULED = declare(
+    "clusters.maintenance.scheduled",
+    Maintenance,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.name}: maintenance from {_moment(p.start)} to {_moment(p.end)}",
+    body=lambda p: f"{p.reason}. Nothing is applied to it meanwhile; what is approved waits and is applied afterwards.",
+    path=lambda p: p.path,
+)
+MAINTENANCE_CANCELLED = declare(
+    "clusters.maintenance.cancelled",
+    Maintenance,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.name}: the maintenance from {_moment(p.start)} is cancelled",
+    path=lambda p: p.path,
+)

@@ -7,10 +7,17 @@ from datetime import datetime
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps.clusters.health import shown_health
-from apps.clusters.models import Cluster, PoolCapacity
-from apps.core import clock
+from apps.clusters.models import Cluster, MaintenanceWindow, PoolCapacity
+from apps.core import clock, formats
 
-__all__ = ["callable_now", "capacity_steps", "committable_at", "shown_health"]
+__all__ = [
+    "callable_now",
+    "capacity_steps",
+    "committable_at",
+    "maintenance_now",
+    "may_apply_now",
+    "shown_health",
+]
 
 
 def committable_at(pool_id: int, at: datetime | None = None) -> int:
@@ -49,3 +56,26 @@ def callable_now(cluster: Cluster, *, at: datetime | None = None) -> bool:
     if cluster.paused_at is not None:
         return False
     return cluster.retry_at is None or cluster.retry_at <= (at or clock.now())
+
+
+def maintenance_now(cluster: Cluster, at: datetime | None = None) -> MaintenanceWindow | None:
+    """Return the maintenance window in which a cluster is at `at` (default: now), None outside of any."""
+    rows = MaintenanceWindow.objects.filter(cluster=cluster, cancelled_at=None, valid__contains=at or clock.now())
+    return rows.order_by("valid", "pk").first()
+
+
+def may_apply_now(cluster: Cluster, at: datetime | None = None) -> tuple[bool, str, datetime | None]:
+    """Return whether the portal may apply to a cluster at `at` (default: now), else why not and until when.
+
+    The end is None where nobody can say (paused). Asking costs one query. A cluster that may not be applied to because
+    of maintenance may still be called (`callable_now`): probing and observing go on.
+    """
+    at = at or clock.now()
+    if cluster.paused_at is not None:
+        return False, f"{cluster} is paused: {cluster.pause_reason}", None
+    if (window := maintenance_now(cluster, at)) is not None:
+        until = formats.datetime_utc(window.valid.upper)
+        return False, f"maintenance of {cluster} until {until}: {window.reason}", window.valid.upper
+    if cluster.retry_at is not None and cluster.retry_at > at:
+        return False, f"{cluster} is given a rest: {cluster.last_error or 'it asked for it'}", cluster.retry_at
+    return True, "", None
