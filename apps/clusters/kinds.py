@@ -88,6 +88,7 @@ _TABLE = (
     Kind("v1", "Node", "nodes", False, 900),
     Kind("v1", "Pod", "pods", True, 901),
     Kind("v1", "Event", "events", True, 902),
+    Kind(_KUEUE, "Workload", "workloads", True, 904, has_status=True),
     Kind("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, 903),
 )
 

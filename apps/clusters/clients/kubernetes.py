@@ -193,9 +193,15 @@ class KubernetesClient:
         raise ServerError("unreachable: the loop returns or raises")  # pragma: no cover
 
     def apply(
-        self, manifest: Mapping[str, Any] | bytes, *, dry_run: bool = False, force: bool = False, target: Any = None
+        self,
+        manifest: Mapping[str, Any] | bytes,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        target: Any = None,
+        manager: str = kinds.FIELD_MANAGER,
     ) -> Answer:
-        """Server-side apply as field manager `gpu-commons`, with strict field validation.
+        """Server-side apply as field manager `gpu-commons` (or `manager`), with strict field validation.
 
         `manifest` may be stored bytes, which are sent as they are. Raises ConflictError with its causes where another
         manager holds a field and `force` is not set, and NotFound where the namespace does not exist.
@@ -204,12 +210,27 @@ class KubernetesClient:
         entry = kinds.of(parsed)
         meta = parsed.get("metadata") or {}
         path, params = self._one(entry.kind, meta.get("name", ""), meta.get("namespace", ""))
-        query = [("fieldManager", kinds.FIELD_MANAGER), ("force", "true" if force else "false")]
+        query = [("fieldManager", manager), ("force", "true" if force else "false")]
         query.append(("fieldValidation", "Strict"))
         if dry_run:
             query.append(("dryRun", "All"))
         body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         return self._call("PATCH", path, params, query=query, body=body, content_type="application/apply-patch+yaml")
+
+    def disown(self, obj: Mapping[str, Any], manager: str) -> Answer:
+        """Let go of every field that `manager` holds by apply, leaving its values; `obj` is the object as just read.
+
+        A merge patch of `metadata.managedFields` at the resourceVersion that was read; the list is emptied by `[{}]`
+        (Kubernetes, "Clearing managedFields"). Raises StaleRead where the object has moved on.
+        """
+        entry = kinds.of(obj)
+        meta = obj["metadata"]
+        fields = meta.get("managedFields") or []
+        left = [one for one in fields if (one.get("manager"), one.get("operation")) != (manager, "Apply")]
+        patch = {"metadata": {"resourceVersion": meta["resourceVersion"], "managedFields": left or [{}]}}
+        path, params = self._one(entry.kind, meta["name"], meta.get("namespace", ""))
+        query = [("fieldManager", manager)]
+        return self._call("PATCH", path, params, query=query, body=patch, content_type="application/merge-patch+json")
 
     def create(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
         """Create an object (or ask what would become of it). Raises ConflictError where it exists."""

@@ -245,7 +245,7 @@ class Api:
         if managers is None:
             obj = self._finish(kind, obj, old, call)
             managers = track_update(
-                old,
+                _disowned(old, sent),
                 obj,
                 type_of(kind),
                 manager=call.manager,
@@ -345,6 +345,14 @@ def stamp(moment: datetime) -> str:
 def generated_suffix() -> str:
     """Five characters without vowels or look-alikes, as the name generator makes."""
     return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def _disowned(old: Obj, sent: Obj) -> Obj:
+    """The stored object with the managers that a plain write sends in its place; `[{}]` clears them, none keeps them."""
+    fields = sent.get("managedFields")
+    if not fields:
+        return old
+    return {**old, "metadata": {**old["metadata"], "managedFields": [each for each in fields if each]}}
 
 
 def _spec(obj: Obj) -> Obj:
