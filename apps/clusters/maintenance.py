@@ -62,11 +62,8 @@ def schedule_maintenance(
     valid = DateTimeTZRange(start, end, "[)")
     other = MaintenanceWindow.objects.filter(cluster=cluster, cancelled_at=None, valid__overlap=valid).first()
     if other is not None:
-        raise Invalid(
-            {
-                "start": f"There is a window from {formats.datetime_utc(other.valid.lower)} to {formats.datetime_utc(other.valid.upper)} already."
-            }
-        )
+        held = f"{formats.datetime_utc(other.valid.lower)} to {formats.datetime_utc(other.valid.upper)}"
+        raise Invalid({"start": f"There is a window from {held} already."})
     window = MaintenanceWindow.objects.create(cluster=cluster, valid=valid, reason=reason.strip()[:300])
     _record(events.MAINTENANCE_SCHEDULED, window, actor)
     return window
