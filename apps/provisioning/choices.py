@@ -59,6 +59,23 @@ class DriftResolution(models.TextChoices):
     ADOPTED = "adopted", "Adopted by an approved change"
 
 
+class DriftDecision(models.TextChoices):
+    """What a person decided about a drift."""
+
+    NONE = "", "To be decided"
+    REAPPLY = "reapply", "Apply what was approved again"
+    ADOPT = "adopt", "Ask to adopt what lives there"
+    IGNORE = "ignore", "Leave it until a date"
+
+
+class Handling(models.TextChoices):
+    """How one object is treated by the apply that is due."""
+
+    NORMAL = "", "As usual"
+    TAKE_OVER = "take_over", "Take its fields over from other managers"
+    LEAVE = "leave", "Leave it as it lives"
+
+
 class StopCause(models.TextChoices):
     """Why the portal stops a workload."""
 

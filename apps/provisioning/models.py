@@ -14,7 +14,9 @@ from apps.core.models import Row, VersionedRow
 from apps.provisioning.choices import (
     DeclarationKind,
     DeclarationStatus,
+    DriftDecision,
     DriftResolution,
+    Handling,
     PlanStatus,
     Removal,
     RunOutcome,
@@ -118,6 +120,10 @@ class DeclaredObject(Row):
         default=b"", help_text="The object as the server answered when it was applied, server fields left out."
     )
     removal = models.CharField(max_length=20, choices=Removal.choices, default=Removal.NONE, blank=True)
+    handling = models.CharField(
+        max_length=20, choices=Handling.choices, default=Handling.NORMAL, blank=True,
+        help_text="What a person decided about this object for the apply that is due; forgotten once it is done.",
+    )  # fmt: skip
 
     objects = DeclaredObjectQuerySet.as_manager()
 
@@ -276,6 +282,12 @@ class Drift(Row):
     ignored_until = models.DateTimeField(null=True, help_text="Somebody decided to leave it until then.")
     ignored_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     ignore_reason = models.CharField(max_length=300, blank=True)
+    ignored_live = models.TextField(blank=True, help_text="The live value it was left at; another one opens it again.")
+    operation = models.CharField(max_length=20, blank=True, help_text="Apply or Update, as managedFields say.")
+    decision = models.CharField(max_length=20, choices=DriftDecision.choices, default=DriftDecision.NONE, blank=True)
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    change_uid = models.UUIDField(null=True, help_text="The change request that adopts it.")
 
     objects = DriftQuerySet.as_manager()
 
