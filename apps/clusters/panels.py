@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.clusters.models import Cluster
-from apps.clusters.views import _pools
+from apps.clusters.pool_views import pools_now
 from portal.panels import nav, panel
 
 nav("Clusters", "clusters:cluster-list", icon="server", order=10, permission="clusters.cluster.view", group="Platform")
@@ -18,5 +18,5 @@ nav("Flavours", "clusters:flavour-list", icon="cpu", order=30, group="Platform")
 @panel(page="cluster", order=10, permission="clusters.pool.view")
 def pools(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
     """The pools of a cluster."""
-    rows = list(_pools().visible_to(request.user).filter(cluster=cluster).order_by("gpu_model", "pk"))
+    rows = list(pools_now().visible_to(request.user).filter(cluster=cluster).order_by("gpu_model", "pk"))
     return {"template": "clusters/panels/pools.html", "rows": rows}
