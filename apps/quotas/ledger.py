@@ -6,9 +6,10 @@ Time ranges are half-open `[start, end)`; `end` None: no end.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -54,6 +55,16 @@ class Holding:
     borrow_mode: str = "none"
     borrow_limit: int = 0
     key: int | None = None
+    lend_mode: str = "all"
+    lend_limit: int = 0
+    serving: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, str, int, str, int, int]:
+        """Everything but the time: two holdings with the same numbers mean the same on the cluster."""
+        return (
+            self.guaranteed, self.borrow_mode, self.borrow_limit, self.lend_mode, self.lend_limit, self.serving,
+        )  # fmt: skip
 
     @property
     def until(self) -> datetime:
@@ -63,6 +74,35 @@ class Holding:
     def covers(self, at: datetime) -> bool:
         """Whether `at` lies in it."""
         return self.start <= at < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The sum of many steps over time, for asking often: edges in order, and the sum from each edge on."""
+
+    edges: list[datetime] = field(default_factory=list)
+    sums: list[Fraction] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> Profile:
+        """Add the steps up once."""
+        changes: dict[datetime, Fraction] = {}
+        for step in steps:
+            if step.gpus:
+                changes[step.start] = changes.get(step.start, Fraction(0)) + step.gpus
+                changes[step.until] = changes.get(step.until, Fraction(0)) - step.gpus
+        edges = sorted(changes)
+        return cls(edges, list(itertools.accumulate(changes[edge] for edge in edges)))
+
+    def at(self, moment: datetime) -> Fraction:
+        """Return the sum in force at a moment."""
+        index = bisect.bisect_right(self.edges, moment)
+        return self.sums[index - 1] if index else Fraction(0)
+
+    def within(self, start: datetime, end: datetime | None) -> list[datetime]:
+        """Return the edges that lie inside the window, its borders left out."""
+        low = bisect.bisect_right(self.edges, start)
+        return self.edges[low : bisect.bisect_left(self.edges, end or FOREVER)]
 
 
 def gpus(units: int, numerator: int, denominator: int) -> Fraction:
@@ -103,16 +143,37 @@ def room_over_time(
     exceeds `own` are a promise: keeping or reducing what one has is never refused, even in a pool that has since lost
     capacity. Raises ValueError for a window that ends before it starts.
     """
-    if end is not None and end <= start:
+    return room_over_windows(capacity, others, change, [(start, end)], own=own)
+
+
+def room_over_windows(
+    capacity: Sequence[Step],
+    others: Sequence[Step],
+    change: Fraction,
+    windows: Sequence[tuple[datetime, datetime | None]],
+    *,
+    own: Sequence[Step] = (),
+) -> Room:
+    """Tell the same over several windows in order, as of a recurring quota: it fits where it fits in every one.
+
+    `worst_at` lies in the tightest window. Raises ValueError for no window, or one that ends before it starts.
+    """
+    if not windows:
+        raise ValueError("there is no window")
+    if any(end is not None and end <= start for start, end in windows):
         raise ValueError("the window must end after it starts")
-    moments = instants(start, end, capacity, others, own)
-    free = [at_instant(capacity, at) - at_instant(others, at) for at in moments]
-    asked = [change > at_instant(own, at) for at in moments]
-    bad = [index for index, at in enumerate(moments) if asked[index] and free[index] < change]
+    there, taken, mine = Profile.of(capacity), Profile.of(others), Profile.of(own)
+    moments: list[datetime] = []
+    for start, end in windows:
+        inside = {edge for profile in (there, taken, mine) for edge in profile.within(start, end)}
+        moments += [start, *sorted(inside)]
+    free = [there.at(at) - taken.at(at) for at in moments]
+    asked = [change > mine.at(at) for at in moments]
+    bad = [index for index in range(len(moments)) if asked[index] and free[index] < change]
     counted = [index for index in range(len(moments)) if asked[index]] or list(range(len(moments)))
     worst = min(counted, key=lambda index: (free[index], moments[index]))
     # After the last instant that does not fit, everything fits; at the last one itself: never as asked.
-    first: datetime | None = start
+    first: datetime | None = windows[0][0]
     if bad:
         first = moments[bad[-1] + 1] if bad[-1] + 1 < len(moments) else None
     return Room(not bad, moments[worst], free[worst], first)
@@ -121,8 +182,9 @@ def room_over_time(
 def breaches(capacity: Sequence[Step], promises: Sequence[Step], start: datetime) -> list[tuple[datetime, Fraction]]:
     """Return where, from `start` on, promises exceed capacity: (instant, GPUs too many). Lost capacity shows here."""
     found = []
-    for at in instants(start, None, capacity, promises):
-        over = at_instant(promises, at) - at_instant(capacity, at)
+    there, taken = Profile.of(capacity), Profile.of(promises)
+    for at in sorted({start, *there.within(start, None), *taken.within(start, None)}):
+        over = taken.at(at) - there.at(at)
         if over > 0:
             found.append((at, over))
     return found
@@ -130,7 +192,8 @@ def breaches(capacity: Sequence[Step], promises: Sequence[Step], start: datetime
 
 def most(steps: Sequence[Step], start: datetime, end: datetime | None) -> Fraction:
     """Return the largest sum in force at any instant of the window."""
-    return max(at_instant(steps, at) for at in instants(start, end, steps))
+    profile = Profile.of(steps)
+    return max(profile.at(at) for at in [start, *profile.within(start, end)])
 
 
 def in_force(holdings: Iterable[Holding], at: datetime) -> Holding | None:
@@ -139,27 +202,40 @@ def in_force(holdings: Iterable[Holding], at: datetime) -> Holding | None:
 
 
 def overlay(holdings: Iterable[Holding], new: Holding) -> list[Holding]:
-    """Lay `new` over the holdings of one workspace and flavour: it alone counts in its window.
+    """Lay `new` over the holdings of one workspace and flavour: it alone counts in its window (see `overlay_all`)."""
+    return overlay_all(holdings, [new])
 
-    Outside the window everything stays, so at its end the quota below shows again. A holding that reaches over both
-    edges is split: its first part keeps the stored row (`key`), its second becomes a row of its own. Returns all
-    holdings in order. Raises ValueError for an empty window, or holdings that overlap to begin with.
+
+def overlay_all(holdings: Iterable[Holding], news: Sequence[Holding]) -> list[Holding]:
+    """Lay windows that do not overlap each other over the holdings of one workspace and flavour.
+
+    Outside the windows everything stays, so at the end of each the quota below shows again. A holding that reaches
+    over the edges of windows is split: its first remaining part keeps the stored row (`key`), others become rows of
+    their own. Returns all holdings in order. Raises ValueError for an empty window, or for overlaps to begin with.
     """
-    if new.until <= new.start:
+    if any(new.until <= new.start for new in news):
         raise ValueError("the window must end after it starts")
-    result = [new]
-    ordered = sorted(holdings, key=lambda holding: holding.start)
-    for before, after in itertools.pairwise(ordered):
-        if before.until > after.start:
+    ordered, laid = sorted(holdings, key=_start), sorted(news, key=_start)
+    for rows in (ordered, laid):
+        if any(before.until > after.start for before, after in itertools.pairwise(rows)):
             raise ValueError("holdings overlap")
+    result = list(laid)
+    ends = [new.until for new in laid]
     for holding in ordered:
-        if holding.until <= new.start or holding.start >= new.until:
-            result.append(holding)
-            continue
-        keeps_row = False
-        if holding.start < new.start:
-            result.append(replace(holding, end=new.start))
-            keeps_row = True
-        if holding.until > new.until:
-            result.append(replace(holding, start=new.until, key=None if keeps_row else holding.key))
-    return sorted(result, key=lambda holding: holding.start)
+        low: datetime = holding.start
+        key = holding.key
+        # Windows that end at or before the start of the holding do not touch it.
+        for new in laid[bisect.bisect_right(ends, holding.start) :]:
+            if new.start >= holding.until:
+                break
+            if low < new.start:
+                result.append(replace(holding, start=low, end=new.start, key=key))
+                key = None
+            low = new.until
+        if low < holding.until:
+            result.append(replace(holding, start=low, key=key))
+    return sorted(result, key=_start)
+
+
+def _start(holding: Holding) -> datetime:
+    return holding.start
