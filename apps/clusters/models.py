@@ -24,6 +24,10 @@ from apps.clusters.querysets import (
 from apps.core.models import IntRange, Row, VersionedRow
 
 
+#: What a pool or flavour of a device class counts.
+UNITS = {DeviceClass.GPU: "GPUs", DeviceClass.CPU: "cores"}
+
+
 class Cluster(VersionedRow):
     """A Kubernetes cluster that the portal applies to and observes."""
 
@@ -102,9 +106,18 @@ class Flavour(VersionedRow):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def unit(self) -> str:
+        """What is counted: cores of a CPU class, else GPUs (or shares of one)."""
+        return UNITS[self.device_class]
+
 
 class Pool(VersionedRow):
-    """The GPUs of one model on one cluster, with the flavours offered from it."""
+    """The GPUs of one model on one cluster, with the flavours offered from it; of a CPU class: its cores.
+
+    `gpu_model`, `committable_gpus`, `max_gpus`, `observed_gpus` name the class and count its cores in a CPU pool: one
+    ledger serves both, and nothing sums the two (`device_class`).
+    """
 
     cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="pools")
     gpu_model = models.CharField(max_length=120)
@@ -116,6 +129,9 @@ class Pool(VersionedRow):
     )
     startup_minutes = models.PositiveIntegerField(
         default=0, help_text="Elastic pools: how long a new node takes until it can run pods."
+    )
+    reserved_until = models.DateTimeField(
+        null=True, blank=True, help_text="Reserved pools: when the reservation ends; null: open-ended."
     )
     commit_factor = models.DecimalField(max_digits=4, decimal_places=2, default=Decimal("1.00"))
     best_effort = models.BooleanField(default=False, help_text="Borrowing without Kueue; no page then says guaranteed.")
@@ -130,6 +146,16 @@ class Pool(VersionedRow):
 
     def __str__(self) -> str:
         return f"{self.gpu_model} on {self.cluster}"
+
+    @property
+    def unit(self) -> str:
+        """What is counted: cores in a pool of a CPU class, else GPUs."""
+        return UNITS[self.device_class]
+
+    @property
+    def elastic(self) -> bool:
+        """Whether nodes come and go with the work: nothing there at rest is no lost capacity."""
+        return self.kind == PoolKind.ELASTIC
 
 
 class PoolCapacity(Row):
@@ -162,6 +188,11 @@ class Node(Row):
     schedulable = models.BooleanField(default=True)
     ready = models.BooleanField(default=True)
     allocatable: models.JSONField = models.JSONField(default=dict)
+    capacity: models.JSONField = models.JSONField(default=dict, help_text="What is built in, unhealthy devices too.")
+    taints: models.JSONField = models.JSONField(default=list, help_text="{key, value, effect}, lasting ones only.")
+    problem = models.CharField(
+        max_length=300, blank=True, help_text="Why its GPUs are not counted: what it says contradicts itself."
+    )
     mig_strategy = models.CharField(max_length=10, blank=True, help_text="none, single or mixed, as labelled.")
     replicas = models.PositiveIntegerField(default=1, help_text="Time-slicing: pods per GPU.")
     gpu_memory_mib = models.PositiveIntegerField(default=0, help_text="Of one physical GPU.")
