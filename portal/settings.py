@@ -28,6 +28,8 @@ COMMONS_CREDENTIALS_KEYS: list[str] = env.list(
 )
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
+# Networks (CIDR) in which the portal calls nothing, even where they are allowed above.
+COMMONS_CLUSTER_DENIED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_DENIED_NETWORKS", default=[])
 ALLOWED_HOSTS: list[str] = env.list("COMMONS_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("COMMONS_TRUSTED_ORIGINS", default=[])
 COMMONS_BASE_URL: str = env.str("COMMONS_BASE_URL", default=f"http://localhost:{env.int('PORT', default=8000)}").rstrip(

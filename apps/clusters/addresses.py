@@ -12,28 +12,75 @@ from django.conf import settings
 from apps.clusters.errors import AddressRefused, Unreachable
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# Metadata services that do not live on link-local addresses (AWS IPv6, Alibaba Cloud, Oracle's classic one).
-_METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Metadata services that do not live on link-local addresses: AWS and Google over IPv6, Alibaba Cloud, Oracle's classic
+# one, Azure's wire server.
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+)
+# IPv4 in IPv6 by translation (RFC 6052, RFC 8215): the last 32 bits are where it leads.
+_TRANSLATED = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48"))
 
 
-def _allowed_networks() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    texts: Sequence[str] = getattr(settings, "COMMONS_CLUSTER_ALLOWED_NETWORKS", ())
+def _networks(setting: str) -> list[_Network]:
+    texts: Sequence[str] = getattr(settings, setting, ())
     return [ipaddress.ip_network(text.strip(), strict=False) for text in texts if text.strip()]
 
 
+def _within(address: _Address, networks: Sequence[_Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def _leads_to(address: _Address) -> list[_Address]:
+    """Return the address itself and every IPv4 address that it stands for."""
+    found: list[_Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return [address.ipv4_mapped]
+        if address.sixtofour is not None:
+            found.append(address.sixtofour)
+        if address.teredo is not None:
+            found.append(address.teredo[1])
+        low = int(address) & 0xFFFFFFFF
+        if _within(address, _TRANSLATED) or (0xFFFF < int(address) <= 0xFFFFFFFF):
+            found.append(ipaddress.IPv4Address(low))
+    return found
+
+
 def _refusal(address: _Address) -> str:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    return next((reason for one in _leads_to(address) if (reason := _refusal_of(one))), "")
+
+
+def _refusal_of(address: _Address) -> str:
     if address in _METADATA or address.is_link_local:
         return "leads to a link-local or metadata address"
-    if address.is_multicast or address.is_unspecified:
+    if address.is_multicast or address.is_unspecified or address == ipaddress.IPv4Address("255.255.255.255"):
         return "leads to an address that no server has"
-    networks = _allowed_networks()
-    if networks and not any(address in network for network in networks if network.version == address.version):
+    if _within(address, _networks("COMMONS_CLUSTER_DENIED_NETWORKS")):
+        return "lies in a network that this installation denies"
+    networks = _networks("COMMONS_CLUSTER_ALLOWED_NETWORKS")
+    if networks and not _within(address, networks):
         return "lies outside the networks this installation allows"
     if address.is_loopback and not networks and settings.COMMONS_ENVIRONMENT == "production":
         return "leads to the portal's own machine"
     return ""
+
+
+def checked_addresses(host: str, port: int) -> list[str]:
+    """Return the addresses that a connection to `host` may go to, as text, in the order of the resolver.
+
+    Raises AddressRefused if any one of them is refused (a name with a harmless and a harmful address is an attack, not
+    a choice), Unreachable where the name has no address.
+    """
+    try:
+        found: list[_Address] = [ipaddress.ip_address(host.strip("[]"))]
+    except ValueError:
+        found = _resolve(host, port)
+    for address in found:
+        if reason := _refusal(address):
+            raise AddressRefused(f"{host} {reason}")
+    return list(dict.fromkeys(str(address) for address in found))
 
 
 def check_address(url: str, *, resolve: bool = True) -> str:
@@ -54,12 +101,11 @@ def check_address(url: str, *, resolve: bool = True) -> str:
     if parts.query or parts.fragment:
         raise AddressRefused("an address carries no query and no fragment")
     try:
-        found: list[_Address] = [ipaddress.ip_address(parts.hostname)]
+        ipaddress.ip_address(parts.hostname)
     except ValueError:
-        found = _resolve(parts.hostname, port or (443 if parts.scheme == "https" else 80)) if resolve else []
-    for address in found:
-        if reason := _refusal(address):
-            raise AddressRefused(f"{parts.hostname} {reason}")
+        if not resolve:
+            return url.strip().rstrip("/")
+    checked_addresses(parts.hostname, port or (443 if parts.scheme == "https" else 80))
     return url.strip().rstrip("/")
 
 

@@ -6,11 +6,12 @@ import json
 from typing import Any, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter
 from urllib3.util.retry import Retry
 
 from apps.clusters.addresses import check_address
 from apps.clusters.clients.answers import parse_retry_after
+from apps.clusters.clients.checked import CheckedAdapter
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.errors import (
     ClusterError,
@@ -33,6 +34,16 @@ class BoundedSession(requests.Session):
         self.max_bytes = max_bytes
         # No .netrc, no environment: what is sent where is this installation's configuration alone.
         self.trust_env = False
+        self._adapter = CheckedAdapter(max_retries=no_retry(), pool_maxsize=8)
+
+    def get_adapter(self, url: Any) -> BaseAdapter:
+        """Return the one adapter whose connections are checked, whatever a library mounts."""
+        return self._adapter
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._adapter.close()
+        super().close()
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Send as requests does, without redirects, and read the answer up to the limit.
@@ -70,7 +81,6 @@ def session_for(url: str, *, session: _Session, token: str = "", ca_file: str = 
     if token:
         session.headers["Authorization"] = f"Bearer {token}"
     session.headers["Accept"] = "application/json"
-    session.mount(checked, HTTPAdapter(max_retries=no_retry(), pool_maxsize=8))
     return checked, session
 
 

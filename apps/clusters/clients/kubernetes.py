@@ -23,6 +23,7 @@ from kubernetes.client.exceptions import ApiException, ApiValueError
 from apps.clusters import crypto, kinds
 from apps.clusters.addresses import check_address
 from apps.clusters.clients.answers import error_of, parse_retry_after, parse_warnings
+from apps.clusters.clients.checked import check_connections
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.watching import WatchEvent, WatchStream
 from apps.clusters.errors import ClusterError, Gone, ServerError, TooLarge, Unauthorised, Unreachable
@@ -85,6 +86,8 @@ class KubernetesClient:
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
         configuration = Configuration()
         configuration.host = self.url
+        # A proxy of the environment would resolve the name once more, out of reach of our checks.
+        configuration.proxy = None
         configuration.ca_cert_data = ca_pem or None
         configuration.verify_ssl = True
         # total=False: no retries, errors raised as they are, and a redirect returned instead of followed.
@@ -97,6 +100,7 @@ class KubernetesClient:
         except (ssl.SSLError, ValueError) as error:
             raise Unreachable(f"the CA certificate cannot be used: {error}") from error
         self._api.user_agent = "gpu-commons"
+        check_connections(self._api.rest_client.pool_manager)
 
     @classmethod
     def for_cluster(cls, cluster: Cluster) -> Self:
