@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -13,8 +13,9 @@ from apps.clusters import selectors as cluster_selectors
 from apps.clusters.capacity import physical_reach
 from apps.clusters.choices import KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
+from apps.quotas import renewal
 from apps.quotas.choices import BorrowMode
-from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_time
+from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_windows
 from apps.quotas.manifests import WorkspaceSpec
 from apps.quotas.models import Quota, Workspace
 
@@ -29,7 +30,17 @@ def pool_of(cluster_id: int, flavour_id: int) -> Pool | None:
 
 def holding(row: Quota) -> Holding:
     """Return a quota row as the ledger sees it."""
-    return Holding(row.valid.lower, row.valid.upper, row.guaranteed, row.borrow_mode, row.borrow_limit, key=row.pk)
+    return Holding(
+        row.valid.lower,
+        row.valid.upper,
+        row.guaranteed,
+        row.borrow_mode,
+        row.borrow_limit,
+        key=row.pk,
+        lend_mode=row.lend_mode,
+        lend_limit=row.lend_limit,
+        serving=row.serving,
+    )
 
 
 def holdings_of(rows: Iterable[Quota]) -> Holdings:
@@ -65,14 +76,25 @@ class PoolBook:
     capacity: list[Step]
     promises: Holdings
     flavours: Mapping[int, Flavour]
+    holds: Sequence[renewal.Hold] = ()
 
-    def others(self, workspace_id: int, flavour_id: int) -> list[Step]:
-        """Return every promise but those of one workspace and flavour."""
-        return [
+    def others(self, workspace_id: int, flavour_id: int, *, asked_at: datetime | None = None) -> list[Step]:
+        """Return every promise but those of one workspace and flavour, and what open renewals of others hold.
+
+        `asked_at`: the place of a renewal among renewals; only those that were asked for earlier count against it.
+        """
+        taken = [
             step
             for (workspace, flavour), items in self.promises.items()
             if (workspace, flavour) != (workspace_id, flavour_id)
             for step in steps(items, self.flavours[flavour])
+        ]
+        return taken + [
+            step
+            for hold in self.holds
+            if (hold.workspace_id, hold.flavour_id) != (workspace_id, flavour_id)
+            and (asked_at is None or hold.asked_at < asked_at)
+            for step in hold.steps
         ]
 
     def all_promises(self) -> list[Step]:
@@ -85,12 +107,23 @@ class PoolBook:
 
     def room(self, workspace_id: int, flavour: Flavour, guaranteed: int, start: datetime, end: datetime | None) -> Room:
         """Tell whether `guaranteed` units of a flavour fit for a workspace over the whole window."""
-        return room_over_time(
+        return self.room_in(workspace_id, flavour, guaranteed, [(start, end)])
+
+    def room_in(
+        self,
+        workspace_id: int,
+        flavour: Flavour,
+        guaranteed: int,
+        windows: Sequence[tuple[datetime, datetime | None]],
+        *,
+        asked_at: datetime | None = None,
+    ) -> Room:
+        """Tell the same over every window of a recurring quota, or for a renewal with its place among renewals."""
+        return room_over_windows(
             self.capacity,
-            self.others(workspace_id, flavour.pk),
+            self.others(workspace_id, flavour.pk, asked_at=asked_at),
             gpus(guaranteed, flavour.numerator, flavour.denominator),
-            start,
-            end,
+            windows,
             own=steps(self.own(workspace_id, flavour.pk), flavour),
         )
 
@@ -101,7 +134,8 @@ def load(pool: Pool, start: datetime, end: datetime | None = None) -> PoolBook:
     rows = Quota.objects.filter(
         workspace__cluster_id=pool.cluster_id, flavour_id__in=flavours, valid__overlap=(start, end)
     )
-    return PoolBook(pool, capacity(pool, start, end), holdings_of(rows), flavours)
+    held = renewal.holds(pool, flavours)
+    return PoolBook(pool, capacity(pool, start, end), holdings_of(rows), flavours, held)
 
 
 def takes_back(pool: Pool) -> bool:

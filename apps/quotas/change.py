@@ -28,17 +28,45 @@ class Asked:
     borrow_limit: int
     valid_from: datetime
     valid_until: datetime | None
+    recurrence: dict[str, Any] | None = None
+    lend_mode: str = "all"
+    lend_limit: int = 0
+    serving: int = 0
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What came later than the first requests: only what is not the default, so that their bytes stay the same."""
+        found: dict[str, Any] = {}
+        if self.recurrence is not None:
+            found["recurrence"] = self.recurrence
+        if (self.lend_mode, self.lend_limit) != ("all", 0):
+            found |= {"lend_mode": self.lend_mode, "lend_limit": self.lend_limit}
+        if self.serving:
+            found["serving"] = self.serving
+        return found
+
+    def plain(self) -> dict[str, Any]:
+        """Return the request as plain data for the canonical bytes."""
+        data: dict[str, Any] = plain(self)
+        for name in ("recurrence", "lend_mode", "lend_limit", "serving"):
+            del data[name]
+        return data | self.extras
 
 
 def held(holding: Holding | None) -> dict[str, Any]:
     """Return a holding as plain data; nothing held is zero."""
     if holding is None:
         return {"guaranteed": 0, "borrow_mode": "none", "borrow_limit": 0}
-    return {
+    found: dict[str, Any] = {
         "guaranteed": holding.guaranteed,
         "borrow_mode": holding.borrow_mode,
         "borrow_limit": holding.borrow_limit,
     }
+    if (holding.lend_mode, holding.lend_limit) != ("all", 0):
+        found |= {"lend_mode": holding.lend_mode, "lend_limit": holding.lend_limit}
+    if holding.serving:
+        found["serving"] = holding.serving
+    return found
 
 
 def quota_path(asked: Asked) -> str:
@@ -62,15 +90,23 @@ def creation_leaves(cluster: str, manifests: Sequence[Manifest]) -> list[dict[st
 
 
 def quota_leaves(asked: Asked) -> list[dict[str, str]]:
-    """Return the leaves of the limit itself: what it becomes at the start and, with an end, the fall-back then."""
+    """Return the leaves of the limit itself: what it becomes at the start and, with an end, the fall-back then.
+
+    A recurring quota has one leaf: the repetition and its span, from which every switch-over follows.
+    """
     path = quota_path(asked)
     value = {
         "flavour": asked.flavour,
         "guaranteed": asked.guaranteed,
         "borrow_mode": asked.borrow_mode,
         "borrow_limit": asked.borrow_limit,
-    }
+    } | asked.extras
     starts = plain(asked.valid_from)
+    if asked.recurrence is not None:
+        span = {"not_before": starts, "reverts_at": plain(asked.valid_until)}
+        return [
+            {"cluster": asked.cluster, "path": f"{path}@{starts}/weekly", "digest": digest_of(value | span)},
+        ]
     leaves = [
         {"cluster": asked.cluster, "path": f"{path}@{starts}", "digest": digest_of(value | {"not_before": starts})}
     ]
@@ -89,5 +125,5 @@ def quota_leaves(asked: Asked) -> list[dict[str, str]]:
 def canonical(asked: Asked, estimate: dict[str, Any], change: dict[str, Any]) -> bytes:
     """Return the bytes that people approve: request, paths it sets, estimate and its rates (invariant 3)."""
     return canonical_bytes(
-        {"subject": "quotas.request", "request": plain(asked), "estimate": estimate, "change": change}
+        {"subject": "quotas.request", "request": asked.plain(), "estimate": estimate, "change": change}
     )

@@ -37,9 +37,10 @@ class Estimate:
         if self.hourly is None:
             return self.unknown_reason
         sign = "+" if self.units > 0 else ""
+        how = "around the clock" if self.hours_per_month == HOURS_PER_MONTH else "in every window"
         return (
             f"{sign}{self.units} × {self.hours_per_month} h (a month) × "
-            f"{self.hourly.amount.normalize():f} {self.hourly.currency} per hour, if used around the clock"
+            f"{self.hourly.amount.normalize():f} {self.hourly.currency} per hour, if used {how}"
         )
 
 
