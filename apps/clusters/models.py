@@ -23,9 +23,8 @@ from apps.clusters.querysets import (
 )
 from apps.core.models import IntRange, Row, VersionedRow
 
-
 #: What a pool or flavour of a device class counts.
-UNITS = {DeviceClass.GPU: "GPUs", DeviceClass.CPU: "cores"}
+UNITS: dict[str, str] = {DeviceClass.GPU: "GPUs", DeviceClass.CPU: "cores"}
 
 
 class Cluster(VersionedRow):

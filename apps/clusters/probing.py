@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 EVERY = timedelta(seconds=30)
 #: Clusters probed at once: a dead one costs three seconds of one of these.
 PARALLEL = 8
+#: What an observation replaces of a node.
+_OBSERVED = [
+    "gpu_model", "sharing", "physical_gpus", "schedulable", "ready", "allocatable", "capacity", "mig_strategy",
+    "replicas", "gpu_memory_mib", "slices", "labels", "taints", "problem", "observed_at",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,9 @@ def _record_nodes(cluster: Cluster, nodes: Iterable[NodeFacts]) -> None:
         Node(
             cluster=cluster, name=node.name, gpu_model=node.gpu_model[:120], sharing=node.sharing,
             physical_gpus=node.physical_gpus, schedulable=node.schedulable, ready=node.ready,
-            allocatable=node.allocatable, observed_at=now,
+            allocatable=node.allocatable, capacity=node.capacity, mig_strategy=node.mig_strategy[:10],
+            replicas=node.replicas, gpu_memory_mib=node.gpu_memory_mib, slices=node.slices, labels=node.labels,
+            taints=node.taints, problem=node.problem, observed_at=now,
         )
         for node in nodes
     ]  # fmt: skip
@@ -109,7 +116,7 @@ def _record_nodes(cluster: Cluster, nodes: Iterable[NodeFacts]) -> None:
         rows,
         update_conflicts=True,
         unique_fields=["cluster", "name"],
-        update_fields=["gpu_model", "sharing", "physical_gpus", "schedulable", "ready", "allocatable", "observed_at"],
+        update_fields=_OBSERVED,
         batch_size=500,
     )
     Node.objects.filter(cluster=cluster, observed_at__lt=now).delete()

@@ -1,0 +1,367 @@
+"""What nodes really give: physical GPUs split by how they are shared, units per flavour. Pure, in exact fractions.
+
+Every physical GPU is on exactly one part: exclusive, a MIG profile, time-sliced, stranded, unhealthy, maintenance.
+A unit is what a pod asks for (a GPU, an instance, a replica); `gpus` is the share of physical GPUs that the units are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import Protocol
+
+from apps.clusters import mig
+from apps.clusters.choices import Sharing
+from apps.clusters.inventory import GPU, SHARED, keeps
+from apps.clusters.quantities import parse
+
+
+class PartKind(StrEnum):
+    """What becomes of a physical GPU, in the order in which pages show it."""
+
+    EXCLUSIVE = "exclusive"
+    MIG = "mig"
+    TIME_SLICED = "time_sliced"
+    STRANDED = "stranded"
+    UNHEALTHY = "unhealthy"
+    MAINTENANCE = "maintenance"
+
+
+WORDS = {
+    PartKind.EXCLUSIVE: "Exclusive",
+    PartKind.MIG: "MIG",
+    PartKind.TIME_SLICED: "Time-sliced",
+    PartKind.STRANDED: "Stranded by MIG layout",
+    PartKind.UNHEALTHY: "Unhealthy",
+    PartKind.MAINTENANCE: "In maintenance",
+}
+_ORDER = list(PartKind)
+_CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+
+
+class NodeState(Protocol):
+    """What is needed of a node; rows of Node and NodeFacts have it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def gpu_model(self) -> str: ...
+    @property
+    def physical_gpus(self) -> int: ...
+    @property
+    def sharing(self) -> str: ...
+    @property
+    def schedulable(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def allocatable(self) -> Mapping[str, str]: ...
+    @property
+    def capacity(self) -> Mapping[str, str]: ...
+    @property
+    def mig_strategy(self) -> str: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def gpu_memory_mib(self) -> int: ...
+    @property
+    def slices(self) -> Mapping[str, int]: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class FlavourShape(Protocol):
+    """What is needed of a flavour."""
+
+    @property
+    def resource_name(self) -> str: ...
+    @property
+    def sharing(self) -> str: ...
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
+    @property
+    def node_labels(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Units of one kind that one node has built in, and how many of them it offers to pods now."""
+
+    kind: PartKind
+    resource: str
+    share: Fraction
+    built: int
+    offered: int
+    profile: str = ""
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one node's GPUs are cut: its offers, and what no offer covers. All parts sum to `physical`."""
+
+    physical: int
+    offers: tuple[Offer, ...]
+    stranded: Fraction = Fraction(0)
+    #: Whole GPUs that are there and that the node does not offer at all.
+    missing: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a pool: so many units, which are so many physical GPUs. `units` None: these cannot be asked for."""
+
+    kind: PartKind
+    gpus: Fraction
+    units: int | None = None
+    resource: str = ""
+    profile: str = ""
+    replicas: int = 1
+
+    @property
+    def label(self) -> str:
+        """What a page calls it."""
+        if self.kind == PartKind.MIG:
+            return f"MIG {self.profile}"
+        if self.kind == PartKind.TIME_SLICED:
+            return f"Time-sliced, {self.replicas} a GPU"
+        return WORDS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class StrandedLayout:
+    """One way in which nodes are cut, and the compute slices of each such node that no profile uses."""
+
+    instances: Mapping[str, int]
+    partitioned: int
+    slices: int
+    of: int
+    nodes: int
+
+    @property
+    def words(self) -> str:
+        """The layout in words: `2 × 3g.40gb on 1 GPU`."""
+        made = ", ".join(f"{count} × {name}" for name, count in sorted(self.instances.items())) or "no instance"
+        return f"{made} on {self.partitioned} GPU{'' if self.partitioned == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A pool's physical GPUs, each on exactly one part. `unknown`: nodes whose GPUs are counted nowhere, and why."""
+
+    physical: int
+    parts: tuple[Part, ...]
+    stranded_layouts: tuple[StrandedLayout, ...] = ()
+    unknown: tuple[tuple[str, str], ...] = ()
+    nodes: int = 0
+    drained: tuple[str, ...] = ()
+
+    def gpus(self, *kinds: PartKind) -> Fraction:
+        """Return the physical GPUs on parts of these kinds."""
+        return sum((part.gpus for part in self.parts if part.kind in kinds), Fraction(0))
+
+
+def layout(node: NodeState) -> Layout:
+    """Return how a node's GPUs are cut. A node that says nothing clear carries nothing."""
+    if node.problem or node.physical_gpus == 0:
+        return Layout(0, ())
+    physical = node.physical_gpus
+    if node.sharing == Sharing.MIG and node.mig_strategy == "single" and node.slices:
+        return _single(node, physical)
+    offers: list[Offer] = []
+    stranded, partitioned = Fraction(0), 0
+    replicas = node.replicas if node.sharing != Sharing.EXCLUSIVE else 1
+    whole = _whole(node, physical, max(1, replicas))
+    if node.sharing == Sharing.MIG:
+        partitioned = physical - sum(-(-offer.built // offer.replicas) for offer in whole)
+        cut = mig.geometry(node.gpu_model, node.gpu_memory_mib, next(iter(node.slices), ""))
+        held = Fraction(0)
+        if cut is not None:
+            for profile, count in sorted(node.slices.items()):
+                made = _instances(node, profile, count, cut.share(profile))
+                offers.append(made)
+                held += made.share * made.built
+        stranded = partitioned - held
+    offers = [*whole, *offers]
+    covered = sum((offer.share * offer.built for offer in offers), stranded)
+    return Layout(physical, tuple(offers), stranded, physical - covered)
+
+
+def _whole(node: NodeState, physical: int, replicas: int) -> list[Offer]:
+    """Return the GPUs that a node offers uncut: exclusively, or in replicas."""
+    for resource in (GPU, GPU + SHARED):
+        built = units(node.capacity.get(resource)) or units(node.allocatable.get(resource))
+        if not built and not node.capacity and not node.allocatable and resource == GPU:
+            built = physical * replicas  # a row from before resources were kept
+            return [_offer_of(resource, replicas, built, built)]
+        if built:
+            built = min(built, physical * replicas)
+            return [_offer_of(resource, replicas, built, min(built, units(node.allocatable.get(resource))))]
+    return []
+
+
+def _offer_of(resource: str, replicas: int, built: int, offered: int) -> Offer:
+    kind = PartKind.TIME_SLICED if replicas > 1 else PartKind.EXCLUSIVE
+    return Offer(kind, resource, Fraction(1, replicas), built, offered, replicas=replicas)
+
+
+def _single(node: NodeState, physical: int) -> Layout:
+    """Strategy single: every unit is an instance (or a replica of one); what instances leave of a GPU is stranded."""
+    ((profile, count),) = node.slices.items()
+    cut = mig.geometry(node.gpu_model, node.gpu_memory_mib, profile)
+    if cut is None or cut.profile(profile) is None:
+        return Layout(physical, (), Fraction(0), Fraction(physical))
+    replicas = max(1, node.replicas)
+    share = cut.share(profile) / replicas
+    resource = GPU if units(node.capacity.get(GPU)) or not units(node.capacity.get(GPU + SHARED)) else GPU + SHARED
+    offered = min(count * replicas, units(node.allocatable.get(resource)))
+    offer = Offer(PartKind.MIG, resource, share, count * replicas, offered, mig.plain(profile), replicas)
+    return Layout(physical, (offer,), physical - share * offer.built, Fraction(0))
+
+
+def _instances(node: NodeState, profile: str, count: int, share: Fraction) -> Offer:
+    """Strategy mixed: the instances of one profile, under whichever spelling of its resource the node has."""
+    names = [name for name in node.capacity if _is_profile(name, profile)]
+    built = sum(units(node.capacity[name]) for name in names)
+    replicas = max(1, built // count) if count else 1
+    offered = min(count * replicas, sum(units(node.allocatable.get(name)) for name in names))
+    resource = min(names, default=f"nvidia.com/mig-{profile}")
+    return Offer(PartKind.MIG, resource, share / replicas, count * replicas, offered, profile, replicas)
+
+
+def _is_profile(resource: str, profile: str) -> bool:
+    name = resource.removeprefix("nvidia.com/mig-").removesuffix(SHARED)
+    return resource.startswith("nvidia.com/mig-") and mig.plain(name) == profile
+
+
+def units(value: object) -> int:
+    """Return a resource's whole units; what is absent or no quantity is none."""
+    try:
+        return max(0, int(parse(value)))
+    except ValueError:
+        return 0
+
+
+def open_to_pods(node: NodeState) -> bool:
+    """Whether a node takes new pods: ready and not cordoned."""
+    return node.ready and node.schedulable
+
+
+def compose(nodes: Iterable[NodeState]) -> Composition:
+    """Split the physical GPUs of nodes (of one GPU model) into parts that sum to them exactly."""
+    sums: dict[tuple[PartKind, str, str, int], tuple[int, Fraction]] = {}
+    layouts: dict[tuple[tuple[tuple[str, int], ...], int, int, int], int] = {}
+    unknown, drained = [], []
+    physical = count = 0
+
+    def add(kind: PartKind, gpus: Fraction, number: int = 0, offer: Offer | None = None) -> None:
+        key = (kind, offer.resource, offer.profile, offer.replicas) if offer else (kind, "", "", 1)
+        before = sums.get(key, (0, Fraction(0)))
+        sums[key] = (before[0] + number, before[1] + gpus)
+
+    for node in nodes:
+        count += 1
+        if node.problem:
+            unknown.append((node.name, node.problem))
+            continue
+        cut = layout(node)
+        physical += cut.physical
+        if not open_to_pods(node):
+            drained.append(node.name)
+            add(PartKind.MAINTENANCE, Fraction(cut.physical))
+            continue
+        for offer in cut.offers:
+            add(offer.kind, offer.share * offer.offered, offer.offered, offer)
+            add(PartKind.UNHEALTHY, offer.share * (offer.built - offer.offered))
+        add(PartKind.STRANDED, cut.stranded)
+        add(PartKind.UNHEALTHY, cut.missing)
+        if cut.stranded:
+            key = _layout_key(node, cut)
+            layouts[key] = layouts.get(key, 0) + 1
+    parts = [
+        Part(kind, gpus, number if resource else None, resource, profile, replicas)
+        for (kind, resource, profile, replicas), (number, gpus) in sums.items()
+        if gpus or number
+    ]
+    parts.sort(key=lambda part: (_ORDER.index(part.kind), -(part.gpus / (part.units or 1)), part.resource))
+    stranded = [StrandedLayout(dict(made), on, left, of, times) for (made, on, left, of), times in layouts.items()]
+    stranded.sort(key=lambda one: (-one.slices * one.nodes, one.words))
+    return Composition(physical, tuple(parts), tuple(stranded), tuple(sorted(unknown)), count, tuple(sorted(drained)))
+
+
+def _layout_key(node: NodeState, cut: Layout) -> tuple[tuple[tuple[str, int], ...], int, int, int]:
+    """Return (instances, partitioned GPUs, stranded compute slices, slices of one GPU) of a node."""
+    found = mig.geometry(node.gpu_model, node.gpu_memory_mib, next(iter(node.slices), ""))
+    of = found.compute if found is not None else cut.stranded.denominator
+    whole = sum(-(-offer.built // offer.replicas) for offer in cut.offers if offer.kind != PartKind.MIG)
+    return tuple(sorted(node.slices.items())), cut.physical - whole, int(cut.stranded * of), of
+
+
+@dataclass(frozen=True, slots=True)
+class FlavourCapacity:
+    """What nodes give of one flavour: units built in (drained and unhealthy ones too), and units offered now."""
+
+    built: int = 0
+    offered: int = 0
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool's composition and what its nodes give of each flavour, by flavour id."""
+
+    composition: Composition
+    flavours: Mapping[int, FlavourCapacity] = field(default_factory=dict)
+
+
+def flavour_capacity(flavour: FlavourShape, nodes: Sequence[NodeState]) -> FlavourCapacity:
+    """Return what nodes (of the flavour's model) give of a flavour: offers of its resource, sharing and exact share on
+    nodes that its labels select. Never a sum of allocatable."""
+    built = offered = carrying = 0
+    share = Fraction(flavour.numerator, flavour.denominator)
+    for node in nodes:
+        if node.problem or not _selects(flavour.node_labels, node):
+            continue
+        matching = [
+            offer
+            for offer in layout(node).offers
+            if offer.resource == flavour.resource_name and offer.share == share and offer.kind == flavour.sharing
+        ]
+        built += sum(offer.built for offer in matching)
+        carrying += bool(matching)
+        if open_to_pods(node):
+            offered += sum(offer.offered for offer in matching)
+    return FlavourCapacity(built, offered, carrying)
+
+
+def _selects(wanted: Mapping[str, str], node: NodeState) -> bool:
+    """Whether labels select a node, as far as is known: labels that are not kept say nothing."""
+    if not node.labels:
+        return True
+    return all(node.labels.get(key) == value for key, value in wanted.items() if keeps(key))
+
+
+def cpu_capacity(node_labels: Mapping[str, str], nodes: Iterable[NodeState]) -> FlavourCapacity:
+    """Return the whole cores of nodes of a CPU class: nodes without GPUs that its labels select."""
+    mine = [node for node in nodes if is_cpu_node(node) and _selects(node_labels, node)]
+    return FlavourCapacity(
+        built=sum(units(node.capacity.get("cpu")) or units(node.allocatable.get("cpu")) for node in mine),
+        offered=sum(units(node.allocatable.get("cpu")) for node in mine if open_to_pods(node)),
+        nodes=len(mine),
+    )
+
+
+def is_cpu_node(node: NodeState) -> bool:
+    """Whether a node is there for its cores: it has no GPU, says nothing of one, and is no control plane."""
+    return (
+        not node.gpu_model
+        and not node.physical_gpus
+        and not node.problem
+        and not any(role in node.labels for role in _CONTROL_PLANE)
+    )
