@@ -75,3 +75,65 @@ DRIFTED = declare(
     path=lambda p: p.path,
 )
 RUN_ABANDONED = declare("provisioning.run.abandoned", RunAbandoned, audience=_ADMINS)
+
+
+@dataclass(frozen=True, slots=True)
+class StopEvent:
+    """Something happened to an order to stop one workload. `detail` says what the cluster answered, or why not."""
+
+    order: str
+    cluster: str
+    kind: str
+    namespace: str
+    name: str
+    cause: str
+    cause_uid: str = ""
+    detail: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/provisioning/stops/{self.order}/"
+
+    @property
+    def what(self) -> str:
+        """The workload in words."""
+        return f"{self.kind} {self.name} in {self.namespace} on {self.cluster}"
+
+    @property
+    def why(self) -> str:
+        """The cause in words."""
+        return "it was idle" if self.cause == "idle" else "its workspace's quota has ended"
+
+
+_LEADS = "the leads of the team"
+
+STOP_ORDERED = declare("provisioning.stop.ordered", StopEvent, audience=_LEADS)
+STOP_DONE = declare(
+    "provisioning.stop.done",
+    StopEvent,
+    audience=_LEADS,
+    mail=True,
+    headline=lambda p: f"Stopped: {p.what}",
+    body=lambda p: f"The portal stopped it because {p.why}. Nothing was deleted; the page says how to start it again.",
+    path=lambda p: p.path,
+)
+STOP_UNDO_ASKED = declare("provisioning.stop.undo_asked", StopEvent, audience=_LEADS)
+STOP_UNDONE = declare(
+    "provisioning.stop.undone",
+    StopEvent,
+    audience=_LEADS,
+    headline=lambda p: f"Started again: {p.what}",
+    body=lambda p: p.detail,
+    path=lambda p: p.path,
+)
+STOP_ENDED = declare("provisioning.stop.ended", StopEvent, audience=_LEADS)
+STOP_REFUSED = declare(
+    "provisioning.stop.refused",
+    StopEvent,
+    audience=_LEADS,
+    mail=True,
+    headline=lambda p: f"Could not be stopped: {p.what}",
+    body=lambda p: p.detail,
+    path=lambda p: p.path,
+)

@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.clusters.selectors import callable_now
 from apps.core import clock
 from apps.core.sweeps import nudge, sweep
-from apps.provisioning import observing, planning, running
+from apps.provisioning import observing, planning, running, stopping
 from apps.provisioning.models import WatchCursor
 
 #: Without an observer process a cluster is listed this often.
@@ -83,3 +83,22 @@ def observe_clusters() -> int:
     for cluster in waiting:
         nudge(observe_cluster, cluster.pk)
     return len(waiting)
+
+
+@shared_task(name="provisioning.run_stops", ignore_result=True, expires=60)
+def run_stops(cluster_id: int) -> None:
+    """Carry out one cluster's orders to stop workloads, for one slice; ask for another where some are left."""
+    _, left = stopping.run_cluster(cluster_id)
+    if left:
+        nudge(run_stops, cluster_id)
+
+
+@sweep("provisioning.run_stop_orders", every=timedelta(seconds=15))
+def run_stop_orders() -> int:
+    """Find orders to stop or start a workload, whatever became of their nudge, and look at what is stopped."""
+    clusters = stopping.clusters_due()
+    if not _in_worker():
+        return sum(stopping.run_cluster(cluster.pk)[0] for cluster in clusters)
+    for cluster in clusters:
+        nudge(run_stops, cluster.pk)
+    return len(clusters)
