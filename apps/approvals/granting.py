@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
@@ -25,7 +26,7 @@ def attempt(request: ApprovalRequest, *, actor: Actor) -> bool:
     """Grant a request whose decisions are complete, or let it wait for capacity; True where it was granted.
 
     Grant and change come into force in one savepoint: where the room refuses, neither exists and the decisions stand.
-    Nobody in a line is served before an earlier request that waits there and could be served.
+    Nobody in a line is served before an earlier request that waits there for the same time and could be served.
     """
     subject = ports.get_subject(request.subject_type)
     at = clock.now()
@@ -53,13 +54,23 @@ def attempt(request: ApprovalRequest, *, actor: Actor) -> bool:
     return True
 
 
+def spans_of(request: ApprovalRequest, at: datetime) -> Sequence[ports.Span] | None:
+    """Return when a request would take from its line; None: its room does not say, so at any time."""
+    subject = ports.get_subject(request.subject_type)
+    return subject.spans(request.subject_uid, at) if isinstance(subject, ports.Timed) else None
+
+
 def waiting_ahead(request: ApprovalRequest, at: datetime) -> int:
-    """Return how many requests wait in the same line before this one, not counting those that nothing can serve now."""
+    """Return how many requests wait in the same line before this one for a time that it wants, too.
+
+    Those that nothing can serve now do not count.
+    """
     earlier = ApprovalRequest.objects.in_line(request.queue).exclude(pk=request.pk)
     earlier = earlier.filter(
         Q(submitted_at__lt=request.submitted_at) | Q(submitted_at=request.submitted_at, pk__lt=request.pk)
     )
-    return sum(1 for other in earlier if not blocked(other, at))
+    mine = spans_of(request, at)
+    return sum(1 for other in earlier if ports.meet(mine, spans_of(other, at)) and not blocked(other, at))
 
 
 def blocked(request: ApprovalRequest, at: datetime) -> list[str]:

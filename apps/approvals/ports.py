@@ -111,6 +111,33 @@ class Queued(Protocol):
         ...
 
 
+#: A stretch of time `[start, end)`; `end` None: no end.
+Span: TypeAlias = tuple[datetime, datetime | None]
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A queued subject that takes from its line only at certain times.
+
+    What takes at another time takes nothing that somebody before it could use, so it need not stand behind them.
+    """
+
+    def spans(self, uid: uuid.UUID, at: datetime) -> Sequence[Span]:
+        """Return when the change, granted at `at` or later, could take anything from its line."""
+        ...
+
+
+def meet(one: Sequence[Span] | None, other: Sequence[Span] | None) -> bool:
+    """Whether an instant lies in spans of both; None: at any time, so it meets everything."""
+    if one is None or other is None:
+        return True
+    return any(
+        (end is None or other_start < end) and (other_end is None or start < other_end)
+        for start, end in one
+        for other_start, other_end in other
+    )
+
+
 @runtime_checkable
 class Summarised(Protocol):
     """A subject whose `summary_template` needs more than `approval_request` and `changes`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from apps.approvals import actions, granting
 from apps.approvals.choices import RequestStatus
 from apps.approvals.models import ApprovalRequest
+from apps.approvals.ports import Span, meet
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict
@@ -26,13 +28,21 @@ def lapse_overdue() -> int:
 
 @sweep("approvals.retry_waiting", every=timedelta(minutes=1))
 def retry_waiting() -> int:
-    """Try the waiting requests again, in order of submission; a line stops at its first that still has no room."""
+    """Try the waiting requests again, in order of submission.
+
+    Behind the first that still has no room, only those are tried that want no time of it.
+    """
     actor = Actor.system("approvals.retry_waiting")
     waiting = ApprovalRequest.objects.filter(status=RequestStatus.WAITING).order_by("submitted_at", "pk")
-    granted, stopped = 0, set()
-    for pk, queue in list(waiting.values_list("pk", "queue")):
-        if queue and queue in stopped:
-            continue
+    granted = 0
+    at = clock.now()
+    stopped: dict[str, list[Sequence[Span] | None]] = {}
+    for waits in list(waiting):
+        pk, queue = waits.pk, waits.queue
+        if queue in stopped:
+            mine = granting.spans_of(waits, at)
+            if any(meet(mine, other) for other in stopped[queue]):
+                continue
         try:
             request = actions.retry_waiting(pk, actor=actor)
         except Conflict:
@@ -41,6 +51,6 @@ def retry_waiting() -> int:
             continue
         if request.status == RequestStatus.APPROVED:
             granted += 1
-        elif not granting.blocked(request, clock.now()):
-            stopped.add(queue)
+        elif queue and not granting.blocked(request, clock.now()):
+            stopped.setdefault(queue, []).append(granting.spans_of(request, at))
     return granted

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 
-from apps.quotas.ledger import FOREVER, Step, at_instant, instants
+from apps.quotas.ledger import FOREVER, Profile, Step
 
 #: A dated window `[start, end)`; `end` None: no end.
 Window = tuple[datetime, datetime | None]
@@ -41,25 +41,28 @@ class LimitKind(StrEnum):
     RULE = "rule"
 
 
-@dataclass(frozen=True, slots=True)
 class Ground:
     """The pool as the ledger sees it: committable GPUs, everybody else's promises, what the workspace itself holds."""
 
-    capacity: Sequence[Step]
-    others: Sequence[Step]
-    own: Sequence[Step] = ()
+    def __init__(self, capacity: Sequence[Step], others: Sequence[Step], own: Sequence[Step] = ()) -> None:
+        self.capacity, self.others, self.own = capacity, others, own
+        self._profiles = Profile.of(capacity), Profile.of(others), Profile.of(own)
 
-    def free(self, at: datetime) -> Fraction:
-        """Return what nobody else was promised at `at`; negative where capacity was lost."""
-        return at_instant(self.capacity, at) - at_instant(self.others, at)
+    def committable(self, at: datetime) -> Fraction:
+        """Return the committable GPUs at `at`."""
+        return self._profiles[0].at(at)
+
+    def promised(self, at: datetime) -> Fraction:
+        """Return what others were promised at `at`."""
+        return self._profiles[1].at(at)
 
     def reach(self, at: datetime) -> Fraction:
-        """Return the most that the workspace may hold at `at`: what is free, or what it holds already."""
-        return max(self.free(at), at_instant(self.own, at))
+        """Return the most that the workspace may hold at `at`: what nobody else was promised, or what it holds."""
+        return max(self.committable(at) - self.promised(at), self._profiles[2].at(at))
 
     def moments(self, start: datetime, end: datetime | None) -> list[datetime]:
         """Return the instants of a window at which anything may change, its start first."""
-        return instants(start, end, self.capacity, self.others, self.own)
+        return [start, *sorted({edge for profile in self._profiles for edge in profile.within(start, end)})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Found:
     tightest_at: datetime
     reach_at_tightest: Fraction
     capacity_at_tightest: Fraction
+    promised_at_tightest: Fraction
     most_now: int
     fits_from: datetime | None
     starts_by: datetime | None
@@ -192,7 +196,7 @@ def ends_by(ground: Ground, ask: Ask) -> datetime | None:
 def _limit(ground: Ground, need: Fraction, at: datetime, elastic_max: Fraction | None) -> LimitKind:
     if elastic_max is not None and need > elastic_max:
         return LimitKind.ELASTIC
-    return LimitKind.CAPACITY if need > at_instant(ground.capacity, at) else LimitKind.PROMISES
+    return LimitKind.CAPACITY if need > ground.committable(at) else LimitKind.PROMISES
 
 
 def judge(
@@ -234,22 +238,14 @@ def judge(
         limit=limit,
         tightest_at=at,
         reach_at_tightest=ground.reach(at),
-        capacity_at_tightest=at_instant(ground.capacity, at),
+        capacity_at_tightest=ground.committable(at),
+        promised_at_tightest=ground.promised(at),
         most_now=most,
         fits_from=first,
         starts_by=None if now_fits else starts_by(ground, ask),
         ends_by=None if now_fits else ends_by(ground, ask),
         guaranteed=guaranteed,
         borrowed=borrowed,
-    )
-
-
-def overlap(one: Sequence[Window], other: Sequence[Window]) -> bool:
-    """Whether any instant lies in a window of both."""
-    return any(
-        start < (other_end or FOREVER) and other_start < (end or FOREVER)
-        for start, end in one
-        for other_start, other_end in other
     )
 
 
@@ -267,7 +263,6 @@ __all__ = [
     "fits",
     "judge",
     "most_units",
-    "overlap",
     "starts_by",
     "tightest",
 ]

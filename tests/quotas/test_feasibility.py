@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.quotas.feasibility import Ask, Borrowable, Ground, LimitKind, Verdict, judge, overlap
+from apps.approvals.ports import meet
+from apps.quotas.feasibility import Ask, Borrowable, Ground, LimitKind, Verdict, judge
 from apps.quotas.ledger import Step, instants, room_over_time
 
 ZERO = datetime(2026, 12, 1, tzinfo=UTC)
@@ -91,9 +92,9 @@ def test_recurring_windows_all_count() -> None:
 
 @pytest.mark.requirement("feasibility-2.1")
 def test_times_that_only_touch_do_not_compete() -> None:
-    assert not overlap([(day(0), day(5))], [(day(5), None)])
-    assert overlap([(day(0), None)], [(day(50), day(51))])
-    assert not overlap([(day(0), day(1)), (day(7), day(8))], [(day(1), day(7))])
+    assert not meet([(day(0), day(5))], [(day(5), None)])
+    assert meet([(day(0), None)], [(day(50), day(51))])
+    assert not meet([(day(0), day(1)), (day(7), day(8))], [(day(1), day(7))])
 
 
 moments = st.integers(min_value=0, max_value=30)

@@ -1,0 +1,363 @@
+"""The line of a pool: who waits for GPUs in which order, what is in front of one, and when it may be one's turn.
+
+Order: by submission. What is granted to whom under lock is the approvals room's (`granting.attempt`); this only reads.
+Others stay anonymous unless the pool's names are open or the person may view pools (design invariant 10).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from django.db.models import Max
+
+from apps.approvals.choices import RequestStatus as ApprovalStatus
+from apps.approvals.models import ApprovalRequest
+from apps.approvals.ports import Span, meet
+from apps.clusters.models import Flavour, Pool
+from apps.core import clock
+from apps.core.formats import datetime_utc
+from apps.quotas import book, recurrence
+from apps.quotas.assess import number
+from apps.quotas.choices import RequestStatus
+from apps.quotas.feasibility import Ask, Ground, starts_by
+from apps.quotas.ledger import Profile, Step, gpus
+from apps.quotas.models import QuotaRequest
+from apps.quotas.waiting import NEWEST, WaitRange, range_of
+from apps.teams.models import Team
+
+ORDER = (
+    "Whoever submitted first is served first. A request that was approved and finds no room waits here in the order of "
+    "submission, so an approver who takes long costs nobody a place, and a smaller request does not overtake. Only a "
+    "request for a time that nobody before it wants goes past: it takes nothing that they could use. A corrected "
+    "request begins anew at the end."
+)
+#: How far ahead dated facts are told.
+_AHEAD = timedelta(days=366)
+_FACTS = 5
+#: Waits shorter than this were none: it was granted with the last decision.
+_AT_ONCE = timedelta(seconds=2)
+
+
+def line_name(pool: Pool) -> str:
+    """Return what the approvals room calls the line of a pool."""
+    return f"pool:{pool.uid}"
+
+
+def windows_between(pattern: recurrence.Recurrence | None, start: datetime, until: datetime | None) -> tuple[Span, ...]:
+    """Return the dated windows of a time, weekly ones or the whole; nothing where it is over."""
+    if until is not None and until <= start:
+        return ()
+    if pattern is None or until is None:
+        return ((start, until),)
+    return tuple(recurrence.windows(pattern, start, until))
+
+
+def spans_of(request: QuotaRequest, at: datetime) -> list[Span]:
+    """Return when a request, granted at `at` or later, could take GPUs of its pool."""
+    start = max(request.valid_from, at.replace(microsecond=0))
+    return list(windows_between(recurrence.parse(request.recurrence), start, request.valid_until))
+
+
+def gpus_of(request: QuotaRequest) -> Fraction:
+    """Return how many whole devices a request adds to what its workspace holds."""
+    units = max(0, int(request.estimate.get("delta_units") or 0))
+    return gpus(units, request.flavour.numerator, request.flavour.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One request in the line. `request` None: of somebody else, who stays anonymous.
+
+    `rank` counts from 1 over the whole line; `ahead`, `gpus_ahead`: those before it that want a common time.
+    `expected`: when dated facts alone give it room, those before it served first; None: no dated fact does.
+    """
+
+    rank: int
+    gpus: Fraction
+    since: datetime
+    ahead: int
+    gpus_ahead: Fraction
+    expected: datetime | None
+    request: QuotaRequest | None
+    mine: bool
+
+    @property
+    def shown_gpus(self) -> str:
+        """How many GPUs it waits for, for people."""
+        return number(self.gpus)
+
+    @property
+    def shown_gpus_ahead(self) -> str:
+        """How many GPUs are in front of it, for people."""
+        return number(self.gpus_ahead)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLine:
+    """A pool's line as one person may see it: named places only, and sums over all."""
+
+    pool: Pool
+    total: int
+    total_gpus: Fraction
+    places: list[Place]
+    names: bool
+    facts: list[str]
+    history: WaitRange
+    order: str = ORDER
+
+    @property
+    def shown_gpus(self) -> str:
+        """How many GPUs all wait for, for people."""
+        return number(self.total_gpus)
+
+    @property
+    def mine(self) -> list[Place]:
+        """The places of the person's own teams."""
+        return [place for place in self.places if place.mine]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A waiting request with what the reckoning needs."""
+
+    request: QuotaRequest
+    since: datetime
+    spans: list[Span]
+    gpus: Fraction
+    ahead: list[_Entry] = field(default_factory=list)
+    turn: datetime | None = None
+    expected: datetime | None = None
+
+
+def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
+    """Return who waits in each line, in order. One query."""
+    rows = (
+        ApprovalRequest.objects.filter(
+            queue__in=list(names), status=ApprovalStatus.WAITING, quota_request__isnull=False
+        )
+        .select_related("quota_request__workspace__team", "quota_request__workspace__cluster", "quota_request__flavour")
+        .annotate(decided_at=Max("decisions__decided_at"))
+        .order_by("submitted_at", "pk")
+    )
+    found: dict[str, list[_Entry]] = {}
+    for row in rows:
+        request = row.quota_request
+        line = found.setdefault(row.queue, [])
+        decided: datetime | None = getattr(row, "decided_at")  # noqa: B009 (an annotation, which mypy does not know)
+        entry = _Entry(request, decided or row.submitted_at, spans_of(request, at), gpus_of(request))
+        entry.ahead = [other for other in line if meet(entry.spans, other.spans)]
+        line.append(entry)
+    return found
+
+
+def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
+    """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
+    laid: list[tuple[tuple[int, int], Step]] = []
+    for entry in line:
+        turns = [other.turn for other in entry.ahead]
+        flavour = view.flavours.get(entry.request.flavour_id)
+        if flavour is None or not entry.spans or any(turn is None for turn in turns):
+            continue
+        earliest = max([at, *[turn for turn in turns if turn is not None]])
+        key = (entry.request.workspace_id, flavour.pk)
+        spans = tuple((max(low, earliest), high) for low, high in entry.spans if high is None or high > earliest)
+        if not spans:
+            continue
+        ground = Ground(
+            view.capacity,
+            [*view.others(*key), *(step for owner, step in laid if owner != key)],
+            [*book.steps(view.own(*key), flavour), *(step for owner, step in laid if owner == key)],
+        )
+        share = gpus(1, flavour.numerator, flavour.denominator)
+        start = starts_by(ground, Ask(entry.request.guaranteed, share, spans))
+        if start is None:
+            continue
+        entry.expected = start
+        # A later start alone is no wait: what is promised from then on may be granted at once.
+        entry.turn = earliest if start == spans[0][0] else start
+        more = entry.gpus
+        laid += [(key, Step(max(low, start), high, more)) for low, high in spans if high is None or high > start]
+
+
+def dated_facts(view: book.PoolBook, at: datetime) -> list[str]:
+    """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named."""
+    promised, there = Profile.of(view.all_promises()), Profile.of(view.capacity)
+    found: list[str] = []
+    limit = at + _AHEAD
+    for edge in sorted({*promised.within(at, limit), *there.within(at, limit)}):
+        just = edge - timedelta(microseconds=1)
+        ended, grown = promised.at(just) - promised.at(edge), there.at(edge) - there.at(just)
+        if ended > 0:
+            found.append(f"{_gpus(ended)} on {datetime_utc(edge)}, when quota of others ends.")
+        if grown > 0:
+            found.append(f"{_gpus(grown)} on {datetime_utc(edge)}, when the pool grows.")
+        if len(found) >= _FACTS:
+            break
+    return found[:_FACTS]
+
+
+def _gpus(count: Fraction) -> str:
+    return f"{number(count)} {'GPU comes' if count == 1 else 'GPUs come'} free"
+
+
+def history(pool: Pool, flavours: Iterable[Flavour], like: Fraction | None = None) -> WaitRange:
+    """Return how long those waited that had to wait in this pool, of about the size of `like` GPUs. One query.
+
+    Like: between half and twice as many GPUs. A wait is from the last decision (or submission) to the grant.
+    """
+    rows = (
+        QuotaRequest.objects.filter(
+            workspace__cluster_id=pool.cluster_id,
+            flavour__in=[flavour.pk for flavour in flavours],
+            status__in=[RequestStatus.SCHEDULED, RequestStatus.APPLYING, RequestStatus.ACTIVE],
+            granted_at__isnull=False,
+            approval__queue=line_name(pool),
+        )
+        .select_related("flavour", "approval")
+        .annotate(decided_at=Max("approval__decisions__decided_at"))
+        .order_by("-granted_at", "-pk")
+    )
+    waits: list[timedelta] = []
+    for row in rows[: 50 * NEWEST]:
+        if row.granted_at is None or row.approval is None:
+            continue
+        decided: datetime | None = getattr(row, "decided_at")  # noqa: B009 (an annotation, which mypy does not know)
+        waited = row.granted_at - (decided or row.approval.submitted_at)
+        if waited > _AT_ONCE and (like is None or like / 2 <= gpus_of(row) <= like * 2):
+            waits.append(waited)
+        if len(waits) == NEWEST:
+            break
+    return range_of(waits)
+
+
+def views_pools(pool: Pool, user: Any) -> bool:
+    """Whether a person may view the pool itself, not only its aggregates: then everybody in line has a name."""
+    return bool(Pool.objects.visible_to(user).filter(pk=pool.pk).exists())
+
+
+def for_pool(pool: Pool, user: Any, at: datetime | None = None) -> PoolLine:
+    """Return a pool's line as a person may see it. About eight queries, however long it is."""
+    now = at or clock.now()
+    line = _entries([line_name(pool)], now).get(line_name(pool), [])
+    viewer = views_pools(pool, user)
+    names = viewer or pool.open_names
+    rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
+    own = set(rows.visible_to(user).values_list("pk", flat=True)) if line and not viewer else set()
+    view = book.load(pool, now)
+    if line:
+        _reckon(view, line, now)
+    mine = [entry.gpus for entry in line if entry.request.pk in own]
+    places = _places(line, own, names)
+    return PoolLine(
+        pool=pool,
+        total=len(line),
+        total_gpus=sum((entry.gpus for entry in line), Fraction(0)),
+        places=places,
+        names=names,
+        facts=dated_facts(view, now) if line else [],
+        history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None)
+        if line
+        else range_of([]),
+    )
+
+
+def _places(line: Sequence[_Entry], own: set[int], names: bool) -> list[Place]:
+    return [
+        Place(
+            rank=rank,
+            gpus=entry.gpus,
+            since=entry.since,
+            ahead=len(entry.ahead),
+            gpus_ahead=sum((other.gpus for other in entry.ahead), Fraction(0)),
+            expected=entry.expected,
+            request=entry.request,
+            mine=entry.request.pk in own,
+        )
+        for rank, entry in enumerate(line, start=1)
+        if names or entry.request.pk in own
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlace:
+    """A waiting request's place, with what may end its wait."""
+
+    place: Place
+    total: int
+    facts: list[str]
+    history: WaitRange
+    order: str = ORDER
+
+
+def place_of(request: QuotaRequest, at: datetime | None = None) -> OwnPlace | None:
+    """Return the place of a waiting request; None where it does not wait in a line."""
+    if request.status != RequestStatus.WAITING:
+        return None
+    pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
+    if pool is None:
+        return None
+    now = at or clock.now()
+    line = _entries([line_name(pool)], now).get(line_name(pool), [])
+    view = book.load(pool, now)
+    _reckon(view, line, now)
+    found = next((place for place in _places(line, {request.pk}, False)), None)
+    if found is None:
+        return None
+    return OwnPlace(found, len(line), dated_facts(view, now), history(pool, view.flavours.values(), found.gpus))
+
+
+def of_team(team: Team) -> list[Place]:
+    """Return the places of a team's waiting requests, in order of submission, without forecasts. Two queries."""
+    waiting = ApprovalRequest.objects.filter(
+        status=ApprovalStatus.WAITING, quota_request__workspace__team=team
+    ).exclude(queue="")
+    queues = list(waiting.values_list("queue", flat=True).distinct())
+    if not queues:
+        return []
+    found: list[Place] = []
+    for line in _entries(queues, clock.now()).values():
+        own = {entry.request.pk for entry in line if entry.request.workspace.team_id == team.pk}
+        found += _places(line, own, False)
+    return sorted(found, key=lambda place: place.since)
+
+
+def before(pool: Pool, spans: Sequence[Span], at: datetime, *, but: QuotaRequest | None = None) -> list[Fraction]:
+    """Return the GPUs of each waiting request that is served before a new one (or before `but`) for a common time."""
+    found: list[Fraction] = []
+    for entry in _entries([line_name(pool)], at).get(line_name(pool), []):
+        if but is not None and entry.request.pk == but.pk:
+            break
+        if but is not None and _submitted(but) < _submitted(entry.request):
+            break
+        if meet(spans, entry.spans):
+            found.append(entry.gpus)
+    return found
+
+
+def _submitted(request: QuotaRequest) -> tuple[datetime, int]:
+    approval = request.approval
+    return (approval.submitted_at, approval.pk) if approval is not None else (request.created_at, 0)
+
+
+__all__ = [
+    "ORDER",
+    "OwnPlace",
+    "Place",
+    "PoolLine",
+    "before",
+    "dated_facts",
+    "for_pool",
+    "gpus_of",
+    "history",
+    "line_name",
+    "of_team",
+    "place_of",
+    "spans_of",
+    "views_pools",
+    "windows_between",
+]
