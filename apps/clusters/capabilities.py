@@ -72,7 +72,10 @@ class Keda:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What one cluster can do. `checked_at` is None where nothing was ever found out."""
+    """What one cluster can do. `checked_at` is None where nothing was ever found out.
+
+    `username`: the name under which the cluster knows the portal ("": it did not say).
+    """
 
     kubernetes_version: str = ""
     kueue: Kueue = field(default_factory=Kueue)
@@ -83,6 +86,7 @@ class Capabilities:
     dra: bool | None = None
     mig_strategies: tuple[str, ...] = ()
     gpu_models: tuple[str, ...] = ()
+    username: str = ""
     checked_at: datetime | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -121,13 +125,19 @@ def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in names}
 
 
+_NO_CHANGE = frozenset({"checked_at", "reasons", "gpu_models", "mig_strategies"})
+
+
 def differences(before: Capabilities, after: Capabilities) -> list[str]:
-    """Return in words what changed between two records, times aside; empty where nothing did."""
+    """Return in words what changed between two records; empty where nothing did.
+
+    What the nodes carry comes and goes with them (the inventory shows it), so it is no change of this kind.
+    """
     old, new = _flat(as_json(before)), _flat(as_json(after))
     return [
         f"{key}: {_word(old.get(key))} → {_word(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key.split(".")[0] not in ("checked_at", "reasons")
+        if old.get(key) != new.get(key) and key not in _NO_CHANGE
     ]
 
 

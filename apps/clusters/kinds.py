@@ -90,6 +90,7 @@ _TABLE = (
     Kind("v1", "Event", "events", True, 902),
     Kind(_KUEUE, "Workload", "workloads", True, 904, has_status=True),
     Kind("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, 903),
+    Kind("authentication.k8s.io/v1", "SelfSubjectReview", "selfsubjectreviews", False, 905),
 )
 
 #: Kind name → kind. No two kinds of the table share a name, so the name alone identifies it.

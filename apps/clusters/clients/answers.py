@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from apps.clusters.errors import (
@@ -38,6 +40,14 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return Retry-After in seconds, at most an hour; None where absent or a date (API servers send seconds)."""
     text = (headers.get("Retry-After") or "").strip()
     return min(float(text), 3600.0) if text.isdigit() else None
+
+
+def parse_date(headers: Mapping[str, str]) -> datetime | None:
+    """Return the server's clock from its Date header (RFC 9110 §6.6.1, whole seconds); None where it sends none."""
+    try:
+        return parsedate_to_datetime(headers.get("Date") or "").astimezone(UTC)
+    except (TypeError, ValueError):
+        return None
 
 
 def error_of(

@@ -12,8 +12,9 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import urllib3
@@ -22,7 +23,7 @@ from kubernetes.client.exceptions import ApiException, ApiValueError
 
 from apps.clusters import crypto, kinds
 from apps.clusters.addresses import check_address
-from apps.clusters.clients.answers import error_of, parse_retry_after, parse_warnings
+from apps.clusters.clients.answers import error_of, parse_date, parse_retry_after, parse_warnings
 from apps.clusters.clients.checked import check_connections
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.watching import WatchEvent, WatchStream
@@ -31,7 +32,7 @@ from apps.clusters.errors import ClusterError, Gone, ServerError, TooLarge, Unau
 if TYPE_CHECKING:
     from apps.clusters.models import Cluster
 
-__all__ = ["Answer", "KubernetesClient", "Listing", "WatchEvent"]
+__all__ = ["Answer", "KubernetesClient", "Listing", "Page", "WatchEvent"]
 
 JSON = dict[str, Any]
 _Query = list[tuple[str, str]]
@@ -47,12 +48,13 @@ LIST_RESTARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call returned: the object, the HTTP status, the server's warnings, milliseconds it took."""
+    """What a call returned: the object, the HTTP status, the server's warnings, milliseconds it took, its clock."""
 
     object: JSON
     status: int
     warnings: list[str] = field(default_factory=list)
     ms: int = 0
+    date: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,16 @@ class Listing:
     items: list[JSON]
     resource_version: str
     ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list. `restarted`: forget the pages before; `last`: the list is complete with it."""
+
+    items: list[JSON]
+    resource_version: str
+    restarted: bool = False
+    last: bool = False
 
 
 class KubernetesClient:
@@ -150,11 +162,19 @@ class KubernetesClient:
 
     def version(self) -> JSON:
         """Return `/version` (gitVersion, major, minor)."""
-        return self._call("GET", "/version").object
+        return self.hello().object
+
+    def hello(self) -> Answer:
+        """Return the whole answer of `/version`: with the server's clock and how long it took."""
+        return self._call("GET", "/version")
 
     def groups(self) -> JSON:
         """Return `/apis`: the API groups and versions this cluster serves."""
         return self._call("GET", "/apis").object
+
+    def resources(self, group: str, version: str) -> JSON:
+        """Return `/apis/<group>/<version>`: the resources of one API group. Raises NotFound where it is not served."""
+        return self._call("GET", "/apis/{group}/{version}", {"group": group, "version": version}).object
 
     def get(self, kind: str, name: str, namespace: str = "") -> JSON:
         """Return one object. Raises NotFound."""
@@ -167,6 +187,26 @@ class KubernetesClient:
 
         Raises Gone where it expired `LIST_RESTARTS` times over.
         """
+        started = time.monotonic()
+        items: list[JSON] = []
+        version = ""
+        for page in self.pages(
+            kind, namespace, label_selector=label_selector, field_selector=field_selector, limit=limit
+        ):
+            if page.restarted:
+                items.clear()
+            items.extend(page.items)
+            version = page.resource_version
+        return Listing(items, version, _ms(started))
+
+    def pages(
+        self, kind: str, namespace: str = "", *, label_selector: str = "", field_selector: str = "", limit: int = 500
+    ) -> Iterator[Page]:
+        """Yield all objects of a kind page by page, so that nobody has to hold them all.
+
+        An expired continue token starts the listing again, with a page that says so. Raises Gone where it expired
+        `LIST_RESTARTS` times over.
+        """
         entry = kinds.KINDS[kind]
         path = entry.collection if not namespace else entry.in_namespace
         params = {"namespace": kinds.check_namespace(entry, namespace)} if namespace else {}
@@ -175,26 +215,25 @@ class KubernetesClient:
             base.append(("labelSelector", label_selector))
         if field_selector:
             base.append(("fieldSelector", field_selector))
-        started = time.monotonic()
-        for attempt in range(LIST_RESTARTS + 1):
-            items: list[JSON] = []
-            token = ""
+        attempt, token, restarted = 0, "", False
+        while True:
             try:
-                while True:
-                    query = [*base, ("continue", token)] if token else base
-                    page = self._call("GET", path, params, query=query).object
-                    items.extend(page.get("items") or [])
-                    meta = page.get("metadata") or {}
-                    token = meta.get("continue") or ""
-                    if not token:
-                        for item in items:  # a list's items go without their type
-                            item.setdefault("kind", entry.kind)
-                            item.setdefault("apiVersion", entry.api_version)
-                        return Listing(items, str(meta.get("resourceVersion", "")), _ms(started))
+                page = self._call("GET", path, params, query=[*base, ("continue", token)] if token else base).object
             except Gone:
-                if attempt == LIST_RESTARTS:
+                attempt, token, restarted = attempt + 1, "", True
+                if attempt > LIST_RESTARTS:
                     raise
-        raise ServerError("unreachable: the loop returns or raises")  # pragma: no cover
+                continue
+            items: list[JSON] = page.get("items") or []
+            for item in items:  # a list's items go without their type
+                item.setdefault("kind", entry.kind)
+                item.setdefault("apiVersion", entry.api_version)
+            meta = page.get("metadata") or {}
+            token = meta.get("continue") or ""
+            yield Page(items, str(meta.get("resourceVersion", "")), restarted=restarted, last=not token)
+            restarted = False
+            if not token:
+                return
 
     def apply(
         self,
@@ -360,7 +399,8 @@ class KubernetesClient:
             raise ServerError("the answer is not JSON", status=response.status) from error
         if not isinstance(parsed, dict):
             raise ServerError("the answer is not an object", status=response.status)
-        return Answer(parsed, response.status, parse_warnings(response.headers), _ms(started))
+        warnings, date = parse_warnings(response.headers), parse_date(response.headers)
+        return Answer(parsed, response.status, warnings, _ms(started), date)
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         parts: list[bytes] = []
