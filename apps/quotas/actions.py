@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
@@ -19,7 +20,7 @@ from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
 from apps.quotas import events
-from apps.quotas.assess import MIN_REASON, Draft, assess, check
+from apps.quotas.assess import MIN_REASON, Draft, Extras, assess, check
 from apps.quotas.change import canonical
 from apps.quotas.choices import OPEN_STATUSES, DataClass, Environment, RequestStatus
 from apps.quotas.models import QuotaRequest, Workspace
@@ -105,8 +106,13 @@ def checked_draft(
     valid_until: datetime | None,
     *,
     user: User,
+    extras: Extras | None = None,
+    corrects: Mapping[str, Any] | None = None,
 ) -> Draft:
-    """Return the checked draft of a person's request. Raises NotVisible, NotAllowed, Invalid."""
+    """Return the checked draft of a person's request (`corrects`: the frozen change of the one it replaces).
+
+    Raises NotVisible, NotAllowed, Invalid.
+    """
     workspace = (
         Workspace.objects.visible_to(user).select_related("team__unit", "cluster").filter(pk=workspace_id).first()
     )
@@ -126,6 +132,8 @@ def checked_draft(
         valid_from=valid_from,
         valid_until=valid_until,
         may_borrow_unlimited=may(user, "quotas.borrow.unlimited", workspace),
+        extras=extras,
+        corrects=corrects,
     )
 
 
@@ -154,6 +162,10 @@ def _submit(
                 borrow_limit=draft.borrow_limit,
                 valid_from=draft.valid_from,
                 valid_until=draft.valid_until,
+                recurrence=draft.recurrence.plain() if draft.recurrence is not None else None,
+                lend_mode=draft.lend_mode,
+                lend_limit=draft.lend_limit,
+                serving=draft.serving,
                 reason=reason,
                 requester=requester,
                 supersedes=supersedes,
@@ -212,15 +224,25 @@ def request_quota(
     reason: str,
     *,
     actor: Actor,
+    extras: Extras | None = None,
 ) -> QuotaRequest:
     """Ask that a workspace hold `guaranteed` units of a flavour (and may borrow) from a time on, until one or for good.
 
-    `valid_from` None or within the last day: as soon as it is granted. Raises NotVisible, NotAllowed, Invalid per
+    `valid_from` None or within the last day: as soon as it is granted. `extras`: a weekly repetition (which needs an
+    end), what is lent, what is kept for serving. Raises NotVisible, NotAllowed, Invalid per
     field, Conflict where a request for the same workspace and flavour is open (`current["request"]` is its uid).
     """
     user = _user(actor)
     draft = checked_draft(
-        workspace_id, flavour_id, guaranteed, borrow_mode, borrow_limit, valid_from, valid_until, user=user
+        workspace_id,
+        flavour_id,
+        guaranteed,
+        borrow_mode,
+        borrow_limit,
+        valid_from,
+        valid_until,
+        user=user,
+        extras=extras,
     )
     return _submit(draft, _checked_reason(reason), actor=actor, requester=user, supersedes=None)
 
@@ -272,6 +294,7 @@ def correct_request(
     *,
     actor: Actor,
     expected_version: int | None = None,
+    extras: Extras | None = None,
 ) -> QuotaRequest:
     """Replace an open request by a corrected one in the same workspace; earlier approvals are void.
 
@@ -280,16 +303,32 @@ def correct_request(
     user = _user(actor)
     old = _locked_open(request_id, "corrected", actor=actor, expected_version=expected_version)
     draft = checked_draft(
-        old.workspace_id, flavour_id, guaranteed, borrow_mode, borrow_limit, valid_from, valid_until, user=user
+        old.workspace_id,
+        flavour_id,
+        guaranteed,
+        borrow_mode,
+        borrow_limit,
+        valid_from,
+        valid_until,
+        user=user,
+        extras=extras,
+        corrects=old.change,
     )
     text = _checked_reason(reason)
     now = clock.now()
     # A start that has passed means "as soon as it is granted", whichever second it names.
     asked = [
-        (row.flavour, row.guaranteed, row.borrow_mode, row.borrow_limit, max(row.valid_from, now), row.valid_until)
+        (
+            row.flavour,
+            *(row.guaranteed, row.borrow_mode, row.borrow_limit),
+            *(row.lend_mode, row.lend_limit, row.serving),
+            max(row.valid_from, now),
+            row.valid_until,
+        )
         for row in (old, draft)
     ]
-    if asked[0] == asked[1] and old.reason == text:
+    repeats = [old.recurrence, draft.recurrence.plain() if draft.recurrence is not None else None]
+    if asked[0] == asked[1] and repeats[0] == repeats[1] and old.reason == text:
         raise Invalid({"": "Nothing is different from the request as it stands."})
     # Closed first: one open request per workspace and flavour. The approvals room closes its own side in `submit`.
     old.status = RequestStatus.SUPERSEDED

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
 from apps.core.errors import Invalid
 from apps.core.formats import datetime_utc
-from apps.quotas import book
-from apps.quotas.choices import BorrowMode
+from apps.quotas import book, cluster_side, renewal, terms
+from apps.quotas.choices import BorrowMode, Environment, LendMode
 from apps.quotas.ledger import Holding, Room, gpus, in_force, most
 from apps.quotas.models import Workspace
+from apps.quotas.recurrence import Recurrence
+from apps.quotas.renewal import Renews
+from apps.quotas.terms import MAX_UNITS, Extras
 from apps.rates.selectors import Estimate, monthly_estimate
 
-#: A start that lies no further back than this (a form left open) means "now"; an earlier one is a mistake.
-GRACE = timedelta(days=1)
-MAX_UNITS = 1_000_000
+_NOTHING = Holding(datetime.min.replace(tzinfo=UTC), None, 0)
 MIN_REASON = 10
 
 
@@ -34,11 +38,40 @@ class Draft:
     borrow_limit: int
     valid_from: datetime
     valid_until: datetime | None
+    recurrence: Recurrence | None = None
+    lend_mode: str = LendMode.ALL
+    lend_limit: int = 0
+    serving: int = 0
+    renews: Renews | None = None
 
     @property
     def holding(self) -> Holding:
-        """The draft as the ledger sees it."""
-        return Holding(self.valid_from, self.valid_until, self.guaranteed, self.borrow_mode, self.borrow_limit)
+        """The draft as the ledger sees it, its repetition aside."""
+        return Holding(
+            self.valid_from,
+            self.valid_until,
+            self.guaranteed,
+            self.borrow_mode,
+            self.borrow_limit,
+            lend_mode=self.lend_mode,
+            lend_limit=self.lend_limit,
+            serving=self.serving,
+        )
+
+    def windows_from(self, start: datetime) -> list[tuple[datetime, datetime | None]]:
+        """Return the dated windows from a start on: one, or those of the repetition (none where none is left)."""
+        return renewal.windows_of(start, self.valid_until, self.recurrence)
+
+    @property
+    def windows(self) -> list[tuple[datetime, datetime | None]]:
+        """The dated windows as asked for."""
+        return self.windows_from(self.valid_from)
+
+    @property
+    def place(self) -> datetime | None:
+        """The place among renewals; None: it has no precedence."""
+        held = self.renews is not None and self.renews.held_at(clock.now())
+        return self.renews.asked_at if held and self.renews is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,61 +102,10 @@ def number(value: Fraction) -> str:
 
 
 def guaranteed_word(pool: Pool | None) -> str:
-    """Return how a pool's promise is called: where nothing takes GPUs back, none is guaranteed (design §5)."""
-    return "share (best effort)" if pool is not None and pool.best_effort else "guaranteed"
-
-
-def _count(value: object, name: str, errors: dict[str, str], words: str) -> int:
-    """Return a whole, non-negative count; else note the message."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        errors[name] = f"Enter a whole number of {words}."
-    elif value < 0:
-        errors[name] = f"The number of {words} cannot be negative; 0 gives everything back."
-    elif value > MAX_UNITS:
-        errors[name] = f"Enter at most {MAX_UNITS:,}."
-    else:
-        return value
-    return 0
-
-
-def _times(
-    valid_from: datetime | None, valid_until: datetime | None, errors: dict[str, str]
-) -> tuple[datetime, datetime | None]:
-    now = clock.now().replace(microsecond=0)
-    start = (valid_from or now).replace(microsecond=0)
-    if start < now - GRACE:
-        errors["valid_from"] = "The start lies in the past. Leave it empty to start as soon as it is granted."
-    start = max(start, now)
-    until = valid_until.replace(microsecond=0) if valid_until else None
-    if until is not None and until <= now:
-        errors["valid_until"] = "The end lies in the past. Choose a later end, or leave it empty for no end."
-    elif until is not None and until <= start:
-        errors["valid_until"] = "The end must lie after the start."
-    return start, until
-
-
-def _borrow(
-    mode: str, limit: object, pool: Pool | None, may_unlimited: bool, errors: dict[str, str]
-) -> tuple[str, int]:
-    if mode not in BorrowMode.values:
-        errors["borrow_mode"] = "Choose how far the workspace may go beyond its own GPUs."
-        return BorrowMode.NONE, 0
-    if mode == BorrowMode.LIMITED:
-        count = _count(limit, "borrow_limit", errors, "GPUs to borrow")
-        if count == 0 and "borrow_limit" not in errors:
-            errors["borrow_limit"] = "Say how many GPUs may be borrowed, or choose not to borrow."
-    else:
-        count = 0
-        if limit:
-            errors["borrow_limit"] = "A limit goes only with borrowing up to a limit."
-    if mode != BorrowMode.NONE and pool is not None and not pool.best_effort:
-        errors["borrow_mode"] = (
-            "Nothing on this cluster takes a borrowed GPU back, so borrowing would break the guarantee of others. "
-            "Ask for guaranteed GPUs, or ask the platform admins to declare the pool best-effort."
-        )
-    if mode == BorrowMode.UNLIMITED and not may_unlimited:
-        errors["borrow_mode"] = "Unlimited borrowing needs a permission that you do not hold. Choose a limit."
-    return mode, count
+    """Return how a pool's promise is called: where GPUs are lent and nothing takes them back, none is guaranteed."""
+    return (
+        "share (best effort)" if pool is not None and pool.best_effort and not book.takes_back(pool) else "guaranteed"
+    )
 
 
 def check(
@@ -136,19 +118,34 @@ def check(
     valid_from: datetime | None,
     valid_until: datetime | None,
     may_borrow_unlimited: bool = False,
+    extras: Extras | None = None,
+    corrects: Mapping[str, Any] | None = None,
 ) -> Draft:
-    """Return the checked draft. Raises Invalid with a message at each wrong field."""
+    """Return the checked draft. Raises Invalid with a message at each wrong field.
+
+    `corrects`: the frozen change of the request that this one replaces, whose place as a renewal it keeps.
+    """
+    more = extras or Extras()
     errors: dict[str, str] = {}
-    units = _count(guaranteed, "guaranteed", errors, "GPUs")
+    units = terms.count(guaranteed, "guaranteed", errors, "GPUs")
     pool = book.pool_of(workspace.cluster_id, flavour.pk)
-    if workspace.archived_at is not None:
-        errors["workspace"] = "This workspace is archived."
     if pool is None:
         errors["flavour"] = f"{workspace.cluster} does not offer {flavour}. Choose one of its flavours."
-    mode, limit = _borrow(borrow_mode, borrow_limit, pool, may_borrow_unlimited, errors)
-    start, until = _times(valid_from, valid_until, errors)
+    mode, limit = terms.borrow(borrow_mode, borrow_limit, pool, may_borrow_unlimited, errors)
+    lend_mode, lend_limit, serving = terms.lending(more, units, workspace, errors)
+    start, until = terms.times(valid_from, valid_until, errors)
+    repetition = terms.repetition(more.recurrence, start, until, errors)
     if errors or pool is None:
         raise Invalid(errors)
+    now = clock.now()
+    renews = renewal.found(workspace, flavour, start, repetition, now)
+    if renews is not None:
+        # A start typed to the minute meets the very second at which the quota before ends.
+        start = renews.until
+    kept = renewal.continued(corrects, start, now) if corrects is not None else None
+    renews = kept or renews
+    if until is not None and until <= start:
+        raise Invalid({"valid_until": "The end must lie after the start."})
     other = book.indistinguishable(workspace, flavour, start, until)
     if other is not None and (units or mode != BorrowMode.NONE):
         raise Invalid(
@@ -157,7 +154,21 @@ def check(
                 f"({flavour.resource_name}): it could not keep the two apart. Use another workspace for {flavour}."
             }
         )
-    draft = Draft(workspace, flavour, pool, units, mode, limit, start, until)
+    draft = Draft(
+        workspace,
+        flavour,
+        pool,
+        units,
+        mode,
+        limit,
+        start,
+        until,
+        recurrence=repetition,
+        lend_mode=lend_mode,
+        lend_limit=lend_limit,
+        serving=serving,
+        renews=renews,
+    )
     _check_pool(draft)
     return draft
 
@@ -167,7 +178,8 @@ def _check_pool(draft: Draft) -> None:
     view = book.load(draft.pool, draft.valid_from, draft.valid_until)
     own = view.own(draft.workspace.pk, draft.flavour.pk)
     held_most = max((item.guaranteed for item in own), default=0)
-    ceiling = most(view.capacity, draft.valid_from, draft.valid_until)
+    windows = draft.windows
+    ceiling = max(most(view.capacity, low, high) for low, high in windows)
     needed = gpus(draft.guaranteed, draft.flavour.numerator, draft.flavour.denominator)
     if needed > ceiling and draft.guaranteed > held_most:
         raise Invalid(
@@ -184,11 +196,10 @@ def _check_pool(draft: Draft) -> None:
                 f"{number(ceiling)} GPUs in this time."
             }
         )
-    wanted = (draft.guaranteed, draft.borrow_mode, draft.borrow_limit)
-    moments = book.instants(draft.valid_from, draft.valid_until, book.steps(own, draft.flavour))
-    held = [in_force(own, at) for at in moments]
-    same = [(item.guaranteed, item.borrow_mode, item.borrow_limit) if item else (0, "none", 0) for item in held]
-    if all(item == wanted for item in same):
+    wanted = draft.holding.numbers
+    laid = book.steps(own, draft.flavour)
+    moments = [at for low, high in windows for at in book.instants(low, high, laid)]
+    if all((in_force(own, at) or _NOTHING).numbers == wanted for at in moments):
         raise Invalid({"": "The workspace already holds exactly this in that time: nothing would change."})
 
 
@@ -196,33 +207,18 @@ def assess(draft: Draft) -> Assessment:
     """Return what a checked draft would cost and whether the pool has room for it over the whole time."""
     view = book.load(draft.pool, draft.valid_from)
     own = view.own(draft.workspace.pk, draft.flavour.pk)
-    before = in_force(own, draft.valid_from)
-    at_end = in_force(own, draft.valid_until) if draft.valid_until else None
+    windows = draft.windows
+    begins, ends = windows[0]
+    before = in_force(own, begins)
+    at_end = in_force(own, ends) if ends else None
     had = before.guaranteed if before else 0
     delta = draft.guaranteed - had
-    room = view.room(draft.workspace.pk, draft.flavour, draft.guaranteed, draft.valid_from, draft.valid_until)
-    cluster_id = draft.workspace.cluster_id
-    estimate = monthly_estimate(cluster_id, draft.flavour.pk, delta, draft.valid_from)
+    room = view.room_in(draft.workspace.pk, draft.flavour, draft.guaranteed, windows, asked_at=draft.place)
+    estimate = _monthly(draft, delta, begins)
     with_borrowed: Estimate | None = None
     if draft.borrow_mode == BorrowMode.LIMITED:
         most_before = had + (before.borrow_limit if before else 0)
-        reach = draft.guaranteed + draft.borrow_limit - most_before
-        with_borrowed = monthly_estimate(cluster_id, draft.flavour.pk, reach, draft.valid_from)
-    warnings: list[str] = []
-    if not room.fits:
-        when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
-        warnings.append(
-            f"The pool is full: at its tightest moment ({datetime_utc(room.worst_at)}) this workspace could have "
-            f"{number(max(room.free_at_worst, Fraction(0)))} GPUs. Once approved, the request waits for capacity.{when}"
-        )
-    if draft.valid_until is None and before is not None and before.end is not None:
-        warnings.append(f"What the workspace holds now would have ended on {datetime_utc(before.end)}.")
-    shared = _shared_names(draft)
-    if shared:
-        warnings.append(
-            f"This cluster counts {shared} under the same name ({draft.flavour.resource_name}). "
-            "Use the ready-made manifests: their node selector keeps work on the GPUs you were granted."
-        )
+        with_borrowed = _monthly(draft, draft.guaranteed + draft.borrow_limit - most_before, begins)
     return Assessment(
         draft,
         before,
@@ -232,8 +228,66 @@ def assess(draft: Draft) -> Assessment:
         estimate,
         with_borrowed,
         room,
-        warnings,
+        _warnings(draft, before, room),
     )
+
+
+def _monthly(draft: Draft, units: int, at: datetime) -> Estimate:
+    """Return the monthly cost of so many units: of 730 h, or of the hours that the repetition's windows have."""
+    estimate = monthly_estimate(draft.workspace.cluster_id, draft.flavour.pk, units, at)
+    if draft.recurrence is None:
+        return estimate
+    hours = draft.recurrence.hours_per_month
+    amount = estimate.hourly * Decimal(units * hours) if estimate.hourly is not None else None
+    return replace(estimate, amount=amount, hours_per_month=hours)
+
+
+def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
+    """Return what a person should know before submitting, in sentences."""
+    found: list[str] = []
+    if not room.fits:
+        when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
+        found.append(
+            f"The pool is full: at its tightest moment ({datetime_utc(room.worst_at)}) this workspace could have "
+            f"{number(max(room.free_at_worst, Fraction(0)))} GPUs. Once approved, the request waits for capacity.{when}"
+        )
+    if draft.valid_until is None and before is not None and before.end is not None:
+        found.append(f"What the workspace holds now would have ended on {datetime_utc(before.end)}.")
+    shared = _shared_names(draft)
+    if shared:
+        found.append(
+            f"This cluster counts {shared} under the same name ({draft.flavour.resource_name}). "
+            "Use the ready-made manifests: their node selector keeps work on the GPUs you were granted."
+        )
+    if draft.borrow_mode != BorrowMode.NONE and draft.workspace.environment == Environment.PRODUCTION:
+        found.append(
+            "In a production workspace only batch work borrows: releases have to fit in the guaranteed GPUs, because "
+            "what is borrowed can be taken back at any moment."
+        )
+    if draft.workspace.archived_at is not None:
+        found.append("The workspace is archived. Granting this restores it: roles, labels and limits as before.")
+    found += _over_use(draft)
+    if draft.renews is not None:
+        found.append(
+            f"This renews what ends on {datetime_utc(draft.renews.until)}. Until it is decided nobody else is promised "
+            f"those GPUs, from {renewal.HOLD_BEFORE.days} days before that end until {renewal.HOLD_AFTER.days} after."
+        )
+    return found
+
+
+def _over_use(draft: Draft) -> list[str]:
+    """Say what it means where fewer GPUs would be held than are in use. Shrinking below use is legal."""
+    usage = cluster_side.usage([draft.workspace]).get(draft.workspace.pk, cluster_side.UNSEEN)
+    used = usage.used.get(draft.flavour.resource_name)
+    if used is None or draft.borrow_mode == BorrowMode.UNLIMITED:
+        return []
+    would = draft.guaranteed + draft.borrow_limit
+    if used <= would:
+        return []
+    return [
+        f"The workspace uses {used:,} and would hold {would:,}: what runs goes on, and nothing new starts until use is "
+        "below that. Its leads can then drain it on the workspace's page."
+    ]
 
 
 def _shared_names(draft: Draft) -> str:
@@ -246,3 +300,6 @@ def _shared_names(draft: Draft) -> str:
         .distinct()
     )
     return ", ".join(models)
+
+
+__all__ = ["MAX_UNITS", "MIN_REASON", "Assessment", "Draft", "Extras", "assess", "check", "guaranteed_word", "number"]

@@ -82,6 +82,10 @@ REQUEST_APPLIED = declare(
     headline=lambda p: f"Applied on the cluster: {p.what}",
     body=lambda p: "The quota is on the cluster and can be used. The request's page leads to ready-made manifests.",
 )  # fmt: skip
+REQUEST_EXPIRED = declare(
+    "quotas.request.expired", RequestEvent, audience="the team's leads", mail=True, path=_request_path,
+    headline=lambda p: f"No further windows: {p.what}", body=lambda p: p.detail,
+)  # fmt: skip
 WORKSPACE_CREATED = declare("quotas.workspace.created", WorkspaceCreated, audience="auditors")
 QUOTA_ROLLED = declare("quotas.quota.rolled", QuotaRolled, audience="auditors")
 QUOTA_EXPIRING = declare(

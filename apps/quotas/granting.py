@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import F, Q
 
 from apps import audit
-from apps.approvals.engine import usable
 from apps.approvals.models import Grant
 from apps.approvals.ports import CannotTake
 from apps.clusters.models import Pool
@@ -25,22 +22,25 @@ from apps.core.canonical import digest
 from apps.core.errors import Conflict
 from apps.core.formats import datetime_utc
 from apps.provisioning.models import Declaration
-from apps.quotas import book, events
+from apps.quotas import book, events, renewal
 from apps.quotas.assess import number
 from apps.quotas.change import canonical, creation_leaves
-from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatus
-from apps.quotas.cluster_side import close_plans, declaration_of, declare
-from apps.quotas.ledger import Holding, in_force, overlay
+from apps.quotas.change_records import replan_open
+from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatus, Rung
+from apps.quotas.cluster_side import close_plans, declare
+from apps.quotas.ledger import Holding, in_force, overlay_all
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.quotas.records import (
     asked_of,
     describe,
-    effective_start,
     event_of,
+    holdings_in,
+    made_anew,
     manifests_at,
     own_holdings,
     plan_request,
+    windows_left,
 )
 from apps.teams import scope
 
@@ -75,7 +75,7 @@ def _verify(request: QuotaRequest, grant: Grant) -> None:
         raise Conflict("The request is no longer what was approved: submit it again.")
 
 
-def _verify_creation(request: QuotaRequest, manifests: Sequence[Manifest]) -> None:
+def verify_creation(request: QuotaRequest, manifests: Sequence[Manifest]) -> None:
     """For a workspace's first quota: its objects are those that were approved. Raises Conflict otherwise."""
     approved = {leaf["path"]: leaf["digest"] for leaf in request.change["leaves"]}
     for leaf in creation_leaves(request.workspace.cluster.slug, manifests):
@@ -85,39 +85,45 @@ def _verify_creation(request: QuotaRequest, manifests: Sequence[Manifest]) -> No
             )
 
 
-def lay_over(request: QuotaRequest, start: datetime) -> list[Holding]:
+def lay_over(request: QuotaRequest, windows: Sequence[tuple[datetime, datetime | None]]) -> list[Holding]:
     """Write the request's quota over the existing rows (shorten, split, replace) and return all holdings."""
-    new = Holding(start, request.valid_until, request.guaranteed, request.borrow_mode, request.borrow_limit)
+    new = holdings_in(request, windows)
     rows = {row.pk: row for row in Quota.objects.filter(workspace=request.workspace, flavour=request.flavour)}
     before = [book.holding(row) for row in rows.values()]
-    after = overlay(before, new)
-    kept = {item.key for item in after}
-    # Shorten and remove before inserting: the exclusion constraint is checked row by row.
-    for key, row in rows.items():
-        if key not in kept:
-            row.delete()
-    inserted: list[tuple[Holding, Quota | None]] = []
-    for item in after:
-        if item.key is None:
-            below = in_force(before, item.start)
-            source = rows[below.key] if item is not new and below is not None and below.key is not None else None
-            inserted.append((item, source))
-            continue
-        row = rows[item.key]
+    after = overlay_all(before, new)
+    kept = {item.key: item for item in after if item.key is not None}
+    # Remove and shorten before inserting: the exclusion constraint is checked row by row.
+    Quota.objects.filter(pk__in=rows.keys() - kept.keys()).delete()
+    for key, item in kept.items():
+        row = rows[key]
         if (row.valid.lower, row.valid.upper) != (item.start, item.end):
             row.valid = DateTimeTZRange(item.start, item.end, "[)")
             row.save(update_fields=["valid"])
-    for item, source in inserted:
-        Quota.objects.create(
-            workspace=request.workspace,
-            flavour=request.flavour,
-            guaranteed=item.guaranteed,
-            borrow_mode=item.borrow_mode,
-            borrow_limit=item.borrow_limit,
-            valid=DateTimeTZRange(item.start, item.end, "[)"),
-            request=request if item is new else (source.request if source else None),
-        )
+    mine = {item.start for item in new}
+    made = []
+    for item in after:
+        if item.key is not None:
+            continue
+        below = in_force(before, item.start)
+        source = rows[below.key] if item.start not in mine and below is not None and below.key is not None else None
+        made.append(_row_of(item, request, source.request if source is not None else request))
+    Quota.objects.bulk_create(made)
     return after
+
+
+def _row_of(item: Holding, request: QuotaRequest, source: QuotaRequest | None) -> Quota:
+    return Quota(
+        workspace=request.workspace,
+        flavour=request.flavour,
+        guaranteed=item.guaranteed,
+        borrow_mode=item.borrow_mode,
+        borrow_limit=item.borrow_limit,
+        lend_mode=item.lend_mode,
+        lend_limit=item.lend_limit,
+        serving=item.serving,
+        valid=DateTimeTZRange(item.start, item.end, "[)"),
+        request=source,
+    )
 
 
 def on_granted(uid: uuid.UUID, grant: Grant) -> None:
@@ -129,17 +135,18 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     request = _load(uid)
     _verify(request, grant)
     at = clock.now()
-    start = effective_start(request, at)
-    if request.valid_until is not None and request.valid_until <= start:
+    windows = windows_left(request, at)
+    if not windows:
         raise Conflict("The end of the requested time has passed: correct the request or let it go.")
+    start = windows[0][0]
     pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
     if pool is None:
         raise CannotTake(f"{request.workspace.cluster} no longer offers {request.flavour}.")
     pool = Pool.objects.locked(pool.pk)
     workspace = Workspace.objects.locked(request.workspace_id)
-    _check_room(request, pool, start)
+    _check_room(request, pool, windows)
     _check_distinguishable(request, start)
-    lay_over(request, start)
+    lay_over(request, windows)
     later = start > at
     request.status = REQUEST_TRANSITIONS.next(request.status, "schedule" if later else "grant")
     request.approval = grant.request
@@ -165,9 +172,10 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     replan_others(request)
 
 
-def _check_room(request: QuotaRequest, pool: Pool, start: datetime) -> None:
-    view = book.load(pool, start)
-    room = view.room(request.workspace_id, request.flavour, request.guaranteed, start, request.valid_until)
+def _check_room(request: QuotaRequest, pool: Pool, windows: Sequence[tuple[datetime, datetime | None]]) -> None:
+    view = book.load(pool, windows[0][0])
+    place = renewal.place_of(request.change)
+    room = view.room_in(request.workspace_id, request.flavour, request.guaranteed, windows, asked_at=place)
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
         raise CannotTake(
@@ -184,9 +192,11 @@ def _check_distinguishable(request: QuotaRequest, start: datetime) -> None:
 
 def _declare(request: QuotaRequest, workspace: Workspace, at: datetime, *, grant_uid: uuid.UUID) -> int:
     """Declare the workspace's objects as approved and return the generation that carries them."""
-    manifests = manifests_at(request.workspace, at, resources=[request.flavour.resource_name])
-    if declaration_of(request.workspace) is None:
-        _verify_creation(request, manifests)
+    anew = made_anew(request.workspace)
+    manifests = manifests_at(request.workspace, at, resources=[request.flavour.resource_name], anew=anew)
+    if anew:
+        verify_creation(request, manifests)
+        revive(workspace)
     plan_uid = request.plan.uid if request.plan is not None else None
     declaration = declare(request.workspace, manifests, grant_uid=grant_uid, plan_uid=plan_uid, actor=SYSTEM)
     workspace.rolled_at = at
@@ -194,11 +204,18 @@ def _declare(request: QuotaRequest, workspace: Workspace, at: datetime, *, grant
     return declaration.generation
 
 
+def revive(workspace: Workspace) -> None:
+    """Take a locked workspace's row off the ladder: a granted quota brings its objects back whole."""
+    workspace.archived_at, workspace.rung, workspace.rung_at = None, Rung.NONE, None
+    workspace.bump("archived_at", "rung", "rung_at")
+
+
 def replan_others(request: QuotaRequest) -> None:
     """One request landed: the open plans of the same workspace are made anew (design §5)."""
     others = QuotaRequest.objects.filter(workspace=request.workspace, status__in=OPEN_STATUSES).exclude(pk=request.pk)
     for other in others.select_related("workspace__team", "workspace__cluster", "flavour").order_by("pk"):
         plan_request(other)
+    replan_open(request.workspace)
 
 
 def on_concluded(uid: uuid.UUID, status: str, reason: str) -> None:
@@ -263,87 +280,14 @@ def on_applied(declaration: Declaration) -> None:
         )
 
 
-def due_to_roll(at: datetime) -> list[int]:
-    """Return the ids of workspaces in which a quota began or ended since their limits were last declared."""
-    began = Q(quotas__request__isnull=False, quotas__valid__startswith__lte=at) & (
-        Q(rolled_at__isnull=True) | Q(quotas__valid__startswith__gt=F("rolled_at"))
-    )
-    ended = Q(quotas__request__isnull=False, quotas__valid__endswith__lte=at) & (
-        Q(rolled_at__isnull=True) | Q(quotas__valid__endswith__gt=F("rolled_at"))
-    )
-    found = (
-        Workspace.objects.filter(began | ended, archived_at__isnull=True).order_by("pk").values_list("pk", flat=True)
-    )
-    return list(dict.fromkeys(found))
-
-
-@transaction.atomic
-def roll_workspace(workspace_id: int) -> bool:
-    """Declare a workspace's GPU limits as its dated quotas have them now; True where something began or ended.
-
-    Every switch-over is a leaf of the approval that granted the quota; nothing but the limits changes. Idempotent.
-    """
-    workspace = Workspace.objects.select_for_update(of=("self",)).select_related("team", "cluster").get(pk=workspace_id)
-    at = clock.now()
-    if workspace.pk not in due_to_roll(at):
-        return False
-    starting = list(
-        QuotaRequest.objects.select_related(
-            "workspace__team", "workspace__cluster", "flavour", "approval__grant", "plan"
-        )
-        .filter(workspace=workspace, status=RequestStatus.SCHEDULED, valid_from__lte=at)
-        .order_by("pk")
-    )
-    generation, limits = _declare_roll(workspace, starting, at)
-    for request in starting:
-        request.status = REQUEST_TRANSITIONS.next(request.status, "grant")
-        request.generation = generation
-        request.bump("status", "generation")
-    payload = events.QuotaRolled(workspace.uid, limits, f"{workspace.namespace} on {workspace.cluster}")
-    audit.record(
-        events.QUOTA_ROLLED,
-        payload,
-        actor=SYSTEM,
-        subject_type="quotas.workspace",
-        subject_uid=workspace.uid,
-        team_uid=workspace.team.uid,
-    )
-    return True
-
-
-def _declare_roll(workspace: Workspace, starting: list[QuotaRequest], at: datetime) -> tuple[int, dict[str, int]]:
-    """Declare what is in force at `at` and return the generation with its limits."""
-    row = (
-        Quota.objects.select_related("request__approval__grant")
-        .filter(workspace=workspace, request__isnull=False)
-        .filter(Q(valid__startswith__lte=at))
-        .order_by("-valid")
-        .first()
-    )
-    source = starting[0] if starting else (row.request if row is not None else None)
-    approval = source.approval if source is not None else None
-    if source is None or approval is None:
-        raise Conflict(f"{workspace} has quotas without an approval: nothing is declared.")
-    grant = Grant.objects.filter(request=approval).first()
-    # A quota that begins needs a grant in force; one that ends falls back whatever became of its grant.
-    if grant is None or (starting and not usable(grant, source.digest, {"subject_uid": str(source.uid)}, at)):
-        raise Conflict(f"The grant behind the quota that begins in {workspace} is not usable.")
-    manifests = manifests_at(workspace, at, resources=[request.flavour.resource_name for request in starting])
-    if declaration_of(workspace) is None:
-        _verify_creation(source, manifests)
-    declaration = declare(workspace, manifests, grant_uid=grant.uid, plan_uid=None, actor=SYSTEM)
-    workspace.rolled_at = at
-    workspace.save(update_fields=["rolled_at"])
-    return declaration.generation, book.gpu_limits(workspace, at)
-
-
 __all__ = [
     "describe",
-    "due_to_roll",
     "lay_over",
     "on_applied",
     "on_concluded",
     "on_granted",
     "own_holdings",
-    "roll_workspace",
+    "replan_others",
+    "revive",
+    "verify_creation",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -11,12 +11,12 @@ from typing import Any
 
 from apps.core import clock
 from apps.core.formats import datetime_utc
-from apps.quotas import book, events
+from apps.quotas import book, events, recurrence, renewal
 from apps.quotas.assess import Assessment
 from apps.quotas.change import Asked, creation_leaves, held, quota_leaves
-from apps.quotas.choices import BorrowMode, RequestStatus
+from apps.quotas.choices import BorrowMode, LendMode, RequestStatus
 from apps.quotas.cluster_side import declaration_of, declared_manifests, request_plan
-from apps.quotas.ledger import Holding, overlay
+from apps.quotas.ledger import Holding, overlay_all
 from apps.quotas.manifests import Manifest, with_gpus, workspace_manifests
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 
@@ -33,6 +33,13 @@ def span_words(start: datetime, end: datetime | None) -> str:
     return f"from {datetime_utc(start)}" + (f" until {datetime_utc(end)}" if end else ", without end")
 
 
+def lend_words(mode: str, limit: int) -> str:
+    """Return how much of what idles is lent, in words."""
+    if mode == LendMode.LIMITED:
+        return f"lends up to {limit:,}"
+    return "lends nothing" if mode == LendMode.NONE else "lends all that is idle"
+
+
 def describe(request: QuotaRequest) -> str:
     """Return a request in one line."""
     line = (
@@ -40,6 +47,8 @@ def describe(request: QuotaRequest) -> str:
     )
     if request.borrow_mode != BorrowMode.NONE:
         line += f", {borrow_words(request.borrow_mode, request.borrow_limit)}"
+    if repeats := recurrence.parse(request.recurrence):
+        line += f", {recurrence.words(repeats)}"
     return line + (f", until {datetime_utc(request.valid_until)}" if request.valid_until else "")
 
 
@@ -73,6 +82,10 @@ def asked_of(request: QuotaRequest) -> Asked:
         borrow_limit=request.borrow_limit,
         valid_from=request.valid_from,
         valid_until=request.valid_until,
+        recurrence=request.recurrence,
+        lend_mode=str(request.lend_mode),
+        lend_limit=request.lend_limit,
+        serving=request.serving,
     )
 
 
@@ -96,17 +109,25 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
 def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
     """Return the frozen change: what is held before and shows again after, and a leaf per cluster and field path."""
     asked = asked_of(request)
-    creates = declaration_of(request.workspace) is None
+    creates = made_anew(request.workspace)
     leaves: list[dict[str, str]] = []
     if creates:
         leaves += creation_leaves(asked.cluster, manifests_for(request))
     leaves += quota_leaves(asked)
-    return {
+    found = {
         "before": held(assessment.before),
         "at_end": held(assessment.at_end) if request.valid_until is not None else None,
         "creates_workspace": creates,
         "leaves": leaves,
     }
+    if assessment.draft.renews is not None:
+        found["renews"] = assessment.draft.renews.plain()
+    return found
+
+
+def made_anew(workspace: Workspace) -> bool:
+    """Whether a granted quota brings the workspace's objects whole: its first one, or one that restores it."""
+    return workspace.archived_at is not None or declaration_of(workspace) is None
 
 
 def manifests_at(
@@ -115,15 +136,17 @@ def manifests_at(
     *,
     replaced: dict[int, list[Holding]] | None = None,
     resources: Collection[str] = (),
+    anew: bool = False,
 ) -> list[Manifest]:
     """Return the workspace's objects as they should be at `at`.
 
     What is declared already stays byte for byte; only GPU limits that stand there, and those of `resources` (which an
-    approval sets), follow the dated quotas. A workspace without a declaration is rendered whole.
+    approval sets), follow the dated quotas. A workspace without a declaration is rendered whole, and so is an archived
+    one for a quota that restores it (`anew`).
     """
     limits = book.gpu_limits(workspace, at, replaced=replaced)
     stored = declared_manifests(workspace)
-    if stored is None:
+    if stored is None or anew:
         return workspace_manifests(book.spec_of(workspace, limits))
     known = {key for manifest in stored for key in manifest.get("spec", {}).get("hard", {})}
     wanted = {name: units for name, units in limits.items() if f"requests.{name}" in known or name in resources}
@@ -141,15 +164,41 @@ def effective_start(request: QuotaRequest, at: datetime) -> datetime:
     return max(request.valid_from, at.replace(microsecond=0))
 
 
-def manifests_for(request: QuotaRequest) -> list[Manifest]:
-    """Return the objects as they will be when the request begins, were it granted now."""
-    start = effective_start(request, clock.now())
+def windows_left(request: QuotaRequest, at: datetime) -> list[tuple[datetime, datetime | None]]:
+    """Return the dated windows that a grant at `at` would lay over; empty where all of its time has passed."""
+    start = effective_start(request, at)
     if request.valid_until is not None and request.valid_until <= start:
-        start = request.valid_from
-    new = Holding(start, request.valid_until, request.guaranteed, request.borrow_mode, request.borrow_limit)
-    after = overlay(own_holdings(request), new)
+        return []
+    return renewal.windows_of(start, request.valid_until, recurrence.parse(request.recurrence))
+
+
+def holdings_in(request: QuotaRequest, windows: Sequence[tuple[datetime, datetime | None]]) -> list[Holding]:
+    """Return what the request asks for as holdings, one a window."""
+    return [
+        Holding(
+            low,
+            high,
+            request.guaranteed,
+            request.borrow_mode,
+            request.borrow_limit,
+            lend_mode=request.lend_mode,
+            lend_limit=request.lend_limit,
+            serving=request.serving,
+        )
+        for low, high in windows
+    ]
+
+
+def manifests_for(request: QuotaRequest) -> list[Manifest]:
+    """Return the objects as they will be when the request's first window begins, were it granted now."""
+    left = windows_left(request, clock.now()) or [(request.valid_from, request.valid_until)]
+    after = overlay_all(own_holdings(request), holdings_in(request, left))
     return manifests_at(
-        request.workspace, start, replaced={request.flavour_id: after}, resources=[request.flavour.resource_name]
+        request.workspace,
+        left[0][0],
+        replaced={request.flavour_id: after},
+        resources=[request.flavour.resource_name],
+        anew=made_anew(request.workspace),
     )
 
 
@@ -198,9 +247,13 @@ __all__ = [
     "effective_start",
     "estimate_of",
     "event_of",
+    "holdings_in",
+    "lend_words",
+    "made_anew",
     "manifests_at",
     "manifests_for",
     "own_holdings",
     "plan_request",
     "span_words",
+    "windows_left",
 ]

@@ -78,7 +78,7 @@ def _recurring(workspace: Workspace, flavour: Flavour, low: datetime, high: date
             status__in=_GRANTED,
             valid_until__gt=low,
             valid_until__lt=high,
-        )  # fmt: skip
+        )
         .order_by("-valid_until", "-pk")
         .first()
     )
@@ -108,7 +108,7 @@ def found(
     return Renews(before.valid_until, before.guaranteed, at) if same else None
 
 
-def continued(old: Mapping[str, Any], workspace: Workspace, start: datetime, at: datetime) -> Renews | None:
+def continued(old: Mapping[str, Any], start: datetime, at: datetime) -> Renews | None:
     """Return what a correction still renews: its place is kept while it begins where the renewed quota ended.
 
     After that end "as soon as it is granted" continues it just as well.

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from django.urls import reverse
 
-from apps.approvals.ports import MONTHLY_COST, Change, FactContext, FactValue, Leaf, describe_fact, read_fact
+from apps.approvals.ports import MONTHLY_COST, Change, FactContext, FactValue, Leaf, Span, describe_fact, read_fact
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.formats import datetime_utc
 from apps.provisioning.choices import PlanStatus
-from apps.quotas import book, granting
+from apps.quotas import book, granting, recurrence, renewal
 from apps.quotas.assess import Draft, guaranteed_word
 from apps.quotas.change import canonical
+from apps.quotas.ledger import Room
 from apps.quotas.models import QuotaRequest
-from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, effective_start
+from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, lend_words, windows_left
 from apps.teams import scope
 
 if TYPE_CHECKING:
@@ -121,7 +122,36 @@ def draft_of(request: QuotaRequest) -> Draft | None:
         request.borrow_limit,
         request.valid_from,
         request.valid_until,
+        recurrence=recurrence.parse(request.recurrence),
+        lend_mode=request.lend_mode,
+        lend_limit=request.lend_limit,
+        serving=request.serving,
+        renews=renewal.read(request.change),
     )
+
+
+def room_left(request: QuotaRequest, draft: Draft, at: datetime) -> Room | None:
+    """Return the room for a stored request were it granted at `at`; None where all of its time has passed."""
+    windows = windows_left(request, at)
+    if not windows:
+        return None
+    view = book.load(draft.pool, windows[0][0])
+    place = renewal.place_of(request.change, at)
+    return view.room_in(draft.workspace.pk, draft.flavour, draft.guaranteed, windows, asked_at=place)
+
+
+def _extra_changes(request: QuotaRequest, cluster: str, held: str, when: str) -> list[Change]:
+    """Return what is lent and kept for serving, where either side says something about it."""
+    before = request.change["before"]
+    lends = (before.get("lend_mode", "all"), before.get("lend_limit", 0))
+    found = []
+    if lends != (request.lend_mode, request.lend_limit):
+        was, then = lend_words(*lends), lend_words(request.lend_mode, request.lend_limit)
+        found.append(Change(cluster, held, "lend", was, then, when))
+    if before.get("serving", 0) != request.serving:
+        was, then = f"{before.get('serving', 0):,}", f"{request.serving:,}"
+        found.append(Change(cluster, held, "kept for serving", was, then, when))
+    return found
 
 
 class QuotaRequestSubject:
@@ -150,26 +180,35 @@ class QuotaRequestSubject:
         before, at_end = request.change["before"], request.change["at_end"]
         pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
         word = guaranteed_word(pool)
-        starts = datetime_utc(request.valid_from)
+        repeats = recurrence.parse(request.recurrence)
+        when = f"from {datetime_utc(request.valid_from)}"
+        if repeats is not None and request.valid_until is not None:
+            when = f"{recurrence.words(repeats)}, {when} until {datetime_utc(request.valid_until)}"
         lines = [
-            Change(cluster, held, word, f"{before['guaranteed']:,}", f"{request.guaranteed:,}", f"from {starts}"),
+            Change(cluster, held, word, f"{before['guaranteed']:,}", f"{request.guaranteed:,}", when),
             Change(
                 cluster,
                 held,
                 "borrow",
                 borrow_words(before["borrow_mode"], before["borrow_limit"]),
                 borrow_words(request.borrow_mode, request.borrow_limit),
-                f"from {starts}",
+                when,
             ),
+            *_extra_changes(request, cluster, held, when),
         ]
         if at_end is not None and request.valid_until is not None:
             after = f"{at_end['guaranteed']:,}, {borrow_words(at_end['borrow_mode'], at_end['borrow_limit'])}"
             ends = f"at the end, {datetime_utc(request.valid_until)}, what is below shows again"
+            if repeats is not None:
+                ends = "at the end of every window what is below shows again"
             mine = f"{request.guaranteed:,}, {borrow_words(request.borrow_mode, request.borrow_limit)}"
             lines.append(Change(cluster, held, f"{word} and borrow", mine, after, ends))
         if request.change["creates_workspace"]:
             paths = [leaf["path"] for leaf in request.change["leaves"] if "#" not in leaf["path"]]
-            lines += [Change(cluster, path, "", "", "created", "the workspace's first quota") for path in paths]
+            done, why = "created", "the workspace's first quota"
+            if request.workspace.archived_at is not None:
+                done, why = "restored", "granting it restores the archived workspace"
+            lines += [Change(cluster, path, "", "", done, why) for path in paths]
         return lines
 
     def requester_side(self, uid: uuid.UUID) -> set[int]:
@@ -184,12 +223,8 @@ class QuotaRequestSubject:
         if draft is None:
             return {}
         at = clock.now()
-        start = effective_start(request, at)
-        until = request.valid_until
-        fits = False
-        if until is None or until > start:
-            view = book.load(draft.pool, start)
-            fits = view.room(draft.workspace.pk, draft.flavour, draft.guaranteed, start, until).fits
+        room = room_left(request, draft, at)
+        fits = room is not None and room.fits
         amount = request.estimate.get("amount")
         return facts_of(
             draft,
@@ -206,12 +241,10 @@ class QuotaRequestSubject:
         """Return why nobody may approve it now: its time has passed, the flavour is gone, the plan shows a conflict."""
         request = load(uid)
         found: list[str] = []
-        if request.valid_until is not None and request.valid_until <= effective_start(request, at):
+        if not windows_left(request, at):
             found.append("The end of the requested time has passed.")
         if book.pool_of(request.workspace.cluster_id, request.flavour_id) is None:
             found.append(f"{request.workspace.cluster} no longer offers {request.flavour}.")
-        if request.workspace.archived_at is not None:
-            found.append("The workspace is archived.")
         plan = request.plan
         if plan is not None and plan.status == PlanStatus.READY:
             fought = sorted({c["manager"] for entry in plan.entries for c in entry.get("conflicts", [])})
@@ -240,6 +273,16 @@ class QuotaRequestSubject:
             return ""
         pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
         return f"pool:{pool.uid}" if pool is not None else ""
+
+    def spans(self, uid: uuid.UUID, at: datetime) -> Sequence[Span]:
+        """Return when it could take GPUs of the pool: whoever wants them at another time need not stand behind it.
+
+        A renewal that asks for no more than what is held for it takes nothing that anybody before it could use.
+        """
+        from apps.quotas.waitlist import spans_of
+
+        request = load(uid)
+        return [] if renewal.takes_no_more(request, at) else spans_of(request, at)
 
     def on_granted(self, uid: uuid.UUID, grant: Grant) -> None:
         """Lay the quota over and declare the objects; raises CannotTake where the pool is full."""

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from apps.core import clock
 from apps.core.errors import Conflict
 from apps.core.sweeps import sweep
-from apps.quotas import expiring, granting
+from apps.quotas import expiring, rolling
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 def roll_quotas() -> int:
     """Declare the GPU limits of workspaces in which a dated quota began or ended."""
     rolled = 0
-    for workspace_id in granting.due_to_roll(clock.now()):
+    for workspace_id in rolling.due_to_roll(clock.now()):
         try:
-            rolled += granting.roll_workspace(workspace_id)
+            rolled += rolling.roll_workspace(workspace_id)
         except Conflict as conflict:
             # One workspace that cannot be rolled must not hold up the others; it is found again by the next sweep.
             logger.error("a dated quota could not be rolled", extra={"workspace": workspace_id, "error": str(conflict)})
