@@ -13,7 +13,7 @@ from apps.clusters import selectors as cluster_selectors
 from apps.clusters.capacity import physical_reach
 from apps.clusters.choices import KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
-from apps.quotas import renewal
+from apps.quotas import idle_policy, renewal
 from apps.quotas.choices import BorrowMode
 from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_windows
 from apps.quotas.manifests import WorkspaceSpec
@@ -188,6 +188,7 @@ def spec_of(workspace: Workspace, limits: Mapping[str, int]) -> WorkspaceSpec:
         storage_gib=workspace.storage_gib,
         pods=workspace.pods,
         gpus=dict(limits),
+        annotations=idle_policy.annotations_of(workspace.idle_policy),
     )
 
 

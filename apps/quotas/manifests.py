@@ -43,6 +43,7 @@ class WorkspaceSpec:
 
     `gpus`: resource name → units that may be requested, for EVERY GPU resource the cluster offers; what the workspace
     does not hold stands there as 0, because a missing key would mean no limit. Cores, GiB and counts are whole numbers.
+    `annotations` of the namespace: approved policies that whoever reads the cluster should find there.
     """
 
     namespace: str
@@ -55,6 +56,7 @@ class WorkspaceSpec:
     storage_gib: int
     pods: int
     gpus: Mapping[str, int] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantity(gib: int) -> str:
@@ -105,7 +107,10 @@ def _namespace(spec: WorkspaceSpec, profile: Profile) -> Manifest:
         f"{prefix}/audit": profile.pod_security_warn,
         f"{prefix}/audit-version": "latest",
     }
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace, "labels": labels}}
+    meta: Manifest = {"name": spec.namespace, "labels": labels}
+    if spec.annotations:
+        meta["annotations"] = dict(sorted(spec.annotations.items()))
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
 
 
 def _limit_range(spec: WorkspaceSpec) -> Manifest:
