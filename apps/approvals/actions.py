@@ -40,9 +40,10 @@ def submit(
 ) -> ApprovalRequest:
     """Open one pass of the policy's newest version over the subject's present bytes; it may end at once, by policy.
 
-    `team_id` None: the platform itself receives it. `unit_id` is the paying unit; `supersedes` the id of the earlier approval request that this one corrects. May return
-    a request that is in review, approved, or waiting for capacity. Raises Invalid where no policy is published for it,
-    Conflict where another request for the subject is open. The subject's room has checked that `actor` may ask.
+    `team_id` None: the platform itself receives it. `unit_id` is the paying unit; `supersedes` the id of the earlier
+    approval request that this one corrects. May return a request that is in review, approved, or waiting for capacity.
+    Raises Invalid where no policy is published for it, Conflict where another request for the subject is open. The
+    subject's room has checked that `actor` may ask.
     """
     if actor.user_id is None:
         raise Invalid({"": "Only a person can ask for an approval."})

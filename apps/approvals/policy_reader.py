@@ -211,8 +211,12 @@ class _Reader:
         stages = [self.stage(item, f"stages[{i}]") for i, item in enumerate(listed)]
         if "stages" in data and not 1 <= len(stages) <= MAX_STAGES:
             self.wrong("stages", f"must hold 1 to {MAX_STAGES} stages")
-        elif stages and all(stage.when or stage.unless for stage in stages):
-            self.wrong("stages", "needs one stage without conditions, or a missing fact could leave nobody to ask")
+        elif stages and not _somebody_is_always_asked(stages):
+            self.wrong(
+                "stages",
+                "needs one stage without conditions (or one with `unless` and another whose `when` says the same), "
+                "or a missing fact could leave nobody to ask",
+            )
         for kind, named in (("stages", stages), ("automatic", automatic)):
             names = [entry.name for entry in named]
             for i, name in enumerate(names):
@@ -287,3 +291,14 @@ class _Reader:
         if len(self.faults) > before:
             return None
         return Condition(name, op, tuple(wanted) if op == "in" else wanted)
+
+
+def _somebody_is_always_asked(stages: Sequence[StageRule]) -> bool:
+    """Whether some stage is asked whatever the facts are, also where they are missing.
+
+    A stage without conditions is; so is one of two, where the first is spared only if all of its `unless` hold and
+    the second is asked as soon as some of the very same conditions do.
+    """
+    spared = [set(stage.unless) for stage in stages if not stage.when]
+    asked = [set(stage.when) for stage in stages if not stage.unless]
+    return any(not unless or any(when <= unless for when in asked) for unless in spared)

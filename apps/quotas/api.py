@@ -15,6 +15,7 @@ from apps.clusters.models import Flavour
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
 from apps.quotas import actions
+from apps.quotas.change_api import ChangeRequestViewSet
 from apps.quotas.choices import BorrowMode
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 
@@ -199,4 +200,5 @@ routes = [
     ("workspaces", WorkspaceViewSet, "workspace"),
     ("quotas", QuotaViewSet, "quota"),
     ("quota-requests", QuotaRequestViewSet, "quota-request"),
+    ("change-requests", ChangeRequestViewSet, "change-request"),
 ]

@@ -1,6 +1,13 @@
 """App configuration of the quotas room."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from apps.provisioning.models import Declaration
 
 
 class QuotasConfig(AppConfig):
@@ -14,8 +21,21 @@ class QuotasConfig(AppConfig):
         from apps.approvals.ports import register_subject
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_owner
-        from apps.quotas import events, granting, subjects  # noqa: F401 (events declare themselves on import)
+        from apps.quotas import change_events, change_granting, events, granting, subjects  # noqa: F401 (events declare)
+        from apps.quotas.change_subject import ChangeRequestSubject
+        from apps.quotas.change_subject import describe_facts as describe_change_facts
 
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
-        register_owner(DeclarationKind.WORKSPACE, on_applied=granting.on_applied)
+        register_subject(ChangeRequestSubject())
+        describe_change_facts()
+        register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied)
+        register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
+
+
+def _workspace_applied(declaration: Declaration) -> None:
+    """A workspace's declaration is on its cluster: quota requests and changes that it carries are applied."""
+    from apps.quotas import change_granting, granting
+
+    granting.on_applied(declaration)
+    change_granting.on_applied(declaration)

@@ -17,6 +17,14 @@ nav(
     "Workspaces", "quotas:workspace-list", icon="terminal-2", order=20, permission="quotas.workspace.view", group="Work"
 )
 nav("Quota requests", "quotas:request-list", icon="file-text", order=30, permission="quotas.request.view", group="Work")
+nav(
+    "Change requests",
+    "quotas:change-list",
+    icon="adjustments",
+    order=35,
+    permission="quotas.request.view",
+    group="Work",
+)
 nav("Pools", "quotas:pool-list", icon="stack-2", order=40, permission="quotas.quota.view", group="Work")
 
 

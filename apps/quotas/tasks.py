@@ -10,7 +10,7 @@ from django.db import OperationalError
 from apps.core import clock
 from apps.core.errors import Conflict
 from apps.core.sweeps import sweep
-from apps.quotas import expiring, rolling
+from apps.quotas import change_granting, expiring, rolling
 
 logger = logging.getLogger(__name__)
 
@@ -34,3 +34,9 @@ def roll_quotas() -> int:
 def notify_expiring() -> int:
     """Tell leads 14, 3 and 1 days before a quota of theirs ends."""
     return expiring.notify_expiring()
+
+
+@sweep("quotas.replan_changes", every=timedelta(minutes=1))
+def replan_changes() -> int:
+    """Plan open changes of whole clusters anew where something else landed on what they change."""
+    return sum(change_granting.replan_moved(change_id) for change_id in change_granting.changes_to_replan())

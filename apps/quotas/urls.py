@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.quotas import request_views, use_views, views
+from apps.quotas import change_views, request_views, use_views, views
 
 app_name = "quotas"
 _WORKSPACE = "quotas/workspaces/<uuid:workspace_uid>/"
@@ -24,6 +24,9 @@ urlpatterns = [
     path(f"{_REQUEST}withdraw/", request_views.RequestWithdraw.as_view(), name="request-withdraw"),
     path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
     path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
+    path("quotas/changes/", change_views.ChangeList.as_view(), name="change-list"),
+    path("quotas/changes/<uuid:change_uid>/", change_views.ChangeDetail.as_view(), name="change-detail"),
+    path("quotas/changes/<uuid:change_uid>/withdraw/", change_views.ChangeWithdraw.as_view(), name="change-withdraw"),
     path("quotas/pools/", views.PoolList.as_view(), name="pool-list"),
     path("quotas/pools/<uuid:pool_uid>/", views.PoolDetail.as_view(), name="pool-detail"),
 ]

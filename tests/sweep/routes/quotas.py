@@ -12,7 +12,8 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from apps.approvals.models import ApprovalRequest, Policy, PolicyVersion, Stage
 from apps.core import clock
 from apps.core.canonical import digest_of
-from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.choices import ChangeKind
+from apps.quotas.models import ChangeRequest, Quota, QuotaRequest, Workspace
 from tests.sweep.types import EVERYBODY, Route
 
 _SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"}
@@ -49,6 +50,40 @@ def _holds(world: SimpleNamespace, team: Any, requester: Any, namespace: str) ->
         **_PRESENT,
     )
     return workspace, request
+
+
+def _asks_for_change(workspace: Workspace, requester: Any) -> ChangeRequest:
+    """A change of the workspace's limits in review, with an approval of its own: rows only."""
+    change = ChangeRequest.objects.create(
+        cluster=workspace.cluster,
+        workspace=workspace,
+        kind=ChangeKind.LIMITS,
+        title=f"More pods in {workspace.namespace}",
+        reason=f"Sweeps of parameters in {workspace.namespace}.",
+        requester=requester,
+        change={"settings": [], "objects": [], "leaves": [], "removes": [], "declarations": []},
+    )
+    body = {"stages": [{"name": "Unit owner", "role": "unit_owner", "scope": "unit", "quorum": 1}]}
+    at = clock.now()
+    policy, _ = Policy.objects.get_or_create(
+        slug="change", defaults={"name": "Changes", "subject_type": "quotas.change"}
+    )
+    version, _ = PolicyVersion.objects.get_or_create(
+        policy=policy, number=1, defaults={"body": body, "digest": digest_of(body), "published_at": at}
+    )
+    change.approval = ApprovalRequest.objects.create(
+        subject_type="quotas.change",
+        subject_uid=change.uid,
+        subject_digest="0" * 64,
+        title=f"Change: {change.title}",
+        policy_version=version,
+        requester=requester,
+        team=workspace.team,
+        unit=workspace.team.unit,
+        submitted_at=at,
+    )
+    change.save(update_fields=["approval"])
+    return change
 
 
 def _in_review(request: QuotaRequest, unit: Any) -> ApprovalRequest:
@@ -88,6 +123,9 @@ def build(world: SimpleNamespace) -> None:
     world.approval_request = _in_review(world.quota_request, company.finance_team.unit)
     foreign, request = _holds(world, world.foreign_team, world.foreign_lead, "sweep-quagga-development")
     hidden = _in_review(request, world.foreign_team.unit)
+    world.change_request = _asks_for_change(world.workspace, company.lead_finance)
+    secret = _asks_for_change(foreign, world.foreign_lead)
+    world.keep_secret(secret.uid, secret.title, secret.reason, sees={"vp_other"})
     world.keep_secret(hidden.uid, hidden.title, sees={"vp_other"})
     world.keep_secret(
         world.approval_request.uid, world.approval_request.title, sees={"member_finance", "lead_finance", "vp"}
@@ -112,6 +150,10 @@ def _use(**more: str) -> Callable[[Any], Mapping[str, Any]]:
 
 def _request(world: Any) -> Mapping[str, Any]:
     return {"request_uid": world.quota_request.uid}
+
+
+def _change(world: Any) -> Mapping[str, Any]:
+    return {"change_uid": world.change_request.uid}
 
 
 def _uid(world: Any) -> Mapping[str, Any]:
@@ -154,6 +196,10 @@ ROUTES: dict[str, Route] = {
     "quotas:request-correct": Route(allowed=_CHANGE, kwargs=_request),
     "quotas:request-correct#POST": Route(allowed=_CHANGE, kwargs=_request, method="POST"),
     "quotas:request-correct-estimate": Route(allowed=_CHANGE, kwargs=_request, method="POST", data=_terms),
+    "quotas:change-list": Route(allowed=EVERYBODY),
+    "quotas:change-detail": Route(allowed=_SEE, kwargs=_change),
+    "quotas:change-withdraw": Route(allowed=_CHANGE | {"admin"}, kwargs=_change),
+    "quotas:change-withdraw#POST": Route(allowed=_CHANGE | {"admin"}, kwargs=_change, method="POST"),
     "quotas:pool-list": Route(allowed=EVERYBODY),
     "quotas:pool-detail": Route(
         allowed=_SEE | {"vp_other"},
@@ -170,5 +216,10 @@ ROUTES: dict[str, Route] = {
     "api:quota-request-list#POST": Route(allowed=_CHANGE, method="POST", data=_body),
     "api:quota-request-detail": Route(allowed=_SEE, kwargs=_uid),
     "api:quota-request-withdraw": Route(allowed=_CHANGE, kwargs=_uid, method="POST"),
+    "api:change-request-list": Route(allowed=EVERYBODY - {"expired"}),
+    "api:change-request-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.change_request.uid}),
+    "api:change-request-withdraw": Route(
+        allowed=_CHANGE | {"admin"}, kwargs=lambda world: {"uid": world.change_request.uid}, method="POST"
+    ),
     "api:quota-request-correct": Route(allowed=_CHANGE, kwargs=_uid, method="POST", data=_body),
 }
