@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 
 from apps.accounts.models import User
+from apps.clusters import capabilities
 from apps.clusters.models import Cluster, Flavour, Pool
 from apps.core.forms import CommonsForm, UtcDateTimeField, WholeNumberField
-from apps.quotas.assess import MAX_UNITS, MIN_REASON
-from apps.quotas.choices import BorrowMode, DataClass, Environment
+from apps.quotas import recurrence as weekly
+from apps.quotas.assess import MAX_UNITS, MIN_REASON, Extras
+from apps.quotas.choices import BorrowMode, DataClass, Environment, LendMode
 from apps.quotas.models import Workspace
 from apps.teams import scope
 from apps.teams.models import Team
 
-_TERMS = ["flavour", "guaranteed", "borrow_mode", "borrow_limit", "valid_from", "valid_until", "reason"]
-
+_REPEAT = ["recurrence", "repeat_days", "repeat_start", "repeat_hours", "repeat_minutes"]
+_LEND = ["lend_mode", "lend_limit", "serving"]
+_TERMS = [
+    *("flavour", "guaranteed", "borrow_mode", "borrow_limit", "valid_from", "valid_until", "reason"),
+    *_REPEAT,
+    *_LEND,
+]
+_REPETITIONS = (
+    ("none", "No: without a break"),
+    ("nights", "Every weekday night, 18:00–06:00 UTC"),
+    ("weekends", "Every weekend, 48 hours from Saturday 00:00 UTC"),
+    ("custom", "On days of my own"),
+)
 
 if TYPE_CHECKING:
     _WorkspaceField = forms.ModelChoiceField[Workspace]
@@ -29,7 +42,8 @@ else:
 class _WorkspaceChoice(_WorkspaceField):
     def label_from_instance(self, obj: Any) -> str:
         # Not get_environment_display(): it reads all choices anew for each of hundreds of workspaces.
-        return f"{obj.team} · {Environment(obj.environment).label} · {obj.cluster}"
+        archived = " · archived" if obj.archived_at is not None else ""
+        return f"{obj.team} · {Environment(obj.environment).label} · {obj.cluster}{archived}"
 
 
 class _FlavourChoice(_FlavourField):
@@ -51,10 +65,37 @@ def may_ask_for(user: Any) -> Any:
     """Return the workspaces for which a person may request quota."""
     return (
         Workspace.objects.visible_to(user)
-        .filter(scope.of(user).team_filter("quotas.request.create"), archived_at__isnull=True)
+        .filter(scope.of(user).team_filter("quotas.request.create"))
         .select_related("team", "cluster")
         .order_by("team__name", "environment", "pk")
     )
+
+
+class _ClockInput(forms.TimeInput):
+    """The browser's clock; what it sends is read as UTC, and the field says so."""
+
+    input_type = "time"
+    addon = "UTC"
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"step": "60"}, format="%H:%M")
+
+
+def repetition_initial(stored: Any) -> dict[str, Any]:
+    """Return what the form shows first of a stored repetition."""
+    found = weekly.parse(stored)
+    if found is None:
+        return {}
+    preset = next((name for name, one in weekly.PRESETS.items() if one == found), "")
+    if preset:
+        return {"recurrence": preset}
+    return {
+        "recurrence": "custom",
+        "repeat_days": list(found.days),
+        "repeat_start": found.clock,
+        "repeat_hours": found.minutes // 60,
+        "repeat_minutes": found.minutes % 60,
+    }
 
 
 class _Terms(CommonsForm):
@@ -78,11 +119,132 @@ class _Terms(CommonsForm):
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text="What it is for; approvers read it.",
     )
+    recurrence = forms.ChoiceField(
+        label="Repeats every week",
+        choices=_REPETITIONS,
+        initial="none",
+        required=False,
+        help_text="Only in these windows the GPUs are held and cost; between them what is held otherwise shows. "
+        "A repetition needs an end.",
+    )
+    repeat_days = forms.TypedMultipleChoiceField(
+        label="Days of my own",
+        choices=list(enumerate(weekly.DAY_NAMES)),
+        coerce=int,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+    repeat_start = forms.TimeField(
+        label="Begins at",
+        required=False,
+        input_formats=["%H:%M"],
+        widget=_ClockInput(),
+        error_messages={"invalid": "Enter the start as HH:MM, such as 18:00."},
+    )
+    repeat_hours = WholeNumberField(label="Lasts", unit="hours", min_value=0, max_value=168, required=False)
+    repeat_minutes = WholeNumberField(label="and", unit="minutes", min_value=0, max_value=59, required=False)
+    lend_mode = forms.ChoiceField(
+        label="Lend",
+        choices=LendMode.choices,
+        initial=LendMode.ALL,
+        required=False,
+        help_text="How much of the guaranteed GPUs others may use while they idle here; Kueue takes them back.",
+    )
+    lend_limit = WholeNumberField(
+        label="Lend limit", unit="GPUs", min_value=0, max_value=MAX_UNITS, required=False, initial=0
+    )
+    serving = WholeNumberField(
+        label="Kept for serving",
+        unit="GPUs",
+        min_value=0,
+        max_value=MAX_UNITS,
+        required=False,
+        initial=0,
+        help_text="Of the guaranteed GPUs: for models that answer all day. Never lent, never in the queue of jobs.",
+    )
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.user = user
         self.word_fields()
+        self.lend_missing = self.why_nothing_is_lent()
+        if self.lend_missing:
+            for name in _LEND:
+                del self.fields[name]
+
+    def why_nothing_is_lent(self) -> str:
+        """Return why lending and serving are not offered: no cluster that the form may be about can; else nothing."""
+        reasons = [capabilities.missing(cluster, "kueue") for cluster in Cluster.objects.filter(pk__in=self.clusters())]
+        return next((reason for reason in reasons if reason), "") if all(reasons) else ""
+
+    @property
+    def main_fields(self) -> list[forms.BoundField]:
+        """What every request says."""
+        return [self[name] for name in self.fields if name not in {*_REPEAT, *_LEND, "version", "reason"}]
+
+    @property
+    def last_fields(self) -> list[forms.BoundField]:
+        """What comes after the folded parts."""
+        return [self["reason"]]
+
+    @property
+    def repeat_fields(self) -> list[forms.BoundField]:
+        """The weekly repetition."""
+        return [self[name] for name in _REPEAT]
+
+    @property
+    def lend_fields(self) -> list[forms.BoundField]:
+        """Lending and serving, where a cluster can."""
+        return [self[name] for name in _LEND if name in self.fields]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the part about repetition is unfolded: it says something, or something is wrong in it."""
+        wrong = self.is_bound and any(name in self.errors for name in _REPEAT)
+        return bool(wrong or (self["recurrence"].value() or "none") != "none")
+
+    @property
+    def lends(self) -> bool:
+        """The same of lending and serving."""
+        if "lend_mode" not in self.fields:
+            return False
+        wrong = self.is_bound and any(name in self.errors for name in _LEND)
+        return bool(
+            wrong or (self["lend_mode"].value() or "all") != "all" or self["serving"].value() not in (0, "0", "", None)
+        )
+
+    def extras(self) -> Extras:
+        """Return what the valid form says beyond numbers and dates."""
+        data = self.cleaned_data
+        return Extras(
+            recurrence=data.get("repetition"),
+            lend_mode=data.get("lend_mode") or LendMode.ALL,
+            lend_limit=data.get("lend_limit") or 0,
+            serving=data.get("serving") or 0,
+        )
+
+    def clean(self) -> dict[str, Any]:
+        """Read the repetition as one; what is wrong stands at its part."""
+        data = super().clean() or self.cleaned_data
+        data["repetition"] = None
+        chosen = data.get("recurrence") or "none"
+        if chosen in weekly.PRESETS:
+            data["repetition"] = weekly.PRESETS[chosen].plain()
+        elif chosen == "custom" and not {"repeat_days", "repeat_start"} & set(self.errors):
+            start = data.get("repeat_start")
+            sent = {
+                "days": data.get("repeat_days") or [],
+                "start": f"{start:%H:%M}" if start is not None else "",
+                "minutes": (data.get("repeat_hours") or 0) * 60 + (data.get("repeat_minutes") or 0),
+            }
+            try:
+                found = weekly.parse(sent)
+                data["repetition"] = found.plain() if found is not None else None
+            except weekly.Unreadable as wrong:
+                names = {"days": "repeat_days", "start": "repeat_start", "minutes": "repeat_hours"}
+                for part, message in wrong.errors.items():
+                    self.add_error(names[part], message)
+        return data
 
     def clusters(self) -> list[int]:
         """Ids of the clusters that the form may be about."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, cast
 
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.clusters.choices import KueueMode
+from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
-from apps.quotas import actions, selectors, timeline
+from apps.quotas import actions, renewal, selectors, timeline, windows
 from apps.quotas.choices import RequestStatus
-from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for
-from apps.quotas.models import QuotaRequest
-from apps.quotas.records import borrow_words
+from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for, repetition_initial
+from apps.quotas.models import Quota, QuotaRequest
+from apps.quotas.records import borrow_words, lend_words
 from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
 
+_NUMBERS = ("guaranteed", "borrow_mode", "borrow_limit", "lend_mode", "lend_limit", "serving")
 _RELATED = (
     "workspace__team__unit",
     "workspace__cluster",
@@ -39,6 +43,12 @@ def _list_crumb() -> Crumb:
 
 def _url(request: QuotaRequest) -> str:
     return reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
+
+
+def _extras_initial(request: QuotaRequest) -> dict[str, Any]:
+    """Return what the form shows first of a request's repetition, lending and serving."""
+    lending = {"lend_mode": request.lend_mode, "lend_limit": request.lend_limit, "serving": request.serving}
+    return {**lending, **repetition_initial(request.recurrence)}
 
 
 class RequestList(ListView):
@@ -91,6 +101,8 @@ class RequestCreate(CreateView):
         chosen = mine.get(self.request.GET.get("workspace", ""))
         if chosen is None and len(mine) == 1:
             chosen = next(iter(mine.values()))
+        if (renewed := self._renewed()) is not None:
+            return renewed
         initial: dict[str, Any] = {"workspace": chosen}
         slug = self.request.GET.get("flavour", "")
         if slug:
@@ -98,6 +110,28 @@ class RequestCreate(CreateView):
 
             initial["flavour"] = Flavour.objects.filter(slug=slug).values_list("pk", flat=True).first()
         return initial
+
+    def _renewed(self) -> dict[str, Any] | None:
+        """Return the form of a renewal where the link named a quota that ends: the same numbers, from its end on."""
+        try:
+            uid = uuid.UUID(self.request.GET.get("renews", ""))
+        except ValueError:
+            return None
+        quota = Quota.objects.visible_to(self.request.user).select_related("request").filter(uid=uid).first()
+        if quota is None or not may_ask_for(self.request.user).filter(pk=quota.workspace_id).exists():
+            return None
+        source = quota.request if quota.request is not None and quota.request.recurrence else quota
+        ends = source.valid_until if isinstance(source, QuotaRequest) else quota.valid.upper
+        if ends is None or ends <= clock.now():
+            return None
+        repeats = repetition_initial(source.recurrence) if isinstance(source, QuotaRequest) else {}
+        return {
+            "workspace": quota.workspace_id,
+            "flavour": quota.flavour_id,
+            **{name: getattr(quota, name) for name in _NUMBERS},
+            "valid_from": ends,
+            **repeats,
+        }
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add where the live estimate comes from."""
@@ -116,6 +150,7 @@ class RequestCreate(CreateView):
             data["valid_until"],
             data["reason"],
             actor=self.actor,
+            extras=form.extras(),
         )
         approved = request.status not in (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
         self.success_message = "Approved by policy: it is on its way." if approved else "Submitted. Follow it here."
@@ -137,13 +172,17 @@ class _Estimate(LiveView):
         """Return the workspace that the draft is about."""
         return data.get("workspace")
 
+    def corrects(self) -> Mapping[str, Any] | None:
+        """Return the frozen change of the request that the draft would replace."""
+        return None
+
     def compute(self, form: Any) -> Mapping[str, Any]:
         """Return estimate, room, budget and approvers, or what is wrong so far."""
         data = form.cleaned_data
         workspace = self.workspace_of(data)
         flavour, guaranteed = data.get("flavour"), data.get("guaranteed")
-        times_wrong = {"valid_from", "valid_until", "borrow_limit"} & set(form.errors)
-        if workspace is None or flavour is None or guaranteed is None or times_wrong:
+        wrong = set(form.errors) - {"workspace", "flavour", "guaranteed", "reason"}
+        if workspace is None or flavour is None or guaranteed is None or wrong:
             return {"incomplete": True}
         try:
             draft = actions.checked_draft(
@@ -155,6 +194,8 @@ class _Estimate(LiveView):
                 data.get("valid_from"),
                 data.get("valid_until"),
                 user=cast("User", self.request.user),
+                extras=form.extras(),
+                corrects=self.corrects(),
             )
         except Invalid as invalid:
             return {"problems": [text for texts in invalid.errors.values() for text in texts]}
@@ -191,6 +232,10 @@ class RequestDetail(DetailView):
         return super().get_context(
             **selectors.request_evidence(request),
             borrow=borrow_words(request.borrow_mode, request.borrow_limit),
+            lend=lend_words(request.lend_mode, request.lend_limit),
+            kueue=request.workspace.cluster.kueue_mode != KueueMode.OFF,
+            repeats=windows.of(request),
+            renews=renewal.read(request.change),
             timeline=timeline.of(request),
             later=later,
             # The story card asks again by itself while something is on its way.
@@ -276,6 +321,7 @@ class RequestCorrect(_RequestAction):
             "valid_from": request.valid_from if request.valid_from > request.created_at else None,
             "valid_until": request.valid_until,
             "reason": request.reason,
+            **_extras_initial(request),
         }
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
@@ -297,6 +343,7 @@ class RequestCorrect(_RequestAction):
             data["reason"],
             actor=self.actor,
             expected_version=self.expected_version,
+            extras=form.extras(),
         )
         return _url(request)
 
@@ -324,3 +371,7 @@ class CorrectEstimate(_Estimate):
     def workspace_of(self, data: Mapping[str, Any]) -> Any:
         """The request's."""
         return self.object.workspace
+
+    def corrects(self) -> Mapping[str, Any] | None:
+        """The request's: a renewal keeps its place."""
+        return dict(self.object.change)

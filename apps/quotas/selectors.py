@@ -18,9 +18,10 @@ from apps.core import clock
 from apps.core.money import Money
 from apps.provisioning.models import Plan
 from apps.provisioning.selectors import Standing
-from apps.quotas import book, cluster_side
+from apps.quotas import book, cluster_side, feasibility_reader, waitlist
 from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
+from apps.quotas.feasibility_reader import Feasibility
 from apps.quotas.ledger import Room
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.quotas.pools import (
@@ -182,6 +183,7 @@ class ChangeEstimate:
     budget_after: Money | None
     facts: dict[str, Any]
     word: str
+    feasibility: Feasibility
 
     @property
     def estimate(self) -> Estimate:
@@ -223,6 +225,7 @@ def estimate_change(draft: Any, requester: User) -> ChangeEstimate:
         budget_after=budget - amount if budget is not None and amount is not None else None,
         facts=facts,
         word=guaranteed_word(draft.pool),
+        feasibility=feasibility_reader.of_draft(draft),
     )
 
 
@@ -297,19 +300,16 @@ def _text(value: Any) -> str | None:
 
 def request_evidence(request: QuotaRequest) -> dict[str, Any]:
     """Return what approver and requester see beside a request: frozen cost, room as of now, plan, change."""
-    from apps.quotas.subjects import draft_of
+    from apps.quotas.subjects import draft_of, room_left
 
     draft = draft_of(request)
     estimate = request.estimate
     amount = estimate.get("amount")
     now = clock.now()
     room = None
-    open_window = request.valid_until is None or request.valid_until > max(now, request.valid_from)
-    if draft is not None and request.status in OPEN_STATUSES and open_window:
-        start = max(request.valid_from, now)
-        room = book.load(draft.pool, start).room(
-            draft.workspace.pk, draft.flavour, draft.guaranteed, start, draft.valid_until
-        )
+    if draft is not None and request.status in OPEN_STATUSES:
+        room = room_left(request, draft, now)
+    reviewed = draft is not None and request.status == RequestStatus.IN_REVIEW
     return {
         "quota_request": request,
         "pool": draft.pool if draft is not None else None,
@@ -318,6 +318,8 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "cost_basis": estimate.get("basis", ""),
         "room": room,
         "room_free": number(max(room.free_at_worst, Fraction(0))) if room is not None else "",
+        "feasibility": feasibility_reader.of_draft(draft, now, stored=request) if reviewed and draft else None,
+        "own_place": waitlist.place_of(request, now),
         "plan": request.plan,
         "plan_rows": plan_rows(request.plan),
         "plan_created": created_yaml(request.plan),
