@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,8 +15,11 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from apps import audit
 from apps.clusters import events
 from apps.clusters.access import require
-from apps.clusters.choices import PoolKind, Sharing
-from apps.clusters.models import Cluster, Flavour, Node, Pool, PoolCapacity
+from apps.clusters.choices import DeviceClass, PoolKind, Sharing
+from apps.clusters.models import Cluster, Flavour, Pool, PoolCapacity
+from apps.clusters.pool_inventory import observe_pools
+from apps.clusters.pool_ports import PoolSettings, objections
+from apps.clusters.pool_rules import MOST_GPUS, check_settings, refuse_clashes
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Invalid, NotVisible
@@ -27,8 +31,6 @@ _RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _NATIVE = frozenset({"cpu", "memory"})
-#: The most GPUs one number may name; more is a typing mistake.
-MOST_GPUS = 1_000_000
 
 
 @transaction.atomic
@@ -40,13 +42,15 @@ def create_flavour(
     gpu_model: str,
     resource_name: str = "nvidia.com/gpu",
     sharing: str = Sharing.EXCLUSIVE,
+    device_class: str = DeviceClass.GPU,
     numerator: int = 1,
     denominator: int = 1,
     memory_mib: int = 0,
     node_labels: Mapping[str, Any] | None = None,
     tolerations: Sequence[Any] = (),
 ) -> Flavour:
-    """Create a flavour; one unit of it holds numerator/denominator of a physical device. Raises Invalid, NotAllowed."""
+    """Create a flavour; one unit of it holds numerator/denominator of a physical device, or is a core of a CPU class
+    (`gpu_model` then names the class). Raises Invalid, NotAllowed."""
     require(actor, MANAGE)
     labels = dict(node_labels or {})
     errors: dict[str, str] = {}
@@ -60,6 +64,12 @@ def create_flavour(
         errors["resource_name"] = "A resource is called like nvidia.com/gpu or nvidia.com/mig-1g.10gb."
     if resource_name.startswith(("requests.", "limits.")):
         errors["resource_name"] = "Name the resource itself; the quota key is made from it."
+    if device_class not in DeviceClass.values:
+        errors["device_class"] = "Choose what is counted: GPUs or cores."
+    elif device_class == DeviceClass.CPU:
+        errors |= _cpu_errors(resource_name, sharing, labels)
+    elif resource_name in _NATIVE:
+        errors["resource_name"] = f"{resource_name} is no GPU resource. A class of CPU nodes is counted in cores."
     if sharing not in Sharing.values:
         errors["sharing"] = "Choose how it shares a GPU."
     if numerator < 1 or denominator < 1 or numerator > denominator:
@@ -80,8 +90,8 @@ def create_flavour(
         raise Invalid(errors)
     flavour = Flavour(
         name=name.strip(), slug=slug, gpu_model=gpu_model.strip(), resource_name=resource_name, sharing=sharing,
-        numerator=numerator, denominator=denominator, memory_mib=memory_mib, node_labels=labels,
-        tolerations=[dict(t) for t in tolerations],
+        device_class=device_class, numerator=numerator, denominator=denominator, memory_mib=memory_mib,
+        node_labels=labels, tolerations=[dict(t) for t in tolerations],
     )  # fmt: skip
     try:
         with transaction.atomic():
@@ -91,6 +101,18 @@ def create_flavour(
     payload = events.FlavourCreated(slug, resource_name, flavour.gpu_model, str(sharing), numerator, denominator)
     audit.record(events.FLAVOUR_CREATED, payload, actor=actor, subject_type="clusters.flavour", subject_uid=flavour.uid)
     return flavour
+
+
+def _cpu_errors(resource_name: str, sharing: str, labels: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with a CPU class, by field."""
+    errors = {}
+    if resource_name != "cpu":
+        errors["resource_name"] = "A CPU class is counted in cores: its resource is called cpu."
+    if sharing != Sharing.EXCLUSIVE:
+        errors["sharing"] = "Cores are not shared: choose exclusive."
+    if not labels:
+        errors["node_labels"] = "Say which nodes the class is made of, such as node.kubernetes.io/instance-type=m7i."
+    return errors
 
 
 @transaction.atomic
@@ -103,40 +125,107 @@ def create_pool(
     kind: str = PoolKind.FIXED,
     commit_factor: Decimal = Decimal("1.00"),
     best_effort: bool = False,
+    open_names: bool = False,
+    max_gpus: int | None = None,
+    startup_minutes: int = 0,
+    reserved_until: datetime | None = None,
 ) -> Pool:
-    """Create the pool of one GPU model on a cluster, with the flavours offered from it. Raises Invalid, NotAllowed."""
+    """Create the pool of one GPU model (or CPU class) on a cluster, with the flavours offered from it.
+
+    Raises Invalid, NotAllowed; Invalid on `flavours`, too, where the cluster could not tell them from what it offers.
+    """
     require(actor, MANAGE)
-    cluster = Cluster.objects.filter(pk=cluster_id).first()
+    cluster = Cluster.objects.select_for_update(of=("self",)).filter(pk=cluster_id).first()
     if cluster is None:
         raise NotVisible
     flavours = list(Flavour.objects.filter(pk__in=flavour_ids).order_by("slug"))
+    pool = Pool(
+        cluster=cluster, gpu_model=gpu_model.strip(), kind=kind, commit_factor=commit_factor, best_effort=best_effort,
+        open_names=open_names, max_gpus=max_gpus, startup_minutes=startup_minutes, reserved_until=reserved_until,
+        device_class=flavours[0].device_class if flavours else DeviceClass.GPU,
+    )  # fmt: skip
     errors: dict[str, str] = {}
     if not gpu_model.strip():
         errors["gpu_model"] = "Name the GPU model."
     if not flavours or len(flavours) != len(set(flavour_ids)):
         errors["flavours"] = "Choose at least one flavour that is offered from this pool."
-    elif foreign := [flavour.name for flavour in flavours if flavour.gpu_model != gpu_model.strip()]:
+    elif foreign := [flavour.name for flavour in flavours if flavour.gpu_model != pool.gpu_model]:
         errors["flavours"] = f"{', '.join(foreign)}: of another GPU model than the pool."
-    if kind not in PoolKind.values:
-        errors["kind"] = "Choose where the capacity comes from."
-    if not Decimal("0") < commit_factor <= Decimal("10"):
-        errors["commit_factor"] = "The factor lies above 0 and at most at 10; 1 promises what is there."
+    elif len({flavour.device_class for flavour in flavours}) > 1:
+        errors["flavours"] = "A pool counts either GPUs or cores, not both."
+    errors |= check_settings(pool, settings_of(pool), clock.now())
+    if Pool.objects.filter(cluster=cluster, gpu_model=pool.gpu_model).exists():
+        errors["gpu_model"] = f"{cluster} has a pool of {gpu_model} already."
     if errors:
         raise Invalid(errors)
-    pool = Pool(
-        cluster=cluster, gpu_model=gpu_model.strip(), kind=kind, commit_factor=commit_factor, best_effort=best_effort
-    )
-    try:
-        with transaction.atomic():
-            pool.save(force_insert=True)
-    except IntegrityError as error:
-        raise Invalid({"gpu_model": f"{cluster} has a pool of {gpu_model} already."}) from error
+    refuse_clashes(cluster, pool.gpu_model, flavours)
+    pool.save(force_insert=True)
     pool.flavours.set(flavours)
     refresh_observed(cluster.pk)
     payload = events.PoolCreated(cluster.slug, pool.gpu_model, str(kind), [flavour.slug for flavour in flavours])
     audit.record(events.POOL_CREATED, payload, actor=actor, subject_type="clusters.pool", subject_uid=pool.uid)
     pool.refresh_from_db()
     return pool
+
+
+def settings_of(pool: Pool) -> PoolSettings:
+    """Return what an admin may change of a pool, as it stands."""
+    return PoolSettings(
+        kind=pool.kind, commit_factor=pool.commit_factor, best_effort=pool.best_effort, open_names=pool.open_names,
+        max_gpus=pool.max_gpus, startup_minutes=pool.startup_minutes, reserved_until=pool.reserved_until,
+    )  # fmt: skip
+
+
+@transaction.atomic
+def edit_pool(
+    pool_id: int,
+    *,
+    actor: Actor,
+    flavour_ids: Sequence[int] | None = None,
+    expected_version: int | None = None,
+    **changes: Any,
+) -> Pool:
+    """Change a pool's settings (fields of PoolSettings), and offer further flavours from it; what it offers stays.
+
+    Raises Invalid, NotAllowed, NotVisible, Conflict. Rooms above may object (`pool_ports.register_pool_check`).
+    """
+    pool = Pool.objects.locked(pool_id, expected_version=expected_version)
+    require(actor, MANAGE, pool)
+    before = settings_of(pool)
+    wanted = replace(before, **changes)
+    errors = check_settings(pool, wanted, clock.now()) or objections(pool, wanted)
+    offered = list(pool.flavours.order_by("slug"))
+    added = [
+        flavour
+        for flavour in Flavour.objects.filter(pk__in=flavour_ids or ()).order_by("slug")
+        if flavour not in offered
+    ]
+    for flavour in added:
+        if (flavour.gpu_model, flavour.device_class) != (pool.gpu_model, pool.device_class):
+            errors["flavours"] = f"{flavour} is not of {pool.gpu_model}."
+    if errors:
+        raise Invalid(errors)
+    if wanted == before and not added:
+        return pool
+    if added:
+        refuse_clashes(pool.cluster, pool.gpu_model, [*offered, *added], pool)
+        pool.flavours.add(*added)
+    for name, value in asdict(wanted).items():
+        setattr(pool, name, value)
+    pool.bump(*asdict(wanted))
+    refresh_observed(pool.cluster_id)
+    payload = events.PoolChanged(
+        pool.cluster.slug, pool.gpu_model, _told(before, wanted), _told(wanted, before), [one.slug for one in added]
+    )
+    audit.record(events.POOL_CHANGED, payload, actor=actor, subject_type="clusters.pool", subject_uid=pool.uid)
+    pool.refresh_from_db()
+    return pool
+
+
+def _told(settings: PoolSettings, other: PoolSettings) -> dict[str, str]:
+    """Return the settings that differ from another's, for the audit trail."""
+    mine, theirs = asdict(settings), asdict(other)
+    return {name: str(value) for name, value in mine.items() if value != theirs[name]}
 
 
 @transaction.atomic
@@ -162,6 +251,8 @@ def set_committable(
     now = clock.now()
     if not 0 <= gpus <= MOST_GPUS:
         raise Invalid({"gpus": f"A number of GPUs from 0 to {MOST_GPUS:,}."})
+    if pool.elastic and pool.max_gpus is not None and gpus > pool.max_gpus:
+        raise Invalid({"gpus": f"This pool can grow to {pool.max_gpus:,} {pool.unit}: no more may be promised."})
     if valid_until is not None and valid_until <= valid_from:
         raise Invalid({"valid_until": "The end must lie after the start."})
     if not (imported and actor.is_system) and valid_from < now - _GRACE:
@@ -217,15 +308,5 @@ def physical_reach(pool: Pool, at: datetime | None = None) -> int:
 
 
 def refresh_observed(cluster_id: int) -> None:
-    """Write down per pool of a cluster how many physical GPUs of its model the nodes carry, as last observed."""
-    physical: dict[str, int] = {}
-    observed_at: datetime | None = None
-    for model, gpus, at in Node.objects.filter(cluster_id=cluster_id).values_list(
-        "gpu_model", "physical_gpus", "observed_at"
-    ):
-        physical[model] = physical.get(model, 0) + gpus
-        observed_at = at if observed_at is None else min(observed_at, at)
-    if observed_at is None:
-        return
-    for pk, model in Pool.objects.filter(cluster_id=cluster_id).values_list("pk", "gpu_model"):
-        Pool.objects.filter(pk=pk).update(observed_gpus=physical.get(model, 0), observed_at=observed_at)
+    """Write down per pool of a cluster what its nodes carry, as last observed (see `pool_inventory.observe_pools`)."""
+    observe_pools(cluster_id)

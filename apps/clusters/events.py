@@ -109,6 +109,26 @@ class PoolCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolChanged:
+    """A pool's settings changed: what differs, before and after; flavours now offered besides."""
+
+    cluster: str
+    gpu_model: str
+    before: dict[str, str]
+    after: dict[str, str]
+    flavours_added: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalsAccepted:
+    """Flavours and pools were made from what a cluster's nodes carry."""
+
+    cluster: str
+    flavours: list[str]
+    pools: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class CapacitySet:
     """Committable GPUs of a pool from a time on (until the next step, or `valid_until`)."""
 
@@ -149,6 +169,8 @@ CLUSTER_RECOVERED = declare(
 )
 FLAVOUR_CREATED = declare("clusters.flavour.created", FlavourCreated, audience=_ADMINS)
 POOL_CREATED = declare("clusters.pool.created", PoolCreated, audience=_ADMINS)
+POOL_CHANGED = declare("clusters.pool.changed", PoolChanged, audience=_ADMINS)
+PROPOSALS_ACCEPTED = declare("clusters.proposals.accepted", ProposalsAccepted, audience=_ADMINS)
 CAPACITY_SET = declare("clusters.pool.capacity_set", CapacitySet, audience=_ADMINS)
 CLUSTER_UPDATED = declare("clusters.cluster.updated", ClusterUpdated, audience=_ADMINS)
 KUEUE_MODE_SET = declare("clusters.cluster.kueue_mode_set", ClusterUpdated, audience=_ADMINS)

@@ -19,9 +19,10 @@ class QuotasConfig(AppConfig):
     def ready(self) -> None:
         """Register quota requests as a subject of approval, and what follows an applied declaration."""
         from apps.approvals.ports import register_subject
+        from apps.clusters.pool_ports import register_pool_check
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_owner
-        from apps.quotas import change_events, change_granting, events, granting, subjects  # noqa: F401 (events declare)
+        from apps.quotas import change_events, change_granting, events, granting, pool_layout, subjects  # noqa: F401 (events declare)
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
 
@@ -31,6 +32,7 @@ class QuotasConfig(AppConfig):
         describe_change_facts()
         register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied)
         register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
+        register_pool_check(pool_layout.check_pool)
 
 
 def _workspace_applied(declaration: Declaration) -> None:

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from apps.clusters import selectors as cluster_selectors
 from apps.clusters.capacity import physical_reach
-from apps.clusters.choices import KueueMode
+from apps.clusters.choices import DeviceClass, KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
 from apps.quotas import idle_policy, renewal
 from apps.quotas.choices import BorrowMode
@@ -167,6 +167,9 @@ def gpu_limits(
     rows = Quota.objects.filter(workspace=workspace).filter(Q(valid__contains=at))
     current = {flavour_id: items for (_, flavour_id), items in holdings_of(rows).items()} | dict(replaced or {})
     limits: dict[str, int] = {}
+    if any(pool.device_class == DeviceClass.CPU for pool in pools):
+        # Cores of a class come on top of those that go with the workspace's GPUs.
+        limits["cpu"] = workspace.cpu_cores
     for pool in pools:
         for flavour in pool.flavours.all():
             units = _maximum(in_force(current.get(flavour.pk, []), at), pool, flavour, at)

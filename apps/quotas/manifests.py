@@ -72,11 +72,11 @@ def quantity(gib: int) -> str:
 def gpu_hard(gpus: Mapping[str, int]) -> dict[str, str]:
     """Return the ResourceQuota keys of GPU limits. Only `requests.<resource>` is enforced for extended resources.
 
-    Raises ValueError for a negative count or a name that is not an extended resource.
+    Raises ValueError for a negative count or a name that is neither an extended resource nor cpu (a CPU class).
     """
     hard: dict[str, str] = {}
     for resource, units in sorted(gpus.items()):
-        if not _RESOURCE.match(resource):
+        if resource != "cpu" and not _RESOURCE.match(resource):
             raise ValueError(f"not the name of an extended resource: {resource!r}")
         if units < 0:
             raise ValueError(f"negative units of {resource}")

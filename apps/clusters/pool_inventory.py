@@ -1,0 +1,123 @@
+"""What the nodes give of pools and flavours, from the last observation. Every function states its queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.clusters.capacity_view import (
+    Composition,
+    FlavourCapacity,
+    compose,
+    cpu_capacity,
+    flavour_capacity,
+    is_cpu_node,
+)
+from apps.clusters.choices import DeviceClass
+from apps.clusters.models import Flavour, Node, Pool
+
+#: What is read of a node; a cluster may have thousands.
+_COLUMNS = (
+    "name", "gpu_model", "physical_gpus", "sharing", "schedulable", "ready", "allocatable", "capacity", "mig_strategy",
+    "replicas", "gpu_memory_mib", "slices", "labels", "problem", "observed_at", "taints",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FlavourUnits:
+    """A flavour of a pool and what the nodes give of it. `limit` None: the layout sets none that is known."""
+
+    flavour: Flavour
+    capacity: FlavourCapacity
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInventory:
+    """A pool's nodes: their composition (GPU pools), cores (CPU pools), and units per flavour."""
+
+    pool: Pool
+    composition: Composition
+    cores: FlavourCapacity
+    flavours: tuple[FlavourUnits, ...]
+    observed_at: datetime | None
+
+    @property
+    def observed(self) -> bool:
+        """Whether any node of the pool was seen."""
+        return bool(self.composition.nodes or self.cores.nodes)
+
+
+def nodes_of(pool: Pool) -> list[Node]:
+    """Return the nodes of a pool: of its GPU model, or for a CPU class those that its flavours' labels select."""
+    rows = list(Node.objects.filter(cluster=pool.cluster_id, gpu_model=_model(pool)).only(*_COLUMNS).order_by("name"))
+    if pool.device_class != DeviceClass.CPU:
+        return rows
+    chosen = [flavour.node_labels for flavour in pool.flavours.all()]
+    return [node for node in rows if any(cpu_capacity(labels, [node]).nodes for labels in chosen)]
+
+
+def _model(pool: Pool) -> str:
+    return "" if pool.device_class == DeviceClass.CPU else pool.gpu_model
+
+
+def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory:
+    """Return what a pool's nodes carry and give. Two queries."""
+    nodes = nodes_of(pool)
+    offered = list(pool.flavours.order_by("name", "pk") if flavours is None else flavours)
+    at = min((node.observed_at for node in nodes), default=None)
+    if pool.device_class == DeviceClass.CPU:
+        # The nodes are those that a flavour's labels select already.
+        units = [FlavourUnits(one, found := cpu_capacity(one.node_labels, nodes), _limit(pool, found, nodes))
+                 for one in offered]  # fmt: skip
+        return PoolInventory(pool, compose([]), cpu_capacity({}, nodes), tuple(units), at)
+    made = compose(nodes)
+    known = not made.unknown and made.nodes > 0
+    units = []
+    for one in offered:
+        found = flavour_capacity(one, nodes)
+        units.append(FlavourUnits(one, found, _limit(pool, found, nodes) if known else None))
+    return PoolInventory(pool, made, FlavourCapacity(), tuple(units), at)
+
+
+def _limit(pool: Pool, found: FlavourCapacity, nodes: Sequence[Node]) -> int | None:
+    """Return the units that the layout gives in the long run; nodes of an elastic pool are not there yet."""
+    return None if pool.elastic or not nodes else found.built
+
+
+def flavour_limits(pool: Pool) -> dict[int, int | None]:
+    """Return flavour id → units that the pool's nodes are cut into; None where no layout sets a limit that is known
+    (elastic, nothing observed, or a node that contradicts itself). Two queries.
+
+    Drained and unhealthy devices count: a promise lasts longer than a drain. More may be promised than this, it is a
+    warning: an administrator can cut GPUs anew.
+    """
+    return {entry.flavour.pk: entry.limit for entry in read(pool).flavours}
+
+
+def observe_pools(cluster_id: int) -> None:
+    """Write down per pool of a cluster what its nodes physically carry: GPUs of its model, or cores of its class.
+
+    Three queries and one per pool. What was never observed stays unknown.
+    """
+    physical: dict[str, int] = {}
+    bare: list[Node] = []
+    observed_at: datetime | None = None
+    for node in Node.objects.filter(cluster_id=cluster_id).only(*_COLUMNS):
+        physical[node.gpu_model] = physical.get(node.gpu_model, 0) + node.physical_gpus
+        observed_at = node.observed_at if observed_at is None else min(observed_at, node.observed_at)
+        if is_cpu_node(node):
+            bare.append(node)
+    if observed_at is None:
+        return
+    for pool in Pool.objects.filter(cluster_id=cluster_id).prefetch_related("flavours"):
+        count = physical.get(pool.gpu_model, 0)
+        if pool.device_class == DeviceClass.CPU:
+            chosen = [flavour.node_labels for flavour in pool.flavours.all()]
+            mine = [node for node in bare if any(cpu_capacity(labels, [node]).nodes for labels in chosen)]
+            count = cpu_capacity({}, mine).built
+        Pool.objects.filter(pk=pool.pk).update(observed_gpus=count, observed_at=observed_at)
+
+
+__all__ = ["FlavourUnits", "PoolInventory", "flavour_limits", "nodes_of", "observe_pools", "read"]
