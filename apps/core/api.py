@@ -56,6 +56,19 @@ class PreconditionFailed(exceptions.APIException):
         self.current = dict(current or {})
 
 
+class PreconditionRequired(exceptions.APIException):
+    """An action that voids what others decided came without If-Match (428, RFC 6585 §3)."""
+
+    status_code = 428
+    default_code = "precondition_required"
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f'Send If-Match with the ETag that you read, now "{version}": this acts on exactly what you saw. '
+            "If-Match: * acts on whatever is there."
+        )
+
+
 def problem(status: int, detail: str = "", *, instance: str = "", **members: Any) -> dict[str, Any]:
     """Return an RFC 9457 problem: type, title, status, detail, instance, plus our `code` and `request_id`."""
     code, title = CODES.get(status, ("error", "The request failed"))
@@ -230,6 +243,13 @@ class CommonsViewSet(ActorMixin, mixins.ListModelMixin, mixins.RetrieveModelMixi
             raise PreconditionFailed({"version": version, "status": getattr(row, "status", None)})
         return row
 
+    def get_matched(self) -> Any:
+        """Return the row for an action that requires If-Match. Raises PreconditionRequired after `get_object`'s."""
+        row = self.get_object()
+        if not self.request.headers.get("If-Match", "").strip():
+            raise PreconditionRequired(row.version)
+        return row
+
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return one row, with its version as ETag."""
         return self.answer(self.get_object())
@@ -254,6 +274,7 @@ __all__ = [
     "CommonsViewSet",
     "CursorPagination",
     "PreconditionFailed",
+    "PreconditionRequired",
     "problem",
     "problem_handler",
     "problem_json",

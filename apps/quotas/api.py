@@ -14,7 +14,8 @@ from rest_framework.response import Response
 from apps.clusters.models import Flavour
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.quotas import actions
+from apps.quotas import actions, renewal
+from apps.quotas.assess import Extras
 from apps.quotas.change_api import ChangeRequestViewSet
 from apps.quotas.choices import BorrowMode
 from apps.quotas.models import Quota, QuotaRequest, Workspace
@@ -30,7 +31,8 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
         model = Workspace
         fields = [
             "uid", "team", "cluster", "environment", "namespace", "data_classes", "cpu_cores", "memory_gib",
-            "storage_gib", "pods", "archived_at", "created_at", "version",
+            "storage_gib", "pods", "jobs", "deployments", "volume_claims", "rung", "archived_at",
+            "created_at", "version",
         ]  # fmt: skip
 
 
@@ -47,8 +49,8 @@ class QuotaSerializer(serializers.ModelSerializer[Quota]):
     class Meta:
         model = Quota
         fields = [
-            "uid", "workspace", "flavour", "guaranteed", "borrow_mode", "borrow_limit", "maximum", "valid_from",
-            "valid_until", "request",
+            "uid", "workspace", "flavour", "guaranteed", "borrow_mode", "borrow_limit", "maximum", "lend_mode",
+            "lend_limit", "serving", "valid_from", "valid_until", "request",
         ]  # fmt: skip
 
 
@@ -61,6 +63,14 @@ class CostSerializer(serializers.Serializer[Any]):
 
 
 class QuotaRequestSerializer(serializers.ModelSerializer[QuotaRequest]):
+class RecurrenceSerializer(serializers.Serializer[Any]):
+    """Weekly windows in UTC: on each of the days one begins at the start and lasts so many minutes."""
+
+    days = serializers.ListField(child=serializers.IntegerField(min_value=0, max_value=6), help_text="0 is Monday.")
+    start = serializers.CharField(max_length=5, help_text="HH:MM in UTC.")
+    minutes = serializers.IntegerField(min_value=1, max_value=10_080)
+
+
     """A quota request."""
 
     workspace = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
@@ -72,15 +82,24 @@ class QuotaRequestSerializer(serializers.ModelSerializer[QuotaRequest]):
     maximum = serializers.IntegerField(allow_null=True, read_only=True)
     monthly_cost_change = serializers.SerializerMethodField()
 
+    recurrence = RecurrenceSerializer(read_only=True, allow_null=True)
+    renews = serializers.SerializerMethodField(help_text="The end of the quota that it renews; null: it renews none.")
     class Meta:
         model = QuotaRequest
         fields = [
-            "uid", "workspace", "team", "flavour", "guaranteed", "borrow_mode", "borrow_limit", "maximum", "valid_from",
-            "valid_until", "reason", "status", "requester", "monthly_cost_change", "digest", "approval", "supersedes",
+            "uid", "workspace", "team", "flavour", "guaranteed", "borrow_mode", "borrow_limit", "maximum", "lend_mode",
+            "lend_limit", "serving", "valid_from", "valid_until", "recurrence", "renews", "reason", "status",
+            "requester", "monthly_cost_change", "digest", "approval", "supersedes",
             "granted_at", "applied_at", "created_at", "version",
         ]  # fmt: skip
 
     @extend_schema_field(CostSerializer(allow_null=True))
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_renews(self, request: QuotaRequest) -> str | None:
+        """When the renewed quota ends."""
+        renewed = renewal.read(request.change)
+        return renewed.until.isoformat().replace("+00:00", "Z") if renewed is not None else None
+
     def get_monthly_cost_change(self, request: QuotaRequest) -> dict[str, Any] | None:
         """The frozen estimate."""
         cost = request.cost
@@ -99,6 +118,10 @@ class _Terms(serializers.Serializer[Any]):
     valid_from = serializers.DateTimeField(allow_null=True, default=None)
     valid_until = serializers.DateTimeField(allow_null=True, default=None)
     reason = serializers.CharField(max_length=4000)
+    recurrence = RecurrenceSerializer(allow_null=True, default=None, help_text="Needs `valid_until`.")
+    lend_mode = serializers.ChoiceField(choices=LendMode.choices, default=LendMode.ALL)
+    lend_limit = serializers.IntegerField(min_value=0, default=0)
+    serving = serializers.IntegerField(min_value=0, default=0)
 
 
 class NewRequestSerializer(_Terms):
@@ -126,7 +149,8 @@ def _flavour(slug: str) -> int:
 
 def _terms(data: Mapping[str, Any]) -> dict[str, Any]:
     names = ("guaranteed", "borrow_mode", "borrow_limit", "valid_from", "valid_until", "reason")
-    return {"flavour_id": _flavour(data["flavour"]), **{name: data[name] for name in names}}
+    extras = Extras(**{name: data[name] for name in ("recurrence", "lend_mode", "lend_limit", "serving")})
+    return {"flavour_id": _flavour(data["flavour"]), "extras": extras, **{name: data[name] for name in names}}
 
 
 class WorkspaceViewSet(CommonsViewSet):
@@ -173,8 +197,8 @@ class QuotaRequestViewSet(CommonsViewSet):
     @extend_schema(request=WithdrawSerializer, responses={200: QuotaRequestSerializer})
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, uid: str) -> Response:
-        """Take an open request back."""
-        row = self.get_object()
+        """Take an open request back. Requires If-Match (428 without)."""
+        row = self.get_matched()
         data = self.read_input(WithdrawSerializer)
         done = actions.withdraw_request(
             row.pk, actor=self.actor, expected_version=self.expected_version, reason=data["reason"]
@@ -184,8 +208,8 @@ class QuotaRequestViewSet(CommonsViewSet):
     @extend_schema(request=CorrectionSerializer, responses={201: QuotaRequestSerializer})
     @action(detail=True, methods=["post"])
     def correct(self, request: Request, uid: str) -> Response:
-        """Replace an open request by a corrected one; earlier decisions are void."""
-        row = self.get_object()
+        """Replace an open request by a corrected one; earlier decisions are void. Requires If-Match (428 without)."""
+        row = self.get_matched()
         data = self.read_input(CorrectionSerializer)
         made = actions.correct_request(row.pk, **_terms(data), actor=self.actor, expected_version=self.expected_version)
         return self.answer(self._fresh(made), status=201)

@@ -21,6 +21,7 @@ from apps.core.tables import (
     TimeColumn,
     UidLinkColumn,
 )
+from apps.quotas import recurrence
 from apps.quotas.choices import Environment, RequestStatus
 from apps.quotas.models import QuotaRequest, Workspace
 from apps.teams.models import Team
@@ -89,13 +90,14 @@ class RequestTable(CommonsTable):
     created_at = AgeColumn(verbose_name="Submitted")
     valid_from = TimeColumn(verbose_name="From", attrs=_WIDEST)
     valid_until = TimeColumn(verbose_name="Until", attrs=_WIDEST)
+    repeats = tables.Column(accessor="recurrence", verbose_name="Repeats", orderable=False, attrs=_WIDEST, default="")
     requester = tables.Column(accessor="requester__display_name", verbose_name="Requested by", attrs=_WIDEST)
 
     class Meta(CommonsTable.Meta):
         model = QuotaRequest
         fields = (
             "summary", "status", "team", "flavour", "guaranteed", "borrow_limit", "cost", "created_at", "valid_from",
-            "valid_until", "requester",
+            "valid_until", "repeats", "requester",
         )  # fmt: skip
         order_by = ("-created_at",)
         caption = "Quota requests"
@@ -107,6 +109,15 @@ class RequestTable(CommonsTable):
     def value_borrow_limit(self, value: int, record: QuotaRequest) -> int | str:
         """Export the same."""
         return "unlimited" if record.borrow_mode == "unlimited" else value
+
+    def render_repeats(self, value: object) -> str:
+        """Write the repetition in words."""
+        found = recurrence.parse(value)
+        return recurrence.words(found) if found is not None else ""
+
+    def value_repeats(self, value: object) -> str:
+        """Export the same."""
+        return self.render_repeats(value)
 
     def render_cost(self, record: QuotaRequest) -> str:
         """Write the frozen estimate, or that it is unknown."""

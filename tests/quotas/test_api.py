@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from apps.core import clock
 from apps.quotas.models import QuotaRequest
 from tests.factories import client_for
 from tests.quotas.conftest import REASON, World
@@ -49,12 +51,36 @@ def test_request_correct_withdraw(world: World, lead: Client) -> None:
     assert corrected.status_code == 201, corrected.content
     second = corrected.json()
     assert second["supersedes"] == first["uid"]
-    again = send(lead, f"{BASE}/{first['uid']}/withdraw", {})
+    again = send(lead, f"{BASE}/{first['uid']}/withdraw", {}, **{"If-Match": "*"})
     assert again.status_code == 409
     assert again.headers["Content-Type"].startswith("application/problem+json")
     assert again.json()["current"]["status"] == "superseded"
-    done = send(lead, f"{BASE}/{second['uid']}/withdraw", {"reason": "Not needed."})
+    for action, data in (("withdraw", {"reason": "Not needed."}), ("correct", values | {"guaranteed": 7})):
+        blind = send(lead, f"{BASE}/{second['uid']}/{action}", data)
+        assert blind.status_code == 428
+        assert blind.headers["Content-Type"].startswith("application/problem+json")
+        assert blind.json()["code"] == "precondition_required"
+        assert f'now "{second["version"]}"' in blind.json()["detail"]
+    assert QuotaRequest.objects.get(uid=second["uid"]).status == "in_review"
+    tag = lead.get(f"{BASE}/{second['uid']}").headers["ETag"]
+    done = send(lead, f"{BASE}/{second['uid']}/withdraw", {"reason": "Not needed."}, **{"If-Match": tag})
     assert done.json()["status"] == "withdrawn"
+
+
+@pytest.mark.requirement("quota-time-1.1", "quota-time-1.6")
+def test_a_recurring_request_through_the_api(world: World, lead: Client) -> None:
+    until = (clock.now() + timedelta(days=60)).isoformat()
+    weekend = {"days": [5], "start": "00:00", "minutes": 2880}
+    made = send(lead, BASE, body(world, recurrence=weekend, valid_until=until))
+    assert made.status_code == 201, made.content
+    assert made.json()["recurrence"] == weekend
+    assert made.json()["lend_mode"] == "all"
+    assert "209 h" in made.json()["monthly_cost_change"]["basis"]
+    endless = send(lead, BASE, body(world, workspace=str(world.workspaces["finance"].uid), recurrence=weekend))
+    assert endless.status_code == 400
+    assert "valid_until" in endless.json()["errors"]
+    wrong = send(lead, BASE, body(world, recurrence=weekend | {"start": "25:00"}, valid_until=until))
+    assert "recurrence" in wrong.json()["errors"]
 
 
 @pytest.mark.requirement("quotas-6.6", "quotas-1.2")

@@ -215,11 +215,15 @@ ROUTES: dict[str, Route] = {
     "api:quota-request-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:quota-request-list#POST": Route(allowed=_CHANGE, method="POST", data=_body),
     "api:quota-request-detail": Route(allowed=_SEE, kwargs=_uid),
-    "api:quota-request-withdraw": Route(allowed=_CHANGE, kwargs=_uid, method="POST"),
+    "api:quota-request-withdraw": Route(
+        allowed=_CHANGE, kwargs=_uid, method="POST", ok=frozenset({428}), note="nothing without If-Match"
+    ),
     "api:change-request-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:change-request-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.change_request.uid}),
     "api:change-request-withdraw": Route(
         allowed=_CHANGE | {"admin"}, kwargs=lambda world: {"uid": world.change_request.uid}, method="POST"
     ),
-    "api:quota-request-correct": Route(allowed=_CHANGE, kwargs=_uid, method="POST", data=_body),
+    "api:quota-request-correct": Route(
+        allowed=_CHANGE, kwargs=_uid, method="POST", data=_body, ok=frozenset({428}), note="nothing without If-Match"
+    ),
 }
