@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apps.audit.actions import record, record_refusal
+    from apps.audit.actions import Record, record, record_many, record_refusal
 
-__all__ = ["record", "record_refusal"]
+__all__ = ["Record", "record", "record_many", "record_refusal"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `record` and `record_refusal` on first use: models may not be imported before the app registry is ready."""
+    """Load what is exported on first use: models may not be imported before the app registry is ready."""
     if name in __all__:
         from apps.audit import actions
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -40,6 +42,49 @@ def record(
     a side note of which the event holds a salted commitment. Raises RuntimeError outside a transaction, TypeError for a
     payload of the wrong type or with floats, ValueError for a mail address in a field that is not private.
     """
+    row, note = _built(
+        event, payload, actor=actor, subject_type=subject_type, subject_uid=subject_uid, team_uid=team_uid,
+        before_digest=before_digest, after_digest=after_digest, reason=reason,
+    )  # fmt: skip
+    row.save(force_insert=True)
+    if note is not None:
+        note.save(force_insert=True)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One of many events of the same kind: what happened, to which row, of which team."""
+
+    payload: Any
+    subject_uid: uuid.UUID
+    team_uid: uuid.UUID | None = None
+
+
+def record_many(event: EventType, records: Sequence[Record], *, actor: Actor, subject_type: str) -> list[AuditEvent]:
+    """Write many events of one kind in two statements, linked in the order given. As `record` otherwise."""
+    built = [
+        _built(event, one.payload, actor=actor, subject_type=subject_type, subject_uid=one.subject_uid,
+               team_uid=one.team_uid)
+        for one in records
+    ]  # fmt: skip
+    AuditEvent.objects.bulk_create([row for row, _ in built])
+    AuditNote.objects.bulk_create([note for _, note in built if note is not None])
+    return [row for row, _ in built]
+
+
+def _built(
+    event: EventType,
+    payload: Any,
+    *,
+    actor: Actor,
+    subject_type: str,
+    subject_uid: uuid.UUID,
+    team_uid: uuid.UUID | None,
+    before_digest: str = "",
+    after_digest: str = "",
+    reason: str = "",
+) -> tuple[AuditEvent, AuditNote | None]:
     if not connection.in_atomic_block:
         raise RuntimeError(f"{event.name} recorded outside a transaction")
     changes, private = canonical.split_payload(event, payload)
@@ -78,10 +123,7 @@ def record(
         request_id=actor.request_id,
         canonical=data,
     )
-    row.save(force_insert=True)
-    if note:
-        AuditNote(event_uid=uid, occurred_at=at, salt=salt, body=note).save(force_insert=True)
-    return row
+    return row, AuditNote(event_uid=uid, occurred_at=at, salt=salt, body=note) if note else None
 
 
 def record_refusal(

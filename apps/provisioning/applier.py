@@ -9,11 +9,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from apps.clusters import kinds
 from apps.clusters.clients.kubernetes import Answer
 from apps.clusters.errors import ClusterError, ConflictError, NotFound, StaleRead, Terminating
+from apps.core import clock
 from apps.provisioning import diff, ownership
 from apps.provisioning.ordering import Key, removal_order
 from apps.provisioning.planner import Client
@@ -33,6 +35,9 @@ class Target:
     body: bytes
     applied_body: bytes = b""
     settled: Mapping[str, Any] | None = None
+    #: A person decided: take its fields over from other managers, or leave it as it lives.
+    take_over: bool = False
+    leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Outcome:
     stop_class: str = ""
     stop: str = ""
     error: ClusterError | None = None
+    began: datetime | None = None
+    ended: datetime | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -68,12 +75,18 @@ class Outcome:
     ) -> None:
         """Keep one request for the run's record."""
         row: dict[str, Any] = {
-            "verb": verb, "kind": key.kind, "namespace": key.namespace, "name": key.name, "status": status,
-            "ms": round((time.monotonic() - started) * 1000), "warnings": list(warnings),
+            "verb": verb, "path": path_of(key), "kind": key.kind, "namespace": key.namespace, "name": key.name,
+            "status": status, "ms": round((time.monotonic() - started) * 1000), "warnings": list(warnings),
         }  # fmt: skip
         if error:
             row["error"] = error[:2000]
         self.results.append(row)
+
+
+def path_of(key: Key) -> str:
+    """Return the path that a request about an object goes to."""
+    kind = kinds.KINDS[key.kind]
+    return f"{kind.in_namespace.replace('{namespace}', key.namespace)}/{key.name}"
 
 
 class _Stop(Exception):
@@ -86,7 +99,7 @@ class _Stop(Exception):
 
 def run(client: Client, work: Work, snapshot: Snapshot | None = None) -> Outcome:
     """Bring `work` onto the cluster; never raises clusters.errors: the outcome tells."""
-    outcome = Outcome()
+    outcome = Outcome(began=clock.now())
     try:
         if still_there := [key for key in work.unplanned if _live(client, key, outcome, snapshot or {}) is not None]:
             raise _Stop("unplanned_removal", _unplanned(still_there))
@@ -103,7 +116,40 @@ def run(client: Client, work: Work, snapshot: Snapshot | None = None) -> Outcome
             outcome.error = error
         else:
             outcome.stop_class, outcome.stop = error.code, error.message
+    outcome.ended = clock.now()
     return outcome
+
+
+def unchanged(work: Work, snapshot: Snapshot) -> Outcome | None:
+    """Return the outcome where everything declared lives as declared by `snapshot`; None where there is work to do.
+
+    No call is made: this is how a reconcile of what nobody touched costs no more than reading it.
+    """
+    if work.remove or work.unplanned:
+        return None
+    outcome = Outcome(began=(at := clock.now()), ended=at)
+    for target in work.targets:
+        live = snapshot.get(target.key)
+        if live is None or target.leave or (live.get("metadata") or {}).get("deletionTimestamp"):
+            return None
+        if target.settled is None or diff.strip(live) != target.settled:
+            declared: dict[str, Any] = json.loads(target.body)
+            if not _lives(declared, live, target.settled):
+                return None
+            if target.settled is None:
+                outcome.settled[target.key] = diff.strip(live)
+        outcome.applied.append(target.key)
+        outcome.live[target.key] = live
+    return outcome
+
+
+def _lives(declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None) -> bool:
+    """Whether an object lives as declared, applied by the portal, and holds nothing that is declared no more."""
+    return (
+        not diff.declared_changes(declared, live, settled)
+        and ownership.holds_anything(live)
+        and not ownership.held_beyond(live, declared)
+    )
 
 
 def _unplanned(keys: Sequence[Key]) -> str:
@@ -117,6 +163,8 @@ def _compare(client: Client, work: Work, outcome: Outcome, snapshot: Snapshot) -
     moved: list[tuple[Target, dict[str, Any]]] = []
     absent: set[str] = set()
     for target in work.targets:
+        if target.leave:
+            continue
         declared: dict[str, Any] = json.loads(target.body)
         live = None if target.key.namespace in absent else _live(client, target.key, outcome, snapshot)
         if live is None:
@@ -127,8 +175,7 @@ def _compare(client: Client, work: Work, outcome: Outcome, snapshot: Snapshot) -
         if (live.get("metadata") or {}).get("deletionTimestamp"):
             # Applying to it answers 200 although it is about to vanish (reference F).
             raise Terminating(f"{target.key} is being deleted; it is made anew once it is gone")
-        as_declared = not diff.declared_changes(declared, live, target.settled)
-        if as_declared and ownership.holds_anything(live) and not ownership.held_beyond(live, declared):
+        if _lives(declared, live, target.settled):
             outcome.applied.append(target.key)
             outcome.live[target.key] = live
             if target.settled is None:  # applied by a run that could not record it
@@ -140,7 +187,8 @@ def _compare(client: Client, work: Work, outcome: Outcome, snapshot: Snapshot) -
             moved.append((target, declared))
     if not work.take_over:
         for target, declared in moved:
-            _call_apply(client, target, declared, outcome, dry_run=True, force=False)
+            if not target.take_over:
+                _call_apply(client, target, declared, outcome, dry_run=True, force=False)
     return due
 
 
@@ -161,7 +209,7 @@ def _live(client: Client, key: Key, outcome: Outcome, snapshot: Snapshot) -> dic
 
 
 def _apply(client: Client, work: Work, target: Target, declared: dict[str, Any], outcome: Outcome) -> None:
-    answer = _call_apply(client, target, declared, outcome, dry_run=False, force=work.take_over)
+    answer = _call_apply(client, target, declared, outcome, dry_run=False, force=work.take_over or target.take_over)
     rewritten = diff.declared_changes(declared, answer.object)
     if rewritten:
         first = rewritten[0]

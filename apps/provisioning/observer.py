@@ -20,9 +20,9 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, transaction
 
 from apps.clusters import kinds
-from apps.clusters.clients.kubernetes import KubernetesClient, Listing
+from apps.clusters.clients.kubernetes import KubernetesClient, Page
 from apps.clusters.clients.watching import WatchEvent, WatchStream
-from apps.clusters.errors import ClusterError, Gone, Throttled, Unreachable
+from apps.clusters.errors import ClusterError, Gone, NotFound, Throttled, Unreachable
 from apps.clusters.health import pause_seconds, record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
@@ -40,17 +40,21 @@ FULL_SWEEP = timedelta(minutes=10)
 WATCH_SECONDS = (300.0, 540.0)
 #: Changes are gathered for so long before they are written.
 DEBOUNCE_SECONDS = 0.2
+#: Reports that may wait for the writer, and pages of lists (500 objects each) that may be in memory at once.
+REPORTS, PAGES = 2000, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a watching thread tells the writer: a listing, an event, or an error."""
+    """What a watching thread tells the writer: a page of a list, an event, or an error."""
 
     kind: str
     at: datetime
-    listing: Listing | None = None
+    page: Page | None = None
     event: WatchEvent | None = None
     error: ClusterError | None = None
+    #: Where a watch resumes after this report ("": it says nothing about that).
+    version: str = ""
 
 
 class KindWatcher(threading.Thread):
@@ -65,10 +69,12 @@ class KindWatcher(threading.Thread):
         *,
         resource_version: str = "",
         listed_at: datetime | None = None,
+        pages: threading.Semaphore | None = None,
     ) -> None:
         super().__init__(name=f"watch-{kind}", daemon=True)
         self._client, self._kind, self._reports, self._stopping = client, kind, reports, stop
         self._version, self._listed_at = resource_version, listed_at
+        self._pages = pages or threading.Semaphore(PAGES)
         self._failures = self._cuts = 0
         self._stream: WatchStream | None = None
         #: Lists made: a test looks here to see that a resumed watch does not list.
@@ -96,10 +102,9 @@ class KindWatcher(threading.Thread):
     def _once(self) -> None:
         now = clock.now()
         if not self._version or self._listed_at is None or now - self._listed_at >= FULL_SWEEP:
-            listing = self._client.list(self._kind, label_selector=kinds.MANAGED_SELECTOR)
-            self.lists += 1
-            self._version, self._listed_at = listing.resource_version, now
-            self._tell(listing=listing, at=now)
+            self._list(now)
+            if self._listed_at is None:  # told to stop meanwhile
+                return
         left = (FULL_SWEEP - (clock.now() - self._listed_at)).total_seconds()
         seconds = min(random.uniform(*WATCH_SECONDS), max(1.0, left))  # noqa: S311 (jitter, no secret)
         self._stream = stream = self._client.watch(
@@ -112,7 +117,8 @@ class KindWatcher(threading.Thread):
             for event in stream:
                 self._version = event.resource_version or self._version
                 event.object.setdefault("kind", self._kind)
-                self._tell(event=event)
+                told = self._checked(event) if event.type == "DELETED" else event
+                self._tell(event=told, version=event.resource_version)
                 if self._stopping.is_set():
                     stream.close()
                     return
@@ -124,8 +130,39 @@ class KindWatcher(threading.Thread):
         if self._cuts:
             self._stopping.wait(min(1.0, 0.1 * 2.0**self._cuts))
 
+    def _list(self, now: datetime) -> None:
+        self.lists += 1
+        pages = self._client.pages(self._kind, label_selector=kinds.MANAGED_SELECTOR, limit=observing.PAGE)
+        while not self._stopping.is_set():
+            if not self._pages.acquire(timeout=0.5):
+                continue
+            try:
+                page = next(pages)
+            except BaseException:
+                self._pages.release()
+                raise
+            self._tell(page=page, at=now, version=page.resource_version if page.last else "")
+            if page.last:
+                self._version, self._listed_at = page.resource_version, now
+                return
+
+    def _checked(self, event: WatchEvent) -> WatchEvent:
+        """An object that loses the portal's label is told as deleted, too: look before it is called gone."""
+        key = key_of(event.object)
+        try:
+            live = self._client.get(key.kind, key.name, key.namespace)
+        except NotFound:
+            return event
+        return WatchEvent("MODIFIED", live)
+
     def _tell(self, *, at: datetime | None = None, **what: Any) -> None:
-        self._reports.put(Report(self._kind, at or clock.now(), **what))
+        report = Report(self._kind, at or clock.now(), **what)
+        while not self._stopping.is_set():
+            try:
+                self._reports.put(report, timeout=0.5)
+            except queue.Full:
+                continue
+            return
 
 
 class ClusterObserver:
@@ -134,7 +171,11 @@ class ClusterObserver:
     def __init__(self, cluster: Cluster, token: uuid.UUID) -> None:
         self.cluster, self.token = cluster, token
         self.stop = threading.Event()
-        self.reports: queue.Queue[Report] = queue.Queue()
+        # Bounded, so that lists and storms of events wait for the writer instead of filling the memory.
+        self.reports: queue.Queue[Report] = queue.Queue(REPORTS)
+        self.pages = threading.Semaphore(PAGES)
+        self._client: KubernetesClient | None = None
+        self._present: dict[str, set[Key]] = {}
         self.watchers: dict[str, KindWatcher] = {}
         self._lease = f"observe:{cluster.uid}"
         self._extended = 0.0
@@ -181,6 +222,7 @@ class ClusterObserver:
         except ClusterError as error:
             record_contact(cluster.pk, False, error)
             return True
+        self._client = client
         cursors = {row.kind: row for row in WatchCursor.objects.filter(cluster=cluster)}
         for kind in observing.observed_kinds(cluster.pk):
             held = self.watchers.get(kind)
@@ -192,7 +234,7 @@ class ClusterObserver:
             watcher = KindWatcher(
                 client, kind, self.reports, self.stop,
                 resource_version=cursor.resource_version if cursor else "",
-                listed_at=cursor.listed_at if cursor else None,
+                listed_at=cursor.listed_at if cursor else None, pages=self.pages,
             )  # fmt: skip
             self.watchers[kind] = watcher
             watcher.start()
@@ -211,7 +253,7 @@ class ClusterObserver:
         except queue.Empty:
             return []
         until = time.monotonic() + DEBOUNCE_SECONDS
-        while len(batch) < 5000 and (left := until - time.monotonic()) > 0:
+        while len(batch) < REPORTS and batch[-1].page is None and (left := until - time.monotonic()) > 0:
             try:
                 batch.append(self.reports.get(timeout=left))
             except queue.Empty:
@@ -223,32 +265,57 @@ class ClusterObserver:
         if not batch:
             return 0
         moved = 0
-        answered = [report for report in batch if report.error is None]
-        if answered:
-            with transaction.atomic():
-                leases.require(self._lease, self.token)
-                for kind in sorted({report.kind for report in answered}):
-                    moved += self._record_kind(kind, [report for report in answered if report.kind == kind])
+        try:
+            answered = [report for report in batch if report.error is None]
+            lost = self._lost(answered)
+            if answered:
+                with transaction.atomic():
+                    leases.require(self._lease, self.token)
+                    for kind in sorted({report.kind for report in answered}):
+                        moved += self._record_kind(kind, [r for r in answered if r.kind == kind], lost.get(kind, {}))
+        finally:
+            for report in batch:
+                if report.page is not None:
+                    self.pages.release()
         last = max(batch, key=lambda report: report.at).error
         record_contact(self.cluster.pk, last is None or not last.cluster_wide, last)
         return moved
 
-    def _record_kind(self, kind: str, reports: list[Report]) -> int:
-        moved, version, at, listed = 0, "", reports[-1].at, False
-        latest: dict[Key, tuple[dict[str, Any] | None, datetime]] = {}
+    def _lost(self, reports: list[Report]) -> dict[str, dict[Key, Any]]:
+        """Return by kind what a list that is complete now lacks, as it lives: asked for before anything is written."""
+        lost: dict[str, dict[Key, Any]] = {}
         for report in reports:
-            if report.listing is not None:
-                latest.clear()
-                moved += observing.record_listing(self.cluster.pk, kind, report.listing, report.at)
-                version, listed = report.listing.resource_version, True
-                observing.touch_cursor(self.cluster.pk, kind, version, report.at, listed=True)
-            elif report.event is not None:
-                version = report.event.resource_version or version
-                if report.event.type != "BOOKMARK":
-                    gone = report.event.type == "DELETED"
-                    latest[key_of(report.event.object)] = (None if gone else report.event.object, report.at)
+            if report.page is None:
+                continue
+            present = self._present.setdefault(report.kind, set())
+            if report.page.restarted:
+                present.clear()
+            present.update(key_of(item) for item in report.page.items)
+            if report.page.last:
+                keys = observing.absent(self.cluster.pk, report.kind, self._present.pop(report.kind), report.at)
+                try:
+                    lost[report.kind] = observing.look_for(self._client, keys) if self._client else dict.fromkeys(keys)
+                except ClusterError as error:
+                    # Not known to be gone: the next list tells.
+                    logger.info("what a list lacks could not be asked for", extra={"error": error.message})
+        return lost
+
+    def _record_kind(self, kind: str, reports: list[Report], lost: dict[Key, Any]) -> int:
+        moved, version, at, listed = 0, "", reports[-1].at, False
+        latest: dict[Key, Any] = {}
+        for report in reports:
+            version = report.version or version
+            if report.page is not None:
+                items = [(key_of(item), item) for item in report.page.items]
+                moved += observing.record_objects(self.cluster.pk, items, report.at)
+                if report.page.last:
+                    moved += observing.record_objects(self.cluster.pk, list(lost.items()), report.at)
+                    observing.touch_cursor(self.cluster.pk, kind, report.page.resource_version, report.at, listed=True)
+                    listed = True
+            elif report.event is not None and report.event.type != "BOOKMARK":
+                latest[key_of(report.event.object)] = None if report.event.type == "DELETED" else report.event.object
         if latest:
-            moved += observing.record_objects(self.cluster.pk, [(key, obj) for key, (obj, _) in latest.items()], at)
+            moved += observing.record_objects(self.cluster.pk, list(latest.items()), at)
         if version and (latest or not listed):
             observing.touch_cursor(self.cluster.pk, kind, version, at)
         return moved

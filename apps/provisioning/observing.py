@@ -1,59 +1,72 @@
-"""What lives on a cluster, written down: hashes, status and drift. Called with objects already read."""
+"""What lives on a cluster, written down: hashes, status and drift. Called with objects already read.
+
+Reading ten thousand namespaces again must cost little more than the LISTs: an object whose resource version is the one
+last seen, and which lived as declared by the bytes that are declared now, is only marked as seen.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import Q
 
-from apps import audit
 from apps.clusters import kinds
 from apps.clusters.clients.guard import no_transaction
-from apps.clusters.clients.kubernetes import KubernetesClient, Listing
-from apps.clusters.errors import ClusterError
+from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import ClusterError, NotFound
 from apps.clusters.health import record_contact
 from apps.clusters.models import Cluster
-from apps.core import clock, leases, outbox
-from apps.core.actor import Actor
-from apps.provisioning import diff, events, ownership
-from apps.provisioning.choices import DeclarationStatus, Removal
-from apps.provisioning.models import DeclaredObject, Drift, Observation, WatchCursor
+from apps.core import clock, leases
+from apps.provisioning import diff, drifting
+from apps.provisioning.choices import Removal
+from apps.provisioning.models import Declaration, DeclaredObject, Observation, WatchCursor
 from apps.provisioning.ordering import Key, key_of
 
 Object = Mapping[str, Any]
-_BATCH = 500
+#: Objects written in one go, and a page of a list: a sweep never holds more of them in memory.
+PAGE = 500
 _LEASE_SECONDS = 120.0
-#: Values longer than this are cut in findings.
-_SHOWN_CHARACTERS = 2000
+#: So many objects that a list lacks are asked for one by one: they may live on without the portal's label.
+_ASKED_AT_MOST = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One difference of one object."""
+class _Declared(NamedTuple):
+    """What is known of a declared object without its bytes."""
 
-    key: Key
-    field: str
-    declared: str
-    live: str
-    manager: str
-    changed_at: datetime | None
+    pk: int
+    declaration_id: int
+    digest: str
+
+
+class _Seen(NamedTuple):
+    """An object as last written down."""
+
+    pk: int
+    declaration_id: int | None
+    resource_version: str
+    digest: str
+    status: dict[str, Any]
+    missing: bool
+    observed_at: datetime
 
 
 @dataclass(slots=True)
 class _Batch:
     """What one batch of objects changes."""
 
-    made: list[Observation] = field(default_factory=list)
-    moved: list[Observation] = field(default_factory=list)
+    cluster_id: int
+    at: datetime
+    written: list[Observation] = field(default_factory=list)
     untouched: list[int] = field(default_factory=list)
     changed: int = 0
-    drift: dict[int, list[_Found]] = field(default_factory=dict)
-    judged: dict[int, list[Key]] = field(default_factory=dict)
+    judged: drifting.Judged = field(default_factory=dict)
 
 
 def status_of(obj: Object) -> dict[str, Any]:
@@ -66,6 +79,11 @@ def status_of(obj: Object) -> dict[str, Any]:
     return {}
 
 
+def version_of(obj: Object) -> str:
+    """Return an object's resource version, as it is written down."""
+    return str((obj.get("metadata") or {}).get("resourceVersion", ""))[:60]
+
+
 @transaction.atomic
 def record_objects(cluster_id: int, objects: Sequence[tuple[Key, Object | None]], at: datetime) -> int:
     """Write down objects as they live (None: gone) at `at`; returns how many rows changed in meaning.
@@ -73,8 +91,8 @@ def record_objects(cluster_id: int, objects: Sequence[tuple[Key, Object | None]]
     An older reading never replaces a newer one.
     """
     moved = 0
-    for start in range(0, len(objects), _BATCH):
-        moved += _record_batch(cluster_id, dict(objects[start : start + _BATCH]), at)
+    for start in range(0, len(objects), PAGE):
+        moved += _record_batch(cluster_id, dict(objects[start : start + PAGE]), at)
     return moved
 
 
@@ -91,177 +109,180 @@ def _named(keys: Iterable[Key]) -> Q:
     return condition
 
 
+def _declared(cluster_id: int, where: Q) -> dict[Key, _Declared]:
+    rows = DeclaredObject.objects.filter(where, cluster_id=cluster_id, removal=Removal.NONE).order_by()
+    columns = ("kind", "namespace", "name", "pk", "declaration_id", "digest")
+    return {Key(*row[:3]): _Declared(*row[3:]) for row in rows.values_list(*columns)}
+
+
+def _seen(cluster_id: int, where: Q) -> dict[Key, _Seen]:
+    # Watchers, the sweep and the recorder of runs may meet here: lock in one order.
+    rows = Observation.objects.select_for_update().filter(where, cluster_id=cluster_id).order_by("pk")
+    columns = (
+        "kind", "namespace", "name", "pk", "declaration_id", "resource_version", "declared_digest", "status", "missing",
+        "observed_at",
+    )  # fmt: skip
+    return {Key(*row[:3]): _Seen(*row[3:]) for row in rows.values_list(*columns)}
+
+
 def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: datetime) -> int:
     where = _named(live)
-    declared = {
-        Key(row.kind, row.namespace, row.name): row
-        for row in DeclaredObject.objects.filter(where, cluster_id=cluster_id).select_related("declaration")
-    }
-    # Watchers, the sweep and the recorder of runs may meet here: lock in one order.
-    held = {
-        Key(row.kind, row.namespace, row.name): row
-        for row in Observation.objects.select_for_update().filter(where, cluster_id=cluster_id).order_by("pk")
-    }
-    batch = _Batch()
+    declared, held = _declared(cluster_id, where), _seen(cluster_id, where)
+    drifted = drifting.open_keys({row.declaration_id for row in declared.values()})
+    batch = _Batch(cluster_id, at)
+    closer: list[Key] = []
     for key, obj in live.items():
-        row = declared.get(key)
-        if row is not None and row.removal != Removal.NONE:
-            row = None
-        if row is None and obj is None and key not in held:
+        row, was = declared.get(key), held.get(key)
+        if (row is None and obj is None and was is None) or (was is not None and was.observed_at > at):
             continue
-        was = held.get(key)
-        if was is not None and was.observed_at > at:
-            continue
-        _observe(batch, cluster_id, key, obj, row, was, at)
-    Observation.objects.bulk_create(batch.made, ignore_conflicts=True, batch_size=_BATCH)
-    Observation.objects.bulk_update(
-        batch.moved,
-        ["declaration", "resource_version", "declared_digest", "status", "missing", "observed_at"],
-        batch_size=_BATCH,
+        if (
+            row is not None
+            and obj is not None
+            and _as_before(row, obj, was)
+            and (row.declaration_id, key) not in drifted
+        ):
+            batch.untouched.append(was.pk)  # type: ignore[union-attr]  # _as_before: there is one
+        elif row is None:
+            _write(batch, key, obj, None, "", was)
+        else:
+            closer.append(key)
+    rows = DeclaredObject.objects.select_related("declaration").in_bulk([declared[key].pk for key in closer])
+    for key in closer:
+        if (full := rows.get(declared[key].pk)) is not None:  # else it was taken out of its declaration just now
+            _look(batch, key, live[key], full, held.get(key))
+    _store(batch)
+    return batch.changed + drifting.record(batch.judged, at)
+
+
+def _as_before(row: _Declared, obj: Object | None, was: _Seen) -> bool:
+    return (
+        obj is not None
+        and not was.missing
+        and was.declaration_id == row.declaration_id
+        and was.digest == row.digest
+        and was.resource_version == version_of(obj) != ""
     )
-    Observation.objects.filter(pk__in=batch.untouched).update(observed_at=at)
-    return batch.changed + _record_drift(batch, at)
 
 
-def _observe(
-    batch: _Batch,
+def _look(batch: _Batch, key: Key, obj: Object | None, row: DeclaredObject, was: _Seen | None) -> None:
+    changes: list[diff.Change] = []
+    digest = ""
+    if obj is not None:
+        changes = differences(row, obj)
+        digest = row.digest if not changes else _digest(row.digest, changes)
+    _write(batch, key, obj, row.declaration_id, digest, was)
+    drifting.judge(batch.judged, row, key, obj, changes)
+
+
+def differences(row: DeclaredObject, obj: Object) -> list[diff.Change]:
+    """Return where the declared fields of an object live differently."""
+    settled = row.settled_object
+    if settled is not None and diff.strip(obj) == settled:
+        return []
+    return diff.declared_changes(json.loads(bytes(row.body)), obj, settled)
+
+
+def _digest(declared: str, changes: Sequence[diff.Change]) -> str:
+    text = json.dumps([declared, [change.plain() for change in changes]], sort_keys=True, ensure_ascii=False)
+    return sha256(text.encode()).hexdigest()
+
+
+def _write(
+    batch: _Batch, key: Key, obj: Object | None, declaration_id: int | None, digest: str, was: _Seen | None
+) -> None:
+    version = version_of(obj) if obj is not None else ""
+    status = status_of(obj) if obj is not None else {}
+    after = (declaration_id, digest, status, obj is None)
+    if was is not None:
+        before = (was.declaration_id, was.digest, was.status, was.missing)
+        if before == after and was.resource_version == version:
+            batch.untouched.append(was.pk)
+            return
+        # A resource version moves with every heartbeat of a controller; that alone is no change in meaning.
+        batch.changed += before != after
+    else:
+        batch.changed += 1
+    batch.written.append(
+        Observation(
+            cluster_id=batch.cluster_id,
+            declaration_id=declaration_id,
+            kind=key.kind,
+            namespace=key.namespace,
+            name=key.name,
+            resource_version=version,
+            declared_digest=digest,
+            status=status,
+            missing=obj is None,
+            observed_at=batch.at,
+        )
+    )
+
+
+def _store(batch: _Batch) -> None:
+    batch.written.sort(key=lambda row: (row.kind, row.namespace, row.name))  # new rows in one order, too
+    Observation.objects.bulk_create(
+        batch.written,
+        update_conflicts=True,
+        unique_fields=["cluster", "kind", "namespace", "name"],
+        update_fields=["declaration", "resource_version", "declared_digest", "status", "missing", "observed_at"],
+        batch_size=PAGE,
+    )
+    if batch.untouched:
+        Observation.objects.filter(pk__in=batch.untouched).update(observed_at=batch.at)
+
+
+def record_applied(
     cluster_id: int,
-    key: Key,
-    obj: Object | None,
-    row: DeclaredObject | None,
-    was: Observation | None,
+    applied: Sequence[tuple[Declaration, Mapping[Key, Object], Sequence[Key]]],
     at: datetime,
 ) -> None:
-    body = json.loads(bytes(row.body)) if row is not None else None
-    settled = row.settled_object if row is not None else None
-    meta = (obj or {}).get("metadata") or {}
-    seen = Observation(
-        cluster_id=cluster_id,
-        declaration_id=row.declaration_id if row is not None else None,
-        kind=key.kind,
-        namespace=key.namespace,
-        name=key.name,
-        resource_version=str(meta.get("resourceVersion", ""))[:60],
-        declared_digest=diff.live_digest(body, obj, settled) if body is not None and obj is not None else "",
-        status=status_of(obj) if obj is not None else {},
-        missing=obj is None,
-        observed_at=at,
-    )
-    if was is None:
-        batch.made.append(seen)
-        batch.changed += 1
-    else:
-        compared = ("declaration_id", "declared_digest", "status", "missing", "resource_version")
-        if all(getattr(was, name) == getattr(seen, name) for name in compared):
-            batch.untouched.append(was.pk)
-        else:
-            # A resource version moves with every heartbeat of a controller; that alone is no change in meaning.
-            batch.changed += any(getattr(was, name) != getattr(seen, name) for name in compared[:-1])
-            seen.pk, seen.uid = was.pk, was.uid
-            batch.moved.append(seen)
-    if row is not None and body is not None:
-        _judge(batch, row, body, key, obj)
+    """Write down what apply runs left on the cluster: (declaration, objects as answered, keys removed) of each.
+
+    The applier has compared every answer with what is declared, so nothing is compared again here.
+    """
+    digests = _declared(cluster_id, Q(declaration__in=[declaration.pk for declaration, _, _ in applied]))
+    batch = _Batch(cluster_id, at)
+    gone: list[Key] = []
+    for declaration, live, removed in applied:
+        gone.extend(removed)
+        for key, obj in live.items():
+            if (row := digests.get(key)) is not None:
+                _write(batch, key, obj, declaration.pk, row.digest, None)
+    held = Observation.objects.select_for_update().filter(declaration__in=[row.pk for row, _, _ in applied])
+    list(held.order_by("pk").values_list("pk"))  # as the observer locks, so that the two never wait for each other
+    _store(batch)
+    if gone:
+        Observation.objects.filter(_named(gone), cluster_id=cluster_id).delete()
+    drifting.applied({declaration.pk: set(live) for declaration, live, _ in applied}, at)
 
 
-def _judge(batch: _Batch, row: DeclaredObject, body: Object, key: Key, obj: Object | None) -> None:
-    """Look for drift: only once the newest generation is applied; before that, differences are work to be done."""
-    declaration = row.declaration
-    if declaration.status != DeclarationStatus.APPLIED or declaration.observed_generation != declaration.generation:
-        return
-    batch.judged.setdefault(declaration.pk, []).append(key)
-    found = batch.drift.setdefault(declaration.pk, [])
-    if obj is None:
-        found.append(_Found(key, "", "present", "missing", "", None))
-        return
-    for change in diff.declared_changes(body, obj, row.settled_object):
-        owner = ownership.foreign_owner(obj, change.path)
-        found.append(
-            _Found(
-                key,
-                change.text_path[:500],
-                (diff.show(change.before) or "")[:_SHOWN_CHARACTERS],
-                (diff.show(change.after) or "")[:_SHOWN_CHARACTERS],
-                owner.manager[:128] if owner else "",
-                owner.at if owner else None,
-            )
-        )
-
-
-def _record_drift(batch: _Batch, at: datetime) -> int:
-    if not batch.judged:
-        return 0
-    open_rows = Drift.objects.filter(declaration_id__in=list(batch.judged), resolved_at__isnull=True)
-    known: dict[tuple[int, Key, str], Drift] = {
-        (row.declaration_id, Key(row.kind, row.namespace, row.name), row.field): row for row in open_rows
-    }
-    moved = 0
-    fresh: dict[tuple[int, Key], list[_Found]] = {}
-    for pk, founds in batch.drift.items():
-        for found in founds:
-            row = known.pop((pk, found.key, found.field), None)
-            if row is None:
-                fresh.setdefault((pk, found.key), []).append(found)
-            elif (row.live, row.manager) != (found.live, found.manager):
-                Drift.objects.filter(pk=row.pk).update(
-                    live=found.live, manager=found.manager, changed_at=found.changed_at
-                )
-                moved += 1
-    judged = {(pk, key) for pk, keys in batch.judged.items() for key in keys}
-    over = [row.pk for (pk, key, _), row in known.items() if (pk, key) in judged]
-    moved += Drift.objects.filter(pk__in=over).update(resolved_at=at)
-    for (pk, key), founds in fresh.items():
-        rows = [
-            Drift(
-                declaration_id=pk, kind=key.kind, namespace=key.namespace, name=key.name, field=found.field,
-                declared=found.declared, live=found.live, manager=found.manager, changed_at=found.changed_at,
-                found_at=at,
-            )
-            for found in founds
-        ]  # fmt: skip
-        Drift.objects.bulk_create(rows, ignore_conflicts=True)
-        moved += len(rows)
-        _tell_drift(pk, key, founds)
-    return moved
-
-
-def _tell_drift(declaration_id: int, key: Key, founds: Sequence[_Found]) -> None:
-    from apps.provisioning.actions import team_uid_of
-    from apps.provisioning.models import Declaration
-    from apps.teams import scope
-
-    declaration = Declaration.objects.select_related("cluster").get(pk=declaration_id)
-    payload = events.DriftEvent(
-        str(declaration.uid),
-        declaration.cluster.slug,
-        declaration.title,
-        str(key),
-        [found.field or "the object itself" for found in founds][:50],
-        sorted({found.manager for found in founds if found.manager}),
-    )
-    audit.record(
-        events.DRIFTED,
-        payload,
-        actor=Actor.system("provisioning.observe"),
-        subject_type="provisioning.declaration",
-        subject_uid=declaration.uid,
-        team_uid=team_uid_of(declaration.team_id),
-    )
-    outbox.publish(
-        events.DRIFTED, payload, recipients=scope.holders("provisioning.run.retry"), subject_uid=declaration.uid
-    )
-
-
-def record_listing(cluster_id: int, kind: str, listing: Listing, at: datetime) -> int:
-    """Write down a complete list of one kind: what is declared or was seen and is not in it is gone."""
-    live: dict[Key, Object | None] = {key_of(item): item for item in listing.items}
+def absent(cluster_id: int, kind: str, present: Iterable[Key], at: datetime) -> list[Key]:
+    """Return what is declared or was seen of a kind and was not in a complete list of it made at `at`."""
+    there = set(present)
     declared = DeclaredObject.objects.filter(
         cluster_id=cluster_id, kind=kind, removal=Removal.NONE, declaration__observed_generation__gt=0
     )
     seen = Observation.objects.filter(cluster_id=cluster_id, kind=kind, missing=False, observed_at__lte=at)
+    found: dict[Key, None] = {}
     for rows in (declared, seen):
-        for key in rows.values_list("kind", "namespace", "name"):
-            live.setdefault(Key(*key), None)
-    return record_objects(cluster_id, list(live.items()), at)
+        for names in rows.order_by("pk").values_list("namespace", "name").iterator(chunk_size=2000):
+            if (key := Key(kind, *names)) not in there:
+                found[key] = None
+    return list(found)
+
+
+def look_for(client: KubernetesClient, keys: Sequence[Key]) -> dict[Key, Object | None]:
+    """Ask for objects that a list by label lacks: one that lost the label lives on, and that is drift, no deletion.
+
+    Those beyond a bound are taken as gone; the next sweep asks again. Raises clusters.errors where the cluster fails.
+    """
+    found: dict[Key, Object | None] = dict.fromkeys(keys)
+    for key in keys[:_ASKED_AT_MOST]:
+        try:
+            found[key] = client.get(key.kind, key.name, key.namespace)
+        except NotFound:
+            found[key] = None
+    return found
 
 
 def observed_kinds(cluster_id: int) -> list[str]:
@@ -292,15 +313,33 @@ def observe_cluster(cluster_id: int) -> int:
     try:
         client = KubernetesClient.for_cluster(cluster)
         for kind in observed_kinds(cluster_id):
-            at = clock.now()
-            listing = client.list(kind, label_selector=kinds.MANAGED_SELECTOR)
-            with transaction.atomic():
-                leases.require(name, token)
-                moved += record_listing(cluster_id, kind, listing, at)
-                touch_cursor(cluster_id, kind, listing.resource_version, at, listed=True)
-            leases.extend(name, token, seconds=_LEASE_SECONDS)
+            for change in _sweep_kind(client, cluster_id, kind, name, token):
+                moved += change
+                leases.extend(name, token, seconds=_LEASE_SECONDS)
         record_contact(cluster_id, True)
     except ClusterError as error:
         record_contact(cluster_id, not error.cluster_wide, error)
     leases.release(name, token)
     return moved
+
+
+def _sweep_kind(client: KubernetesClient, cluster_id: int, kind: str, name: str, token: uuid.UUID) -> Iterator[int]:
+    at = clock.now()
+    present: set[Key] = set()
+    version = ""
+    for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR, limit=PAGE):
+        if page.restarted:
+            present.clear()
+        live = [(key_of(item), item) for item in page.items]
+        present.update(key for key, _ in live)
+        version = page.resource_version
+        with transaction.atomic():
+            leases.require(name, token)
+            moved = record_objects(cluster_id, live, at)
+        yield moved
+    lost = look_for(client, absent(cluster_id, kind, present, at))
+    with transaction.atomic():
+        leases.require(name, token)
+        touch_cursor(cluster_id, kind, version, at, listed=True)
+        moved = record_objects(cluster_id, list(lost.items()), at)
+    yield moved

@@ -25,10 +25,10 @@ class Owner:
     at: datetime | None
 
 
-def owners_of(obj: Mapping[str, Any], path: Path) -> list[Owner]:
-    """Return who holds the field at `path` or, where nobody does, the nearest field above it; newest first."""
+def owners_of(obj: Mapping[str, Any], path: Path, *, exact: bool = False) -> list[Owner]:
+    """Return who holds the field at `path` or, where nobody does (and not `exact`), the nearest above; newest first."""
     entries: Sequence[Any] = (obj.get("metadata") or {}).get("managedFields") or []
-    for depth in range(len(path), 0, -1):
+    for depth in range(len(path), len(path) - 1 if exact else 0, -1):
         found = [
             Owner(str(entry.get("manager", "")), str(entry.get("operation", "")), _time(entry.get("time")))
             for entry in entries
@@ -41,9 +41,9 @@ def owners_of(obj: Mapping[str, Any], path: Path) -> list[Owner]:
     return []
 
 
-def foreign_owner(obj: Mapping[str, Any], path: Path) -> Owner | None:
+def foreign_owner(obj: Mapping[str, Any], path: Path, *, exact: bool = False) -> Owner | None:
     """Return the latest manager of a field other than the portal, None where nobody else holds it."""
-    return next((owner for owner in owners_of(obj, path) if owner.manager != FIELD_MANAGER), None)
+    return next((owner for owner in owners_of(obj, path, exact=exact) if owner.manager != FIELD_MANAGER), None)
 
 
 def held_beyond(live: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:

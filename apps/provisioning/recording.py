@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from apps import audit
@@ -17,13 +18,11 @@ from apps.clusters.models import Cluster
 from apps.core import clock, leases, outbox
 from apps.core.actor import Actor
 from apps.core.events import EventType
-from apps.core.sweeps import nudge
-from apps.provisioning import events, observing, ports, retries
+from apps.provisioning import events, landing, ports, retries
 from apps.provisioning.actions import declaration_event, team_uid_of
 from apps.provisioning.applier import Outcome
-from apps.provisioning.choices import DeclarationStatus, PlanStatus, Removal, RunOutcome
-from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Plan
-from apps.provisioning.ordering import Key
+from apps.provisioning.choices import DeclarationStatus, RunOutcome
+from apps.provisioning.models import ApplyRun, Declaration
 
 logger = logging.getLogger(__name__)
 ACTOR_NAME = "provisioning.apply"
@@ -36,40 +35,100 @@ def lease_name(cluster: Cluster) -> str:
 
 def begin(cluster: Cluster, token: uuid.UUID, declaration: Declaration) -> ApplyRun:
     """Write down that an attempt begins. Raises Conflict where the lease moved."""
+    return begin_many(cluster, token, [declaration])[0]
+
+
+def begin_many(cluster: Cluster, token: uuid.UUID, declarations: Sequence[Declaration]) -> list[ApplyRun]:
+    """Write down that attempts begin, in the order given. Raises Conflict where the lease moved."""
     with transaction.atomic():
         leases.require(lease_name(cluster), token)
-        Declaration.objects.filter(pk=declaration.pk).update(attempts=F("attempts") + 1)
-        return ApplyRun.objects.create(
-            declaration=declaration, generation=declaration.generation, lease_token=token, started_at=clock.now()
+        Declaration.objects.filter(pk__in=[row.pk for row in declarations]).update(attempts=F("attempts") + 1)
+        now = clock.now()
+        return ApplyRun.objects.bulk_create(
+            [
+                ApplyRun(declaration=row, generation=row.generation, lease_token=token, started_at=now)
+                for row in declarations
+            ]
+        )
+
+
+def give_back(cluster: Cluster, token: uuid.UUID, runs: Sequence[ApplyRun]) -> None:
+    """Take back attempts that were written down but never begun: time was up. Raises Conflict where the lease moved."""
+    if not runs:
+        return
+    with transaction.atomic():
+        leases.require(lease_name(cluster), token)
+        ApplyRun.objects.filter(pk__in=[run.pk for run in runs], outcome=RunOutcome.RUNNING).delete()
+        Declaration.objects.filter(pk__in=[run.declaration_id for run in runs], attempts__gt=0).update(
+            attempts=F("attempts") - 1
         )
 
 
 def finish(cluster: Cluster, token: uuid.UUID, run: ApplyRun, outcome: Outcome) -> None:
     """Record an attempt. Raises Conflict where the lease moved: then its work is another's to record."""
-    wait_until = _contact(cluster, outcome.error)
+    finish_many(cluster, token, [(run, outcome)])
+
+
+def finish_many(cluster: Cluster, token: uuid.UUID, finished: Sequence[tuple[ApplyRun, Outcome]]) -> None:
+    """Record attempts in one transaction, all or none. Raises Conflict where the lease moved."""
+    waits = [_contact(cluster, outcome.error) for _, outcome in _telling(finished)]
+    wait_until = next((at for at in waits if at is not None), None)
     with transaction.atomic():
         leases.require(lease_name(cluster), token)
-        owner = ports.owner_of(run.declaration.kind)
-        if owner.lock is not None:
-            owner.lock(run.declaration)
-        declaration = Declaration.objects.locked(run.declaration_id)
+        for run, _ in finished:
+            owner = ports.owner_of(run.declaration.kind)
+            if owner.lock is not None:
+                owner.lock(run.declaration)
+        rows = Declaration.objects.select_for_update(of=("self",)).select_related("cluster", "team").order_by("pk")
+        declarations = {row.pk: row for row in rows.filter(pk__in=[run.declaration_id for run, _ in finished])}
         now = clock.now()
-        run.finished_at, run.results = now, outcome.results
-        if declaration.generation != run.generation:
-            # A newer generation was declared meanwhile: it is applied next, and compares with what lives by then.
-            run.outcome = RunOutcome.SUPERSEDED
-        elif outcome.succeeded:
-            run.outcome = RunOutcome.SUCCEEDED
-            _applied(declaration, outcome, now)
-        elif outcome.stop:
-            run.outcome, run.error_class, run.error = RunOutcome.STOPPED, outcome.stop_class, outcome.stop
-            _stopped(declaration, outcome)
-        elif outcome.error is not None:
-            run.outcome, run.error_class, run.error = RunOutcome.FAILED, outcome.error.code, outcome.error.message
-            _failed(
-                declaration, outcome.error.code, outcome.error.message, wait_until or _later(declaration, outcome.error)
-            )
-        run.save(update_fields=["finished_at", "results", "outcome", "error_class", "error"])
+        applied: list[tuple[Declaration, Outcome]] = []
+        for run, outcome in finished:
+            declaration = declarations[run.declaration_id]
+            run.results, run.finished_at = outcome.results, now
+            if outcome.began is not None:
+                run.started_at, run.finished_at = outcome.began, max(outcome.began, outcome.ended or now)
+            if declaration.generation != run.generation:
+                # A newer generation was declared meanwhile: it is applied next, and compares with what lives by then.
+                run.outcome = RunOutcome.SUPERSEDED
+            elif outcome.succeeded:
+                run.outcome = RunOutcome.SUCCEEDED
+                applied.append((declaration, outcome))
+            elif outcome.stop:
+                run.outcome, run.error_class, run.error = RunOutcome.STOPPED, outcome.stop_class, outcome.stop
+                _stopped(declaration, outcome)
+            elif outcome.error is not None:
+                run.outcome, run.error_class, run.error = RunOutcome.FAILED, outcome.error.code, outcome.error.message
+                later = (wait_until if outcome.error.cluster_wide else None) or _later(declaration, outcome.error)
+                _failed(declaration, outcome.error.code, outcome.error.message, later)
+        landing.record(cluster, applied, now)
+        _save_runs([run for run, _ in finished])
+
+
+def _telling(finished: Sequence[tuple[ApplyRun, Outcome]]) -> Sequence[tuple[ApplyRun, Outcome]]:
+    """Return what the breaker has to hear of: every failure of the cluster, else one answer for all."""
+    bad = [pair for pair in finished if pair[1].error is not None and pair[1].error.cluster_wide]
+    return bad or finished[:1]
+
+
+def _save_runs(runs: Sequence[ApplyRun]) -> None:
+    """Write finished runs in one statement: a CASE per column and row costs more than the calls it describes."""
+    data = [
+        {
+            "id": run.pk, "outcome": run.outcome, "started_at": run.started_at.isoformat(),
+            "finished_at": run.finished_at.isoformat() if run.finished_at else None, "results": run.results,
+            "error_class": run.error_class, "error": run.error,
+        }
+        for run in runs
+    ]  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE provisioning_applyrun AS run SET outcome = new.outcome, started_at = new.started_at,"
+            " finished_at = new.finished_at, results = new.results, error_class = new.error_class, error = new.error"
+            " FROM jsonb_to_recordset(%s::jsonb) AS new(id bigint, outcome text, started_at timestamptz,"
+            " finished_at timestamptz, results jsonb, error_class text, error text) WHERE run.id = new.id",
+            [json.dumps(data)],
+        )
 
 
 def crashed(cluster: Cluster, token: uuid.UUID, run: ApplyRun, error: Exception) -> None:
@@ -122,52 +181,6 @@ def _contact(cluster: Cluster, error: ClusterError | None) -> datetime | None:
 
 def _later(declaration: Declaration, error: ClusterError) -> datetime:
     return retries.retry_at(error, declaration.attempts, clock.now())
-
-
-def _applied(declaration: Declaration, outcome: Outcome, now: datetime) -> None:
-    declaration.observed_generation, declaration.status = declaration.generation, DeclarationStatus.APPLIED
-    declaration.applied_at, declaration.attempts, declaration.retry_at = now, 0, None
-    declaration.error_class, declaration.last_error, declaration.failing_since = "", "", None
-    declaration.take_over = False
-    declaration.bump(
-        "observed_generation", "status", "applied_at", "attempts", "retry_at", "error_class", "last_error",
-        "failing_since", "take_over",
-    )  # fmt: skip
-    objects = DeclaredObject.objects.filter(declaration=declaration)
-    objects.filter(removal__in=[Removal.PLANNED, Removal.UNPLANNED]).delete()
-    objects.filter(removal=Removal.NONE).update(applied_body=F("body"))
-    settled = list(objects.filter(removal=Removal.NONE))
-    for row in settled:
-        if (answer := outcome.settled.get(Key(row.kind, row.namespace, row.name))) is not None:
-            row.settled = json.dumps(answer, separators=(",", ":")).encode()
-    DeclaredObject.objects.bulk_update(settled, ["settled"], batch_size=200)
-    for key in outcome.removed:
-        declaration.observations.filter(kind=key.kind, namespace=key.namespace, name=key.name).delete()
-    observing.record_objects(declaration.cluster_id, list(outcome.live.items()), now)
-    _tell(events.APPLIED, declaration)
-    if (hook := ports.owner_of(declaration.kind).on_applied) is not None:
-        hook(declaration)
-    _make_plans_anew(declaration)
-
-
-def _make_plans_anew(declaration: Declaration) -> None:
-    """Open plans of this owner were made against what lived before (design §5)."""
-    open_plans = Plan.objects.filter(
-        cluster_id=declaration.cluster_id,
-        declaration_kind=declaration.kind,
-        owner_uid=declaration.owner_uid,
-        closed_at__isnull=True,
-        created_at__gte=clock.now() - timedelta(days=180),
-    ).exclude(status=PlanStatus.PENDING)
-    pks = list(open_plans.filter(base_generation__lt=declaration.generation).values_list("pk", flat=True))
-    if pks:
-        Plan.objects.filter(pk__in=pks).update(
-            status=PlanStatus.STALE, retry_at=None, attempts=0, version=F("version") + 1
-        )
-        from apps.provisioning import tasks
-
-        for pk in pks:
-            nudge(tasks.make_plan, pk)
 
 
 def _stopped(declaration: Declaration, outcome: Outcome) -> None:

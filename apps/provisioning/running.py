@@ -10,7 +10,10 @@ import contextvars
 import logging
 import time
 import uuid
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any
 
 from django.db.models import F, Q
@@ -26,8 +29,8 @@ from apps.core import clock, leases
 from apps.core.errors import Conflict
 from apps.provisioning import applier, recording
 from apps.provisioning.applier import Outcome, Target, Work
-from apps.provisioning.choices import DeclarationStatus, Removal
-from apps.provisioning.models import ApplyRun, Declaration
+from apps.provisioning.choices import DeclarationStatus, Handling, Removal
+from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject
 from apps.provisioning.ordering import Key, key_of
 from apps.provisioning.planner import Client
 from apps.provisioning.querysets import DeclarationQuerySet
@@ -42,6 +45,8 @@ SLICE_SECONDS = 10.0
 LEASE_SECONDS = 30.0
 #: From so many due declarations on, live objects are read by LIST instead of one by one.
 LIST_FROM = 20
+#: Then so many attempts are begun and recorded in one transaction, and so many where nothing had to be sent.
+AT_ONCE, UNCHANGED_AT_ONCE = 10, 200
 #: How often the task looks for newly declared work while lanes are free.
 _LOOK_SECONDS = 0.05
 
@@ -103,8 +108,15 @@ class _Slice:
         self.listed: set[int] = set()
         # A cluster that failed last time is asked by one lane before all five run into it.
         self.lanes = 1 if cluster.consecutive_failures else LANES
+        #: Attempts that are written down and wait for a lane, that are on the network, and that wait to be recorded.
+        self.begun: deque[tuple[ApplyRun, Work]] = deque()
         self.in_flight: dict[Future[Outcome], ApplyRun] = {}
+        self.finished: list[tuple[ApplyRun, Outcome]] = []
+        #: How many attempts are begun and recorded together; one by one where little is due.
+        self.batch = 1
+        self.newest: datetime | None = None
         self.picked = 0
+        self._looked = 0.0
         self._extended = time.monotonic()
 
     def run(self) -> int:
@@ -119,15 +131,23 @@ class _Slice:
         with ThreadPoolExecutor(max_workers=LANES, thread_name_prefix="apply") as pool:
             if not self._list(client):
                 return 0
+            recorded += self._record_unchanged()
             while True:
                 self._keep_lease()
-                while not self.closing and len(self.in_flight) < self.lanes and (found := self._next()) is not None:
-                    self._start(pool, client, found)
+                self._pick()
+                while not self.closing and len(self.in_flight) < self.lanes and (self.begun or self._pick()):
+                    self._start(pool, client)
                 if not self.in_flight:
-                    return recorded
-                finished, _ = wait(self.in_flight, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    recorded += self._finish(future)
+                    recorded += self._record()
+                    if self.closing or not self._pick():
+                        self._give_back()
+                        return recorded
+                    continue
+                done, _ = wait(self.in_flight, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._finish(future)
+                if len(self.finished) >= self.batch or (self.finished and not done):
+                    recorded += self._record()
 
     def _list(self, client: KubernetesClient) -> bool:
         """Read live objects by LIST where much is due; False where the cluster failed."""
@@ -135,17 +155,16 @@ class _Slice:
         if len(rows) < LIST_FROM:
             return True
         try:
-            from apps.provisioning.models import DeclaredObject
-
             keys = DeclaredObject.objects.filter(declaration_id__in=rows, removal=Removal.NONE).values_list(
                 "kind", "namespace", "name"
             )
             self.snapshot = {Key(*key): None for key in keys}
             for kind in sorted({key.kind for key in self.snapshot}):
-                for item in client.list(kind, label_selector=kinds.MANAGED_SELECTOR).items:
-                    if (key := key_of(item)) in self.snapshot:
-                        self.snapshot[key] = item
-                self._keep_lease()
+                for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR):
+                    for item in page.items:
+                        if (key := key_of(item)) in self.snapshot:
+                            self.snapshot[key] = item
+                    self._keep_lease()
         except ClusterError as error:
             if isinstance(error, Throttled):
                 record_throttle(self.cluster.pk, error.retry_after)
@@ -155,7 +174,7 @@ class _Slice:
                 self.snapshot = {}
                 return True
             return False
-        self.listed = set(rows)
+        self.listed, self.batch = set(rows), AT_ONCE
         return True
 
     def _keep_lease(self) -> None:
@@ -166,59 +185,191 @@ class _Slice:
             if not leases.extend(recording.lease_name(self.cluster), self.token, seconds=LEASE_SECONDS):
                 self.lost = self.closing = True
 
+    def _record_unchanged(self) -> int:
+        """Record at once what lives as declared by the lists: nothing is sent for it. Returns how many."""
+        recorded = 0
+        rows = due(self.cluster.pk).filter(pk__in=self.listed, observed_generation__gt=0).order_by("pk")
+        pks = list(rows.values_list("pk", flat=True)) if self.listed else []
+        for start in range(0, len(pks), UNCHANGED_AT_ONCE):
+            self._keep_lease()
+            if self.closing:
+                break
+            chunk = list(due(self.cluster.pk).filter(pk__in=pks[start : start + UNCHANGED_AT_ONCE]).order_by("pk"))
+            works = works_of(chunk)
+            alike = [
+                (declaration, outcome)
+                for declaration in chunk
+                if (outcome := applier.unchanged(works[declaration.pk], self.snapshot)) is not None
+            ]
+            if not alike:
+                continue
+            try:
+                runs = recording.begin_many(self.cluster, self.token, [declaration for declaration, _ in alike])
+            except Conflict:
+                self.lost = self.closing = True
+                break
+            self.finished = list(zip(runs, [outcome for _, outcome in alike], strict=True))
+            recorded += self._record()
+        return recorded
+
+    def _pick(self) -> bool:
+        """Write down the attempts that come next; whether any wait for a lane now."""
+        if not self.closing:
+            chosen = self._choose()
+            if chosen:
+                try:
+                    runs = self._begin(chosen)
+                except Conflict:
+                    self.lost = self.closing = True
+                    return False
+                works = works_of(chosen)
+                pairs = [(run, works[run.declaration_id]) for run in runs]
+                if self.newest is None or self.batch == 1:
+                    self.begun.extend(pairs)
+                else:  # declared while others wait here: in front of them
+                    self.begun.extendleft(reversed(pairs))
+                self.newest = max([row.declared_at for row in chosen if row.declared_at], default=self.newest)
+        return bool(self.begun)
+
+    def _begin(self, chosen: list[Declaration]) -> list[ApplyRun]:
+        if self.batch == 1:
+            return [recording.begin(self.cluster, self.token, declaration) for declaration in chosen]
+        return recording.begin_many(self.cluster, self.token, chosen)
+
+    def _choose(self) -> list[Declaration]:
+        """Return what to begin now: what free lanes need or, where much is due, a batch ahead."""
+        if self.batch == 1:
+            if len(self.begun) + len(self.in_flight) >= self.lanes:
+                return []
+            found = self._next()
+            return [found] if found is not None else []
+        if len(self.begun) < self.lanes:
+            self.newest = None
+            return self._ahead()
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return []
+        self._looked = time.monotonic()
+        return list(
+            self._idle().filter(attempts=0, declared_at__gt=self.newest).order_by("-declared_at", "-pk")[:LANES]
+        )
+
+    def _idle(self) -> DeclarationQuerySet:
+        busy = [run.declaration_id for run in self.in_flight.values()]
+        busy += [run.declaration_id for run, _ in (*self.begun, *self.finished)]
+        return due(self.cluster.pk).exclude(pk__in=busy)
+
     def _next(self) -> Declaration | None:
         """Return what to apply next: never tried before tried, newest first; every fifth pick takes the oldest."""
-        busy = [run.declaration_id for run in self.in_flight.values()]
-        rows = due(self.cluster.pk).exclude(pk__in=busy)
+        rows = self._idle()
         self.picked += 1
         if self.picked % LANES == 0:
             return rows.order_by("declared_at", "pk").first()
         fresh = rows.filter(attempts=0).order_by("-declared_at", "-pk").first()
         return fresh or rows.order_by(F("retry_at").asc(nulls_first=True), "declared_at", "pk").first()
 
-    def _start(self, pool: ThreadPoolExecutor, client: Client, declaration: Declaration) -> None:
-        try:
-            run = recording.begin(self.cluster, self.token, declaration)
-        except Conflict:
-            self.lost = self.closing = True
-            return
-        work = work_of(declaration)
-        snapshot = self.snapshot if declaration.pk in self.listed else None
+    def _ahead(self) -> list[Declaration]:
+        """Return a batch in the order of `_next`: newest never tried, a fifth of the oldest, then what failed."""
+        rows = self._idle()
+        share = self.batch // LANES
+        chosen = list(rows.filter(attempts=0).order_by("-declared_at", "-pk")[: self.batch - share])
+        chosen += rows.exclude(pk__in=[row.pk for row in chosen]).order_by("declared_at", "pk")[:share]
+        if len(chosen) < self.batch:
+            tried = rows.exclude(pk__in=[row.pk for row in chosen])
+            chosen += tried.order_by(F("retry_at").asc(nulls_first=True), "pk")[: self.batch - len(chosen)]
+        return chosen
+
+    def _start(self, pool: ThreadPoolExecutor, client: Client) -> None:
+        run, work = self.begun.popleft()
+        snapshot = self.snapshot if run.declaration_id in self.listed else None
         context = contextvars.copy_context()
         self.in_flight[pool.submit(context.run, applier.run, client, work, snapshot)] = run
 
-    def _finish(self, future: Future[Outcome]) -> int:
+    def _finish(self, future: Future[Outcome]) -> None:
         run = self.in_flight.pop(future)
         try:
             outcome = future.result()
-            recording.finish(self.cluster, self.token, run, outcome)
-        except Conflict:
-            self.lost = self.closing = True
-            return 0
         except Exception as error:
-            logger.exception("an apply run could not be recorded", extra={"run": str(run.uid)})
-            try:
-                recording.crashed(self.cluster, self.token, run, error)
-            except Conflict:
-                self.lost = self.closing = True
-            return 1
+            logger.exception("an apply run failed in the portal itself", extra={"run": str(run.uid)})
+            self._crashed(run, error)
+            return
+        self.finished.append((run, outcome))
         if outcome.error is not None and outcome.error.cluster_wide:
-            # The breaker is open now: what else is due waits for it instead of failing one by one.
+            # The breaker opens: what else is due waits for it instead of failing one by one.
             self.closing = True
         else:
             self.lanes = LANES
-        return 1
+
+    def _record(self) -> int:
+        """Record what has finished; returns how many attempts. What cannot be recorded holds up no other."""
+        finished, self.finished = self.finished, []
+        if not finished or self.lost:
+            return 0
+        if len(finished) > 1 and self.batch > 1:
+            try:
+                recording.finish_many(self.cluster, self.token, finished)
+                return len(finished)
+            except Conflict:
+                self.lost = self.closing = True
+                return 0
+            except Exception:
+                logger.exception("attempts could not be recorded together", extra={"cluster": self.cluster.slug})
+        recorded = 0
+        for run, outcome in finished:
+            try:
+                recording.finish(self.cluster, self.token, run, outcome)
+            except Conflict:
+                self.lost = self.closing = True
+                return recorded
+            except Exception as error:
+                logger.exception("an apply run could not be recorded", extra={"run": str(run.uid)})
+                self._crashed(run, error)
+            recorded += 1
+        return recorded
+
+    def _crashed(self, run: ApplyRun, error: Exception) -> None:
+        try:
+            recording.crashed(self.cluster, self.token, run, error)
+        except Conflict:
+            self.lost = self.closing = True
+
+    def _give_back(self) -> None:
+        """What waits for a lane when the slice ends was not tried."""
+        runs = [run for run, _ in self.begun]
+        self.begun.clear()
+        try:
+            recording.give_back(self.cluster, self.token, runs)
+        except Conflict:
+            self.lost = True
 
 
 def work_of(declaration: Declaration) -> Work:
     """Return the newest generation of a declaration as work for the applier."""
-    targets, remove, unplanned = [], [], []
-    for row in declaration.declared_objects.order_by("ordinal", "pk"):
+    return works_of([declaration])[declaration.pk]
+
+
+def works_of(declarations: Sequence[Declaration]) -> dict[int, Work]:
+    """Return the newest generations of declarations as work for the applier, by declaration id, in one query."""
+    targets: dict[int, list[Target]] = {row.pk: [] for row in declarations}
+    remove: dict[int, list[Key]] = {row.pk: [] for row in declarations}
+    unplanned: dict[int, list[Key]] = {row.pk: [] for row in declarations}
+    for row in DeclaredObject.objects.filter(declaration__in=list(targets)).order_by("ordinal", "pk"):
         key = Key(row.kind, row.namespace, row.name)
         if row.removal == Removal.NONE:
-            targets.append(Target(key, bytes(row.body), bytes(row.applied_body), row.settled_object))
+            targets[row.declaration_id].append(
+                Target(
+                    key,
+                    bytes(row.body),
+                    bytes(row.applied_body),
+                    row.settled_object,
+                    take_over=row.handling == Handling.TAKE_OVER,
+                    leave=row.handling == Handling.LEAVE,
+                )
+            )
         elif row.removal == Removal.PLANNED:
-            remove.append(key)
+            remove[row.declaration_id].append(key)
         elif row.removal == Removal.UNPLANNED:
-            unplanned.append(key)
-    return Work(targets, remove, unplanned, take_over=declaration.take_over)
+            unplanned[row.declaration_id].append(key)
+    return {
+        row.pk: Work(targets[row.pk], remove[row.pk], unplanned[row.pk], take_over=row.take_over)
+        for row in declarations
+    }

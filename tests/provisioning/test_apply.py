@@ -318,7 +318,7 @@ def test_a_killed_worker_is_completed_by_the_next(
         raise Killed
 
     with monkeypatch.context() as patch:
-        target = (running, "work_of") if where == "before the network" else (recording, "finish")
+        target = (running, "works_of") if where == "before the network" else (recording, "finish")
         patch.setattr(*target, die)
         with pytest.raises(Killed):
             running.apply_cluster(cluster.pk)

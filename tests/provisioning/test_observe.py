@@ -198,7 +198,7 @@ def _reports(reports: queue.Queue[Report], kind: str, seconds: float = 5.0) -> R
         report = reports.get(timeout=max(0.01, until - time.monotonic()))
         event = report.event
         found = (
-            "listing" if report.listing is not None else "error" if report.error is not None
+            "listing" if report.page is not None else "error" if report.error is not None
             else "bookmark" if event is not None and event.type == "BOOKMARK" else "event"
         )  # fmt: skip
         if found == kind:
@@ -309,8 +309,8 @@ def test_an_observer_without_its_lease_writes_nothing(cluster: Cluster, live: Ku
     token = leases.claim(f"observe:{cluster.uid}", seconds=30)
     assert token is not None
     observer = ClusterObserver(cluster, token)
-    listing = live.list("Namespace", label_selector="gpu-commons/managed=true")
-    report = Report("Namespace", clock.now(), listing=listing)
+    page = next(live.pages("Namespace", label_selector="gpu-commons/managed=true"))
+    report = Report("Namespace", clock.now(), page=page)
     observer.record([report])
     leases.release(f"observe:{cluster.uid}", token)
     with pytest.raises(Conflict):

@@ -1,0 +1,114 @@
+"""Writing down that generations live on their cluster: many at once, in a fixed number of statements.
+
+Called in the transaction that records the attempts, with the declarations locked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.db.models import F
+
+from apps import audit
+from apps.audit import Record
+from apps.clusters.models import Cluster
+from apps.core import clock
+from apps.core.actor import Actor
+from apps.core.sweeps import nudge
+from apps.provisioning import events, observing, ports
+from apps.provisioning.applier import Outcome
+from apps.provisioning.choices import DeclarationStatus, Handling, PlanStatus, Removal
+from apps.provisioning.models import Declaration, DeclaredObject, Plan
+
+ACTOR_NAME = "provisioning.apply"
+_OPEN_PLANS = timedelta(days=180)
+#: What an applied declaration forgets of its failures.
+_CLEAN = {
+    "attempts": 0, "retry_at": None, "error_class": "", "last_error": "", "failing_since": None, "take_over": False,
+}  # fmt: skip
+
+
+def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now: datetime) -> None:
+    """Record that every one of `applied` lives as declared, tell its owner, and have open plans made anew."""
+    if not applied:
+        return
+    declarations = [declaration for declaration, _ in applied]
+    pks = [declaration.pk for declaration in declarations]
+    Declaration.objects.filter(pk__in=pks).update(
+        observed_generation=F("generation"), status=DeclarationStatus.APPLIED, applied_at=now, updated_at=now,
+        version=F("version") + 1, **_CLEAN,
+    )  # fmt: skip
+    for declaration in declarations:
+        declaration.observed_generation, declaration.status = declaration.generation, DeclarationStatus.APPLIED
+        declaration.applied_at, declaration.updated_at, declaration.version = now, now, declaration.version + 1
+        for name, value in _CLEAN.items():
+            setattr(declaration, name, value)
+    _settle(applied)
+    observing.record_applied(cluster.pk, [(d, outcome.live, outcome.removed) for d, outcome in applied], now)
+    audit.record_many(
+        events.APPLIED,
+        [
+            Record(
+                events.DeclarationEvent(str(row.uid), cluster.slug, row.title, row.generation),
+                row.uid,
+                row.team.uid if row.team is not None else None,
+            )
+            for row in declarations
+        ],
+        actor=Actor.system(ACTOR_NAME),
+        subject_type="provisioning.declaration",
+    )
+    for declaration in declarations:
+        if (hook := ports.owner_of(declaration.kind).on_applied) is not None:
+            hook(declaration)
+    _make_plans_anew(cluster, declarations)
+
+
+def _settle(applied: Sequence[tuple[Declaration, Outcome]]) -> None:
+    """Keep what was applied and what the server made of it; forget what has been removed or decided for once."""
+    pks = [declaration.pk for declaration, _ in applied]
+    objects = DeclaredObject.objects.filter(declaration_id__in=pks)
+    objects.filter(removal__in=[Removal.PLANNED, Removal.UNPLANNED]).delete()
+    objects.exclude(handling=Handling.NORMAL).update(handling=Handling.NORMAL)
+    answers = [
+        {
+            "declaration": declaration.pk, "kind": key.kind, "namespace": key.namespace, "name": key.name,
+            "settled": json.dumps(answer, separators=(",", ":"), ensure_ascii=False),
+        }
+        for declaration, outcome in applied
+        for key, answer in outcome.settled.items()
+    ]  # fmt: skip
+    if answers:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE provisioning_declaredobject AS object SET applied_body = object.body,"
+                " settled = convert_to(new.settled, 'UTF8')"
+                " FROM jsonb_to_recordset(%s::jsonb) AS new(declaration bigint, kind text, namespace text, name text,"
+                " settled text) WHERE object.declaration_id = new.declaration AND object.kind = new.kind"
+                " AND object.namespace = new.namespace AND object.name = new.name AND object.removal = ''",
+                [json.dumps(answers)],
+            )
+
+
+def _make_plans_anew(cluster: Cluster, declarations: Sequence[Declaration]) -> None:
+    """Open plans of these owners were made against what lived before (design §5)."""
+    generations = {(row.kind, row.owner_uid): row.generation for row in declarations}
+    open_plans = Plan.objects.filter(
+        cluster=cluster,
+        owner_uid__in=[owner for _, owner in generations],
+        closed_at__isnull=True,
+        created_at__gte=clock.now() - _OPEN_PLANS,
+    ).exclude(status=PlanStatus.PENDING)
+    rows = open_plans.values_list("pk", "declaration_kind", "owner_uid", "base_generation")
+    pks = [pk for pk, kind, owner, base in rows if base < generations.get((kind, owner), 0)]
+    if pks:
+        Plan.objects.filter(pk__in=pks).update(
+            status=PlanStatus.STALE, retry_at=None, attempts=0, version=F("version") + 1
+        )
+        from apps.provisioning import tasks
+
+        for pk in pks:
+            nudge(tasks.make_plan, pk)
