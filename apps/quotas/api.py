@@ -17,7 +17,8 @@ from apps.core.errors import Invalid
 from apps.quotas import actions, renewal
 from apps.quotas.assess import Extras
 from apps.quotas.change_api import ChangeRequestViewSet
-from apps.quotas.choices import BorrowMode
+from apps.quotas.choices import BorrowMode, LendMode
+from apps.quotas.feasibility_api import FeasibilityMixin
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 
 
@@ -62,7 +63,6 @@ class CostSerializer(serializers.Serializer[Any]):
     basis = serializers.CharField()
 
 
-class QuotaRequestSerializer(serializers.ModelSerializer[QuotaRequest]):
 class RecurrenceSerializer(serializers.Serializer[Any]):
     """Weekly windows in UTC: on each of the days one begins at the start and lasts so many minutes."""
 
@@ -71,6 +71,7 @@ class RecurrenceSerializer(serializers.Serializer[Any]):
     minutes = serializers.IntegerField(min_value=1, max_value=10_080)
 
 
+class QuotaRequestSerializer(serializers.ModelSerializer[QuotaRequest]):
     """A quota request."""
 
     workspace = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
@@ -81,9 +82,9 @@ class RecurrenceSerializer(serializers.Serializer[Any]):
     supersedes = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
     maximum = serializers.IntegerField(allow_null=True, read_only=True)
     monthly_cost_change = serializers.SerializerMethodField()
-
     recurrence = RecurrenceSerializer(read_only=True, allow_null=True)
     renews = serializers.SerializerMethodField(help_text="The end of the quota that it renews; null: it renews none.")
+
     class Meta:
         model = QuotaRequest
         fields = [
@@ -93,13 +94,13 @@ class RecurrenceSerializer(serializers.Serializer[Any]):
             "granted_at", "applied_at", "created_at", "version",
         ]  # fmt: skip
 
-    @extend_schema_field(CostSerializer(allow_null=True))
     @extend_schema_field(serializers.DateTimeField(allow_null=True))
     def get_renews(self, request: QuotaRequest) -> str | None:
         """When the renewed quota ends."""
         renewed = renewal.read(request.change)
         return renewed.until.isoformat().replace("+00:00", "Z") if renewed is not None else None
 
+    @extend_schema_field(CostSerializer(allow_null=True))
     def get_monthly_cost_change(self, request: QuotaRequest) -> dict[str, Any] | None:
         """The frozen estimate."""
         cost = request.cost
@@ -117,11 +118,11 @@ class _Terms(serializers.Serializer[Any]):
     borrow_limit = serializers.IntegerField(min_value=0, default=0)
     valid_from = serializers.DateTimeField(allow_null=True, default=None)
     valid_until = serializers.DateTimeField(allow_null=True, default=None)
-    reason = serializers.CharField(max_length=4000)
     recurrence = RecurrenceSerializer(allow_null=True, default=None, help_text="Needs `valid_until`.")
     lend_mode = serializers.ChoiceField(choices=LendMode.choices, default=LendMode.ALL)
     lend_limit = serializers.IntegerField(min_value=0, default=0)
     serving = serializers.IntegerField(min_value=0, default=0)
+    reason = serializers.CharField(max_length=4000)
 
 
 class NewRequestSerializer(_Terms):
@@ -171,8 +172,8 @@ class QuotaViewSet(CommonsViewSet):
     filterset_fields = ["workspace__uid", "flavour__slug"]
 
 
-class QuotaRequestViewSet(CommonsViewSet):
-    """Quota requests within the caller's scope. Changing one takes If-Match with the ETag that was read."""
+class QuotaRequestViewSet(FeasibilityMixin, CommonsViewSet):
+    """Quota requests within the caller's scope. Changing one requires If-Match with the ETag that was read."""
 
     queryset = QuotaRequest.objects.select_related(
         "workspace__team", "workspace__cluster", "flavour", "requester", "approval", "supersedes"
@@ -180,6 +181,7 @@ class QuotaRequestViewSet(CommonsViewSet):
     serializer_class = QuotaRequestSerializer
     permission = "quotas.request.view"
     permissions = {
+        **FeasibilityMixin.permissions,
         "create": "quotas.request.create",
         "withdraw": "quotas.request.withdraw",
         "correct": "quotas.request.withdraw",

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from apps.clusters.models import Pool
 from apps.core.permissions import may
-from apps.quotas import selectors
+from apps.quotas import selectors, waiting_panels
 from apps.teams.models import Team
 from portal.panels import nav, panel
 
@@ -59,3 +59,6 @@ def cluster_pools(request: HttpRequest, cluster: Any) -> dict[str, Any] | None:
     if not rows:
         return None
     return {"template": "quotas/panels/cluster.html", "rows": [(row, row.shown()) for row in rows]}
+
+
+__all__ = ["waiting_panels"]

@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.core import charts
 from apps.core.permissions import may
 from apps.core.views import CreateView, Crumb, DetailView, ListView, PageView
-from apps.quotas import actions, cluster_side, selectors
+from apps.quotas import actions, cluster_side, selectors, waitlist
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
 from apps.quotas.models import Quota, Workspace
@@ -145,7 +145,8 @@ class PoolDetail(DetailView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add aggregates and calendar."""
-        return super().get_context(**pool_context(self.object), **extra)
+        line = waitlist.for_pool(self.object, self.request.user)
+        return super().get_context(**pool_context(self.object), line=line, **extra)
 
 
 def pool_context(pool: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -27,7 +27,7 @@ from apps.quotas.choices import RequestStatus
 from apps.quotas.feasibility import Ask, Ground, starts_by
 from apps.quotas.ledger import Profile, Step, gpus
 from apps.quotas.models import QuotaRequest
-from apps.quotas.waiting import NEWEST, WaitRange, range_of
+from apps.quotas.waiting import NEWEST, WaitRange, ordinal, range_of
 from apps.teams.models import Team
 
 ORDER = (
@@ -71,7 +71,7 @@ def gpus_of(request: QuotaRequest) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One request in the line. `request` None: of somebody else, who stays anonymous.
+    """One request in the line that a person may be told of by name.
 
     `rank` counts from 1 over the whole line; `ahead`, `gpus_ahead`: those before it that want a common time.
     `expected`: when dated facts alone give it room, those before it served first; None: no dated fact does.
@@ -83,8 +83,14 @@ class Place:
     ahead: int
     gpus_ahead: Fraction
     expected: datetime | None
-    request: QuotaRequest | None
+    request: QuotaRequest
     mine: bool
+    may_open: bool = False
+
+    @property
+    def shown_rank(self) -> str:
+        """Its place in words: "2nd"."""
+        return ordinal(self.rank)
 
     @property
     def shown_gpus(self) -> str:
@@ -247,12 +253,13 @@ def for_pool(pool: Pool, user: Any, at: datetime | None = None) -> PoolLine:
     viewer = views_pools(pool, user)
     names = viewer or pool.open_names
     rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
-    own = set(rows.visible_to(user).values_list("pk", flat=True)) if line and not viewer else set()
+    seen = set(rows.visible_to(user).values_list("pk", flat=True)) if line else set()
+    own = set() if viewer else seen
     view = book.load(pool, now)
     if line:
         _reckon(view, line, now)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
-    places = _places(line, own, names)
+    places = [replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)]
     return PoolLine(
         pool=pool,
         total=len(line),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from django.urls import reverse
 
 from apps.approvals import actions as approvals
 from apps.approvals.tasks import retry_waiting
@@ -199,3 +200,42 @@ def test_a_range_needs_five_waits_and_counts_the_newest_twenty() -> None:
     assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 21, 102, 111)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "21st", "102nd", "111th",
     ]  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("feasibility-2.2", "feasibility-2.3")
+def test_pages_show_the_place_and_hide_the_others(world: World, client_for: Any) -> None:
+    world.granted("marketing", 40)
+    first = _waiting(world, "finance", 20)
+    second = _waiting(world, "research", 30)
+    lead = client_for(world["lead_research"])
+    pool = lead.get(reverse("quotas:pool-detail", kwargs={"pool_uid": world.pool.uid})).content.decode()
+    assert "Whoever submitted first is served first" in pool
+    assert "2 approved requests wait for 50 GPUs" in pool
+    assert str(second.uid) in pool
+    assert str(first.uid) not in pool
+    assert "Finance" not in pool
+    own = lead.get(reverse("quotas:request-detail", kwargs={"request_uid": second.uid})).content.decode()
+    assert "2nd of 2" in own
+    assert "1 request for 20 GPUs is in front" in own
+    team = lead.get(reverse("reports:team", kwargs={"team_slug": "research"})).content.decode()
+    assert "2nd in line for 30 A100-80GB" in team
+    # Who only holds quota in the pool sees how many wait, but nobody.
+    holder = client_for(world["lead_marketing"])
+    seen = holder.get(reverse("quotas:pool-detail", kwargs={"pool_uid": world.pool.uid})).content.decode()
+    assert "2 approved requests wait for 50 GPUs" in seen
+    assert str(first.uid) not in seen
+    assert str(second.uid) not in seen
+    admin = client_for(world["admin"])
+    everything = admin.get(reverse("clusters:pool-detail", kwargs={"pool_uid": world.pool.uid})).content.decode()
+    assert str(first.uid) in everything
+    assert str(second.uid) in everything
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("feasibility-2.3")
+def test_nobody_without_a_part_in_the_pool_sees_its_line(world: World, client_for: Any) -> None:
+    world.granted("marketing", 40)
+    _waiting(world, "finance", 20)
+    url = reverse("quotas:pool-detail", kwargs={"pool_uid": world.pool.uid})
+    assert client_for(world["lead_research"]).get(url).status_code == 404

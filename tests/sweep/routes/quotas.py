@@ -214,6 +214,7 @@ ROUTES: dict[str, Route] = {
     ),
     "api:quota-request-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:quota-request-list#POST": Route(allowed=_CHANGE, method="POST", data=_body),
+    "api:quota-request-feasibility": Route(allowed=_CHANGE, method="POST", data=_body),
     "api:quota-request-detail": Route(allowed=_SEE, kwargs=_uid),
     "api:quota-request-withdraw": Route(
         allowed=_CHANGE, kwargs=_uid, method="POST", ok=frozenset({428}), note="nothing without If-Match"

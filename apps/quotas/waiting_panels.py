@@ -1,0 +1,28 @@
+"""Panels about waiting: a pool's line, a team's places in lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.clusters.models import Pool
+from apps.quotas import waitlist
+from apps.teams.models import Team
+from portal.panels import panel
+
+
+@panel(page="pool", order=20, permission="clusters.pool.view")
+def pool_line(request: HttpRequest, pool: Pool) -> dict[str, Any]:
+    """Who waits for GPUs of the pool, in which order."""
+    return {"template": "quotas/waitlist.html", "line": waitlist.for_pool(pool, request.user)}
+
+
+@panel(page="team", order=11, permission="quotas.request.view")
+def team_places(request: HttpRequest, team: Team) -> dict[str, Any] | None:
+    """Where the team's approved requests stand in the lines of pools."""
+    places = waitlist.of_team(team)
+    return {"template": "quotas/waitlist_team.html", "places": places} if places else None
+
+
+__all__ = ["pool_line", "team_places"]
