@@ -20,8 +20,8 @@ from apps.clusters.choices import GuardMode, KueueMode
 if TYPE_CHECKING:
     from apps.clusters.models import Cluster
 
-#: Names of what is generated; the namespace and the service account can be chosen.
-NAMESPACE, ACCOUNT, ROLE = "gpu-commons", "gpu-commons", "gpu-commons"
+#: Names of what is generated; the roles are called as the service account is.
+NAMESPACE, ACCOUNT = "gpu-commons", "gpu-commons"
 #: The cluster roles that workspaces hand out to people's groups.
 HANDED_OUT = ("edit", "view")
 #: Where KServe keeps its settings.
@@ -187,19 +187,19 @@ def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
         {
             "apiVersion": f"{_RBAC}/v1",
             "kind": "ClusterRole",
-            "metadata": _meta(ROLE),
+            "metadata": _meta(options.account),
             "rules": _rules(need for need in wanted if not need.namespace),
         },
         {
             "apiVersion": f"{_RBAC}/v1",
             "kind": "ClusterRoleBinding",
-            "metadata": _meta(ROLE),
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": ROLE},
+            "metadata": _meta(options.account),
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": options.account},
             "subjects": [subject],
         },
     ]
     for namespace in sorted({need.namespace for need in wanted if need.namespace}):
-        name = f"{ROLE}-reads-settings"
+        name = f"{options.account}-reads-settings"
         objects += [
             {
                 "apiVersion": f"{_RBAC}/v1",

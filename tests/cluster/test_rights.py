@@ -1,0 +1,130 @@
+"""Whoever applies the generated roles passes every step about rights; without a rule, the right step says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from apps.clusters import preflight, rbac
+from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import ClusterError, NotFound
+from tests.cluster.conftest import await_that
+
+pytestmark = pytest.mark.cluster
+
+
+class Account:
+    """The service account that the generated manifests make, on the cluster under test."""
+
+    def __init__(self, api: KubernetesClient, space: str, simulator: Any) -> None:
+        self.api = api
+        self.options = rbac.Options(guard=True, namespace=space, account=space)
+        self.manifests = [m for m in rbac.manifests(self.options) if self._applicable(m)]
+        for manifest in self.manifests:
+            api.apply(manifest)
+        if simulator is not None:
+            self.token = simulator.token_for(self.options.username)
+        else:
+            path = f"/api/v1/namespaces/{space}/serviceaccounts/{space}/token"
+            body = {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"expirationSeconds": 3600},
+            }
+            answer = api._call("POST", path, body=body, content_type="application/json").object
+            self.token = answer["status"]["token"]
+
+    def _applicable(self, manifest: dict[str, Any]) -> bool:
+        """Settings of Kueue and KServe are read from namespaces of theirs, which need not exist here."""
+        return manifest["kind"] not in ("Role", "RoleBinding") or self._exists(manifest["metadata"]["namespace"])
+
+    def _exists(self, namespace: str) -> bool:
+        try:
+            self.api.get("Namespace", namespace)
+        except NotFound:
+            return False
+        return True
+
+    @property
+    def role(self) -> dict[str, Any]:
+        return next(m for m in self.manifests if m["kind"] == "ClusterRole")
+
+    def check(self) -> dict[str, preflight.Step]:
+        """Run the whole check with the account's token; all parts count as used."""
+        used = frozenset(part.key for part in rbac.PARTS)
+        ca = self.api._api.configuration.ca_cert_data or ""
+        target = preflight.Target(self.api.url, ca, self.token, used)
+        return {step.key: step for step in preflight.run(target, lambda _: None).steps}
+
+    def until(self, condition: Any) -> dict[str, preflight.Step]:
+        """Check until `condition` holds: a real authoriser sees a changed role a moment later."""
+
+        def look() -> Any:
+            steps = self.check()
+            return steps if condition(steps) else None
+
+        found: dict[str, preflight.Step] = await_that(look, seconds=20)
+        return found
+
+    def remove(self) -> None:
+        """Delete what is cluster-wide; the session deletes the namespace."""
+        for manifest in self.manifests:
+            meta = manifest["metadata"]
+            if manifest["kind"] not in ("Namespace", "ServiceAccount"):
+                try:
+                    self.api.delete(manifest["kind"], meta["name"], meta.get("namespace", ""))
+                except ClusterError:
+                    continue
+
+
+@pytest.fixture
+def account(api: KubernetesClient, space: str, request: pytest.FixtureRequest) -> Iterator[Account]:
+    """The account, applied."""
+    import os
+
+    real = bool(os.environ.get("COMMONS_TEST_KUBECONFIG"))
+    made = Account(api, space, None if real else request.getfixturevalue("simulator"))
+    yield made
+    made.remove()
+
+
+def _rights(steps: dict[str, preflight.Step]) -> list[preflight.Step]:
+    """The steps about rights of parts whose rights do not depend on foreign namespaces."""
+    return [steps[f"rights-{part.key}"] for part in rbac.PARTS if part.key not in ("kueue", "serving")]
+
+
+@pytest.mark.requirement("cluster-onboarding-1.2", "cluster-onboarding-2.7")
+def test_what_is_generated_is_all_that_is_asked_for(account: Account) -> None:
+    """Every right is there; of Kueue and KServe all but their settings, where they have no namespace."""
+    steps = account.until(lambda found: all(step.outcome == "ok" for step in _rights(found)))
+    assert steps["signin"].outcome in ("ok", "warning")
+    assert account.options.username in steps["signin"].detail
+    for key in ("rights-kueue", "rights-serving"):
+        assert all(" configmaps " in item for item in steps[key].items), steps[key]
+    for step in steps.values():
+        assert account.token not in repr(step)
+
+
+@pytest.mark.requirement("cluster-onboarding-2.7")
+@pytest.mark.parametrize(
+    ("resource", "key", "words"),
+    [
+        ("resourcequotas", "rights-workspaces", "patch resourcequotas"),
+        ("clusterroles", "rights-workspaces", "bind clusterroles.rbac.authorization.k8s.io edit"),
+        ("jobs", "rights-stopping", "patch jobs.batch"),
+        ("validatingadmissionpolicies", "rights-guard", "create validatingadmissionpolicies"),
+    ],
+)
+def test_a_missing_rule_fails_the_right_step(account: Account, resource: str, key: str, words: str) -> None:
+    """And no other one."""
+    account.until(lambda found: all(step.outcome == "ok" for step in _rights(found)))
+    role = account.role
+    for rule in role["rules"]:
+        if resource in rule.get("resources", []):
+            rule["resources"] = [name for name in rule["resources"] if name != resource] or ["none"]
+    account.api.apply(role)
+    steps = account.until(lambda found: found[key].outcome == "failed")
+    assert any(item.startswith(words) for item in steps[key].items), steps[key].items
+    assert all(step.outcome == "ok" for step in _rights(steps) if step.key != key)
