@@ -65,6 +65,9 @@ class Workspace(VersionedRow):
     rung = models.CharField(max_length=20, choices=Rung.choices, default=Rung.NONE)
     rung_at = models.DateTimeField(null=True, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True)
+    drain_asked_at = models.DateTimeField(
+        null=True, editable=False, help_text="Its leads asked to stop what holds GPUs; a worker has not done it yet."
+    )
     rolled_at = models.DateTimeField(
         null=True, editable=False, help_text="Up to when the declared GPU limits follow the dated quotas."
     )
