@@ -90,6 +90,8 @@ def dismiss(finding_id: int, reason: str, *, actor: Actor, expected_version: int
 
 def held_now(row: Finding) -> Quota | None:
     """Return the quota in force that a finding is about, None where it is no longer held."""
+    if row.workspace_id is None or row.flavour_id is None:
+        return None
     quotas = Quota.objects.filter(workspace_id=row.workspace_id, flavour_id=row.flavour_id, valid__contains=clock.now())
     return quotas.select_related("flavour", "workspace__cluster", "workspace__team").first()
 

@@ -97,6 +97,7 @@ def look_for_hoards(cluster: Cluster, at: datetime) -> Look:
     uses = reading.uses_of(cluster, workspaces, start, end)
     unused = reading.reserved_unused(cluster, workspaces, start, end)
     waiting = reading.waiting_by_model(cluster)
+    priced = reading.all_priced(cluster, start, end, sum(1 for hour in metered if start <= hour < end))
     for quota in quotas:
         key = (quota.workspace_id, quota.flavour_id)
         found.looked.add(key_of(quota.workspace, quota.flavour))
@@ -106,7 +107,7 @@ def look_for_hoards(cluster: Cluster, at: datetime) -> Look:
         )  # fmt: skip
         if hoard is not None:
             books = unused.get(key, reading.Unused())
-            found.seen.append(_hoard_seen(quota, hoard, (start, end), books, waiting, at))
+            found.seen.append(_hoard_seen(quota, hoard, (start, end), books if priced else None, waiting, at))
     # What is no longer held at all has been looked at, too.
     found.looked |= set(
         Finding.objects.filter(kind=FindingKind.HOARDED_QUOTA, cluster=cluster, status__in=OPEN).values_list(
@@ -131,15 +132,14 @@ def _hoard_seen(
     quota: Quota,
     hoard: Hoard,
     window: tuple[datetime, datetime],
-    unused: reading.Unused,
+    unused: reading.Unused | None,
     waiting: dict[str, dict[str, int]],
     at: datetime,
 ) -> Seen:
     workspace, flavour = quota.workspace, quota.flavour
     share = Fraction(flavour.numerator, flavour.denominator)
     estimate = monthly_estimate(workspace.cluster_id, flavour.pk, -hoard.give_back, at)
-    tally = unused.tally
-    priced = tally.amount if not tally.unpriced_ms else None
+    tally = unused.tally if unused is not None else None
     others = waiting.get(flavour.gpu_model, {})
     return Seen(
         kind=FindingKind.HOARDED_QUOTA,
@@ -154,7 +154,7 @@ def _hoard_seen(
         flavour_id=flavour.pk,
         window=window,
         gpu_ms=int(hoard.unused_unit_ms * share),
-        amount=priced,
+        amount=tally.amount if tally is not None and not tally.unpriced_ms else None,
         size=hoard.give_back,
         evidence={
             "guaranteed": hoard.guaranteed,
@@ -163,8 +163,8 @@ def _hoard_seen(
             "days_used": hoard.days_used,
             "unused_gpu_ms": int(hoard.unused_unit_ms * share),
             "held_gpu_ms": int(hoard.held_unit_ms * share),
-            "free_gpu_ms": tally.gpu_ms,
-            "unpriced_gpu_ms": tally.unpriced_ms and int(tally.unpriced_ms * share),
+            "free_gpu_ms": tally.gpu_ms if tally is not None else None,
+            "unpriced_gpu_ms": int(tally.unpriced_ms * share) if tally is not None else None,
             "hours_metered": hoard.hours_metered,
             "hours_expected": int((window[1] - window[0]) / timedelta(hours=1)),
             "waiting_requests": others.get("requests", 0),

@@ -11,6 +11,7 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.clusters.models import Cluster
+from apps.costs.models import PricedHour
 from apps.costs.tally import Tally
 from apps.insights.hoarding import Held, Rules, Use
 from apps.metering.choices import METERED
@@ -125,6 +126,11 @@ def reserved_unused(cluster: Cluster, workspaces: Collection[int], start: dateti
             one = found.setdefault((workspace, flavour), Unused())
             one.tally.add(int(quantity), int(gpu_ms), amount, currency)
     return found
+
+
+def all_priced(cluster: Cluster, start: datetime, end: datetime, hours: int) -> bool:
+    """Whether the charges of a window stand for (at least) so many metered hours; else its cost is not known yet."""
+    return PricedHour.objects.filter(cluster=cluster, hour__gte=start, hour__lt=end).count() >= hours
 
 
 def waiting_by_model(cluster: Cluster) -> dict[str, dict[str, int]]:

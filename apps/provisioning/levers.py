@@ -85,11 +85,12 @@ class Target:
 
 
 def prepare(client: Client, kind: str, namespace: str, name: str, before: Mapping[str, Any]) -> Target:
-    """Find the object to set the field of. `before` is what an earlier attempt remembered ({}: none).
+    """Find the object to set the field of. `before` is what the order holds: what an earlier attempt remembered, and
+    the names of priority classes to be left alone (`spare_priorities`).
 
     Raises Refusal, Ended (gone, finished, or its owner has stopped it) and the client's errors.
     """
-    if before:
+    if "kind" in before:
         target = _target(_read(client, str(before["kind"]), namespace, str(before["name"]), str(before["uid"])))
         if is_stopped(target.obj) and is_ours(target.obj):
             return _remembering(target, before)
@@ -101,7 +102,10 @@ def prepare(client: Client, kind: str, namespace: str, name: str, before: Mappin
             f"The portal cannot stop a {kind} without deleting it, and it deletes nothing. "
             f"It can stop: {', '.join(STOPPABLE)}."
         )
-    obj = _resolve(client, _read(client, kind, namespace, name))
+    found = _read(client, kind, namespace, name)
+    if (priority := priority_of(found)) in before.get("spare_priorities", ()):
+        raise Refusal(f"It runs at priority {priority}, which the approved policy leaves alone.")
+    obj = _resolve(client, found)
     if is_stopped(obj):
         raise Ended("Its owner had stopped it.")
     return _target(obj)
@@ -186,6 +190,14 @@ def is_ours(obj: Mapping[str, Any]) -> bool:
         if node is not None:
             return True
     return False
+
+
+def priority_of(obj: Mapping[str, Any]) -> str:
+    """Return the name of the priority class of a workload's pods, or of its place in a queue; "" without one."""
+    spec = obj.get("spec") or {}
+    pod = (spec.get("template") or {}).get("spec") or spec.get("predictor") or {}
+    label = (obj["metadata"].get("labels") or {}).get("kueue.x-k8s.io/priority-class", "")
+    return str(pod.get("priorityClassName") or (spec.get("priorityClassRef") or {}).get("name") or label)
 
 
 def controller(obj: Mapping[str, Any]) -> Mapping[str, Any]:

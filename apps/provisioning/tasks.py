@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.clusters.selectors import callable_now
 from apps.core import clock
 from apps.core.sweeps import nudge, sweep
-from apps.provisioning import observing, planning, running, stopping
+from apps.provisioning import observing, planning, queues, running, stop_worker
 from apps.provisioning.models import WatchCursor
 
 #: Without an observer process a cluster is listed this often.
@@ -88,7 +88,7 @@ def observe_clusters() -> int:
 @shared_task(name="provisioning.run_stops", ignore_result=True, expires=60)
 def run_stops(cluster_id: int) -> None:
     """Carry out one cluster's orders to stop workloads, for one slice; ask for another where some are left."""
-    _, left = stopping.run_cluster(cluster_id)
+    _, left = stop_worker.run_cluster(cluster_id)
     if left:
         nudge(run_stops, cluster_id)
 
@@ -96,9 +96,32 @@ def run_stops(cluster_id: int) -> None:
 @sweep("provisioning.run_stop_orders", every=timedelta(seconds=15))
 def run_stop_orders() -> int:
     """Find orders to stop or start a workload, whatever became of their nudge, and look at what is stopped."""
-    clusters = stopping.clusters_due()
+    clusters = stop_worker.clusters_due()
     if not _in_worker():
-        return sum(stopping.run_cluster(cluster.pk)[0] for cluster in clusters)
+        return sum(stop_worker.run_cluster(cluster.pk)[0] for cluster in clusters)
     for cluster in clusters:
         nudge(run_stops, cluster.pk)
     return len(clusters)
+
+
+@shared_task(name="provisioning.observe_queues_of", ignore_result=True, expires=15)
+def observe_queues_of(cluster_id: int) -> None:
+    """Look at what waits in one cluster's queues."""
+    queues.observe_queues(cluster_id)
+
+
+@sweep("provisioning.observe_queues", every=timedelta(seconds=15))
+def observe_queues() -> int:
+    """Look at what waits in the queues of every cluster with Kueue."""
+    clusters = queues.clusters_with_queues()
+    if not _in_worker():
+        return sum(queues.observe_queues(cluster.pk) for cluster in clusters)
+    for cluster in clusters:
+        nudge(observe_queues_of, cluster.pk)
+    return len(clusters)
+
+
+@sweep("provisioning.forget_old_waits", every=timedelta(hours=6))
+def forget_old_waits() -> int:
+    """Delete the history of waits after 90 days."""
+    return queues.forget_old_waits()

@@ -22,7 +22,7 @@ from apps.core.errors import Conflict, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.core.testing import settle
 from apps.demo.cluster import SimulatedCluster
-from apps.provisioning import levers, stopping
+from apps.provisioning import levers, stop_worker, stopping
 from apps.provisioning.choices import StopCause, StopStatus
 from apps.provisioning.draining import Owner, gpu_owners
 from apps.provisioning.models import StopOrder
@@ -193,7 +193,7 @@ def test_an_owner_who_starts_it_again_is_not_fought(
     settle(only=ONLY)
     row.refresh_from_db()
     assert row.status == StopStatus.STOPPED  # nobody has looked yet
-    clock.advance(stopping.LOOK_EVERY + timedelta(seconds=1))
+    clock.advance(stop_worker.LOOK_EVERY + timedelta(seconds=1))
     settle(only=ONLY)
     row.refresh_from_db()
     assert (row.status, row.last_error) == (StopStatus.UNDONE, "Started by its owner.")
@@ -269,7 +269,7 @@ def test_a_worker_killed_after_the_call_loses_nothing(
 
     monkeypatch.setattr(levers, "pull", pull)
     with pytest.raises(_Killed):
-        stopping.run_cluster(cluster.pk)
+        stop_worker.run_cluster(cluster.pk)
     monkeypatch.undo()
     row.refresh_from_db()
     assert (row.status, row.before["replicas"]) == (StopStatus.PENDING, 3)
@@ -285,7 +285,7 @@ def test_a_worker_killed_after_the_call_loses_nothing(
 
     monkeypatch.setattr(KubernetesClient, "disown", disown)
     with pytest.raises(_Killed):
-        stopping.run_cluster(cluster.pk)
+        stop_worker.run_cluster(cluster.pk)
     monkeypatch.undo()
     settle(only=ONLY)
     row.refresh_from_db()
@@ -305,14 +305,14 @@ def test_a_worker_whose_lease_moved_records_nothing(
 
     def pull(client: Any, target: Any) -> None:
         real(client, target)
-        leases.Lease.objects.filter(name=stopping.lease_name(cluster)).update(holder=uuid.uuid4())
+        leases.Lease.objects.filter(name=stop_worker.lease_name(cluster)).update(holder=uuid.uuid4())
 
     monkeypatch.setattr(levers, "pull", pull)
-    assert stopping.run_cluster(cluster.pk) == (1, False)
+    assert stop_worker.run_cluster(cluster.pk) == (1, False)
     monkeypatch.undo()
     row.refresh_from_db()
     assert row.status == StopStatus.PENDING
-    leases.Lease.objects.filter(name=stopping.lease_name(cluster)).delete()
+    leases.Lease.objects.filter(name=stop_worker.lease_name(cluster)).delete()
     settle(only=ONLY)
     row.refresh_from_db()
     assert row.status == StopStatus.STOPPED
