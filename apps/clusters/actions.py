@@ -8,14 +8,18 @@ from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
 from apps import audit
-from apps.clusters import crypto, events
+from apps.audit.actions import INSTALLATION
+from apps.clusters import checking, crypto, events
 from apps.clusters.access import require
 from apps.clusters.addresses import check_address
+from apps.clusters.administering import group_prefix_problem, identity_problem, set_kueue_mode, update_cluster
 from apps.clusters.capacity import create_flavour, create_pool, set_committable
+from apps.clusters.checking import request_check
 from apps.clusters.choices import Health
 from apps.clusters.errors import AddressRefused
 from apps.clusters.health import record_contact, record_throttle
-from apps.clusters.kubeconfigs import Access, Refused, read_kubeconfig
+from apps.clusters.kubeconfigs import Access, Refused, read_kubeconfig, token_expiry
+from apps.clusters.maintenance import cancel_maintenance, schedule_maintenance
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
@@ -23,6 +27,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.core.events import EventType
 
 __all__ = [
+    "cancel_maintenance",
     "create_flavour",
     "create_pool",
     "pause",
@@ -30,11 +35,27 @@ __all__ = [
     "record_throttle",
     "register_cluster",
     "replace_credentials",
+    "request_check",
     "resume",
+    "rotate_keys",
+    "schedule_maintenance",
     "set_committable",
+    "set_kueue_mode",
+    "update_cluster",
 ]
 
 MANAGE = "clusters.cluster.manage"
+
+
+class KeysMissing(crypto.CannotDecrypt):
+    """Credentials of some clusters cannot be opened: `rotated` were done, `clusters` (slugs) were not."""
+
+    def __init__(self, rotated: int, clusters: list[str]) -> None:
+        super().__init__(f"no key in force opens the credentials of {', '.join(clusters)}")
+        self.rotated = rotated
+        self.clusters = clusters
+
+
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -53,7 +74,7 @@ def register_cluster(
     identity_provider: dict[str, object] | None = None,
     simulated: bool = False,
 ) -> Cluster:
-    """Register a cluster from a kubeconfig, or from address, CA and token. No call is made: the probe follows.
+    """Register a cluster from a kubeconfig, or from address, CA and token. No call is made: check and probe follow.
 
     Raises Invalid (fields as named here), NotAllowed, Conflict for a slug that is taken.
     """
@@ -64,6 +85,10 @@ def register_cluster(
     slug = slug or slugify(name)[:40]
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", slug):
         raise Invalid({"slug": "Use up to 40 lower-case letters, digits and hyphens."})
+    if problem := group_prefix_problem(group_prefix):
+        raise Invalid({"group_prefix": problem})
+    if problem := identity_problem(identity_provider or {}, simulated=simulated):
+        raise Invalid({"identity_provider": problem})
     cluster = Cluster(
         name=name.strip(),
         slug=slug,
@@ -71,6 +96,7 @@ def register_cluster(
         api_url=access.api_url,
         ca_certificate=access.ca_certificate,
         credentials=crypto.encrypt(access.token),
+        credentials_expire_at=token_expiry(access.token),
         simulated=simulated,
         group_prefix=group_prefix,
         identity_provider=identity_provider or {},
@@ -81,6 +107,7 @@ def register_cluster(
     except IntegrityError as error:
         raise Invalid({"slug": f"There is a cluster {slug} already."}) from error
     _record(events.CLUSTER_REGISTERED, cluster, actor)
+    checking.queue(cluster, actor)
     return cluster
 
 
@@ -106,10 +133,16 @@ def replace_credentials(
     access = _access(kubeconfig, api_url, ca_certificate, token)
     cluster.api_url, cluster.ca_certificate = access.api_url, access.ca_certificate
     cluster.credentials = crypto.encrypt(access.token)
+    cluster.credentials_expire_at, cluster.certificate_expires_at = token_expiry(access.token), None
     # New credentials deserve a fresh try: the breaker closes.
     cluster.retry_at, cluster.consecutive_failures, cluster.probed_at = None, 0, None
-    cluster.bump("api_url", "ca_certificate", "credentials", "retry_at", "consecutive_failures", "probed_at")
+    cluster.bump(
+        "api_url", "ca_certificate", "credentials", "credentials_expire_at", "certificate_expires_at", "retry_at",
+        "consecutive_failures", "probed_at",
+    )  # fmt: skip
     _record(events.CREDENTIALS_REPLACED, cluster, actor)
+    if cluster.paused_at is None:
+        checking.queue(cluster, actor)
     return cluster
 
 
@@ -148,15 +181,37 @@ def resume(cluster_id: int, *, actor: Actor, expected_version: int | None = None
     return cluster
 
 
-def rotate_keys(*, actor: Actor) -> int:
-    """Encrypt every cluster's credentials under the newest key; returns how many. Raises crypto.CannotDecrypt."""
+def rotate_keys(*, actor: Actor) -> tuple[int, int]:
+    """Encrypt every cluster's credentials under the newest key; returns (encrypted anew, all).
+
+    Row by row, each in a transaction of its own, and what is under the newest key already is left alone: after an
+    interruption it goes on where it was. Raises KeysMissing naming the clusters that no key in force opens; the others
+    are done by then.
+    """
     require(actor, MANAGE)
-    with transaction.atomic():
-        clusters = list(Cluster.objects.select_for_update().exclude(credentials=b"").order_by("pk"))
-        for cluster in clusters:
-            cluster.credentials = crypto.rotate(cluster.credentials)
+    rotated, missing = 0, []
+    ids = list(Cluster.objects.exclude(credentials=b"").order_by("pk").values_list("pk", flat=True))
+    for pk in ids:
+        with transaction.atomic():
+            cluster = Cluster.objects.select_for_update().filter(pk=pk).first()
+            if cluster is None or crypto.is_newest(cluster.credentials):
+                continue
+            try:
+                cluster.credentials = crypto.rotate(cluster.credentials)
+            except crypto.CannotDecrypt:
+                missing.append(cluster.slug)
+                continue
             cluster.bump("credentials")
-    return len(clusters)
+            rotated += 1
+    if rotated:
+        with transaction.atomic():
+            payload = events.KeysRotated(rotated, len(ids))
+            audit.record(
+                events.KEYS_ROTATED, payload, actor=actor, subject_type="clusters.credentials", subject_uid=INSTALLATION
+            )
+    if missing:
+        raise KeysMissing(rotated, missing)
+    return rotated, len(ids)
 
 
 def _access(kubeconfig: str, api_url: str, ca_certificate: str, token: str) -> Access:

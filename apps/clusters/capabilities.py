@@ -181,6 +181,11 @@ def _kueue(cluster: Cluster, found: Capabilities) -> str | None:
     return None
 
 
+def kueue_missing(cluster: Cluster) -> str | None:
+    """Return why Kueue cannot be used on a cluster at all, None where it can; what an admin chose plays no part."""
+    return _kueue(cluster, of(cluster))
+
+
 def _kueue_used(cluster: Cluster, found: Capabilities) -> str | None:
     if cluster.kueue_mode == KueueMode.OFF:
         return _kueue(cluster, found) or "Kueue is on this cluster, but the portal does not use it there."

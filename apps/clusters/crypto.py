@@ -11,13 +11,20 @@ class CannotDecrypt(Exception):
     """None of the keys in force opens the stored credentials."""
 
 
-def _keys() -> MultiFernet:
+def _key(text: str) -> Fernet:
     try:
-        return MultiFernet([Fernet(key.strip().encode()) for key in settings.COMMONS_CREDENTIALS_KEYS if key.strip()])
+        return Fernet(text.strip().encode())
     except (ValueError, TypeError) as error:
         raise ImproperlyConfigured(
             "COMMONS_CREDENTIALS_KEY holds a malformed key: each is 32 random bytes in URL-safe base64"
         ) from error
+
+
+def _keys() -> MultiFernet:
+    keys = [_key(text) for text in settings.COMMONS_CREDENTIALS_KEYS if text.strip()]
+    if not keys:
+        raise ImproperlyConfigured("COMMONS_CREDENTIALS_KEY holds no key")
+    return MultiFernet(keys)
 
 
 def encrypt(secret: str) -> bytes:
@@ -45,3 +52,15 @@ def rotate(stored: bytes | memoryview) -> bytes:
         return _keys().rotate(data)
     except InvalidToken as error:
         raise CannotDecrypt("the stored credentials cannot be opened with the keys in force") from error
+
+
+def is_newest(stored: bytes | memoryview) -> bool:
+    """Whether the newest key alone opens what is stored (empty counts as such)."""
+    data = bytes(stored)
+    if not data:
+        return True
+    try:
+        _key(settings.COMMONS_CREDENTIALS_KEYS[0]).decrypt(data)
+    except (InvalidToken, IndexError):
+        return False
+    return True

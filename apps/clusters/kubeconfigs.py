@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -22,7 +24,7 @@ class Access:
 
     api_url: str
     ca_certificate: str
-    token: str
+    token: str = field(repr=False)
 
 
 class Refused(ValueError):
@@ -87,3 +89,21 @@ def _pem(data: object) -> str:
         return base64.b64decode(str(data), validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise Refused("certificate-authority-data is not base64 of a PEM certificate.") from error
+
+
+def token_expiry(token: str) -> datetime | None:
+    """Return when a JWT says that it ends (`exp`, RFC 7519 §4.1.4), None where it does not.
+
+    Nothing is verified: the cluster decides whether a token is good; this is only for telling people in time.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        ends = claims.get("exp") if isinstance(claims, Mapping) else None
+        if isinstance(ends, bool) or not isinstance(ends, int | float):
+            return None
+        return datetime.fromtimestamp(ends, UTC)
+    except (binascii.Error, ValueError, OverflowError, OSError):
+        return None

@@ -6,12 +6,9 @@ then reported as skipped. The token is never part of a step.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from apps.clusters import detecting, rights
@@ -21,6 +18,7 @@ from apps.clusters.clients import tls
 from apps.clusters.clients.kubernetes import Answer, KubernetesClient
 from apps.clusters.errors import AddressRefused, ClusterError, Forbidden, ServerError, Unauthorised
 from apps.clusters.installed import installed_steps, nodes_step
+from apps.clusters.kubeconfigs import token_expiry
 from apps.clusters.rbac import PARTS
 from apps.clusters.steps import FAILED, OK, SKIPPED, TITLES, WARNING, Step, sentence, step
 from apps.core import clock, formats
@@ -60,6 +58,19 @@ class Result:
 
 class _Over(Exception):
     """A step failed without which no other one makes sense."""
+
+
+def cannot_begin(why: str) -> Result:
+    """Return the result of a check that had no token to sign in with."""
+    result = Result(error=Unauthorised(why))
+    for key in TITLES:
+        if key == "signin":
+            detail = "The stored credentials cannot be opened with the keys in force (COMMONS_CREDENTIALS_KEY)."
+            advice = "Put the missing key back behind the newest one, or replace the credentials."
+            result.steps.append(step(key, FAILED, detail, advice))
+        else:
+            result.steps.append(step(key, SKIPPED, "Not tried, because the credentials cannot be opened."))
+    return result
 
 
 def run(target: Target, report: Callable[[Result], None]) -> Result:
@@ -210,24 +221,6 @@ def _no_api(error: ClusterError) -> tuple[str, str]:
     return sentence(error.message), "Check again; if it stays so, look at the API server or what stands in front of it."
 
 
-def token_expiry(token: str) -> datetime | None:
-    """Return when a JWT says that it ends (`exp`, RFC 7519 §4.1.4), None where it does not.
-
-    Nothing is verified: the cluster decides whether a token is good; this is only for telling people in time.
-    """
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        ends = claims.get("exp") if isinstance(claims, Mapping) else None
-        if isinstance(ends, bool) or not isinstance(ends, int | float):
-            return None
-        return datetime.fromtimestamp(ends, UTC)
-    except (binascii.Error, ValueError, OverflowError, OSError):
-        return None
-
-
 def _clock(answer: Answer) -> Step:
     if answer.date is None:
         return step("clock", SKIPPED, "The server does not tell its time.")
@@ -273,4 +266,4 @@ def _inside(client: KubernetesClient, target: Target, result: Result, version: s
     yield from installed_steps(found, kueue_used="kueue" in target.used)
 
 
-__all__ = ["Result", "Target", "run", "token_expiry"]
+__all__ = ["Result", "Target", "cannot_begin", "run"]

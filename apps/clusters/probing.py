@@ -7,12 +7,15 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from django.db import transaction
 from django.db.models import Q
 
-from apps.clusters import capacity
+from apps.clusters import capacity, checking, detecting
+from apps.clusters.capabilities import Capabilities
+from apps.clusters.clients import tls
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Forbidden, Throttled
@@ -41,6 +44,8 @@ class Probe:
     version: str = ""
     groups: list[str] = field(default_factory=list)
     nodes: list[NodeFacts] | None = None
+    found: Capabilities | None = None
+    certificate_ends: datetime | None = None
     error: ClusterError | None = None
 
 
@@ -80,9 +85,27 @@ def ask(cluster: Cluster) -> Probe:
         except Forbidden as error:
             logger.warning("no right to list nodes", extra={"cluster": cluster.slug, "error": error.message})
             nodes = None
-        return Probe(version, nodes=nodes)
+        found, certificate_ends = _look_again(cluster, client, version, nodes)
+        return Probe(version, nodes=nodes, found=found, certificate_ends=certificate_ends)
     except ClusterError as error:
         return Probe(error=error)
+
+
+def _look_again(
+    cluster: Cluster, client: KubernetesClient, version: str, nodes: list[NodeFacts] | None
+) -> tuple[Capabilities | None, datetime | None]:
+    """Return what the cluster can do and when its certificate ends, where that was not looked at for a while."""
+    if not checking.refresh_due(cluster):
+        return None, None
+    found, ends = None, None
+    parts = urlsplit(cluster.api_url)
+    try:
+        found = detecting.detect(client, version=version, nodes=nodes)
+        if parts.scheme == "https" and parts.hostname:
+            ends = tls.look(parts.hostname, parts.port or 443, ca_pem=cluster.ca_certificate).not_after
+    except ClusterError as error:  # it answered a moment ago: the next probe looks again
+        logger.warning("what a cluster can do is not known", extra={"cluster": cluster.slug, "error": error.message})
+    return found, ends
 
 
 def record(cluster: Cluster, probe: Probe) -> None:
@@ -95,8 +118,12 @@ def record(cluster: Cluster, probe: Probe) -> None:
         record_contact(cluster.pk, True)
         with transaction.atomic():
             Cluster.objects.filter(pk=cluster.pk).update(kubernetes_version=probe.version[:60])
+            if probe.certificate_ends is not None:
+                Cluster.objects.filter(pk=cluster.pk).update(certificate_expires_at=probe.certificate_ends)
             if probe.nodes is not None:
                 _record_nodes(cluster, probe.nodes)
+        if probe.found is not None:
+            checking.remember(cluster.pk, probe.found)
     Cluster.objects.filter(pk=cluster.pk).update(probed_at=clock.now())
 
 

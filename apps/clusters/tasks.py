@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.clusters import probing
+from apps.clusters import checking, probing
 from apps.core.sweeps import sweep
 
 
@@ -12,3 +12,9 @@ from apps.core.sweeps import sweep
 def probe_clusters() -> int:
     """Ask every cluster that is due for its version and nodes."""
     return probing.probe_due()
+
+
+@sweep("clusters.run_checks", every=timedelta(seconds=15))
+def run_checks() -> int:
+    """Carry out the checks of clusters that wait."""
+    return checking.run_due()

@@ -129,7 +129,8 @@ def test_keys_are_rotated(settings: Any) -> None:
     cluster, old = _register(), list(settings.COMMONS_CREDENTIALS_KEYS)
     new = Fernet.generate_key().decode()
     settings.COMMONS_CREDENTIALS_KEYS = [new, *old]
-    assert actions.rotate_keys(actor=SYSTEM) == 1
+    assert actions.rotate_keys(actor=SYSTEM) == (1, 1)
+    assert actions.rotate_keys(actor=SYSTEM) == (0, 1)
     settings.COMMONS_CREDENTIALS_KEYS = [new]
     cluster.refresh_from_db()
     assert crypto.decrypt(cluster.credentials) == TOKEN
