@@ -24,7 +24,7 @@ from apps.clusters.errors import ClusterError, NotFound
 from apps.clusters.health import record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
-from apps.provisioning import diff, drifting
+from apps.provisioning import diff, drifting, queue_reading
 from apps.provisioning.choices import Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Observation, WatchCursor
 from apps.provisioning.ordering import Key, key_of
@@ -70,12 +70,14 @@ class _Batch:
 
 
 def status_of(obj: Object) -> dict[str, Any]:
-    """Return the part of an object's status that pages need: quotas' hard and used, a namespace's phase."""
+    """Return the part of an object's status that pages need: quotas' hard and used, namespaces' phase, queues' use."""
     status = obj.get("status") or {}
     if obj.get("kind") == "ResourceQuota":
         return {"hard": dict(status.get("hard") or {}), "used": dict(status.get("used") or {})}
     if obj.get("kind") == "Namespace":
         return {"phase": str(status.get("phase", ""))}
+    if obj.get("kind") in queue_reading.STATUS_KINDS:
+        return queue_reading.compact_status(obj)
     return {}
 
 

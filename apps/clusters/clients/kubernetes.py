@@ -12,7 +12,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -179,6 +179,13 @@ class KubernetesClient:
     def get(self, kind: str, name: str, namespace: str = "") -> JSON:
         """Return one object. Raises NotFound."""
         return self._call("GET", *self._one(kind, name, namespace)).object
+
+    def get_path(self, path: str, params: Mapping[str, str], *, query: Sequence[tuple[str, str]] = ()) -> JSON:
+        """Return what lies at a path outside the kind table; `params` fill its `{name}` parts, quoted.
+
+        For subresources and aggregated APIs. Raises NotFound where nobody serves it.
+        """
+        return self._call("GET", path, dict(params), query=[*query]).object
 
     def list(
         self, kind: str, namespace: str = "", *, label_selector: str = "", field_selector: str = "", limit: int = 500
