@@ -25,11 +25,14 @@ class QuotasConfig(AppConfig):
         from apps.quotas import change_events, change_granting, events, granting, pool_layout, subjects  # noqa: F401 (events declare)
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
+        from apps.quotas.changes import register_change
+        from apps.quotas.idle_policy_change import IdlePolicyHandler
 
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
         register_subject(ChangeRequestSubject())
         describe_change_facts()
+        register_change(IdlePolicyHandler())
         register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied)
         register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
         register_pool_check(pool_layout.check_pool)

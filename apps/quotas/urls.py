@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.quotas import change_views, request_views, use_views, views
+from apps.quotas import change_views, idle_policy_views, request_views, use_views, views
 
 app_name = "quotas"
 _WORKSPACE = "quotas/workspaces/<uuid:workspace_uid>/"
@@ -13,6 +13,7 @@ urlpatterns = [
     path("quotas/workspaces/new/", views.WorkspaceCreate.as_view(), name="workspace-create"),
     path(_WORKSPACE, views.WorkspaceDetail.as_view(), name="workspace-detail"),
     path(f"{_WORKSPACE}pending/", use_views.WhyPending.as_view(), name="workspace-pending"),
+    path(f"{_WORKSPACE}idle-policy/", idle_policy_views.WorkspaceIdlePolicy.as_view(), name="workspace-idle-policy"),
     path(_USE, use_views.UseIt.as_view(), name="use"),
     path(f"{_USE}kubeconfig/", use_views.Kubeconfig.as_view(), name="use-kubeconfig"),
     path(f"{_USE}<slug:shape>/", use_views.ReadyMade.as_view(), name="use-manifest"),

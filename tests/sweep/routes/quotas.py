@@ -182,6 +182,8 @@ ROUTES: dict[str, Route] = {
     "quotas:workspace-pending": Route(
         allowed=_SEE, kwargs=_workspace, method="POST", note="the cluster does not answer: 200, and says so"
     ),
+    "quotas:workspace-idle-policy": Route(allowed=_CHANGE | {"admin"}, kwargs=_workspace),
+    "quotas:workspace-idle-policy#POST": Route(allowed=_CHANGE | {"admin"}, kwargs=_workspace, method="POST"),
     "quotas:use": Route(allowed=_USE, kwargs=_use()),
     "quotas:use-kubeconfig": Route(allowed=_USE, kwargs=_use()),
     "quotas:use-manifest": Route(allowed=_USE, kwargs=_use(shape="job")),
