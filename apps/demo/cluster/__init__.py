@@ -5,5 +5,6 @@ Imports neither Django nor any other room.
 
 from apps.demo.cluster.app import SimulatedCluster
 from apps.demo.cluster.auth import User
+from apps.demo.cluster.kueue.options import KueueOptions
 
-__all__ = ["SimulatedCluster", "User"]
+__all__ = ["KueueOptions", "SimulatedCluster", "User"]

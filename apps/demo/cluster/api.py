@@ -21,7 +21,17 @@ from apps.demo.cluster.auth import Rbac, User
 from apps.demo.cluster.decoding import decode, decode_apply
 from apps.demo.cluster.defaults import apply_defaults
 from apps.demo.cluster.errors import ApiError, Obj, already_exists, bad_request, conflict, forbidden, not_found
-from apps.demo.cluster.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, ROLE_BINDING, Kind
+from apps.demo.cluster.kinds import (
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    LIMIT_RANGE,
+    NAMESPACE,
+    NODE,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    Kind,
+)
 from apps.demo.cluster.ownership import Manager, track_update
 from apps.demo.cluster.schema import type_of
 from apps.demo.cluster.store import Entry, Store, Transaction, encode, new_uid
@@ -64,6 +74,8 @@ class Api:
         self.store = store
         self.rbac = rbac
         self.clock = clock
+        self.mutators: list[Callable[[Kind, Obj], None]] = []
+        """Mutating webhooks of add-ons; each may change a new object in place."""
 
     def now(self) -> str:
         """Time stamp in the wire form."""
@@ -143,6 +155,11 @@ class Api:
         with self.store.transaction():
             return self._insert(kind, namespace, self._decode(kind, namespace, "", clone(obj), call), call)
 
+    def end_pod(self, entry: Entry) -> None:
+        """Delete a pod gracefully, as evictions do. Inside a transaction; nothing happens where it moved or is gone."""
+        if self.store.get(POD, entry.namespace, entry.name) is entry:
+            self._mark_or_remove(entry, {})
+
     # ---- parts
 
     def _answer(self, code: int, entry: Entry, call: Call) -> Answer:
@@ -176,8 +193,7 @@ class Api:
             raise already_exists(kind.plural, kind.group, name)
         obj = self._prepare_new(kind, obj)
         obj = self._finish(kind, obj, None, call)
-        if kind is ROLE_BINDING:
-            self.rbac.check_grant(call.user, namespace, obj.get("roleRef") or {})
+        self._check_rbac(kind, namespace, obj, {}, call)
         if managers is None:
             managers = track_update(
                 None,
@@ -211,6 +227,9 @@ class Api:
             limit_range_defaults(obj)
         if kind is POD and old is None:
             mutate_pod(self.store, obj)
+        if old is None:
+            for mutate in self.mutators:
+                mutate(kind, obj)
         validate(kind, obj, old)
         if old is None or kind is not POD:
             podsecurity.admit(self.store, kind, obj, old, call.warnings)
@@ -258,13 +277,19 @@ class Api:
         obj["metadata"]["managedFields"] = [manager.wire() for manager in managers]
         if obj == old:
             return entry
-        if kind is ROLE_BINDING and obj.get("roleRef") != old.get("roleRef"):
-            self.rbac.check_grant(call.user, entry.namespace, obj.get("roleRef") or {})
+        self._check_rbac(kind, entry.namespace, obj, old, call)
         stored = self.store.put(kind, obj)
         marked = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
         if marked and kind not in (NAMESPACE, POD):
             return self.store.delete(stored)
         return stored
+
+    def _check_rbac(self, kind: Kind, namespace: str, obj: Obj, old: Obj, call: Call) -> None:
+        """Nobody grants by a role or a binding what they do not hold themselves. Raises 403."""
+        if kind in (ROLE_BINDING, CLUSTER_ROLE_BINDING) and obj.get("roleRef") != old.get("roleRef"):
+            self.rbac.check_grant(call.user, namespace, obj.get("roleRef") or {}, kind.plural)
+        elif kind in (ROLE, CLUSTER_ROLE) and obj.get("rules") != old.get("rules"):
+            self.rbac.check_rules(call.user, namespace, obj.get("rules") or [], kind.plural, obj["metadata"]["name"])
 
     def _apply(self, kind: Kind, namespace: str, name: str, body: Any, call: Call) -> Answer:
         config = decode_apply(kind, namespace, name, body, keep_status=call.subresource == "status")
@@ -348,7 +373,7 @@ def generated_suffix() -> str:
 
 
 def _disowned(old: Obj, sent: Obj) -> Obj:
-    """The stored object with the managers that a plain write sends in its place; `[{}]` clears them, none keeps them."""
+    """The stored object with the managers a plain write sends in its place; `[{}]` clears them, none keeps them."""
     fields = sent.get("managedFields")
     if not fields:
         return old

@@ -11,15 +11,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.demo.cluster import discovery, history, metrics, pki, seeds
+from apps.demo.cluster import discovery, history, kserve, metrics, pki, seeds
 from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
 from apps.demo.cluster.controllers import Controller, GarbageCollector, Loop, NamespaceController, QuotaController
 from apps.demo.cluster.errors import ApiError, Obj, bad_request, no_such_path
 from apps.demo.cluster.faults import Faults
-from apps.demo.cluster.kinds import CLUSTER_ROLE, NAMESPACE, NODE, PRIORITY_CLASS, Kind
+from apps.demo.cluster.kinds import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, PRIORITY_CLASS, Kind
 from apps.demo.cluster.kubelet import Kubelet
+from apps.demo.cluster.kueue.controller import KueueController
+from apps.demo.cluster.kueue.options import KueueOptions
 from apps.demo.cluster.meter import Meter
 from apps.demo.cluster.replay import Replay
 from apps.demo.cluster.resources import Request, Resources, Response, as_json, parse_body
@@ -38,7 +40,8 @@ class SimulatedCluster:
     Everything it keeps lives in `state_dir`; starting again there goes on where it stopped, on the same CA and token.
     `clock` replaces the wall clock in tests (time-zone aware UTC). `replay` shows the generated workloads of the
     moment as live pods. The allocation API is served twice: beside the Kubernetes API, and as plain HTTP, without a
-    token as OpenCost does, on `allocation_url`.
+    token as OpenCost does, on `allocation_url`. `kueue` installs Kueue (True: with its pod integration), `kserve`
+    the kinds of KServe and KEDA; without them their API groups are absent.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class SimulatedCluster:
         watch_history: int = 10_000,
         replay: bool = False,
         allocation_port: int = 0,
+        kueue: bool | KueueOptions = False,
+        kserve: bool = False,
     ) -> None:
         self.state_dir = Path(state_dir)
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,10 +82,15 @@ class SimulatedCluster:
         self._bookmark_seconds = bookmark_seconds
         self._allocation_port = allocation_port
         self._replay = replay
+        self.addons = frozenset(name for name, on in (("kueue", kueue), ("kserve", kserve)) if on)
+        self._kueue = KueueController(self.api, kueue if isinstance(kueue, KueueOptions) else None) if kueue else None
         self._server: Server | None = None
         self._plain: Server | None = None
         self._loop: Loop | None = None
+        if self._kueue:
+            self.api.mutators.append(self._kueue.webhook)
         self._seed()
+        self._install()
 
     # ---- life
 
@@ -88,7 +98,9 @@ class SimulatedCluster:
         """Listen and start the controllers. Raises OSError where the port is taken. Returns itself."""
         if self._server is not None:
             return self
-        self._resources = Resources(self.api, self.rbac, self._bookmark_seconds)
+        self._resources = Resources(
+            self.api, self.rbac, self._bookmark_seconds, self.addons, self._kueue.pending if self._kueue else None
+        )
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
         tls.load_cert_chain(self._chain, self._key)
@@ -177,6 +189,8 @@ class SimulatedCluster:
         return [
             NamespaceController(self.api),
             *replay,
+            *([self._kueue] if self._kueue else []),
+            *([kserve.Stub(self.api)] if "kserve" in self.addons else []),
             Workloads(self.api),
             Scheduler(self.api),
             Kubelet(self.api),
@@ -200,6 +214,20 @@ class SimulatedCluster:
                 for obj in objects:
                     self.api.system_create(kind, obj)
             self.meter.seed_nodes()
+
+    def _install(self) -> None:
+        """What add-ons bring along; their configuration follows the options of this start."""
+        objects = list(self._kueue.options.objects()) if self._kueue else []
+        if "kserve" in self.addons:
+            objects += kserve.objects()
+        with self.store.transaction():
+            for kind, obj in objects:
+                meta = obj["metadata"]
+                known = self.store.get(kind, meta.get("namespace", ""), meta["name"])
+                if known is None:
+                    self.api.system_create(kind, obj)
+                elif kind is CONFIG_MAP and known.obj.get("data") != obj["data"]:
+                    self.store.put(kind, {**known.obj, "data": obj["data"]})
 
     def _handle(self, request: Request, alive: Callable[[], bool]) -> Response:
         path = request.path.rstrip("/") or "/"  # the official client asks for `/version/`

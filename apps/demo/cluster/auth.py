@@ -1,4 +1,4 @@
-"""Who calls (bearer tokens) and what they may do (RBAC by RoleBindings to ClusterRoles)."""
+"""Who calls (bearer tokens) and what they may do (RBAC by RoleBindings and ClusterRoleBindings)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.demo.cluster.errors import ApiError, Obj
-from apps.demo.cluster.kinds import CLUSTER_ROLE, ROLE_BINDING, Kind
+from apps.demo.cluster.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, Kind
 from apps.demo.cluster.store import Store
 
 MASTERS = "system:masters"
+RBAC_GROUP = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Attempt:
 
 @dataclass
 class Rbac:
-    """Authorisation from the objects in the store. Only RoleBindings to ClusterRoles exist here."""
+    """Authorisation from the objects in the store."""
 
     store: Store
     everyone: tuple[tuple[str, str], ...] = field(
@@ -119,52 +120,66 @@ class Rbac:
             return True
         if (attempt.group, attempt.resource) in self.everyone and attempt.verb == "create":
             return True
-        if not attempt.namespace:
-            return False
         # A namespace can be read by those bound in it: `get namespaces NAME` is authorised inside that namespace.
         return any(rule_covers(rule, attempt) for rule in self.rules(user, attempt.namespace))
 
     def rules(self, user: User, namespace: str) -> Iterator[Obj]:
-        """Rules in force for a user in a namespace."""
-        for entry in self.store.entries(ROLE_BINDING, namespace):
+        """Rules in force for a user in a namespace (empty: at the cluster scope)."""
+        bindings = self.store.entries(CLUSTER_ROLE_BINDING)
+        if namespace:
+            bindings = [*bindings, *self.store.entries(ROLE_BINDING, namespace)]
+        for entry in bindings:
             if any(_is_subject(subject, user) for subject in entry.obj.get("subjects") or []):
-                role = entry.obj.get("roleRef") or {}
-                found = (
-                    self.store.get(CLUSTER_ROLE, "", role.get("name", ""))
-                    if role.get("kind") == "ClusterRole"
-                    else None
-                )
-                if found is not None:
-                    yield from found.obj.get("rules") or []
+                yield from self.rules_of(entry.obj.get("roleRef") or {}, entry.namespace)
+
+    def rules_of(self, role: Obj, namespace: str) -> list[Obj]:
+        """Rules of the Role or ClusterRole that a binding names; none where it does not exist."""
+        name = str(role.get("name", ""))
+        if role.get("kind") == "ClusterRole":
+            found = self.store.get(CLUSTER_ROLE, "", name)
+        else:
+            found = self.store.get(ROLE, namespace, name) if namespace else None
+        return list(found.obj.get("rules") or []) if found else []
 
     def check(self, user: User, attempt: Attempt) -> None:
         """Raise the 403 that the API server words for an attempt nobody allowed."""
         if not self.allows(user, attempt):
             raise denied(user, attempt)
 
-    def check_grant(self, user: User, namespace: str, role: Obj) -> None:
-        """Refuse privilege escalation: whoever binds a role must hold its rules in that namespace.
+    def check_grant(self, user: User, namespace: str, role: Obj, plural: str = "rolebindings") -> None:
+        """Refuse privilege escalation: whoever binds a role must hold its rules there, or may `bind` it.
 
         Raises 403, as the RBAC storage layer does.
         """
-        if user.is_master:
+        kind = "clusterroles" if role.get("kind") == "ClusterRole" else "roles"
+        if self.allows(user, Attempt("bind", RBAC_GROUP, kind, namespace, str(role.get("name", "")))):
             return
-        found = self.store.get(CLUSTER_ROLE, "", str(role.get("name", "")))
-        missing = [
-            rule
-            for rule in (found.obj.get("rules") or [] if found else [])
-            if not all(
-                any(rule_covers(mine, attempt) for mine in self.rules(user, namespace))
-                for attempt in _attempts(rule, namespace)
-            )
-        ]
-        if missing or found is None:
+        rules = self.rules_of(role, namespace)
+        if not rules or not self._holds(user, namespace, rules):
             raise ApiError(
                 403,
                 "Forbidden",
-                f'rolebindings.rbac.authorization.k8s.io is forbidden: user "{user.name}" '
+                f'{plural}.rbac.authorization.k8s.io is forbidden: user "{user.name}" '
                 f"(groups={list(user.groups)!r}) is attempting to grant RBAC permissions not currently held",
             )
+
+    def check_rules(self, user: User, namespace: str, rules: list[Obj], plural: str, name: str) -> None:
+        """Refuse a role with rules its writer does not hold, unless allowed to `escalate`. Raises 403."""
+        if self.allows(user, Attempt("escalate", RBAC_GROUP, plural, namespace, name)):
+            return
+        if not self._holds(user, namespace, rules):
+            raise ApiError(
+                403,
+                "Forbidden",
+                f'{plural}.rbac.authorization.k8s.io "{name}" is forbidden: user "{user.name}" '
+                f"(groups={list(user.groups)!r}) is attempting to grant RBAC permissions not currently held",
+            )
+
+    def _holds(self, user: User, namespace: str, rules: list[Obj]) -> bool:
+        mine = list(self.rules(user, namespace))
+        return all(
+            any(rule_covers(each, attempt) for each in mine) for rule in rules for attempt in _attempts(rule, namespace)
+        )
 
 
 def _attempts(rule: Obj, namespace: str) -> Iterator[Attempt]:
@@ -172,12 +187,15 @@ def _attempts(rule: Obj, namespace: str) -> Iterator[Attempt]:
         for resource in rule.get("resources") or []:
             for verb in rule.get("verbs") or []:
                 name, _, sub = resource.partition("/")
-                yield Attempt(verb, group, name, namespace, subresource=sub)
+                for only in rule.get("resourceNames") or [""]:
+                    yield Attempt(verb, group, name, namespace, only, sub)
 
 
 def _is_subject(subject: Obj, user: User) -> bool:
     if subject.get("kind") == "Group":
         return subject.get("name") in user.groups or subject.get("name") == "system:authenticated"
+    if subject.get("kind") == "ServiceAccount":
+        return user.name == f"system:serviceaccount:{subject.get('namespace', '')}:{subject.get('name', '')}"
     return subject.get("kind") == "User" and subject.get("name") == user.name
 
 
@@ -191,7 +209,10 @@ def rule_covers(rule: Obj, attempt: Attempt) -> bool:
     return (
         covers(rule.get("verbs"), attempt.verb)
         and covers(rule.get("apiGroups"), attempt.group)
-        and covers(rule.get("resources"), attempt.full_resource)
+        and (
+            covers(rule.get("resources"), attempt.full_resource)
+            or bool(attempt.subresource and f"*/{attempt.subresource}" in (rule.get("resources") or []))
+        )
         and (not names or attempt.name in names)
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.demo.cluster.errors import ApiError, Obj, bad_request
+from apps.demo.cluster.errors import UNCHECKED, ApiError, Obj, bad_request, invalid
 from apps.demo.cluster.fields import Type, WrongQuantity, WrongType, check
 from apps.demo.cluster.kinds import Kind
 from apps.demo.cluster.schema import type_of
@@ -18,13 +18,16 @@ def decode(kind: Kind, namespace: str, name: str, body: Any, strictness: str, wa
     _identity(kind, namespace, name, body)
     unknown: list[str] = []
     try:
-        obj: Obj = check(body, type_of(kind), "", unknown)
+        obj: Obj = check(body, type_of(kind), "", unknown, custom=kind.custom)
     except WrongQuantity as error:
         text = str(error).partition(": ")[2]
         raise bad_request(
             f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {text}'
         ) from error
     except WrongType as error:
+        if kind.custom:
+            # Types of custom resources are checked with their schema, after decoding.
+            raise wrong_type(kind, (body.get("metadata") or {}).get("name", name), error) from error
         raise bad_request(
             f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: cannot unmarshal '
             f"{_json_name(error.value)} into Go struct field {kind.kind}.{error.path} of type {error.expected}"
@@ -45,6 +48,14 @@ def decode(kind: Kind, namespace: str, name: str, body: Any, strictness: str, wa
     return obj
 
 
+def wrong_type(kind: Kind, name: str, error: WrongType) -> ApiError:
+    """422 for a value of another JSON type than the schema of a custom resource wants."""
+    wanted = {"list": "array", "map": "object", "int": "integer", "bool": "boolean"}.get(error.expected, error.expected)
+    found = {"bool": "boolean", "number": "integer"}.get(_json_name(error.value), _json_name(error.value))
+    text = f'Invalid value: "{found}": {error.path} in body must be of type {wanted}: "{found}"'
+    return invalid(kind.kind, kind.group, name, [("FieldValueTypeInvalid", error.path, text), UNCHECKED])
+
+
 def decode_apply(kind: Kind, namespace: str, name: str, body: Any, *, keep_status: bool) -> Obj:
     """Check the body of an apply patch. Problems answer 500 without a reason, as observed on a real server."""
     if not isinstance(body, dict):
@@ -60,7 +71,7 @@ def decode_apply(kind: Kind, namespace: str, name: str, body: Any, *, keep_statu
     head = f"failed to create typed patch object ({title}; {kind.api_version}, Kind={kind.kind})"
     kind_type: Type = type_of(kind)
     try:
-        config: Obj = check(body, kind_type, "", unknown)
+        config: Obj = check(body, kind_type, "", unknown, custom=kind.custom)
     except WrongQuantity as error:
         text = str(error).partition(": ")[2]
         raise ApiError(500, "", text) from error

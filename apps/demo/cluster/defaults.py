@@ -8,15 +8,21 @@ from collections.abc import Callable
 
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.kinds import (
+    CLAIM,
+    CLUSTER_ROLE_BINDING,
     DEPLOYMENT,
     JOB,
     NAMESPACE,
     NETWORK_POLICY,
     POD,
+    POLICY,
+    POLICY_BINDING,
     PRIORITY_CLASS,
     ROLE_BINDING,
+    SERVICE,
     Kind,
 )
+from apps.demo.cluster.kueue import rules
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
@@ -26,6 +32,8 @@ def apply_defaults(kind: Kind, obj: Obj) -> None:
     handler = _HANDLERS.get(kind)
     if handler is not None:
         handler(obj)
+    elif kind.addon == "kueue":
+        rules.defaults(kind, obj)
 
 
 def _namespace(obj: Obj) -> None:
@@ -53,6 +61,42 @@ def _network_policy(obj: Obj) -> None:
 
 def _priority_class(obj: Obj) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _claim(obj: Obj) -> None:
+    obj.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    obj.setdefault("status", {}).setdefault("phase", "Pending")
+
+
+def _service(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    spec.setdefault("internalTrafficPolicy", "Cluster")
+    for port in spec.get("ports") or []:
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port.get("port", 0))
+
+
+def _match_resources(match: Obj) -> None:
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    for rule in [*(match.get("resourceRules") or []), *(match.get("excludeResourceRules") or [])]:
+        rule.setdefault("scope", "*")
+
+
+def _policy(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("failurePolicy", "Fail")
+    if isinstance(spec.get("matchConstraints"), dict):
+        _match_resources(spec["matchConstraints"])
+
+
+def _policy_binding(obj: Obj) -> None:
+    match = (obj.get("spec") or {}).get("matchResources")
+    if isinstance(match, dict):
+        _match_resources(match)
 
 
 def pod_spec(spec: Obj, *, restart: str = "Always") -> None:
@@ -144,6 +188,11 @@ def template_hash(template: Obj) -> str:
 _HANDLERS: dict[Kind, Callable[[Obj], None]] = {
     NAMESPACE: _namespace,
     ROLE_BINDING: _role_binding,
+    CLUSTER_ROLE_BINDING: _role_binding,
+    CLAIM: _claim,
+    SERVICE: _service,
+    POLICY: _policy,
+    POLICY_BINDING: _policy_binding,
     NETWORK_POLICY: _network_policy,
     PRIORITY_CLASS: _priority_class,
     POD: _pod,

@@ -1,11 +1,11 @@
-"""Version, API groups, resources and the sliver of OpenAPI that kubectl asks for."""
+"""Version, API groups, resources and the sliver of OpenAPI that kubectl asks for, of the kinds a cluster serves."""
 
 from __future__ import annotations
 
 import platform
 
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.kinds import KINDS, REVIEWS, Kind
+from apps.demo.cluster.kinds import REVIEWS, Kind
 
 GIT_VERSION = "v1.36.0+simulated"
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -26,9 +26,15 @@ def version() -> Obj:
     }
 
 
-def groups() -> list[tuple[str, str]]:
+VISIBILITY = ("visibility.kueue.x-k8s.io", "v1beta2")
+"""Kueue's aggregated API of pending workloads; there is nothing to store in it."""
+
+
+def groups(kinds: tuple[Kind, ...]) -> list[tuple[str, str]]:
     """Served (group, version) pairs other than the core group."""
-    pairs = {(kind.group, kind.version) for kind in KINDS if kind.group}
+    pairs = {(kind.group, kind.version) for kind in kinds if kind.group}
+    if any(kind.addon == "kueue" for kind in kinds):
+        pairs.add(VISIBILITY)
     return sorted(pairs | {(group, version) for group, version, _ in REVIEWS})
 
 
@@ -46,27 +52,29 @@ def _group(group: str, version: str) -> Obj:
     return {"name": group, "versions": [served], "preferredVersion": served}
 
 
-def api_group_list() -> Obj:
+def api_group_list(kinds: tuple[Kind, ...]) -> Obj:
     """`/apis`."""
     return {
         "kind": "APIGroupList",
         "apiVersion": "v1",
-        "groups": [_group(group, version) for group, version in groups()],
+        "groups": [_group(group, version) for group, version in groups(kinds)],
     }
 
 
-def api_group(name: str) -> Obj | None:
+def api_group(kinds: tuple[Kind, ...], name: str) -> Obj | None:
     """`/apis/<group>`."""
-    for group, version in groups():
+    for group, version in groups(kinds):
         if group == name:
             return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, version)}
     return None
 
 
-def api_resources(group: str, version: str) -> Obj | None:
+def api_resources(kinds: tuple[Kind, ...], group: str, version: str) -> Obj | None:
     """`/api/v1` and `/apis/<group>/<version>`."""
     resources: list[Obj] = []
-    for kind in KINDS:
+    if (group, version) == VISIBILITY and VISIBILITY in groups(kinds):
+        resources = [_pending("clusterqueues", namespaced=False), _pending("localqueues", namespaced=True)]
+    for kind in kinds:
         if (kind.group, kind.version) == (group, version):
             resources += _resource(kind)
     for (review_group, review_version, plural), name in REVIEWS.items():
@@ -106,20 +114,26 @@ def _resource(kind: Kind) -> list[Obj]:
     return out
 
 
-def openapi_index() -> Obj:
+def _pending(plural: str, *, namespaced: bool) -> Obj:
+    name = f"{plural}/pendingworkloads"
+    kind = "PendingWorkloadsSummary"
+    return {"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get"]}
+
+
+def openapi_index(kinds: tuple[Kind, ...]) -> Obj:
     """`/openapi/v3`: one document per group version."""
-    titles = ["api/v1", *(f"apis/{group}/{version}" for group, version in groups())]
+    titles = ["api/v1", *(f"apis/{group}/{version}" for group, version in groups(kinds))]
     return {"paths": {title: {"serverRelativeURL": f"/openapi/v3/{title}?hash=simulated"} for title in titles}}
 
 
-def openapi_document(title: str) -> Obj | None:
+def openapi_document(kinds: tuple[Kind, ...], title: str) -> Obj | None:
     """`/openapi/v3/<title>`: only that the server validates fields, which lets kubectl do without more."""
     paths: Obj = {}
     parameters = [
         {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
         for name in ("dryRun", "fieldManager", "fieldValidation")
     ]
-    for kind in KINDS:
+    for kind in kinds:
         root = f"apis/{kind.group}/{kind.version}" if kind.group else "api/v1"
         if root != title:
             continue

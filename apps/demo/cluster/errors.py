@@ -8,6 +8,15 @@ Obj = dict[str, Any]
 """A Kubernetes object, or a part of one, as decoded JSON."""
 
 
+UNCHECKED = (
+    "FieldValueInvalid",
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)
+"""What the API server adds where the schema of a custom resource fails, and so its CEL rules do not run."""
+
+
 class ApiError(Exception):
     """A refusal that the server answers with a `Status` body.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.demo.cluster.quantity import BadQuantity, canonical
 
-SCALARS = ("string", "int", "bool", "number", "quantity", "intstr", "time", "any")
+SCALARS = ("string", "int", "bool", "number", "quantity", "intstr", "crdquantity", "time", "any")
 
 
 @dataclass(eq=False)
@@ -98,10 +98,11 @@ def _expression(text: str, types: dict[str, Type]) -> Type:
     return types[word]
 
 
-def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
+def check(value: Any, kind: Type, path: str, unknown: list[str], *, custom: bool = False) -> Any:
     """Return `value` as the server would store it: nulls, empty maps and lists dropped, quantities canonical.
 
-    Unknown fields are dropped, too, and their paths appended to `unknown`. Raises `WrongType` or `WrongQuantity`.
+    Custom resources keep what is empty and quantities as they were sent. Unknown fields are dropped, and their paths
+    appended to `unknown`. Raises `WrongType` or `WrongQuantity`.
     """
     if kind.shape == "scalar":
         return _scalar(value, kind.scalar, path)
@@ -109,7 +110,7 @@ def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
         if not isinstance(value, list):
             raise WrongType(path, "list", value)
         item = kind.item or ANY
-        return [check(each, item, f"{path}[{index}]", unknown) for index, each in enumerate(value)]
+        return [check(each, item, f"{path}[{index}]", unknown, custom=custom) for index, each in enumerate(value)]
     if not isinstance(value, dict):
         raise WrongType(path, "map", value)
     out: dict[str, Any] = {}
@@ -119,8 +120,10 @@ def check(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
         if member is None:
             unknown.append(where)
         elif each is not None:
-            checked = check(each, member, where, unknown)
-            if checked or member.shape not in ("map", "list"):  # Go's `omitempty`: empty maps and lists are not stored
+            checked = check(each, member, where, unknown, custom=custom)
+            if (
+                custom or checked or member.shape not in ("map", "list")
+            ):  # Go's `omitempty`: empty maps and lists are not stored
                 out[name] = checked
     return out
 
@@ -139,7 +142,7 @@ def _scalar(value: Any, name: str, path: str) -> Any:
         good = isinstance(value, int) and not isinstance(value, bool)
     elif name == "number":
         good = isinstance(value, int | float) and not isinstance(value, bool)
-    elif name == "intstr":
+    elif name in ("intstr", "crdquantity"):
         good = isinstance(value, int | str) and not isinstance(value, bool)
     elif name == "time":
         good = isinstance(value, str) and bool(_TIME.match(value))

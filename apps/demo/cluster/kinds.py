@@ -19,6 +19,13 @@ class Kind:
     has_status: bool = False
     counts_generation: bool = False
     categories: tuple[str, ...] = ()
+    addon: str = ""
+    """What must be installed for the kind to be served: nothing, `kueue` or `kserve`."""
+
+    @property
+    def custom(self) -> bool:
+        """Kinds of a CustomResourceDefinition: values are stored as sent, list items bear their kind."""
+        return bool(self.addon)
 
     @cached_property
     def api_version(self) -> str:
@@ -54,6 +61,54 @@ ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindi
 CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
 NETWORK_POLICY = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",), False, True)
 PRIORITY_CLASS = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, ("pc",), False, True)
+CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", True, ("cm",))
+SERVICE = Kind("", "v1", "Service", "services", True, ("svc",), True, False, ("all",))
+CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, ("pvc",), True)
+ROLE = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
+CLUSTER_ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", False)
+_ADMISSION = "admissionregistration.k8s.io"
+POLICY = Kind(
+    _ADMISSION,
+    "v1",
+    "ValidatingAdmissionPolicy",
+    "validatingadmissionpolicies",
+    False,
+    (),
+    True,
+    True,
+    ("api-extensions",),
+)
+POLICY_BINDING = Kind(
+    _ADMISSION,
+    "v1",
+    "ValidatingAdmissionPolicyBinding",
+    "validatingadmissionpolicybindings",
+    False,
+    (),
+    False,
+    True,
+    ("api-extensions",),
+)
+
+KUEUE_GROUP = "kueue.x-k8s.io"
+
+
+def _kueue(kind: str, plural: str, short: tuple[str, ...], *, namespaced: bool = False, status: bool = True) -> Kind:
+    return Kind(KUEUE_GROUP, "v1beta2", kind, plural, namespaced, short, status, True, (), "kueue")
+
+
+RESOURCE_FLAVOR = _kueue("ResourceFlavor", "resourceflavors", ("flavor", "flavors", "rf"), status=False)
+TOPOLOGY = _kueue("Topology", "topologies", ("topo",), status=False)
+WORKLOAD_PRIORITY = _kueue("WorkloadPriorityClass", "workloadpriorityclasses", ("wpc",), status=False)
+ADMISSION_CHECK = _kueue("AdmissionCheck", "admissionchecks", ("ac",))
+COHORT = _kueue("Cohort", "cohorts", ("co",))
+CLUSTER_QUEUE = _kueue("ClusterQueue", "clusterqueues", ("cq",))
+LOCAL_QUEUE = _kueue("LocalQueue", "localqueues", ("queue", "queues", "lq"), namespaced=True)
+WORKLOAD = _kueue("Workload", "workloads", ("kwl", "kueueworkload", "kueueworkloads"), namespaced=True)
+INFERENCE_SERVICE = Kind(
+    "serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices", True, ("isvc",), True, True, (), "kserve"
+)
+SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", True, ("so",), True, True, (), "kserve")
 
 KINDS: tuple[Kind, ...] = (
     NAMESPACE,
@@ -69,12 +124,37 @@ KINDS: tuple[Kind, ...] = (
     CLUSTER_ROLE,
     NETWORK_POLICY,
     PRIORITY_CLASS,
+    CONFIG_MAP,
+    SERVICE,
+    CLAIM,
+    ROLE,
+    CLUSTER_ROLE_BINDING,
+    POLICY,
+    POLICY_BINDING,
+    RESOURCE_FLAVOR,
+    TOPOLOGY,
+    WORKLOAD_PRIORITY,
+    ADMISSION_CHECK,
+    COHORT,
+    CLUSTER_QUEUE,
+    LOCAL_QUEUE,
+    WORKLOAD,
+    INFERENCE_SERVICE,
+    SCALED_OBJECT,
 )
+ADDONS = ("kueue", "kserve")
+"""What `--kueue` and `--kserve` install. Without them their API groups are absent, as on a cluster without them."""
 
 BY_PATH: dict[tuple[str, str, str], Kind] = {(k.group, k.version, k.plural): k for k in KINDS}
 BY_NAME: dict[tuple[str, str], Kind] = {(k.api_version, k.kind): k for k in KINDS}
 BY_KEY: dict[str, Kind] = {k.key: k for k in KINDS}
 NAMESPACED: tuple[Kind, ...] = tuple(k for k in KINDS if k.namespaced)
+
+
+def served(addons: frozenset[str]) -> tuple[Kind, ...]:
+    """The kinds of a cluster with these add-ons."""
+    return tuple(kind for kind in KINDS if not kind.addon or kind.addon in addons)
+
 
 REVIEWS: dict[tuple[str, str, str], str] = {
     ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",

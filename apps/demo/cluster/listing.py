@@ -87,7 +87,7 @@ def _decode(token: str) -> tuple[int, int]:
 
 
 def encode_list(kind: Kind, page: Page, *, selective: bool) -> bytes:
-    """The list document. Items of built-in lists carry neither kind nor apiVersion, exactly like the real server's."""
+    """The list document. Items of built-in lists carry neither kind nor apiVersion, those of custom ones do."""
     meta: dict[str, object] = {"resourceVersion": str(page.rv)}
     if page.token:
         meta["continue"] = page.token
@@ -95,5 +95,5 @@ def encode_list(kind: Kind, page: Page, *, selective: bool) -> bytes:
             meta["remainingItemCount"] = page.remaining
     head = json.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta})
     cut = len(kind.raw_prefix)
-    items = b",".join(b"{" + entry.raw[cut:] for entry in page.entries)
+    items = b",".join(entry.raw if kind.custom else b"{" + entry.raw[cut:] for entry in page.entries)
     return head[:-1].encode() + b',"items":[' + items + b"]}"

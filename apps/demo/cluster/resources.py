@@ -14,13 +14,15 @@ from apps.demo.cluster import discovery, tables
 from apps.demo.cluster.api import Answer, Api, Call
 from apps.demo.cluster.auth import Attempt, Rbac, User, kind_attempt
 from apps.demo.cluster.errors import ApiError, Obj, bad_request, invalid, no_such_path
-from apps.demo.cluster.kinds import BY_PATH, NAMESPACE, REVIEWS, Kind
+from apps.demo.cluster.kinds import NAMESPACE, REVIEWS, Kind, served
 from apps.demo.cluster.listing import Lister, encode_list
 from apps.demo.cluster.protobuf import decode_access_review
 from apps.demo.cluster.selectors import Predicate, both, field_predicate, label_predicate
 from apps.demo.cluster.store import Entry
 from apps.demo.cluster.watch import WatchRequest, stream
 
+Visibility = Callable[[str, str, dict[str, str]], Obj]
+"""Pending workloads of a queue: namespace (empty for a ClusterQueue), name, query → summary. Raises 400, 404."""
 _MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json", "application/json-patch+json")
 
 
@@ -104,8 +106,18 @@ class _Loader(yaml.SafeLoader):
 class Resources:
     """Routes resource requests. `alive` ends open watches when it turns false."""
 
-    def __init__(self, api: Api, rbac: Rbac, bookmark_seconds: float) -> None:
+    def __init__(
+        self,
+        api: Api,
+        rbac: Rbac,
+        bookmark_seconds: float,
+        addons: frozenset[str],
+        visibility: Visibility | None = None,
+    ) -> None:
         self.api = api
+        self.kinds = served(addons)
+        self._paths = {(kind.group, kind.version, kind.plural): kind for kind in self.kinds}
+        self._visibility = visibility
         self.rbac = rbac
         self.lister = Lister(api.store)
         self.bookmark_seconds = bookmark_seconds
@@ -118,24 +130,41 @@ class Resources:
         if parts == ["api"]:
             return as_json(discovery.api_versions(address))
         if parts == ["apis"]:
-            return as_json(discovery.api_group_list())
+            return as_json(discovery.api_group_list(self.kinds))
         if parts[0] == "apis" and len(parts) == 2:
-            found = discovery.api_group(parts[1])
+            found = discovery.api_group(self.kinds, parts[1])
             if found is None:
                 raise no_such_path()
             return as_json(found)
         group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
         if not rest:
-            resources = discovery.api_resources(group, version)
+            resources = discovery.api_resources(self.kinds, group, version)
             if resources is None:
                 raise no_such_path()
             return as_json(resources)
         if len(rest) == 1 and (group, version, rest[0]) in REVIEWS:
             return self._review(request, REVIEWS[(group, version, rest[0])], group, version)
-        return self._resource(request, _target(group, version, rest), alive)
+        if (group, version) == discovery.VISIBILITY:
+            return self._pending(request, rest)
+        return self._resource(request, _target(self._paths, group, version, rest), alive)
+
+    def _pending(self, request: Request, rest: list[str]) -> Response:
+        """Kueue's pending workloads: `clusterqueues/NAME/pendingworkloads` or the same of a namespace's queue."""
+        namespace, path = (rest[1], rest[2:]) if rest[0] == "namespaces" and len(rest) > 2 else ("", rest)
+        plural = "localqueues" if namespace else "clusterqueues"
+        if self._visibility is None or len(path) != 3 or path[0] != plural or path[2] != "pendingworkloads":
+            raise no_such_path()
+        if request.method != "GET":
+            raise _not_allowed(request.method)
+        group, _ = discovery.VISIBILITY
+        self.rbac.check(request.user, Attempt("get", group, plural, namespace, path[1], "pendingworkloads"))
+        return as_json(self._visibility(namespace, path[1], request.query))
 
     def _openapi(self, rest: str) -> Response:
-        document = discovery.openapi_index() if rest == "v3" else discovery.openapi_document(rest.removeprefix("v3/"))
+        title = rest.removeprefix("v3/")
+        document = (
+            discovery.openapi_index(self.kinds) if rest == "v3" else discovery.openapi_document(self.kinds, title)
+        )
         if document is None:
             raise no_such_path()
         return as_json(document)
@@ -164,7 +193,10 @@ class Resources:
             )
             allowed = self.rbac.allows(request.user, attempt)
         else:
-            allowed = request.user.is_master
+            # system:discovery: everybody signed in may look at what is served.
+            path = spec.get("nonResourceAttributes") or {}
+            served = str(path.get("path", "")).startswith(("/version", "/api", "/openapi", "/healthz"))
+            allowed = request.user.is_master or (served and path.get("verb") == "get")
         out["spec"] = spec
         out["status"] = {"allowed": allowed}
         return as_json(out, 201)
@@ -194,12 +226,13 @@ class Resources:
         else:
             if content_type == "application/apply-patch+yaml":
                 self._may_create(request.user, target)
-            elif content_type not in _MERGES:
+            elif content_type not in _MERGES or (target.kind.custom and "strategic" in content_type):
+                merges = [each for each in _MERGES if not (target.kind.custom and "strategic" in each)]
                 raise ApiError(
                     415,
                     "UnsupportedMediaType",
                     "the body of the request was in an unknown format - accepted media types include: "
-                    f"{', '.join(_MERGES)}, application/apply-patch+yaml",
+                    f"{', '.join(merges)}, application/apply-patch+yaml",
                 )
             answer = self.api.patch(target.kind, target.namespace, target.name, content_type, body, call)
         return self._object(request, target.kind, answer, call)
@@ -290,13 +323,13 @@ def _form(request: Request) -> str:
     return ""
 
 
-def _target(group: str, version: str, rest: list[str]) -> Target:
+def _target(kinds: dict[tuple[str, str, str], Kind], group: str, version: str, rest: list[str]) -> Target:
     namespace, everywhere = "", True
     if rest[0] == "namespaces" and len(rest) >= 3:
-        kind = BY_PATH.get((group, version, rest[2]))
+        kind = kinds.get((group, version, rest[2]))
         if kind is not None and kind.namespaced:
             namespace, rest, everywhere = rest[1], rest[2:], False
-    kind = BY_PATH.get((group, version, rest[0]))
+    kind = kinds.get((group, version, rest[0]))
     if kind is None or len(rest) > 3:
         raise no_such_path()
     name, sub = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")

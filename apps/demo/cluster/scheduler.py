@@ -73,14 +73,15 @@ def _affine(spec: Obj, state: NodeState) -> bool:
     if not required:
         return True
     return any(
-        all(_expression(each, state.labels) for each in term.get("matchExpressions") or [])
-        and all(_expression(each, {"metadata.name": state.name}) for each in term.get("matchFields") or [])
+        all(matches_term(each, state.labels) for each in term.get("matchExpressions") or [])
+        and all(matches_term(each, {"metadata.name": state.name}) for each in term.get("matchFields") or [])
         for term in required.get("nodeSelectorTerms") or []
         if term.get("matchExpressions") or term.get("matchFields")
     )
 
 
-def _expression(each: Obj, labels: Obj) -> bool:
+def matches_term(each: Obj, labels: Obj) -> bool:
+    """One requirement of a node selector term."""
     key, operator, values = each.get("key"), each.get("operator"), each.get("values") or []
     value: Any = labels.get(str(key))
     if operator == "In":

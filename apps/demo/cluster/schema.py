@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from apps.demo.cluster.fields import Type, parse_types
 from apps.demo.cluster.kinds import KINDS, Kind
+from apps.demo.cluster.schema_more import TEXT as _MORE
 
 _TEXT = """
 ObjectMeta
@@ -194,7 +195,7 @@ JobStatus
   completionTime, startTime: time; conditions: list JobCondition; uncountedTerminatedPods: any
 """
 
-TYPES: dict[str, Type] = parse_types(_TEXT)
+TYPES: dict[str, Type] = parse_types(_TEXT + _MORE)
 
 
 def type_of(kind: Kind) -> Type:

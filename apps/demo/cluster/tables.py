@@ -8,11 +8,15 @@ from typing import Any
 
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.kinds import (
+    CLUSTER_QUEUE,
     CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
     JOB,
     LIMIT_RANGE,
+    LOCAL_QUEUE,
     NAMESPACE,
     NETWORK_POLICY,
     NODE,
@@ -20,7 +24,8 @@ from apps.demo.cluster.kinds import (
     PRIORITY_CLASS,
     QUOTA,
     ROLE_BINDING,
-    SERVICE_ACCOUNT,
+    WORKLOAD,
+    WORKLOAD_PRIORITY,
     Kind,
 )
 from apps.demo.cluster.store import Entry
@@ -162,6 +167,39 @@ def _aged(obj: Obj, now: datetime) -> list[Any]:
     return [_created(obj, now)]
 
 
+def _path(obj: Obj, *names: str) -> Any:
+    value: Any = obj
+    for name in names:
+        value = (value or {}).get(name)
+    return value
+
+
+def _cluster_queue(obj: Obj, now: datetime) -> list[Any]:
+    counts = [_path(obj, "status", name) or 0 for name in ("pendingWorkloads", "admittedWorkloads")]
+    strategy = _path(obj, "spec", "queueingStrategy")
+    return [_path(obj, "spec", "cohortName") or "", counts[0], strategy, counts[1]]
+
+
+def _local_queue(obj: Obj, now: datetime) -> list[Any]:
+    counts = [_path(obj, "status", name) or 0 for name in ("pendingWorkloads", "admittedWorkloads")]
+    return [_path(obj, "spec", "clusterQueue") or "", *counts]
+
+
+def _workload(obj: Obj, now: datetime) -> list[Any]:
+    conditions = {each["type"]: each["status"] for each in _path(obj, "status", "conditions") or []}
+    place = _path(obj, "status", "admission", "clusterQueue") or ""
+    truths = [conditions.get("Admitted", ""), conditions.get("Finished", "")]
+    return [_path(obj, "spec", "queueName") or "", place, *truths, _created(obj, now)]
+
+
+def _data(obj: Obj, now: datetime) -> list[Any]:
+    return [len(obj.get("data") or {}), _created(obj, now)]
+
+
+def _bound_role(obj: Obj, now: datetime) -> list[Any]:
+    return [f"{_path(obj, 'roleRef', 'kind')}/{_path(obj, 'roleRef', 'name')}", _created(obj, now)]
+
+
 # Column titles; those after "|" are shown by `-o wide` only.
 _COLUMNS: dict[Kind, tuple[str, Cells]] = {
     POD: ("Ready,Status,Restarts,Age|IP,Node,Nominated Node,Readiness Gates", _pod),
@@ -176,13 +214,22 @@ _COLUMNS: dict[Kind, tuple[str, Cells]] = {
     PRIORITY_CLASS: ("Value,Global-Default,Age,PreemptionPolicy", _priority),
     CLUSTER_ROLE: ("Created At", _stamped),
     LIMIT_RANGE: ("Created At", _stamped),
-    SERVICE_ACCOUNT: ("Age", _aged),
+    CLUSTER_QUEUE: ("Cohort,Pending Workloads|Strategy,Admitted Workloads", _cluster_queue),
+    LOCAL_QUEUE: ("ClusterQueue,Pending Workloads,Admitted Workloads", _local_queue),
+    WORKLOAD: ("Queue,Reserved in,Admitted,Finished,Age", _workload),
+    WORKLOAD_PRIORITY: ("Value", lambda obj, now: [obj.get("value", 0)]),
+    CONFIG_MAP: ("Data,Age", _data),
+    CLUSTER_ROLE_BINDING: ("Role,Age", _bound_role),
 }
+
+
+def _columns(kind: Kind) -> tuple[str, Cells]:
+    return _COLUMNS.get(kind, ("Age", _aged))
 
 
 def columns(kind: Kind) -> list[Obj]:
     """Column definitions of a kind; events print no name, as kubectl's do not."""
-    normal, _, wide = _COLUMNS[kind][0].partition("|")
+    normal, _, wide = _columns(kind)[0].partition("|")
     out = [] if kind is EVENT else [_column("Name", 0, "name")]
     out += [_column(name, 0) for name in normal.split(",")]
     return out + [_column(name, 1) for name in wide.split(",") if name]
@@ -199,7 +246,7 @@ def partial(entry: Entry) -> Obj:
 
 def row(entry: Entry, now: datetime, include: str) -> Obj:
     """One table row; `include` is the request's `includeObject` (None, Metadata, Object)."""
-    cells = _COLUMNS[entry.kind][1](entry.obj, now)
+    cells = _columns(entry.kind)[1](entry.obj, now)
     named = cells if entry.kind is EVENT else [entry.name, *cells]
     out: Obj = {"cells": named}
     if include == "Object":

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.kinds import BY_PATH, KINDS, POD, Kind
+from apps.demo.cluster.kinds import BY_PATH, CLAIM, KINDS, POD, Kind
 from apps.demo.cluster.quantity import form_of, parse, render
 from apps.demo.cluster.store import Store
 from apps.demo.cluster.validation import is_extended
@@ -63,6 +63,17 @@ def object_usage(kind: Kind, obj: Obj) -> Amounts:
     used = {f"count/{kind.group_resource}": Decimal(1)}
     if not kind.group:
         used[kind.plural] = Decimal(1)
+    if kind is CLAIM:
+        used |= _claim_usage(obj.get("spec") or {})
+    return used
+
+
+def _claim_usage(spec: Obj) -> Amounts:
+    size = parse(((spec.get("resources") or {}).get("requests") or {}).get("storage", "0"))
+    used = {"requests.storage": size}
+    if spec.get("storageClassName"):
+        prefix = f"{spec['storageClassName']}.storageclass.storage.k8s.io/"
+        used |= {f"{prefix}requests.storage": size, f"{prefix}persistentvolumeclaims": Decimal(1)}
     return used
 
 
@@ -72,16 +83,13 @@ def tracked(quota: Obj) -> set[str]:
 
 
 _ELSEWHERE = {
-    "configmaps",
-    "persistentvolumeclaims",
     "replicationcontrollers",
     "requests.storage",
     "secrets",
-    "services",
     "services.loadbalancers",
     "services.nodeports",
 }
-"""Keys a real controller tracks for kinds that are not served here: their use is always 0."""
+"""Keys a real controller tracks that are not the plural of a kind served here."""
 
 
 def _is_tracked(key: str) -> bool:
@@ -146,6 +154,8 @@ def used_in(store: Store, namespace: str, quota: Obj, kinds: Iterable[Kind] | No
 def _kinds_of(keys: set[str]) -> list[Kind]:
     counted = {key[len("count/") :] if key.startswith("count/") else key for key in keys}
     out = [kind for kind in KINDS if kind.namespaced and kind is not POD and kind.group_resource in counted]
+    if CLAIM not in out and any("storage" in key for key in counted):
+        out.append(CLAIM)
     return [*out, POD]
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from apps.demo.cluster.errors import Obj, invalid
 from apps.demo.cluster.kinds import (
     CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
     DEPLOYMENT,
     JOB,
     LIMIT_RANGE,
@@ -16,9 +17,11 @@ from apps.demo.cluster.kinds import (
     POD,
     PRIORITY_CLASS,
     QUOTA,
+    ROLE,
     ROLE_BINDING,
     Kind,
 )
+from apps.demo.cluster.kueue import rules
 from apps.demo.cluster.quantity import parse
 from apps.demo.cluster.selectors import selector_matches
 
@@ -30,7 +33,7 @@ _QUALIFIED = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 _QUOTA_KEY = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*[A-Za-z0-9]\Z")
 _NATIVE = {"cpu", "memory", "ephemeral-storage", "storage"}
-_PATH_NAMES = {ROLE_BINDING, CLUSTER_ROLE}
+_PATH_NAMES = {ROLE_BINDING, CLUSTER_ROLE, ROLE, CLUSTER_ROLE_BINDING}
 _IMMUTABLE = "field is immutable"
 
 
@@ -59,6 +62,8 @@ def validate(kind: Kind, obj: Obj, old: Obj | None) -> None:
         _immutable(kind, obj, old, problems)
     if problems:
         raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), problems)
+    if kind.addon == "kueue":
+        rules.validate(kind, obj, old)
 
 
 def _meta(kind: Kind, obj: Obj, problems: Problems) -> None:
@@ -278,7 +283,7 @@ def _priority_class(obj: Obj, problems: Problems) -> None:
 
 
 def _immutable(kind: Kind, obj: Obj, old: Obj, problems: Problems) -> None:
-    if kind is ROLE_BINDING and obj.get("roleRef") != old.get("roleRef"):
+    if kind in (ROLE_BINDING, CLUSTER_ROLE_BINDING) and obj.get("roleRef") != old.get("roleRef"):
         problems.append(("FieldValueInvalid", "roleRef", f"Invalid value: {obj.get('roleRef')}: cannot change roleRef"))
     if kind is PRIORITY_CLASS and obj.get("value") != old.get("value"):
         problems.append(("FieldValueForbidden", "value", "Forbidden: may not be changed in an update."))
@@ -324,6 +329,7 @@ _HANDLERS: dict[Kind, Callable[[Obj, Problems], None]] = {
     QUOTA: _quota,
     LIMIT_RANGE: _limit_range,
     ROLE_BINDING: _role_binding,
+    CLUSTER_ROLE_BINDING: _role_binding,
     POD: _pod,
     JOB: _job,
     DEPLOYMENT: _deployment,

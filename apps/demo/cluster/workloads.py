@@ -135,6 +135,8 @@ class Workloads:
         for extra in active[limit:]:
             self._store.delete(extra)
         active = active[:limit]
+        if spec.get("suspend"):
+            status.pop("startTime", None)
         if limit and not status.get("startTime"):
             status["startTime"] = self._api.now()
         while len(active) < limit and not self._spawn(entry, spec["template"], entry.name, {}):

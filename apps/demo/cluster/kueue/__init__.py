@@ -1,0 +1,1 @@
+"""Kueue for the simulated cluster: the rules of its kinds, a pure admission engine, and the controller around it."""
