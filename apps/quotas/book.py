@@ -13,8 +13,9 @@ from apps.clusters import selectors as cluster_selectors
 from apps.clusters.capacity import physical_reach
 from apps.clusters.choices import DeviceClass, KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
-from apps.quotas import idle_policy, renewal
-from apps.quotas.choices import BorrowMode
+from apps.quotas import idle_policy, kueue_state, ladder, renewal
+from apps.quotas.choices import BorrowMode, LendMode
+from apps.quotas.kueue import QueueSpec, Share
 from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_windows
 from apps.quotas.manifests import WorkspaceSpec
 from apps.quotas.models import Quota, Workspace
@@ -143,11 +144,15 @@ def takes_back(pool: Pool) -> bool:
     return pool.cluster.kueue_mode != KueueMode.OFF
 
 
-def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime) -> int:
-    """Return how many units may be requested at once. Only a best-effort pool lets anything be borrowed (design §5)."""
+def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime, queued: bool) -> int:
+    """Return how many units may be requested at once.
+
+    Borrowed is only what something takes back: Kueue, where the workspace is `queued`; and in a best-effort pool, which
+    guarantees nothing (design §5).
+    """
     if item is None:
         return 0
-    if not pool.best_effort or item.borrow_mode == BorrowMode.NONE:
+    if not (queued or pool.best_effort) or item.borrow_mode == BorrowMode.NONE:
         return item.guaranteed
     if item.borrow_mode == BorrowMode.LIMITED:
         return item.guaranteed + item.borrow_limit
@@ -156,30 +161,72 @@ def _maximum(item: Holding | None, pool: Pool, flavour: Flavour, at: datetime) -
     return max(item.guaranteed, devices * flavour.denominator // flavour.numerator)
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a workspace may request: by resource name, as a ResourceQuota counts, and by flavour, as Kueue does."""
+
+    limits: dict[str, int]
+    shares: list[Share]
+
+
+def _share(item: Holding | None, flavour: Flavour, maximum: int) -> Share:
+    """Return a holding as Kueue sees it."""
+    if item is None:
+        return Share(flavour.slug, flavour.resource_name)
+    lend = {LendMode.ALL: None, LendMode.NONE: 0}.get(LendMode(item.lend_mode), item.lend_limit)
+    return Share(flavour.slug, flavour.resource_name, item.guaranteed, maximum, lend, item.serving)
+
+
 def gpu_limits(
     workspace: Workspace, at: datetime, *, replaced: Mapping[int, list[Holding]] | None = None
 ) -> dict[str, int]:
-    """Return resource name → units that the workspace may request at `at`, for every resource its cluster offers.
+    """Return resource name → units that the workspace may request at `at`, for every resource its cluster offers."""
+    return numbers(workspace, at, replaced=replaced, queued=kueue_state.queued(workspace)).limits
 
-    `replaced`: flavour id → holdings to count instead of the stored ones (what a request would make of them).
+
+def numbers(
+    workspace: Workspace, at: datetime, *, queued: bool, replaced: Mapping[int, list[Holding]] | None = None
+) -> Numbers:
+    """Return what the workspace may request at `at`, of everything its cluster offers.
+
+    `queued`: Kueue runs the workspace. `replaced`: flavour id → holdings to count instead of the stored ones (what a
+    request would make of them).
     """
     pools = list(Pool.objects.filter(cluster_id=workspace.cluster_id).prefetch_related("flavours"))
     rows = Quota.objects.filter(workspace=workspace).filter(Q(valid__contains=at))
     current = {flavour_id: items for (_, flavour_id), items in holdings_of(rows).items()} | dict(replaced or {})
     limits: dict[str, int] = {}
+    shares: list[Share] = []
     if any(pool.device_class == DeviceClass.CPU for pool in pools):
         # Cores of a class come on top of those that go with the workspace's GPUs.
         limits["cpu"] = workspace.cpu_cores
     for pool in pools:
         for flavour in pool.flavours.all():
-            units = _maximum(in_force(current.get(flavour.pk, []), at), pool, flavour, at)
+            item = in_force(current.get(flavour.pk, []), at)
+            units = _maximum(item, pool, flavour, at, queued)
             limits[flavour.resource_name] = limits.get(flavour.resource_name, 0) + units
-    return limits
+            shares.append(_share(item, flavour, units))
+    return Numbers(limits, shares)
 
 
-def spec_of(workspace: Workspace, limits: Mapping[str, int]) -> WorkspaceSpec:
-    """Return what a workspace's objects are rendered from."""
+def spec_of(
+    workspace: Workspace,
+    limits: Mapping[str, int],
+    shares: Sequence[Share] = (),
+    state: kueue_state.State = kueue_state.PLAIN,
+) -> WorkspaceSpec:
+    """Return what a workspace's objects are rendered from. `state`: what the cluster's baseline has."""
     cluster: Cluster = workspace.cluster
+    queue = None
+    if state.queues:
+        queue = QueueSpec(
+            unit=workspace.team.unit.slug,
+            mode=state.mode,
+            fair_weight=workspace.fair_weight,
+            rung=str(workspace.rung),
+            namespace_labels=dict(cluster.kueue_namespace_labels or {}),
+        )
+        shares = kueue_state.offered(shares, state)
     return WorkspaceSpec(
         namespace=workspace.namespace,
         workspace_uid=str(workspace.uid),
@@ -191,16 +238,23 @@ def spec_of(workspace: Workspace, limits: Mapping[str, int]) -> WorkspaceSpec:
         storage_gib=workspace.storage_gib,
         pods=workspace.pods,
         gpus=dict(limits),
-        annotations=idle_policy.annotations_of(workspace.idle_policy),
+        annotations=idle_policy.annotations_of(workspace.idle_policy) | ladder.annotations_of(workspace.expiry_policy),
+        jobs=workspace.jobs,
+        deployments=workspace.deployments,
+        volume_claims=workspace.volume_claims,
+        shares=list(shares),
+        priorities=state.priorities,
+        queue=queue,
     )
 
 
 def indistinguishable(workspace: Workspace, flavour: Flavour, start: datetime, end: datetime | None) -> Flavour | None:
     """Return a flavour held in the window that the cluster could not tell apart from `flavour` in this namespace.
 
-    A ResourceQuota counts a resource name; it knows neither GPU models nor shares of a GPU.
+    A ResourceQuota counts a resource name; it knows neither GPU models nor shares of a GPU. Kueue does, by the labels
+    of the nodes.
     """
-    return (
+    others = (
         Flavour.objects.filter(
             pk__in=Quota.objects.filter(workspace=workspace, valid__overlap=(start, end))
             .exclude(guaranteed=0, borrow_mode=BorrowMode.NONE)
@@ -209,18 +263,21 @@ def indistinguishable(workspace: Workspace, flavour: Flavour, start: datetime, e
         )
         .exclude(gpu_model=flavour.gpu_model, numerator=flavour.numerator, denominator=flavour.denominator)
         .order_by("pk")
-        .first()
     )
+    by_labels = kueue_state.queued(workspace)
+    return next((other for other in others if not (by_labels and kueue_state.apart(flavour, other))), None)
 
 
 __all__ = [
     "Holdings",
+    "Numbers",
     "PoolBook",
     "capacity",
     "gpu_limits",
     "indistinguishable",
     "instants",
     "load",
+    "numbers",
     "pool_of",
     "spec_of",
 ]

@@ -89,12 +89,22 @@ def creation_leaves(cluster: str, manifests: Sequence[Manifest]) -> list[dict[st
     ]
 
 
-def quota_leaves(asked: Asked) -> list[dict[str, str]]:
+def queue_path(asked: Asked) -> str:
+    """Return where the quota stands in the workspace's ClusterQueue: the entry of its flavour in the one list."""
+    return f"kueue.x-k8s.io/v1beta2/ClusterQueue//{asked.namespace}#/spec/resourceGroups/{asked.flavour}"
+
+
+def quota_leaves(asked: Asked, *, queued: bool = False) -> list[dict[str, str]]:
     """Return the leaves of the limit itself: what it becomes at the start and, with an end, the fall-back then.
 
-    A recurring quota has one leaf: the repetition and its span, from which every switch-over follows.
+    A recurring quota has one leaf: the repetition and its span, from which every switch-over follows. `queued`: Kueue
+    runs the workspace, and its ClusterQueue moves with the ResourceQuota.
     """
-    path = quota_path(asked)
+    found = _leaves_at(asked, quota_path(asked))
+    return [*found, *_leaves_at(asked, queue_path(asked))] if queued else found
+
+
+def _leaves_at(asked: Asked, path: str) -> list[dict[str, str]]:
     value = {
         "flavour": asked.flavour,
         "guaranteed": asked.guaranteed,

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.quotas import kueue, priorities
+from apps.quotas.kueue import QueueSpec, Share
+
 LABEL = "gpu-commons"
+#: Raised when this renderer changes what it makes of the same rows: a sweep then says that a baseline is due.
+RENDERER_VERSION = 2
 QUOTA_NAME = "gpu-commons"
 Manifest = dict[str, Any]
 
@@ -44,6 +49,8 @@ class WorkspaceSpec:
     `gpus`: resource name → units that may be requested, for EVERY GPU resource the cluster offers; what the workspace
     does not hold stands there as 0, because a missing key would mean no limit. Cores, GiB and counts are whole numbers.
     `annotations` of the namespace: approved policies that whoever reads the cluster should find there.
+    `shares`: the same by flavour. `priorities`: whether the cluster has the portal's priority classes, so that the
+    highest one must be limited here. `queue`: what its ClusterQueue is made of; None: Kueue does not run this cluster.
     """
 
     namespace: str
@@ -57,6 +64,12 @@ class WorkspaceSpec:
     pods: int
     gpus: Mapping[str, int] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    jobs: int = 500
+    deployments: int = 100
+    volume_claims: int = 50
+    shares: Sequence[Share] = ()
+    priorities: bool = False
+    queue: QueueSpec | None = None
 
 
 def quantity(gib: int) -> str:
@@ -99,14 +112,19 @@ def _labels(spec: WorkspaceSpec) -> dict[str, str]:
 
 def _namespace(spec: WorkspaceSpec, profile: Profile) -> Manifest:
     prefix = "pod-security.kubernetes.io"
-    labels = _labels(spec) | {
-        f"{prefix}/enforce": profile.pod_security,
-        f"{prefix}/enforce-version": "latest",
-        f"{prefix}/warn": profile.pod_security_warn,
-        f"{prefix}/warn-version": "latest",
-        f"{prefix}/audit": profile.pod_security_warn,
-        f"{prefix}/audit-version": "latest",
-    }
+    managed = dict(spec.queue.namespace_labels) if spec.queue is not None else {}
+    labels = (
+        managed
+        | _labels(spec)
+        | {
+            f"{prefix}/enforce": profile.pod_security,
+            f"{prefix}/enforce-version": "latest",
+            f"{prefix}/warn": profile.pod_security_warn,
+            f"{prefix}/warn-version": "latest",
+            f"{prefix}/audit": profile.pod_security_warn,
+            f"{prefix}/audit-version": "latest",
+        }
+    )
     meta: Manifest = {"name": spec.namespace, "labels": labels}
     if spec.annotations:
         meta["annotations"] = dict(sorted(spec.annotations.items()))
@@ -133,10 +151,10 @@ def _resource_quota(spec: WorkspaceSpec) -> Manifest:
         "requests.cpu": str(spec.cpu_cores),
         "requests.memory": quantity(spec.memory_gib),
         "requests.storage": quantity(spec.storage_gib),
-        "persistentvolumeclaims": "50",
+        "persistentvolumeclaims": str(spec.volume_claims),
         "pods": str(spec.pods),
-        "count/jobs.batch": "500",
-        "count/deployments.apps": "100",
+        "count/jobs.batch": str(spec.jobs),
+        "count/deployments.apps": str(spec.deployments),
         "services.nodeports": "0",
     }
     return {
@@ -203,7 +221,29 @@ def workspace_manifests(spec: WorkspaceSpec) -> list[Manifest]:
         _role_binding(spec, "leads", profile.lead_role),
         _role_binding(spec, "members", profile.member_role),
         _network_policy(spec),
+        *_queued(spec),
     ]
+
+
+def _queued(spec: WorkspaceSpec) -> list[Manifest]:
+    """Return what keeps priorities and queues: the scoped quota, the ClusterQueue, the LocalQueue."""
+    found: list[Manifest] = []
+    mode = spec.queue.mode if spec.queue is not None else kueue.PODS
+    if spec.priorities:
+        meta = _meta(spec, priorities.SCOPED_QUOTA)
+        production = kueue.production_units(spec.shares, mode)
+        found.append(priorities.scoped_quota(meta, spec.environment, production))
+    if spec.queue is not None:
+        found += kueue.queue_manifests(
+            spec.queue,
+            spec.shares,
+            namespace=spec.namespace,
+            labels=_labels(spec),
+            cpu=str(spec.cpu_cores),
+            memory=quantity(spec.memory_gib),
+            pods=str(spec.pods),
+        )
+    return found
 
 
 def with_gpus(manifests: Sequence[Manifest], gpus: Mapping[str, int]) -> list[Manifest]:
@@ -220,8 +260,32 @@ def with_gpus(manifests: Sequence[Manifest], gpus: Mapping[str, int]) -> list[Ma
     raise ValueError("there is no workspace quota among these objects")
 
 
+def with_quota(
+    manifests: Sequence[Manifest], gpus: Mapping[str, int], shares: Sequence[Share], added: Collection[str] = ()
+) -> list[Manifest]:
+    """Return stored objects with other numbers of quota, in all the places where they stand, and nothing else changed.
+
+    The places: the workspace's ResourceQuota, the one of production priority, and the ClusterQueue's groups (one
+    atomic list, sent whole). `added` are resources that an approval sets, of which a flavour may be new to the queue.
+    """
+    result = with_gpus(manifests, gpus)
+    queue = next((manifest for manifest in result if manifest["kind"] == "ClusterQueue"), None)
+    mode = kueue.mode_of(queue) if queue is not None else kueue.PODS
+    if queue is not None:
+        kueue.with_shares(queue, shares, added)
+    for manifest in result:
+        if manifest["kind"] == "ResourceQuota" and manifest["metadata"]["name"] == priorities.SCOPED_QUOTA:
+            environment = str(manifest["metadata"]["labels"].get(f"{LABEL}/environment", ""))
+            known = manifest["spec"]["hard"]
+            wanted = priorities.scoped_hard(environment, kueue.production_units(shares, mode))
+            known.update({k: v for k, v in wanted.items() if k in known or k.removeprefix("requests.") in added})
+    return result
+
+
 def without_gpus(manifest: Manifest) -> Manifest:
     """Return an object without its GPU limits: what creating the workspace approves beside the quota itself."""
+    if manifest["kind"] == "ClusterQueue":
+        return kueue.without_gpu_groups(manifest)
     if manifest["kind"] != "ResourceQuota":
         return manifest
     result = copy.deepcopy(manifest)

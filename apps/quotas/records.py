@@ -11,13 +11,14 @@ from typing import Any
 
 from apps.core import clock
 from apps.core.formats import datetime_utc
-from apps.quotas import book, events, recurrence, renewal
+from apps.quotas import book, events, kueue_state, recurrence, renewal
 from apps.quotas.assess import Assessment
 from apps.quotas.change import Asked, creation_leaves, held, quota_leaves
-from apps.quotas.choices import BorrowMode, LendMode, RequestStatus
+from apps.quotas.choices import BorrowMode, LendMode, RequestStatus, Rung
 from apps.quotas.cluster_side import declaration_of, declared_manifests, request_plan
+from apps.quotas.ladder_manifests import at_rung, restored
 from apps.quotas.ledger import Holding, overlay_all
-from apps.quotas.manifests import Manifest, with_gpus, workspace_manifests
+from apps.quotas.manifests import Manifest, with_quota, workspace_manifests
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 
 
@@ -113,13 +114,16 @@ def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
     leaves: list[dict[str, str]] = []
     if creates:
         leaves += creation_leaves(asked.cluster, manifests_for(request))
-    leaves += quota_leaves(asked)
+    queued = kueue_state.queued(request.workspace)
+    leaves += quota_leaves(asked, queued=queued)
     found = {
         "before": held(assessment.before),
         "at_end": held(assessment.at_end) if request.valid_until is not None else None,
         "creates_workspace": creates,
         "leaves": leaves,
     }
+    if queued:
+        found["queue"] = request.workspace.namespace
     if assessment.draft.renews is not None:
         found["renews"] = assessment.draft.renews.plain()
     return found
@@ -144,13 +148,31 @@ def manifests_at(
     approval sets), follow the dated quotas. A workspace without a declaration is rendered whole, and so is an archived
     one for a quota that restores it (`anew`).
     """
-    limits = book.gpu_limits(workspace, at, replaced=replaced)
     stored = declared_manifests(workspace)
     if stored is None or anew:
-        return workspace_manifests(book.spec_of(workspace, limits))
+        fresh = rendered(workspace, at, kueue_state.state_of(workspace.cluster), replaced=replaced)
+        # Its row may stand on the ladder still; what comes with a granted quota admits.
+        return at_rung(restored(stored or [], fresh), Rung.NONE, holds=True)
+    found = book.numbers(workspace, at, replaced=replaced, queued=kueue_state.queued(workspace))
+    limits = found.limits
     known = {key for manifest in stored for key in manifest.get("spec", {}).get("hard", {})}
     wanted = {name: units for name, units in limits.items() if f"requests.{name}" in known or name in resources}
-    return with_gpus(stored, wanted)
+    result = with_quota(stored, wanted, found.shares, resources)
+    # Where something is held the workspace admits again, in the same generation that raises its limits.
+    holds = any(units for name, units in limits.items() if "/" in name)
+    return at_rung(result, Rung.NONE, holds=True) if holds else result
+
+
+def rendered(
+    workspace: Workspace,
+    at: datetime,
+    state: kueue_state.State,
+    *,
+    replaced: dict[int, list[Holding]] | None = None,
+) -> list[Manifest]:
+    """Return a workspace's objects rendered whole from its rows, for a cluster whose baseline is `state`."""
+    found = book.numbers(workspace, at, replaced=replaced, queued=state.queues)
+    return workspace_manifests(book.spec_of(workspace, found.limits, found.shares, state))
 
 
 def own_holdings(request: QuotaRequest) -> list[Holding]:

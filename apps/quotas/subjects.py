@@ -16,12 +16,13 @@ from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.formats import datetime_utc
 from apps.provisioning.choices import PlanStatus
-from apps.quotas import book, granting, recurrence, renewal
+from apps.quotas import book, granting, kueue_state, recurrence, renewal
 from apps.quotas.assess import Draft, guaranteed_word
 from apps.quotas.change import canonical
+from apps.quotas.choices import BorrowMode
 from apps.quotas.ledger import Room
 from apps.quotas.models import QuotaRequest
-from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, lend_words, windows_left
+from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, lend_words, made_anew, windows_left
 from apps.teams import scope
 
 if TYPE_CHECKING:
@@ -154,6 +155,19 @@ def _extra_changes(request: QuotaRequest, cluster: str, held: str, when: str) ->
     return found
 
 
+def _queue_blockers(request: QuotaRequest) -> list[str]:
+    """Return why Kueue cannot take the quota now, or that the workspace came under Kueue after it was asked for."""
+    workspace = request.workspace
+    queued = kueue_state.queued(workspace)
+    if queued != bool(request.change.get("queue")):
+        word = "came into Kueue" if queued else "left Kueue"
+        return [
+            f"{workspace.namespace} {word} after this was requested: correct it, so that its queue is approved, too."
+        ]
+    borrows = request.borrow_mode != BorrowMode.NONE
+    return kueue_state.blockers(workspace, request.flavour, borrows=borrows, creates=made_anew(workspace))
+
+
 class QuotaRequestSubject:
     """Registered with the approvals room when the quotas room loads."""
 
@@ -245,6 +259,7 @@ class QuotaRequestSubject:
             found.append("The end of the requested time has passed.")
         if book.pool_of(request.workspace.cluster_id, request.flavour_id) is None:
             found.append(f"{request.workspace.cluster} no longer offers {request.flavour}.")
+        found += _queue_blockers(request)
         plan = request.plan
         if plan is not None and plan.status == PlanStatus.READY:
             fought = sorted({c["manager"] for entry in plan.entries for c in entry.get("conflicts", [])})

@@ -105,7 +105,7 @@ def test_nonsense_is_not_rendered() -> None:
     with pytest.raises(ValueError, match="negative"):
         gpu_hard({"nvidia.com/gpu": -1})
     with pytest.raises(ValueError, match="extended resource"):
-        gpu_hard({"cpu": 1})
+        gpu_hard({"ephemeral-storage": 1})
     with pytest.raises(ValueError, match="namespace"):
         workspace_manifests(spec("production", namespace="Finance_Prod"))
     with pytest.raises(ValueError, match="environment"):
