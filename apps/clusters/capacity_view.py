@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 from apps.clusters import mig
 from apps.clusters.choices import Sharing
@@ -36,6 +37,14 @@ WORDS = {
     PartKind.STRANDED: "Stranded by MIG layout",
     PartKind.UNHEALTHY: "Unhealthy",
     PartKind.MAINTENANCE: "In maintenance",
+}
+TONES = {
+    PartKind.EXCLUSIVE: "accent",
+    PartKind.MIG: "info",
+    PartKind.TIME_SLICED: "positive",
+    PartKind.STRANDED: "caution",
+    PartKind.UNHEALTHY: "critical",
+    PartKind.MAINTENANCE: "neutral",
 }
 _ORDER = list(PartKind)
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -133,6 +142,17 @@ class Part:
             return f"Time-sliced, {self.replicas} a GPU"
         return WORDS[self.kind]
 
+    @property
+    def shown(self) -> str:
+        """The physical GPUs for people."""
+        return gpus_words(self.gpus)
+
+    @property
+    def segment(self) -> dict[str, Any]:
+        """The part for `components/bar.html`."""
+        value = Decimal(self.gpus.numerator) / Decimal(self.gpus.denominator)
+        return {"label": self.label, "value": value, "text": self.shown, "tone": TONES[self.kind]}
+
 
 @dataclass(frozen=True, slots=True)
 class StrandedLayout:
@@ -165,6 +185,13 @@ class Composition:
     def gpus(self, *kinds: PartKind) -> Fraction:
         """Return the physical GPUs on parts of these kinds."""
         return sum((part.gpus for part in self.parts if part.kind in kinds), Fraction(0))
+
+
+def gpus_words(gpus: Fraction) -> str:
+    """Return physical GPUs for people: whole where they are whole, else with up to three decimals."""
+    if gpus.denominator == 1:
+        return f"{gpus.numerator:,}"
+    return f"{float(gpus):,.3f}".rstrip("0").rstrip(".")
 
 
 def layout(node: NodeState) -> Layout:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from apps.clusters.choices import Sharing
+from apps.clusters.choices import DeviceClass, Sharing
 from apps.core.forms import CommonsForm, WholeNumberField
 
 
@@ -16,13 +16,21 @@ class FlavourForm(CommonsForm):
 
     name = forms.CharField(max_length=120, required=False, help_text="As people choose it: “A100 80 GB”.")
     slug = forms.CharField(label="Short name", max_length=40, required=False, help_text="Such as a100-80gb.")
+    device_class = forms.ChoiceField(
+        label="Counted in",
+        choices=[(DeviceClass.GPU.value, "GPUs"), (DeviceClass.CPU.value, "Cores of a CPU class")],
+        initial=DeviceClass.GPU,
+        required=False,
+    )
     gpu_model = forms.CharField(
-        label="GPU model",
+        label="GPU model or CPU class",
         max_length=120,
         required=False,
-        help_text="As the nodes' label nvidia.com/gpu.product has it.",
+        help_text="A GPU model as the nodes' label nvidia.com/gpu.product has it; a CPU class as you call it.",
     )
-    resource_name = forms.CharField(label="Resource", max_length=120, initial="nvidia.com/gpu")
+    resource_name = forms.CharField(
+        label="Resource", max_length=120, initial="nvidia.com/gpu", help_text="Of a CPU class: cpu."
+    )
     sharing = forms.ChoiceField(choices=Sharing.choices, initial=Sharing.EXCLUSIVE)
     numerator = WholeNumberField(label="Share of a device: parts", initial=1, min_value=1, max_value=1000)
     denominator = WholeNumberField(label="… out of", initial=1, min_value=1, max_value=1000)
@@ -35,6 +43,10 @@ class FlavourForm(CommonsForm):
         required=False, max_length=4000, widget=forms.Textarea(attrs={"rows": 3}),
         help_text='JSON list, such as [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}].',
     )  # fmt: skip
+
+    def clean_device_class(self) -> str:
+        """Return the class; GPUs where nothing was said."""
+        return self.cleaned_data["device_class"] or DeviceClass.GPU.value
 
     def clean_node_labels(self) -> dict[str, str]:
         """Return the labels as a map."""

@@ -156,6 +156,13 @@ class Pool(VersionedRow):
         """Whether nodes come and go with the work: nothing there at rest is no lost capacity."""
         return self.kind == PoolKind.ELASTIC
 
+    @property
+    def start_words(self) -> str:
+        """How long what is asked of an elastic pool takes to be there; "" where it is there already."""
+        if not self.elastic or not self.startup_minutes:
+            return ""
+        return f"from a pool that starts in {self.startup_minutes} minute{'' if self.startup_minutes == 1 else 's'}"
+
 
 class PoolCapacity(Row):
     """How many GPUs of a pool an admin commits to hand out, dated."""
@@ -203,6 +210,15 @@ class Node(Row):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["cluster", "name"], name="node_once")]
+
+    @property
+    def state(self) -> str:
+        """What a page says first: unknown before not ready before cordoned before ready."""
+        if self.problem:
+            return "unknown"
+        if not self.ready:
+            return "not_ready"
+        return "ready" if self.schedulable else "cordoned"
 
 
 class ClusterCheck(VersionedRow):

@@ -6,8 +6,11 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from apps.clusters import pool_inventory
+from apps.clusters.capacity import MANAGE as MANAGE_POOLS
 from apps.clusters.models import Cluster
 from apps.clusters.pool_views import pools_now
+from apps.core.permissions import may
 from portal.panels import nav, panel
 
 nav("Clusters", "clusters:cluster-list", icon="server", order=10, permission="clusters.cluster.view", group="Platform")
@@ -20,3 +23,18 @@ def pools(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
     """The pools of a cluster."""
     rows = list(pools_now().visible_to(request.user).filter(cluster=cluster).order_by("gpu_model", "pk"))
     return {"template": "clusters/panels/pools.html", "rows": rows}
+
+
+@panel(page="cluster", order=15, permission="clusters.cluster.view")
+def inventory(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
+    """What the nodes of a cluster carry, per GPU model and CPU class."""
+    found = pool_inventory.by_model(cluster.pk)
+    return {
+        "template": "clusters/panels/inventory.html",
+        "cluster": cluster,
+        "models": found.models,
+        "cores": found.cores,
+        "unknown": found.unknown,
+        "drained": found.drained,
+        "may_propose": may(request.user, MANAGE_POOLS, None),
+    }

@@ -81,6 +81,28 @@ def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory
     return PoolInventory(pool, made, FlavourCapacity(), tuple(units), at)
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterInventory:
+    """A cluster's nodes: composition per GPU model, cores of nodes without GPUs, nodes that need a look."""
+
+    models: tuple[tuple[str, Composition], ...]
+    cores: FlavourCapacity
+    unknown: tuple[Node, ...]
+    drained: tuple[Node, ...]
+
+
+def by_model(cluster_id: int) -> ClusterInventory:
+    """Return what a cluster's nodes carry. One query."""
+    nodes = list(Node.objects.filter(cluster=cluster_id).only(*_COLUMNS).order_by("name"))
+    models = sorted({node.gpu_model for node in nodes if node.gpu_model})
+    return ClusterInventory(
+        tuple((model, compose([node for node in nodes if node.gpu_model == model])) for model in models),
+        cpu_capacity({}, nodes),
+        tuple(node for node in nodes if node.problem),
+        tuple(node for node in nodes if not node.problem and not (node.ready and node.schedulable)),
+    )
+
+
 def _limit(pool: Pool, found: FlavourCapacity, nodes: Sequence[Node]) -> int | None:
     """Return the units that the layout gives in the long run; nodes of an elastic pool are not there yet."""
     return None if pool.elastic or not nodes else found.built

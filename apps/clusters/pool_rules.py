@@ -29,7 +29,7 @@ def clash(cluster: Cluster, gpu_model: str, resource_names: Iterable[str]) -> st
         Flavour.objects.filter(
             pools__cluster=cluster, resource_name__in=set(resource_names), device_class=DeviceClass.GPU
         )
-        .exclude(pools__gpu_model=gpu_model)
+        .exclude(gpu_model=gpu_model)
         .order_by("resource_name", "gpu_model")
         .values_list("resource_name", "gpu_model")
         .first()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from django.db.models import IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpResponseBase
 from django.urls import reverse
+from django.utils.functional import cached_property
 
-from apps.clusters import actions, capacity, selectors
-from apps.clusters.models import Cluster, Pool, PoolCapacity
-from apps.clusters.pool_forms import CapacityForm, PoolForm
-from apps.clusters.pool_tables import PoolFilter, PoolTable
+from apps.clusters import actions, capacity, pool_inventory, proposals, selectors
+from apps.clusters.models import Cluster, Node, Pool, PoolCapacity
+from apps.clusters.pool_forms import CapacityForm, PoolEditForm, PoolForm, ProposalsForm
+from apps.clusters.pool_tables import NodeFilter, NodeListTable, PoolFilter, PoolTable
 from apps.clusters.tables import health_of
 from apps.core import clock
 from apps.core.permissions import may
@@ -24,6 +26,10 @@ VIEW_POOL = "clusters.pool.view"
 
 def _pools_crumb() -> Crumb:
     return Crumb("Pools", reverse("clusters:pool-list"))
+
+
+def _pool_url(pool: Pool) -> str:
+    return reverse("clusters:pool-detail", kwargs={"pool_uid": pool.uid})
 
 
 def pools_now() -> Any:
@@ -39,7 +45,8 @@ class PoolList(ListView):
     title = "Pools"
     permission = VIEW_POOL
     intro = (
-        "The GPUs of one model on one cluster. Committable is what may be promised; observed is what the nodes carry."
+        "The GPUs of one model (or the cores of one CPU class) on one cluster. Committable is what may be promised;"
+        " observed is what the nodes carry."
     )
     table_class = PoolTable
     filterset_class = PoolFilter
@@ -60,7 +67,7 @@ class PoolList(ListView):
 
 
 class PoolDetail(DetailView):
-    """One pool: capacity over time, flavours, and who holds what of it (other rooms' panels)."""
+    """One pool: what is there, capacity over time, flavours, and who holds what of it (other rooms' panels)."""
 
     queryset = staticmethod(pools_now)
     permission = VIEW_POOL
@@ -71,16 +78,21 @@ class PoolDetail(DetailView):
         return [_pools_crumb()]
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add the dated steps and panels."""
+        """Add what the nodes carry, the dated steps and panels."""
         pool = self.object
         steps = list(pool.capacities.order_by("valid"))
         now = clock.now()
+        inventory = pool_inventory.read(pool)
+        made = inventory.composition
         return super().get_context(
             health=health_of(pool.cluster),
             steps=[(row, now in row.valid) for row in steps],
-            flavours=pool.flavours.order_by("name", "pk"),
+            inventory=inventory,
+            composition=made,
+            segments=[part.segment for part in made.parts],
             may_manage=may(self.request.user, capacity.MANAGE, pool),
-            short=pool.observed_gpus is not None and pool.observed_gpus < pool.committable,
+            may_view_nodes=may(self.request.user, "clusters.cluster.view", None),
+            short=not pool.elastic and pool.observed_gpus is not None and pool.observed_gpus < pool.committable,
             panels=panels_for("pool", self.request, pool),
             **extra,
         )
@@ -94,7 +106,10 @@ class PoolCreate(CreateView):
     permission = capacity.MANAGE
     form_class = PoolForm
     submit_label = "Create the pool"
-    intro = "A pool holds the GPUs of one model on one cluster. Say afterwards how many of them may be promised."
+    intro = (
+        "A pool holds the GPUs of one model (or the cores of one CPU class) on one cluster. Say afterwards how many of"
+        " them may be promised. The cluster's page proposes pools from what its nodes carry."
+    )
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""
@@ -112,11 +127,9 @@ class PoolCreate(CreateView):
             data["gpu_model"],
             actor=self.actor,
             flavour_ids=[flavour.pk for flavour in data["flavours"]],
-            kind=data["kind"],
-            commit_factor=data["commit_factor"],
-            best_effort=data["best_effort"],
+            **form.pool_settings(),
         )
-        self.success_message = "The pool is created. Now say how many of its GPUs may be promised."
+        self.success_message = "The pool is created. Now say how much of it may be promised."
         return reverse("clusters:pool-capacity", kwargs={"pool_uid": pool.uid})
 
 
@@ -138,8 +151,12 @@ class PoolCapacitySet(ActionView):
         """Back to the pool."""
         return [
             _pools_crumb(),
-            Crumb(str(self.object), reverse("clusters:pool-detail", kwargs={"pool_uid": self.object.uid})),
+            Crumb(str(self.object), _pool_url(self.object)),
         ]
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The pool: its unit, and how far it can grow."""
+        return {"pool": self.object}
 
     def get_initial(self) -> dict[str, Any]:
         """What is in force, or what was observed."""
@@ -153,4 +170,106 @@ class PoolCapacitySet(ActionView):
             self.object.pk, data["gpus"], data["valid_from"], valid_until=data["valid_until"], reason=data["reason"],
             actor=self.actor, expected_version=self.expected_version,
         )  # fmt: skip
-        return reverse("clusters:pool-detail", kwargs={"pool_uid": self.object.uid})
+        return _pool_url(self.object)
+
+
+class PoolEdit(ActionView):
+    """Change a pool's settings."""
+
+    title = "Edit the pool"
+    queryset = Pool.objects.select_related("cluster")
+    permission = capacity.MANAGE
+    form_class = PoolEditForm
+    submit_label = "Save"
+    success_message = "The pool is changed."
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the pool."""
+        return [_pools_crumb(), Crumb(str(self.object), _pool_url(self.object))]
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The pool: which flavours it could offer, too."""
+        return {"pool": self.object}
+
+    def get_initial(self) -> dict[str, Any]:
+        """As it stands."""
+        return asdict(capacity.settings_of(self.object))
+
+    def perform(self, form: Any) -> str | HttpResponseBase:
+        """Change it."""
+        capacity.edit_pool(
+            self.object.pk, actor=self.actor, expected_version=self.expected_version,
+            flavour_ids=[flavour.pk for flavour in form.cleaned_data.get("flavours") or ()], **form.pool_settings(),
+        )  # fmt: skip
+        return _pool_url(self.object)
+
+
+class Proposals(ActionView):
+    """Flavours and pools proposed from what a cluster's nodes carry."""
+
+    title = "Proposed from its nodes"
+    queryset = Cluster.objects.all()
+    lookup = "slug"
+    permission = capacity.MANAGE
+    form_class = ProposalsForm
+    template_name = "clusters/pool_proposals.html"
+    submit_label = "Create what is chosen"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the cluster."""
+        url = reverse("clusters:cluster-detail", kwargs={"slug": self.object.slug})
+        return [Crumb("Clusters", reverse("clusters:cluster-list")), Crumb(str(self.object), url)]
+
+    @cached_property
+    def found(self) -> proposals.ClusterProposals:
+        """What the nodes propose."""
+        return proposals.for_cluster(self.object)
+
+    def _open(self) -> list[str]:
+        return [one.proposal.key for entry in self.found.pools if entry.clash is None for one in entry.flavours]
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """What can be chosen; what exists may be sent again, it is not made twice."""
+        return {"keys": self._open()}
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the proposals; everything that is new is chosen, unless models cannot be told apart."""
+        rivals = proposals.rivals(self.found, self.object)
+        form = extra.get("form")
+        sent = form.data.getlist("keys") if form is not None and form.is_bound else None
+        new = {
+            one.proposal.key
+            for entry in self.found.pools
+            for one in entry.flavours
+            if entry.clash is None and not one.in_pool and (rivals is None or entry.pool is not None)
+        }
+        return super().get_context(
+            found=self.found,
+            rivals=rivals,
+            chosen=set(sent) if sent is not None else new,
+            anything=any(entry.open for entry in self.found.pools),
+            **extra,
+        )
+
+    def perform(self, form: Any) -> str | HttpResponseBase:
+        """Create them and show the pools."""
+        made = proposals.accept_proposals(self.object.pk, form.cleaned_data["keys"], actor=self.actor)
+        if len(made) == 1:
+            self.success_message = f"{made[0]} is offered. Now say how much of it may be promised."
+            return reverse("clusters:pool-capacity", kwargs={"pool_uid": made[0].uid})
+        self.success_message = f"{len(made)} pools are offered. Now say how much of each may be promised."
+        return reverse("clusters:cluster-detail", kwargs={"slug": self.object.slug})
+
+
+class NodeList(ListView):
+    """The nodes of all clusters."""
+
+    title = "Nodes"
+    permission = "clusters.cluster.view"
+    intro = "As last observed. A node whose labels contradict its resources is counted nowhere until that is put right."
+    table_class = NodeListTable
+    filterset_class = NodeFilter
+    queryset = Node.objects.select_related("cluster")
+    empty_title = "No node observed yet"
+    empty_text = "Nodes are read every half minute while a cluster answers."
+    empty_icon = "server"

@@ -259,6 +259,7 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
             f"This cluster counts {shared} under the same name ({draft.flavour.resource_name}). "
             "Use the ready-made manifests: their node selector keeps work on the GPUs you were granted."
         )
+    found += _layout(draft)
     if draft.borrow_mode != BorrowMode.NONE and draft.workspace.environment == Environment.PRODUCTION:
         found.append(
             "In a production workspace only batch work borrows: releases have to fit in the guaranteed GPUs, because "
@@ -273,6 +274,20 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
             f"those GPUs, from {renewal.HOLD_BEFORE.days} days before that end until {renewal.HOLD_AFTER.days} after."
         )
     return found
+
+
+def _layout(draft: Draft) -> list[str]:
+    """Say where the nodes are cut into fewer units than would be promised, and that an elastic pool has to start."""
+    from apps.quotas.pool_layout import layout_warning  # reads this module's words
+
+    warning = layout_warning(
+        draft.pool, draft.flavour, draft.workspace.pk, draft.guaranteed, draft.valid_from, draft.valid_until
+    )
+    starts = draft.pool.start_words
+    return [
+        *([warning] if warning else []),
+        *([f"These come {starts}: work that asks for them waits that long for its nodes."] if starts else []),
+    ]
 
 
 def _over_use(draft: Draft) -> list[str]:

@@ -47,7 +47,7 @@ def team_quotas(request: HttpRequest, team: Team) -> dict[str, Any]:
 @panel(page="pool", order=10, permission="clusters.pool.view")
 def pool_ledger(request: HttpRequest, pool: Pool) -> dict[str, Any]:
     """What the pool can promise, has promised, and will have to, over the next 90 days."""
-    from apps.quotas.views import pool_context
+    from apps.quotas.pool_pages import pool_context
 
     return {"template": "quotas/panels/pool.html", "pool": pool, **pool_context(pool)}
 

@@ -98,11 +98,15 @@ class Outlasting:
 
     until: datetime
     gpus: Fraction
+    unit: str
 
     @property
     def words(self) -> str:
         """The warning."""
-        return f"The reservation ends on {datetime_utc(self.until)}, and up to {number(self.gpus)}"
+        return (
+            f"The reservation ends on {datetime_utc(self.until)}; up to {number(self.gpus)} {self.unit} are promised"
+            " beyond it. Prolong the reservation, or tell the teams."
+        )
 
 
 def outlasting(pool: Pool, time: pool_calendar.PoolTime | None = None) -> Outlasting | None:
@@ -113,7 +117,7 @@ def outlasting(pool: Pool, time: pool_calendar.PoolTime | None = None) -> Outlas
     until = max(pool.reserved_until, read.begin)
     profile = Profile.of(read.promises())
     most = max(profile.at(at) for at in [until, *profile.within(until, None)])
-    return Outlasting(pool.reserved_until, most) if most else None
+    return Outlasting(pool.reserved_until, most, pool.unit) if most else None
 
 
 def check_pool(pool: Pool, wanted: PoolSettings) -> Mapping[str, str]:

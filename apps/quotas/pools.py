@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Q
 
+from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour, Pool, PoolCapacity
 from apps.core import clock
 from apps.provisioning.quota_usage import Place, Used, used_units
@@ -71,9 +72,7 @@ class PoolRow:
 class _Held:
     """A quota in force, in bare columns."""
 
-    workspace_id: int
     place: Place
-    flavour_id: int
     guaranteed: int
     borrow_limit: int
 
@@ -108,19 +107,23 @@ def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: date
         flavours[link.pool_id][link.flavour_id] = link.flavour
     clusters = {pool.cluster_id for pool in chosen}
     offered = {flavour.pk: flavour for own in flavours.values() for flavour in own.values()}
-    held: dict[tuple[int, int], list[_Held]] = defaultdict(list)
-    columns = (
-        "workspace_id", "workspace__cluster_id", "workspace__namespace", "flavour_id", "guaranteed", "borrow_limit",
-    )  # fmt: skip
-    quotas = Quota.objects.filter(workspace__cluster_id__in=clusters, flavour_id__in=offered).in_force(now)
-    for workspace_id, cluster_id, namespace, flavour_id, guaranteed, borrow_limit in quotas.values_list(*columns):
-        held[cluster_id, flavour_id].append(
-            _Held(workspace_id, (cluster_id, namespace), flavour_id, guaranteed, borrow_limit)
-        )
     names = {flavour.resource_name for flavour in offered.values()}
+    held: dict[tuple[int, int], list[_Held]] = defaultdict(list)
+    models: dict[tuple[Place, str], str] = {}
+    mixed: set[tuple[Place, str]] = set()
+    columns = (
+        "workspace__cluster_id", "workspace__namespace", "flavour_id", "flavour__resource_name", "flavour__gpu_model",
+        "guaranteed", "borrow_limit",
+    )  # fmt: skip
+    quotas = Quota.objects.filter(workspace__cluster_id__in=clusters, flavour__resource_name__in=names).in_force(now)
+    for cluster_id, namespace, flavour_id, resource, model, guaranteed, borrow_limit in quotas.values_list(*columns):
+        place = (cluster_id, namespace)
+        held[cluster_id, flavour_id].append(_Held(place, guaranteed, borrow_limit))
+        if models.setdefault((place, resource), model) != model:
+            mixed.add((place, resource))
     seen = used_units(clusters, names) if held else {}
     capacity = _committable(chosen, now)
-    return [_pool_row(pool, flavours[pool.pk], held, seen, capacity.get(pool.pk, 0)) for pool in chosen]
+    return [_pool_row(pool, flavours[pool.pk], held, seen, mixed, capacity.get(pool.pk, 0)) for pool in chosen]
 
 
 def _committable(pools: Sequence[Pool], at: datetime) -> dict[int, int]:
@@ -133,6 +136,7 @@ def _pool_row(
     flavours: Mapping[int, Flavour],
     held: Mapping[tuple[int, int], Sequence[_Held]],
     seen: Mapping[Place, Used],
+    mixed: Container[tuple[Place, str]],
     committable: int,
 ) -> PoolRow:
     shares = {pk: gpus(1, flavour.numerator, flavour.denominator) for pk, flavour in flavours.items()}
@@ -152,10 +156,12 @@ def _pool_row(
         guaranteed += units * shares[pk]
         borrowable += borrow * shares[pk]
     used, borrowed = Fraction(0), Fraction(0)
-    times = []
+    times, unseen = [], set()
     for (place, resource), mine in own.items():
         usage = seen.get(place)
-        if usage is None:
+        # A ResourceQuota counts a name: of two models under it, and of cores on whatever node, it cannot tell whose.
+        if usage is None or pool.device_class == DeviceClass.CPU or (place, resource) in mixed:
+            unseen.add(place)
             continue
         times.append(usage.at)
         holds = usage.units.get(resource)
@@ -164,7 +170,6 @@ def _pool_row(
             used += holds
             if holds > mine:
                 borrowed += holds - mine
-    unseen = sum(1 for place in workspaces if place not in seen)
     known = bool(times) or not workspaces
     total = committable * Fraction(pool.commit_factor)
     return PoolRow(
@@ -180,7 +185,7 @@ def _pool_row(
         unpromised=total - guaranteed,
         free=max(Fraction(0), pool.observed_gpus - used) if known and pool.observed_gpus is not None else None,
         workspaces=len(workspaces),
-        unseen=unseen,
+        unseen=len(unseen),
         word=guaranteed_word(pool),
     )
 

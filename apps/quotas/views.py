@@ -7,13 +7,13 @@ from typing import Any
 from django.db.models import Count, Q
 from django.urls import reverse
 
-from apps.core import charts
 from apps.core.permissions import may
 from apps.core.views import CreateView, Crumb, DetailView, ListView, PageView
 from apps.quotas import actions, cluster_side, selectors, waitlist
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
 from apps.quotas.models import Quota, Workspace
+from apps.quotas.pool_pages import pool_context
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
 from portal.panels import panels_for
 
@@ -147,33 +147,3 @@ class PoolDetail(DetailView):
         """Add aggregates and calendar."""
         line = waitlist.for_pool(self.object, self.request.user)
         return super().get_context(**pool_context(self.object), line=line, **extra)
-
-
-def pool_context(pool: Any) -> dict[str, Any]:
-    """Return what a page shows of a pool: its aggregates, calendar and chart."""
-    row = selectors.pool_rows(pools=[pool])[0]
-    calendar = selectors.pool_calendar(pool)
-    points = [step.start for step in calendar] + [calendar[-1].end] if calendar else []
-
-    def series(name: str, values: list[Any], colour: str) -> charts.Series:
-        floats = [float(value) for value in values]
-        return charts.Series(name, [*floats, *floats[-1:]], colour)
-
-    figure = charts.lines(
-        points,
-        [
-            series("Committable", [step.committable for step in calendar], "other"),
-            series("Promised", [step.promised for step in calendar], "accent"),
-            series("Promised and requested", [step.promised + step.requested for step in calendar], "caution"),
-        ],
-        unit="GPUs",
-        title=f"{pool}: the next {selectors.CALENDAR_DAYS} days",
-        step=True,
-    )
-    return {
-        "row": row,
-        "shown": row.shown(),
-        "calendar": [(step, step.shown()) for step in calendar],
-        "figure": figure,
-        "breaches": selectors.broken_promises(pool),
-    }

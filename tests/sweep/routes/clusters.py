@@ -30,6 +30,10 @@ def build(world: SimpleNamespace) -> None:
     )
     world.pool = actions.create_pool(world.cluster.pk, "A100", actor=system, flavour_ids=[world.flavour.pk])
     actions.set_committable(world.pool.pk, 50, clock.now() - timedelta(days=30), actor=system, imported=True)
+    day = clock.now() + timedelta(days=7)
+    world.maintenance = actions.schedule_maintenance(
+        world.cluster.pk, day, day + timedelta(hours=2), "Rack move", actor=system
+    )
     world.keep_secret("192.0.2.10")
     for name in ("compliance", "finance"):
         world.secrets[name].append("192.0.2.10")
@@ -39,6 +43,10 @@ def build(world: SimpleNamespace) -> None:
 
 def _cluster(world: Any) -> Mapping[str, Any]:
     return {"slug": world.cluster.slug}
+
+
+def _window(world: Any) -> Mapping[str, Any]:
+    return {"window_uid": world.maintenance.uid}
 
 
 def _pool(world: Any) -> Mapping[str, Any]:
@@ -56,6 +64,17 @@ ROUTES: dict[str, Route] = {
     "clusters:cluster-pause": Route(allowed=ADMINS, kwargs=_cluster),
     "clusters:cluster-pause#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
     "clusters:cluster-resume": Route(allowed=ADMINS, kwargs=_cluster, note="409: it is not paused"),
+    "clusters:cluster-needs": Route(allowed=PLATFORM),
+    "clusters:cluster-needs#yaml": Route(allowed=PLATFORM, query="?chosen=1&namespace=a&account=b&download=1"),
+    "clusters:cluster-check": Route(allowed=ADMINS, kwargs=_cluster),
+    "clusters:cluster-check#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
+    "clusters:cluster-edit": Route(allowed=ADMINS, kwargs=_cluster),
+    "clusters:cluster-edit#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
+    "clusters:cluster-kueue": Route(allowed=ADMINS, kwargs=_cluster),
+    "clusters:cluster-kueue#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
+    "clusters:maintenance-create": Route(allowed=ADMINS, kwargs=_cluster),
+    "clusters:maintenance-create#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
+    "clusters:maintenance-cancel": Route(allowed=ADMINS, kwargs=_window),
     "clusters:pool-list": Route(allowed=POOLS),
     "clusters:pool-list#csv": Route(allowed=POOLS, query="?export=csv"),
     "clusters:pool-create": Route(allowed=ADMINS),
@@ -63,6 +82,12 @@ ROUTES: dict[str, Route] = {
     "clusters:pool-detail": Route(allowed=POOLS, kwargs=_pool),
     "clusters:pool-capacity": Route(allowed=ADMINS, kwargs=_pool),
     "clusters:pool-capacity#POST": Route(allowed=ADMINS, kwargs=_pool, method="POST"),
+    "clusters:pool-edit": Route(allowed=ADMINS, kwargs=_pool),
+    "clusters:pool-edit#POST": Route(allowed=ADMINS, kwargs=_pool, method="POST"),
+    "clusters:proposals": Route(allowed=ADMINS, kwargs=_cluster),
+    "clusters:proposals#POST": Route(allowed=ADMINS, kwargs=_cluster, method="POST"),
+    "clusters:node-list": Route(allowed=PLATFORM),
+    "clusters:node-list#csv": Route(allowed=PLATFORM, query="?export=csv"),
     "clusters:flavour-list": Route(allowed=EVERYBODY),
     "clusters:flavour-create": Route(allowed=ADMINS),
     "clusters:flavour-create#POST": Route(allowed=ADMINS, method="POST"),

@@ -1,0 +1,58 @@
+"""What pages show of a pool: its aggregates, flavours, calendar and chart. Read once, shown to tenants and admins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from apps.clusters.models import Pool
+from apps.core import charts
+from apps.quotas import pool_calendar, pool_layout, pools
+from apps.quotas.assess import number
+from apps.quotas.pool_calendar import CalendarStep
+
+
+def pool_context(pool: Pool) -> dict[str, Any]:
+    """Return what a page shows of a pool. At most fifteen queries, whatever its size."""
+    row = pools.pool_rows(pools=[pool])[0]
+    time = pool_calendar.read(pool)
+    steps = time.calendar()
+    daily = len(steps) > pool_calendar.MOST_ROWS
+    calendar = pool_calendar.by_day(steps) if daily else steps
+    breaches = time.breaches()
+    return {
+        "pool": pool,
+        "row": row,
+        "shown": row.shown(),
+        "flavours": pool_layout.flavour_promises(pool, time),
+        "calendar": [(step, step.shown()) for step in calendar],
+        "daily": daily,
+        "figure": _figure(pool, calendar),
+        "breaches": breaches,
+        "breach_since": breaches[0][0] if breaches else None,
+        "breach_most": number(max((count for _, count in breaches), default=Fraction(0))),
+        "outlasting": pool_layout.outlasting(pool, time),
+    }
+
+
+def _figure(pool: Pool, calendar: Sequence[CalendarStep]) -> charts.Figure:
+    points = [step.start for step in calendar] + [calendar[-1].end] if calendar else []
+
+    def series(name: str, values: list[Fraction], colour: str) -> charts.Series:
+        floats = [float(value) for value in values]
+        return charts.Series(name, [*floats, *floats[-1:]], colour)
+
+    drawn = [
+        series("Committable", [step.committable for step in calendar], "other"),
+        series("Promised", [step.promised for step in calendar], "accent"),
+        series("Promised and requested", [step.promised + step.requested for step in calendar], "caution"),
+    ]
+    if pool.observed_gpus is not None and not pool.elastic and calendar:
+        drawn.append(series("Physical, as observed", [Fraction(pool.observed_gpus)] * len(calendar), "info"))
+    return charts.lines(
+        points, drawn, unit=pool.unit, title=f"{pool}: the next {pool_calendar.CALENDAR_DAYS} days", step=True
+    )
+
+
+__all__ = ["pool_context"]
