@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.clusters.choices import KueueMode
 from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError
 from apps.clusters.models import Flavour
@@ -193,9 +194,11 @@ class WhyPending(_WorkspacePage):
             jobs = client.list("Job", namespace).items
             deployments = client.list("Deployment", namespace).items
             events = client.list("Event", namespace).items
+            queued = workspace.cluster.kueue_mode != KueueMode.OFF
+            workloads = client.list("Workload", namespace).items if queued else []
         except ClusterError as error:
             return self.page(unreachable=error.message, at=clock.now())
-        return self.page(held=held_up(pods, jobs, deployments, events), at=clock.now())
+        return self.page(held=held_up(pods, jobs, deployments, events, workloads), at=clock.now())
 
 
 __all__ = ["Check", "Kubeconfig", "ReadyMade", "UseIt", "WhyPending"]

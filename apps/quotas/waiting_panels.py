@@ -7,7 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.clusters.models import Pool
-from apps.quotas import waitlist
+from apps.quotas import queue_views, waitlist
+from apps.quotas.models import Workspace
 from apps.teams.models import Team
 from portal.panels import panel
 
@@ -25,4 +26,18 @@ def team_places(request: HttpRequest, team: Team) -> dict[str, Any] | None:
     return {"template": "quotas/waitlist_team.html", "places": places} if places else None
 
 
-__all__ = ["pool_line", "team_places"]
+@panel(page="workspace", order=20, permission="quotas.workspace.view")
+def workspace_queue(request: HttpRequest, workspace: Workspace) -> dict[str, Any] | None:
+    """What the workspace's queue allows, what is taken, and what waits in it."""
+    queue = queue_views.of_workspace(workspace)
+    return {"template": "quotas/queue.html", "queue": queue, "workspace": workspace} if queue else None
+
+
+@panel(page="pool", order=25, permission="clusters.pool.view")
+def pool_imbalance(request: HttpRequest, pool: Pool) -> dict[str, Any] | None:
+    """Who borrows in the pool while who waits within their own."""
+    found = queue_views.imbalance(pool)
+    return {"template": "quotas/queue_pairs.html", "found": found} if found else None
+
+
+__all__ = ["pool_imbalance", "pool_line", "team_places", "workspace_queue"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from apps.quotas import waiting_reasons
+
 _QUOTA = re.compile(
     r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.*?), used: (?P<used>.*?), limited: (?P<limit>[^\n]*)"
 )
@@ -159,10 +161,15 @@ def _scheduler(message: str) -> Explanation | None:
     )
 
 
+def _queue(message: str) -> Explanation | None:
+    found = waiting_reasons.explain(message)
+    return None if found is None else Explanation(found.kind, found.summary, found.advice, message)
+
+
 def explain(message: str) -> Explanation:
-    """Return what a message of quota, scheduler or kubelet means. An unknown one is shown as it is."""
+    """Return what a message of quota, queue, scheduler or kubelet means. An unknown one is shown as it is."""
     text = message.strip()
-    for reader in (_quota, _scheduler):
+    for reader in (_quota, _queue, _scheduler):
         if (found := reader(text)) is not None:
             return found
     if match := _FAILED_QUOTA.search(text):
@@ -274,14 +281,43 @@ def _pod_messages(pod: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _in_queue(workloads: Iterable[Mapping[str, Any]]) -> list[Held]:
+    """Return Kueue's workloads that were not admitted, by what they were made for (a Job, say)."""
+    found = []
+    for workload in workloads:
+        met = {one.get("type"): one for one in (workload.get("status") or {}).get("conditions") or []}
+        reserved, evicted = met.get("QuotaReserved") or {}, met.get("Evicted") or {}
+        if reserved.get("status") == "True" or (met.get("Finished") or {}).get("status") == "True":
+            continue
+        meta = workload["metadata"]
+        owner: Mapping[str, Any] = next(iter(meta.get("ownerReferences") or []), {})
+        said = str(reserved.get("message") or "")
+        reasons = [waiting_reasons.why(str(reserved.get("reason") or "PendingEvaluation"), said)]
+        if (workload.get("spec") or {}).get("active") is False:
+            reasons = [waiting_reasons.why("Deactivated", "")]
+        elif evicted.get("status") == "True":
+            reasons.append(waiting_reasons.why(str(evicted.get("reason") or ""), ""))
+        found.append(
+            Held(
+                str(owner.get("kind") or "Workload"),
+                str(owner.get("name") or meta["name"]),
+                str(meta.get("creationTimestamp", "")),
+                [Explanation(one.kind, one.summary, one.advice, said) for one in reasons],
+            )
+        )
+    return found
+
+
 def held_up(
     pods: Sequence[Mapping[str, Any]],
     jobs: Sequence[Mapping[str, Any]],
     deployments: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],
+    workloads: Sequence[Mapping[str, Any]] = (),
 ) -> list[Held]:
-    """Return what does not start in a namespace, and why: pending pods, jobs and deployments that lack pods."""
-    found: list[Held] = []
+    """Return what does not start in a namespace, and why: what waits in its queue, pending pods, jobs and deployments
+    that lack pods."""
+    found: list[Held] = _in_queue(workloads)
     for pod in pods:
         if (pod.get("status") or {}).get("phase") != "Pending":
             continue
