@@ -1,10 +1,10 @@
-"""The scheduler: binds pods to nodes, or says in the real scheduler's words why it cannot. It never preempts."""
+"""The scheduler: binds pods to nodes, or says in the real scheduler's words why it cannot; preempts by priority."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +13,7 @@ from apps.demo.cluster.apply import clone
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.events import emit
 from apps.demo.cluster.kinds import NODE, POD
+from apps.demo.cluster.meter import SOURCE
 from apps.demo.cluster.quantity import parse
 from apps.demo.cluster.store import Change, Entry
 from apps.demo.cluster.usage import Amounts, is_terminal, pod_resources
@@ -31,6 +32,7 @@ class NodeState:
     unschedulable: bool
     allocatable: Amounts
     free: Amounts = field(default_factory=dict)
+    pods: list[Entry] = field(default_factory=list)
 
 
 def node_state(node: Obj) -> NodeState:
@@ -50,6 +52,44 @@ def take(state: NodeState, pod: Obj) -> None:
     """Subtract a bound pod."""
     for name, amount in {**pod_resources(pod.get("spec") or {}, "requests"), "pods": Decimal(1)}.items():
         state.free[name] = state.free.get(name, Decimal(0)) - amount
+
+
+def give_back(state: NodeState, pod: Obj) -> None:
+    """Add what a pod holds."""
+    for name, amount in {**pod_resources(pod.get("spec") or {}, "requests"), "pods": Decimal(1)}.items():
+        state.free[name] = state.free.get(name, Decimal(0)) + amount
+
+
+def victims(pod: Obj, state: NodeState) -> list[Entry]:
+    """Pods of lower priority without which the pod fits the node, as few and as unimportant as possible.
+
+    All of lower priority go in thought, then come back, the most important first, as long as the pod still fits.
+    """
+    rank = priority_of(pod)
+    lower = [each for each in state.pods if priority_of(each.obj) < rank and not _stands_for_history(each.obj)]
+    if not lower:
+        return []
+    room = replace(state, free=dict(state.free))
+    for each in lower:
+        give_back(room, each.obj)
+    if obstacles(pod, room)[0]:
+        return []
+    chosen = []
+    for each in sorted(lower, key=lambda entry: (-priority_of(entry.obj), entry.rv)):
+        take(room, each.obj)
+        if obstacles(pod, room)[0]:
+            give_back(room, each.obj)
+            chosen.append(each)
+    return chosen
+
+
+def priority_of(pod: Obj) -> int:
+    """A pod's priority."""
+    return int((pod.get("spec") or {}).get("priority", 0))
+
+
+def _stands_for_history(pod: Obj) -> bool:
+    return SOURCE in (pod["metadata"].get("annotations") or {})
 
 
 def tolerates(tolerations: Iterable[Obj], taint: Obj) -> bool:
@@ -174,7 +214,8 @@ class Scheduler:
                 state = states.get((entry.obj.get("spec") or {}).get("nodeName", ""))
                 if state is not None and not is_terminal(entry.obj):
                     take(state, entry.obj)
-            pending.sort(key=lambda entry: (-int(entry.obj["spec"].get("priority", 0)), entry.rv))
+                    state.pods.append(entry)
+            pending.sort(key=lambda entry: (-priority_of(entry.obj), entry.rv))
             for entry in pending:
                 self._place(entry, list(states.values()))
         return float("inf")
@@ -183,6 +224,11 @@ class Scheduler:
         state, why = choose(entry.obj, states)
         obj = clone(entry.obj)
         if state is None:
+            nominated = self._preempt(entry, states)
+            if nominated is not None:
+                take(nominated, obj)  # nobody of lower priority may take what was cleared
+                why = why.partition(" preemption:")[0]
+                obj["status"]["nominatedNodeName"] = nominated.name
             condition = {
                 "type": "PodScheduled",
                 "status": "False",
@@ -194,20 +240,67 @@ class Scheduler:
             known: Obj = next(
                 (each for each in obj["status"].get("conditions") or [] if each["type"] == "PodScheduled"), {}
             )
-            if known.get("message") == why:
+            if known.get("message") == why and obj == entry.obj:
                 return
             obj["status"]["conditions"] = [condition]
             self._store.put(POD, obj)
             emit(self._api, entry, "Warning", "FailedScheduling", why, "default-scheduler")
             return
         take(state, obj)
+        state.pods.append(entry)
         obj["spec"]["nodeName"] = state.name
+        obj["status"].pop("nominatedNodeName", None)
         obj["status"]["conditions"] = [
             {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": self._api.now()}
         ]
         self._store.put(POD, obj)
         text = f"Successfully assigned {entry.namespace}/{entry.name} to {state.name}"
         emit(self._api, entry, "Normal", "Scheduled", text, "default-scheduler")
+
+    def _preempt(self, entry: Entry, states: list[NodeState]) -> NodeState | None:
+        """Evict pods of lower priority where that makes room. Returns the node that was, or is being, cleared."""
+        spec = entry.obj["spec"]
+        if spec.get("preemptionPolicy") == "Never" or priority_of(entry.obj) <= 0:
+            return None
+        chosen = (entry.obj.get("status") or {}).get("nominatedNodeName")
+        for state in states:
+            leaving = [each for each in state.pods if each.obj["metadata"].get("deletionTimestamp")]
+            if state.name == chosen and any(priority_of(each.obj) < priority_of(entry.obj) for each in leaving):
+                return state
+        options = []
+        for state in states:
+            found, evictable = obstacles(entry.obj, state)
+            going = victims(entry.obj, state) if found and evictable else []
+            if going:
+                ranks = [priority_of(each.obj) for each in going]
+                options.append((max(ranks), sum(ranks), len(going), state.name, state, going))
+        if not options:
+            return None
+        *_, state, going = min(options, key=lambda option: option[:4])
+        for each in going:
+            text = f"Preempted by pod {entry.obj['metadata']['uid']} on node {state.name}"
+            emit(self._api, each, "Normal", "Preempted", text, "default-scheduler")
+            self._evict(each)
+        return state
+
+    def _evict(self, entry: Entry) -> None:
+        current = self._store.get(POD, entry.namespace, entry.name)
+        if current is None or current.obj["metadata"].get("uid") != entry.obj["metadata"].get("uid"):
+            return
+        obj = clone(current.obj)
+        conditions = [each for each in obj["status"].get("conditions") or [] if each["type"] != "DisruptionTarget"]
+        conditions.append(
+            {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "PreemptionByScheduler",
+                "message": "default-scheduler: preempting to accommodate a higher priority pod",
+                "lastProbeTime": None,
+                "lastTransitionTime": self._api.now(),
+            }
+        )
+        obj["status"]["conditions"] = conditions
+        self._api.end_pod(self._store.put(POD, obj))
 
 
 def _waits(pod: Obj) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -125,6 +126,42 @@ def _quota(obj: Obj, problems: Problems) -> None:
             _bad(problems, field, value, "must be greater than or equal to 0")
         elif (key == "pods" or key.startswith("count/")) and number != number.to_integral_value():
             _bad(problems, field, value, "must be an integer")
+    selector = (obj.get("spec") or {}).get("scopeSelector") or {}
+    _scope_selector(selector.get("matchExpressions") or [], set(hard), problems)
+
+
+_SCOPES = ("Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity")
+
+
+def _scope_selector(expressions: list[Obj], keys: set[str], problems: Problems) -> None:
+    """Scopes of a quota: which there are, with which operators, and that they select pods only."""
+    base = "spec.scopeSelector.matchExpressions"
+    for each in expressions:
+        name, operator, values = each.get("scopeName"), each.get("operator"), each.get("values") or []
+        if name not in _SCOPES:
+            _bad(problems, f"{base}.scopeName", name, "unsupported scope")
+        elif name != "PriorityClass" and operator != "Exists":
+            text = (
+                "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "
+                "ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or "
+                "ResourceQuotaScopeCrossNamespacePodAffinity"
+            )
+            _bad(problems, f"{base}.operator", operator, text)
+        if operator in ("In", "NotIn") and not values:
+            text = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+            _required(problems, f"{base}.values", text)
+        elif operator in ("Exists", "DoesNotExist") and values:
+            text = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+            _bad(problems, f"{base}.values", json.dumps(values), text)
+    scopes = {each.get("scopeName") for each in expressions}
+    if {"BestEffort", "NotBestEffort"} <= scopes or {"Terminating", "NotTerminating"} <= scopes:
+        problems.append(("FieldValueInvalid", base, "Invalid value: null: conflicting scopes"))
+    counted = [key for key in keys if (key.startswith("count/") and key != "count/pods") or key in _NOT_OF_PODS]
+    if scopes and counted:
+        _bad(problems, base, json.dumps({"MatchExpressions": expressions}), "unsupported scope applied to resource")
+
+
+_NOT_OF_PODS = {"configmaps", "services", "secrets", "persistentvolumeclaims", "resourcequotas", "requests.storage"}
 
 
 def _limit_range(obj: Obj, problems: Problems) -> None:

@@ -243,3 +243,65 @@ def test_a_deleted_pod_ends_gracefully_and_frees_its_place(client: Client, space
     _, answer = client.request("DELETE", f"{PODS}/p")
     assert answer["metadata"]["deletionTimestamp"]
     until(lambda: client.get(f"{PODS}/p")[0] == 404)
+
+
+def _class(client: Client, name: str, value: int, policy: str = "PreemptLowerPriority") -> None:
+    body = {
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
+        "preemptionPolicy": policy,
+    }  # fmt: skip
+    assert client.post("/apis/scheduling.k8s.io/v1/priorityclasses", body)[0] == 201
+
+
+def _ranked(name: str, gpus: int, klass: str = "") -> Any:
+    body = pod(name, gpus)
+    body["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "atlas-gpu-01"}
+    if klass:
+        body["spec"]["priorityClassName"] = klass
+    return body
+
+
+@pytest.mark.requirement("simulated-kueue-4.1")
+def test_a_pod_of_higher_priority_evicts_the_least_important(client: Client, space: str) -> None:
+    _class(client, "production", 1000)
+    _class(client, "batch", 10)
+    for name, gpus, klass in (("served", 4, "production"), ("low", 2, ""), ("mid", 2, "batch")):
+        client.post(PODS, _ranked(name, gpus, klass))
+        until(lambda name=name: client.get(f"{PODS}/{name}")[1]["status"]["phase"] == "Running")
+    client.post(PODS, _ranked("urgent", 2, "production"))
+    until(lambda: client.get(f"{PODS}/urgent")[1]["status"]["phase"] == "Running")
+    assert client.get(f"{PODS}/low")[0] == 404
+    assert client.get(f"{PODS}/mid")[1]["status"]["phase"] == "Running"
+    events = items(client, "/api/v1/namespaces/team/events", fieldSelector="reason=Preempted")
+    uid = client.get(f"{PODS}/urgent")[1]["metadata"]["uid"]
+    assert [each["message"] for each in events] == [f"Preempted by pod {uid} on node atlas-gpu-01"]
+    client.post(PODS, _ranked("peer", 8, "production"))
+    until(lambda: condition(client.get(f"{PODS}/peer")[1], "PodScheduled"))
+    assert client.get(f"{PODS}/served")[1]["status"]["phase"] == "Running"
+
+
+@pytest.mark.requirement("simulated-kueue-4.1")
+def test_a_class_that_never_preempts_waits(client: Client, space: str) -> None:
+    _class(client, "patient", 1000, "Never")
+    client.post(PODS, _ranked("low", 8))
+    until(lambda: client.get(f"{PODS}/low")[1]["status"]["phase"] == "Running")
+    client.post(PODS, _ranked("waiting", 2, "patient"))
+    until(lambda: condition(client.get(f"{PODS}/waiting")[1], "PodScheduled"))
+    assert client.get(f"{PODS}/low")[1]["status"]["phase"] == "Running"
+
+
+@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ({"scopeName": "PriorityClass", "operator": "In"}, "must be at least one value"),
+        ({"scopeName": "PriorityClass", "operator": "Exists", "values": ["x"]}, "must be no value"),
+        ({"scopeName": "Nope", "operator": "Exists"}, "unsupported scope"),
+        ({"scopeName": "Terminating", "operator": "In", "values": ["x"]}, "must be 'Exists' when scope is any of"),
+    ],
+)
+def test_quota_scopes_are_checked(client: Client, space: str, expression: Any, text: str) -> None:
+    body = gpu_quota("1")
+    body["spec"]["scopeSelector"] = {"matchExpressions": [expression]}
+    code, answer = client.post(QUOTAS, body)
+    assert (code, text in answer["message"]) == (422, True)
