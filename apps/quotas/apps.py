@@ -26,13 +26,17 @@ class QuotasConfig(AppConfig):
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
         from apps.quotas.changes import register_change
+        from apps.quotas.expiry_changes import ArchiveChange, ExpiryPolicyChange, RestoreChange
         from apps.quotas.idle_policy_change import IdlePolicyHandler
+        from apps.quotas.limits import LimitsChange
 
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
         register_subject(ChangeRequestSubject())
         describe_change_facts()
         register_change(IdlePolicyHandler())
+        for handler in (ExpiryPolicyChange(), ArchiveChange(), RestoreChange(), LimitsChange()):
+            register_change(handler)
         register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied)
         register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
         register_pool_check(pool_layout.check_pool)

@@ -57,6 +57,37 @@ class QuotaExpiring:
     days: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkspaceRung:
+    """A workspace moved on the expiry ladder: down by a rung, or back to the ground."""
+
+    workspace_uid: uuid.UUID
+    team_slug: str
+    what: str
+    rung: str
+    text: str
+    next_rung: str
+    next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceDrain:
+    """A person asked to stop what holds GPUs in a workspace that uses more than it may."""
+
+    workspace_uid: uuid.UUID
+    team_slug: str
+    what: str
+    used: int
+
+
+_RUNGS = {
+    "none": "Runs again",
+    "stopped_admitting": "Admits nothing new",
+    "drained": "Is being drained",
+    "archived": "Archived",
+}
+
+
 def _request_path(payload: RequestEvent) -> str:
     return f"/quotas/requests/{payload.request_uid}/"
 
@@ -85,6 +116,17 @@ REQUEST_APPLIED = declare(
 REQUEST_EXPIRED = declare(
     "quotas.request.expired", RequestEvent, audience="the team's leads", mail=True, path=_request_path,
     headline=lambda p: f"No further windows: {p.what}", body=lambda p: p.detail,
+)  # fmt: skip
+WORKSPACE_RUNG = declare(
+    "quotas.workspace.rung", WorkspaceRung, audience="the team's leads", mail=True,
+    path=lambda p: f"/quotas/workspaces/{p.workspace_uid}/",
+    headline=lambda p: f"{_RUNGS[p.rung]}: {p.what}", body=lambda p: p.text,
+)  # fmt: skip
+WORKSPACE_DRAIN = declare(
+    "quotas.workspace.drain_asked", WorkspaceDrain, audience="the team's other leads", mail=True,
+    path=lambda p: f"/quotas/workspaces/{p.workspace_uid}/",
+    headline=lambda p: f"Being drained: {p.what}",
+    body=lambda p: "What holds GPUs there is being stopped; nothing is deleted, and every stop can be undone.",
 )  # fmt: skip
 WORKSPACE_CREATED = declare("quotas.workspace.created", WorkspaceCreated, audience="auditors")
 QUOTA_ROLLED = declare("quotas.quota.rolled", QuotaRolled, audience="auditors")

@@ -120,11 +120,16 @@ class RequestCreate(CreateView):
         quota = Quota.objects.visible_to(self.request.user).select_related("request").filter(uid=uid).first()
         if quota is None or not may_ask_for(self.request.user).filter(pk=quota.workspace_id).exists():
             return None
-        source = quota.request if quota.request is not None and quota.request.recurrence else quota
-        ends = source.valid_until if isinstance(source, QuotaRequest) else quota.valid.upper
+        source = quota.request
+        if source is not None and source.recurrence is not None:
+            ends, repeats = source.valid_until, repetition_initial(source.recurrence)
+        else:
+            # Windows laid over it cut a quota into pieces; it ends with the last of them.
+            pieces = Quota.objects.filter(workspace=quota.workspace_id, flavour=quota.flavour_id, request=source)
+            last = pieces.filter(**{name: getattr(quota, name) for name in _NUMBERS}).order_by("-valid").first()
+            ends, repeats = (last or quota).valid.upper, {}
         if ends is None or ends <= clock.now():
             return None
-        repeats = repetition_initial(source.recurrence) if isinstance(source, QuotaRequest) else {}
         return {
             "workspace": quota.workspace_id,
             "flavour": quota.flavour_id,

@@ -18,7 +18,7 @@ from apps.core import clock
 from apps.core.money import Money
 from apps.provisioning.models import Plan
 from apps.provisioning.selectors import Standing
-from apps.quotas import book, cluster_side, feasibility_reader, waitlist
+from apps.quotas import book, cluster_side, feasibility_reader, recurrence, waitlist
 from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.feasibility_reader import Feasibility
@@ -116,25 +116,49 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
 
 @dataclass(frozen=True, slots=True)
 class DatedQuota:
-    """A quota row with its state: in force, or coming."""
+    """A quota row with its state: in force, or coming. `more`: further rows just like it, up to `last_until`.
+
+    A recurring quota is a row a window, and cuts what lies below into as many; people read each once.
+    """
 
     quota: Quota
     state: str
+    more: int
+    last_until: datetime | None
+    words: str
 
     @property
     def borrow(self) -> str:
         """How far it may borrow, in words."""
         return borrow_words(self.quota.borrow_mode, self.quota.borrow_limit)
 
+    @property
+    def ends(self) -> bool:
+        """Whether it ends, so that it can be renewed."""
+        return self.last_until is not None
+
 
 def coming_quotas(rows: Iterable[Quota]) -> list[DatedQuota]:
-    """Return the quota rows that are in force or still to come, in the given order."""
+    """Return the quota rows that are in force or still to come, in the given order, those that repeat folded."""
     now = clock.now()
-    return [
-        DatedQuota(row, "in_force" if row.valid.lower <= now else "scheduled")
-        for row in rows
-        if row.valid.upper is None or row.valid.upper > now
-    ]
+    alike: dict[tuple[Any, ...], list[Quota]] = {}
+    for row in rows:
+        if row.valid.upper is None or row.valid.upper > now:
+            alike.setdefault((row.flavour_id, row.request_id, book.holding(row).numbers), []).append(row)
+    found = []
+    for same in alike.values():
+        first = same[0]
+        repeats = recurrence.parse(first.request.recurrence) if first.request is not None else None
+        found.append(
+            DatedQuota(
+                first,
+                "in_force" if first.valid.lower <= now else "scheduled",
+                len(same) - 1,
+                same[-1].valid.upper,
+                recurrence.words(repeats) if repeats is not None else "",
+            )
+        )
+    return found
 
 
 def all_best_effort(rows: Sequence[QuotaRow]) -> bool:

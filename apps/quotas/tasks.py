@@ -10,7 +10,7 @@ from django.db import OperationalError
 from apps.core import clock
 from apps.core.errors import Conflict
 from apps.core.sweeps import sweep
-from apps.quotas import change_granting, expiring, rolling
+from apps.quotas import change_granting, expiring, expiry, rolling
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,27 @@ def roll_quotas() -> int:
         except OperationalError as error:
             logger.warning("a workspace is locked, the next sweep rolls it", extra={"error": str(error)})
     return rolled
+
+
+@sweep("quotas.climb_ladder", every=timedelta(minutes=1))
+def climb_ladder() -> int:
+    """Move workspaces on the expiry ladder: a rung down where one is due, back to the ground where quota is held."""
+    moved = 0
+    for workspace_id in expiry.candidates(clock.now()):
+        try:
+            moved += expiry.step(workspace_id)
+        except Conflict as conflict:
+            # One workspace that cannot move must not hold up the others; it is found again by the next sweep.
+            logger.error("a workspace could not move", extra={"workspace": workspace_id, "error": str(conflict)})
+        except OperationalError as error:
+            logger.warning("a workspace is locked, the next sweep moves it", extra={"error": str(error)})
+    return moved
+
+
+@sweep("quotas.drain_workspaces", every=timedelta(minutes=2))
+def drain_workspaces() -> int:
+    """Have stopped what holds GPUs in workspaces that are drained; returns how many stops were ordered."""
+    return sum(expiry.drain(workspace) for workspace in expiry.to_drain())
 
 
 @sweep("quotas.notify_expiring", every=timedelta(minutes=30))

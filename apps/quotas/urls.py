@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.quotas import change_views, idle_policy_views, request_views, use_views, views
+from apps.quotas import change_views, expiry_views, idle_policy_views, limits_views, request_views, use_views, views
 
 app_name = "quotas"
 _WORKSPACE = "quotas/workspaces/<uuid:workspace_uid>/"
@@ -14,6 +14,11 @@ urlpatterns = [
     path(_WORKSPACE, views.WorkspaceDetail.as_view(), name="workspace-detail"),
     path(f"{_WORKSPACE}pending/", use_views.WhyPending.as_view(), name="workspace-pending"),
     path(f"{_WORKSPACE}idle-policy/", idle_policy_views.WorkspaceIdlePolicy.as_view(), name="workspace-idle-policy"),
+    path(f"{_WORKSPACE}expiry-policy/", expiry_views.WorkspaceExpiryPolicy.as_view(), name="workspace-expiry-policy"),
+    path(f"{_WORKSPACE}archive/", expiry_views.WorkspaceArchive.as_view(), name="workspace-archive"),
+    path(f"{_WORKSPACE}restore/", expiry_views.WorkspaceRestore.as_view(), name="workspace-restore"),
+    path(f"{_WORKSPACE}drain/", expiry_views.WorkspaceDrain.as_view(), name="workspace-drain"),
+    path(f"{_WORKSPACE}limits/", limits_views.WorkspaceLimits.as_view(), name="workspace-limits"),
     path(_USE, use_views.UseIt.as_view(), name="use"),
     path(f"{_USE}kubeconfig/", use_views.Kubeconfig.as_view(), name="use-kubeconfig"),
     path(f"{_USE}<slug:shape>/", use_views.ReadyMade.as_view(), name="use-manifest"),

@@ -20,6 +20,8 @@ _SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin"
 #: May ask somewhere: the form itself is open to whoever may ask for any team.
 _ASK = {"lead_finance", "lead_marketing", "vp", "vp_other"}
 _CHANGE = {"lead_finance", "vp"}
+#: May ask for changes of finance's workspaces.
+_CHANGES = {"lead_finance", "vp", "admin"}
 _USE = {"member_finance", "lead_finance"}
 _BEFORE = {
     "before": {"guaranteed": 8, "borrow_mode": "none", "borrow_limit": 0},
@@ -184,6 +186,16 @@ ROUTES: dict[str, Route] = {
     ),
     "quotas:workspace-idle-policy": Route(allowed=_CHANGE | {"admin"}, kwargs=_workspace),
     "quotas:workspace-idle-policy#POST": Route(allowed=_CHANGE | {"admin"}, kwargs=_workspace, method="POST"),
+    "quotas:workspace-expiry-policy": Route(allowed=_CHANGES, kwargs=_workspace),
+    "quotas:workspace-expiry-policy#POST": Route(allowed=_CHANGES, kwargs=_workspace, method="POST"),
+    "quotas:workspace-archive": Route(allowed=_CHANGES, kwargs=_workspace),
+    "quotas:workspace-archive#POST": Route(allowed=_CHANGES, kwargs=_workspace, method="POST"),
+    "quotas:workspace-restore": Route(allowed=_CHANGES, kwargs=_workspace, note="it is not archived: 409"),
+    "quotas:workspace-restore#POST": Route(allowed=_CHANGES, kwargs=_workspace, method="POST"),
+    "quotas:workspace-drain": Route(allowed=_CHANGES, kwargs=_workspace, note="nothing is too much there: 409"),
+    "quotas:workspace-drain#POST": Route(allowed=_CHANGES, kwargs=_workspace, method="POST"),
+    "quotas:workspace-limits": Route(allowed=_CHANGES, kwargs=_workspace),
+    "quotas:workspace-limits#POST": Route(allowed=_CHANGES, kwargs=_workspace, method="POST"),
     "quotas:use": Route(allowed=_USE, kwargs=_use()),
     "quotas:use-kubeconfig": Route(allowed=_USE, kwargs=_use()),
     "quotas:use-manifest": Route(allowed=_USE, kwargs=_use(shape="job")),
