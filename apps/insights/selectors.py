@@ -1,0 +1,202 @@
+"""What pages, panels and the API read of findings and idle workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from django.conf import settings
+from django.urls import reverse
+
+from apps.core import clock
+from apps.core.charts import Figure, Series, lines
+from apps.core.money import Money
+from apps.costs.tally import Tally
+from apps.insights.choices import FindingKind, FindingStatus, IdleStatus
+from apps.insights.models import Finding, IdleCase
+from apps.metering import billing
+from apps.quotas.choices import OPEN_STATUSES
+from apps.quotas.models import QuotaRequest
+from apps.rates.models import Rate
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceDay:
+    """One day of a finding's evidence, with the page that shows its workloads."""
+
+    day: date
+    guaranteed: int
+    peak: int
+    used_gpu_ms: int
+    unused_gpu_ms: int
+    hours: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of the evidence: what it is, how much, and where it can be checked."""
+
+    label: str
+    value: str
+    unit: str = ""
+    url: str = ""
+    note: str = ""
+
+
+def evidence_days(finding: Finding) -> list[EvidenceDay]:
+    """Return the days that were looked at. The window's days are UTC; a day's page is the billing day of its noon."""
+    found = []
+    for row in finding.evidence.get("days", []):
+        day = date.fromisoformat(row["day"])
+        url = ""
+        if finding.team is not None:
+            shown = billing.day_of(clock.hour_floor(_noon(day)))
+            url = reverse("costs:team-day", kwargs={"team_slug": finding.team.slug, "day": shown.isoformat()})
+        found.append(
+            EvidenceDay(
+                day, row["guaranteed"], row["peak"], row["used_gpu_ms"], row["unused_gpu_ms"], row["hours"], url
+            )
+        )
+    return found
+
+
+def _noon(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+
+
+def evidence_figure(finding: Finding, days: Sequence[EvidenceDay]) -> Figure:
+    """Return guaranteed against the highest use, day by day."""
+    links = [day.url for day in days]
+    colour = finding.team.colour if finding.team is not None else "accent"
+    return lines(
+        [day.day for day in days],
+        [
+            Series("Guaranteed", [day.guaranteed for day in days], "caution", links),
+            Series("Highest use of the day", [day.peak for day in days], colour, links),
+        ],
+        unit="units",
+        title="Guaranteed and used",
+        step=True,
+    )
+
+
+def monthly_of(finding: Finding) -> Money | None:
+    """Return what the proposal saves in a month at today's rate; None: unknown."""
+    amount = finding.proposal.get("monthly")
+    return Money(Decimal(amount), finding.proposal["currency"]) if amount is not None else None
+
+
+def cost_of(finding: Finding) -> Money | None:
+    """Return what it cost in the window; None: unknown."""
+    return Money(finding.amount, finding.currency) if finding.amount is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Open findings about unused quota, in sum. `monthly` None: of none is the price known; `unpriced`: of how many."""
+
+    count: int
+    gpus: str
+    monthly: Money | None
+    unpriced: int
+    lost: int
+    findings: list[Finding]
+
+
+def summary(findings: Iterable[Finding]) -> Summary:
+    """Add up open findings."""
+    rows = list(findings)
+    hoards = [row for row in rows if row.kind == FindingKind.HOARDED_QUOTA]
+    gpus = sum((Fraction(row.proposal.get("give_back_gpus", "0")) for row in hoards), Fraction(0))
+    amounts = [monthly_of(row) for row in hoards]
+    known = [amount for amount in amounts if amount is not None]
+    return Summary(
+        count=len(hoards),
+        gpus=_plain(gpus),
+        monthly=sum(known[1:], known[0]) if known else None,
+        unpriced=len(amounts) - len(known),
+        lost=len(rows) - len(hoards),
+        findings=rows,
+    )
+
+
+def _plain(value: Fraction) -> str:
+    whole = Decimal(value.numerator) / Decimal(value.denominator)
+    return f"{whole.quantize(Decimal('0.01')).normalize():f}" if value.denominator != 1 else str(value.numerator)
+
+
+def open_findings(user: Any, **where: Any) -> list[Finding]:
+    """Return the open findings a person may see, dearest first, at most 200."""
+    rows = Finding.objects.visible_to(user).filter(status=FindingStatus.OPEN, **where)
+    return list(rows.select_related("team", "workspace", "cluster", "flavour").order_by("-amount", "-pk")[:200])
+
+
+def open_request(finding: Finding) -> QuotaRequest | None:
+    """Return the open quota request for the same workspace and flavour, which stands in the way of another."""
+    if finding.workspace_id is None or finding.flavour_id is None:
+        return None
+    return QuotaRequest.objects.filter(
+        workspace_id=finding.workspace_id, flavour_id=finding.flavour_id, status__in=OPEN_STATUSES
+    ).first()
+
+
+# -- idle workloads -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """GPU time and money that stopping saved. `amount` None: no rate was in force; `unpriced_ms`: for so much."""
+
+    gpu_ms: int
+    amount: Money | None
+    unpriced_ms: int
+
+
+def saved_by(cases: Iterable[IdleCase]) -> Saved:
+    """Return what the cases saved at the rates in force while they were stopped: one query."""
+    rows = [case for case in cases if case.stopped_at is not None and case.counted_until is not None]
+    tally = Tally(str(settings.COMMONS_CURRENCY))
+    wanted = {(case.workspace.cluster_id, case.flavour_id) for case in rows}
+    rates: dict[tuple[int, int | None], list[Rate]] = {}
+    found = Rate.objects.filter(
+        cluster_id__in={cluster for cluster, _ in wanted},
+        flavour_id__in={flavour for _, flavour in wanted if flavour is not None},
+    )
+    for rate in found.order_by("pk") if rows else ():
+        rates.setdefault((rate.cluster_id, rate.flavour_id), []).append(rate)
+    for case in rows:
+        start, end = case.stopped_at, case.counted_until
+        if start is None or end is None:
+            continue
+        left = case.gpus * _ms(end - start)
+        for rate in rates.get((case.workspace.cluster_id, case.flavour_id), []):
+            low, high = max(start, rate.valid.lower or start), min(end, rate.valid.upper or end)
+            if low < high:
+                quantity = case.gpus * _ms(high - low)
+                left -= quantity
+                tally.add(quantity, 0, rate.amount, rate.currency)
+        if left:
+            tally.add(left, 0, None, None)
+    return Saved(sum(case.saved_gpu_ms for case in rows), tally.amount, tally.unpriced_ms)
+
+
+def _ms(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+def open_cases(user: Any, **where: Any) -> list[IdleCase]:
+    """Return the idle workloads that wait or are stopped, those that stop first before others, at most 100."""
+    rows = IdleCase.objects.visible_to(user).filter(
+        status__in=[IdleStatus.NOTICED, IdleStatus.KEPT, IdleStatus.STOPPING, IdleStatus.STOPPED], **where
+    )
+    return list(rows.select_related("team", "workspace__cluster", "flavour").order_by("status", "stop_at", "pk")[:100])
+
+
+def hours_of(case: IdleCase) -> list[dict[str, Any]]:
+    """Return the metered hours that a case stands on, for the page."""
+    return [{**row, "hour": datetime.fromisoformat(row["hour"])} for row in case.evidence.get("hours", [])]
