@@ -33,6 +33,7 @@ from apps.demo.cluster.kinds import (
     Kind,
 )
 from apps.demo.cluster.ownership import Manager, track_update
+from apps.demo.cluster.policies import Asked, Policies
 from apps.demo.cluster.schema import type_of
 from apps.demo.cluster.store import Entry, Store, Transaction, encode, new_uid
 from apps.demo.cluster.validation import validate
@@ -74,6 +75,7 @@ class Api:
         self.store = store
         self.rbac = rbac
         self.clock = clock
+        self.policies = Policies(store)
         self.mutators: list[Callable[[Kind, Obj], None]] = []
         """Mutating webhooks of add-ons; each may change a new object in place."""
 
@@ -137,6 +139,7 @@ class Api:
             _preconditions(entry, options)
             if kind is NAMESPACE and name in PROTECTED:
                 raise forbidden(kind.plural, "", name, "this namespace may not be deleted")
+            self._judge(kind, "DELETE", None, entry.obj, call)
             result.entry, gone = self._mark_or_remove(entry, options)
         if not gone or call.dry_run:
             return self._answer(200, result.entry, call)
@@ -194,6 +197,7 @@ class Api:
         obj = self._prepare_new(kind, obj)
         obj = self._finish(kind, obj, None, call)
         self._check_rbac(kind, namespace, obj, {}, call)
+        self._judge(kind, "CREATE", obj, None, call)
         if managers is None:
             managers = track_update(
                 None,
@@ -278,11 +282,28 @@ class Api:
         if obj == old:
             return entry
         self._check_rbac(kind, entry.namespace, obj, old, call)
+        self._judge(kind, "UPDATE", obj, old, call)
         stored = self.store.put(kind, obj)
         marked = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
         if marked and kind not in (NAMESPACE, POD):
             return self.store.delete(stored)
         return stored
+
+    def _judge(self, kind: Kind, operation: str, obj: Obj | None, old: Obj | None, call: Call) -> None:
+        """Ask the admission policies. Raises what they deny."""
+        meta = (obj or old or {})["metadata"]
+        asked = Asked(
+            kind,
+            operation,
+            meta.get("namespace", ""),
+            meta.get("name", ""),
+            call.user,
+            obj,
+            old,
+            call.subresource,
+            call.dry_run,
+        )
+        self.policies.admit(asked, call.warnings)
 
     def _check_rbac(self, kind: Kind, namespace: str, obj: Obj, old: Obj, call: Call) -> None:
         """Nobody grants by a role or a binding what they do not hold themselves. Raises 403."""

@@ -241,6 +241,10 @@ class SimulatedCluster:
             raise ApiError(401, "Unauthorized", "Unauthorized")
         if path == "/simulated/faults":
             return self._faults(request)
+        if path == "/simulated/audit":
+            if not request.user.is_master:
+                raise ApiError(403, "Forbidden", "the audit log is for the admin token only")
+            return as_json(self.api.policies.audit.wire())
         if path.split("/", 2)[1] in ("api", "apis", "openapi"):
             return self._resources.handle(request, alive, f"127.0.0.1:{self._port}")
         raise no_such_path()

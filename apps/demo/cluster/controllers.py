@@ -9,6 +9,7 @@ from typing import Protocol
 
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.apply import clone
+from apps.demo.cluster.auth import User
 from apps.demo.cluster.errors import ApiError, Obj
 from apps.demo.cluster.kinds import (
     EVENT,
@@ -19,9 +20,14 @@ from apps.demo.cluster.kinds import (
     SERVICE_ACCOUNT,
     Kind,
 )
+from apps.demo.cluster.policies import Asked
 from apps.demo.cluster.store import Change, Entry, Store
 from apps.demo.cluster.usage import shown, tracked, used_in
 
+_NAMESPACE_CONTROLLER = User(
+    "system:serviceaccount:kube-system:namespace-controller",
+    ("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+)
 _KEPT_EVENTS = 100
 """Events a namespace keeps; the real server drops them after an hour."""
 
@@ -182,7 +188,7 @@ class NamespaceController:
                     if entry.obj["metadata"].get("finalizers"):
                         if not entry.obj["metadata"].get("deletionTimestamp"):
                             self._mark(entry)
-                    else:
+                    elif self._may_delete(entry):
                         self._store.delete(entry)
             if any(self._store.entries(kind, name) for kind in NAMESPACED):
                 self._ending[name] = time.monotonic() + 1.0
@@ -192,6 +198,16 @@ class NamespaceController:
                 return False
             self._store.delete(found)
             return True
+
+    def _may_delete(self, entry: Entry) -> bool:
+        """Admission policies judge the namespace controller, too: one without an exemption keeps namespaces alive."""
+        meta = entry.obj["metadata"]
+        asked = Asked(entry.kind, "DELETE", entry.namespace, meta["name"], _NAMESPACE_CONTROLLER, None, entry.obj)
+        try:
+            self._api.policies.admit(asked, [])
+        except ApiError:
+            return False
+        return True
 
     def _mark(self, entry: Entry) -> None:
         obj = clone(entry.obj)

@@ -33,7 +33,7 @@ ValidatingAdmissionPolicy
   apiVersion, kind: string; metadata: ObjectMeta; spec: ValidatingAdmissionPolicySpec; status: any
 ValidatingAdmissionPolicySpec
   auditAnnotations: list AuditAnnotation; failurePolicy: string; matchConditions: listmap(name) MatchCondition
-  matchConstraints: MatchResources; paramKind: any; validations: list Validation; variables: listmap(name) Variable
+  matchConstraints: atomic MatchResources; paramKind: any; validations: list Validation; variables: listmap(name) atomic Variable
 AuditAnnotation
   key, valueExpression: string
 MatchCondition
@@ -50,7 +50,7 @@ NamedRule
 ValidatingAdmissionPolicyBinding
   apiVersion, kind: string; metadata: ObjectMeta; spec: ValidatingAdmissionPolicyBindingSpec
 ValidatingAdmissionPolicyBindingSpec
-  matchResources: MatchResources; paramRef: any; policyName: string; validationActions: set string
+  matchResources: atomic MatchResources; paramRef: any; policyName: string; validationActions: set string
 
 MetaCondition
   type, status, reason, message: string; lastTransitionTime: time; observedGeneration: int

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 
+from apps.demo.cluster import policies
 from apps.demo.cluster.errors import Obj, invalid
 from apps.demo.cluster.kinds import (
     CLUSTER_ROLE,
@@ -16,6 +17,8 @@ from apps.demo.cluster.kinds import (
     LIMIT_RANGE,
     NAMESPACE,
     POD,
+    POLICY,
+    POLICY_BINDING,
     PRIORITY_CLASS,
     QUOTA,
     ROLE,
@@ -65,6 +68,8 @@ def validate(kind: Kind, obj: Obj, old: Obj | None) -> None:
         raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), problems)
     if kind.addon == "kueue":
         rules.validate(kind, obj, old)
+    if kind in (POLICY, POLICY_BINDING):
+        policies.validate(kind, obj)
 
 
 def _meta(kind: Kind, obj: Obj, problems: Problems) -> None:
