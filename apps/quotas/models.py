@@ -275,3 +275,27 @@ class ChangeRequest(VersionedRow):
     def scope_team_id(self) -> int | None:
         """Where this row belongs, for the permission gate; None: the platform."""
         return self.workspace.team_id if self.workspace is not None else None
+
+
+class BaselineState(Row):
+    """What the last look found of a cluster's baseline: whether it would be rendered differently than it is declared.
+
+    Kept so that nothing is rendered again while nothing it stands on has changed (`fingerprint`).
+    """
+
+    cluster = models.OneToOneField(Cluster, models.CASCADE, related_name="baseline_state")
+    fingerprint = models.CharField(max_length=64, blank=True)
+    renderer_version = models.PositiveIntegerField(default=0, help_text="Of the baseline approved last; 0: none was.")
+    lines = models.PositiveIntegerField(default=0, help_text="Differences, equal ones of many workspaces counted once.")
+    workspaces = models.PositiveIntegerField(default=0, help_text="Workspaces that would be declared differently.")
+    problem = models.TextField(blank=True, help_text="Why it cannot be rendered.")
+    checked_at = models.DateTimeField(null=True)
+    due_since = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"Baseline of {self.cluster}"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new baseline should be requested."""
+        return self.due_since is not None
