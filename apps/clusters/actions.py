@@ -56,6 +56,8 @@ class KeysMissing(crypto.CannotDecrypt):
         self.clusters = clusters
 
 
+#: Pages below /clusters/ that a cluster of that name would hide.
+_TAKEN_PATHS = frozenset({"new", "needs", "maintenance", "pools", "flavours", "proposals", "inventory"})
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -85,6 +87,8 @@ def register_cluster(
     slug = slug or slugify(name)[:40]
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", slug):
         raise Invalid({"slug": "Use up to 40 lower-case letters, digits and hyphens."})
+    if slug in _TAKEN_PATHS:
+        raise Invalid({"slug": f"{slug} is a page of its own; use another short name."})
     if problem := group_prefix_problem(group_prefix):
         raise Invalid({"group_prefix": problem})
     if problem := identity_problem(identity_provider or {}, simulated=simulated):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Prefetch
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.clusters import actions, capacity
-from apps.clusters.models import Cluster, Flavour, Pool, PoolCapacity
+from apps.clusters import actions, capabilities, capacity, checking
+from apps.clusters.models import Cluster, ClusterCheck, Flavour, MaintenanceWindow, Pool, PoolCapacity
+from apps.core import clock
 from apps.core.api import CommonsViewSet
 
 
@@ -18,14 +20,47 @@ class ClusterSerializer(serializers.ModelSerializer[Cluster]):
     """A cluster; credentials are never part of it."""
 
     health = serializers.CharField(source="shown_health", read_only=True)
+    capabilities = serializers.SerializerMethodField()
+    not_offered = serializers.SerializerMethodField()
+    last_check = serializers.SerializerMethodField()
+    maintenance = serializers.SerializerMethodField()
 
     class Meta:
         model = Cluster
         fields = [
             "uid", "slug", "name", "region", "api_url", "simulated", "health", "last_seen_at", "unreachable_since",
-            "last_error", "retry_at", "probed_at", "kubernetes_version", "capabilities", "paused_at", "pause_reason",
-            "version", "created_at", "updated_at",
+            "last_error", "retry_at", "probed_at", "kubernetes_version", "capabilities", "not_offered", "last_check",
+            "kueue_mode", "kueue_namespace_labels", "guard_mode", "credentials_expire_at", "certificate_expires_at",
+            "maintenance", "paused_at", "pause_reason", "group_prefix", "version", "created_at", "updated_at",
         ]  # fmt: skip
+
+    def get_capabilities(self, cluster: Cluster) -> dict[str, Any]:
+        """What was found there; null is what could not be told, with `reasons`."""
+        return capabilities.as_json(capabilities.of(cluster))
+
+    def get_not_offered(self, cluster: Cluster) -> dict[str, str]:
+        """Feature → why it is not offered there."""
+        whys = {key: capabilities.missing(cluster, key) for key in capabilities.FEATURES}
+        return {key: why for key, why in whys.items() if why is not None}
+
+    def get_last_check(self, cluster: Cluster) -> dict[str, Any] | None:
+        """The newest check with its steps."""
+        checks = list(cluster.newest_checks)  # type: ignore[attr-defined]  # prefetched by the view set
+        if not checks:
+            return None
+        check = checks[0]
+        return {
+            "uid": str(check.uid),
+            "status": check.status,
+            "outcome": checking.verdict(check) or None,
+            "finished_at": check.finished_at,
+            "steps": check.steps,
+        }
+
+    def get_maintenance(self, cluster: Cluster) -> list[dict[str, Any]]:
+        """Windows that are planned or last."""
+        windows = cluster.open_windows  # type: ignore[attr-defined]  # prefetched by the view set
+        return [{"uid": str(w.uid), "start": w.valid.lower, "end": w.valid.upper, "reason": w.reason} for w in windows]
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
@@ -40,23 +75,43 @@ class ClusterViewSet(CommonsViewSet):
     queryset = Cluster.objects.all()
     serializer_class = ClusterSerializer
     permission = "clusters.cluster.view"
-    permissions = {"pause": actions.MANAGE, "resume": actions.MANAGE}
+    permissions = {"pause": actions.MANAGE, "resume": actions.MANAGE, "check": actions.MANAGE}
     filterset_fields = {"slug": ["exact"]}
+
+    def get_queryset(self) -> Any:
+        """Add each cluster's newest check and its open windows: two queries for any number of clusters."""
+        newest = ClusterCheck.objects.order_by("cluster_id", "-pk").distinct("cluster_id")
+        windows = MaintenanceWindow.objects.filter(cancelled_at=None, valid__endswith__gt=clock.now()).order_by("valid")
+        return (
+            super()
+            .get_queryset()
+            .prefetch_related(
+                Prefetch("checks", newest, to_attr="newest_checks"),
+                Prefetch("maintenance_windows", windows, to_attr="open_windows"),
+            )
+        )
+
+    @action(detail=True, methods=["post"])
+    def check(self, request: Request, uid: str) -> Response:
+        """Have it checked step by step; `last_check` tells how far it is."""
+        cluster = self.get_object()
+        actions.request_check(cluster.pk, actor=self.actor, expected_version=self.expected_version)
+        return self.answer(self.get_queryset().get(pk=cluster.pk))
 
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, uid: str) -> Response:
         """Stop applying to and probing it."""
         cluster = self.get_object()
         data = self.read_input(ReasonSerializer)
-        return self.answer(
-            actions.pause(cluster.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
-        )
+        actions.pause(cluster.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
+        return self.answer(self.get_queryset().get(pk=cluster.pk))
 
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Go on with it."""
         cluster = self.get_object()
-        return self.answer(actions.resume(cluster.pk, actor=self.actor, expected_version=self.expected_version))
+        actions.resume(cluster.pk, actor=self.actor, expected_version=self.expected_version)
+        return self.answer(self.get_queryset().get(pk=cluster.pk))
 
 
 class CapacitySerializer(serializers.ModelSerializer[PoolCapacity]):

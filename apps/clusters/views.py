@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import IntegerField, OuterRef, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.http import HttpResponseBase
 from django.urls import reverse
 
-from apps.clusters import actions
+from apps.clusters import actions, capabilities, overview, rbac, selectors
 from apps.clusters.forms import ClusterForm, CredentialsForm, PauseForm
 from apps.clusters.models import Cluster, Node
 from apps.clusters.pool_tables import NodeTable
@@ -22,11 +24,11 @@ from portal.panels import panels_for
 VIEW = "clusters.cluster.view"
 
 
-def _clusters_crumb() -> Crumb:
+def clusters_crumb() -> Crumb:
     return Crumb("Clusters", reverse("clusters:cluster-list"))
 
 
-def _cluster_url(cluster: Cluster) -> str:
+def cluster_url(cluster: Cluster) -> str:
     return reverse("clusters:cluster-detail", kwargs={"slug": cluster.slug})
 
 
@@ -52,7 +54,10 @@ class ClusterList(ListView):
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer registering to those who may."""
         if may(self.request.user, actions.MANAGE, None):
-            return [("Register a cluster", reverse("clusters:cluster-create"))]
+            return [
+                ("Register a cluster", reverse("clusters:cluster-create")),
+                ("What the portal needs", reverse("clusters:cluster-needs")),
+            ]
         return []
 
     def get_empty_action(self) -> tuple[str, str] | None:
@@ -70,11 +75,12 @@ class ClusterDetail(DetailView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""
-        return [_clusters_crumb()]
+        return [clusters_crumb()]
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add health, nodes and panels."""
+        """Add health, check, abilities, maintenance, nodes and panels."""
         cluster: Cluster = self.object
+        found = capabilities.of(cluster)
         nodes = NodeTable(cluster.nodes.order_by("name", "pk"))
         nodes.request = self.request
         nodes.paginate(page=1, per_page=50)
@@ -85,13 +91,29 @@ class ClusterDetail(DetailView):
             node_count=nodes.page.paginator.count,
             physical_gpus=total,
             may_manage=may(self.request.user, actions.MANAGE, cluster),
+            check=overview.last_check(cluster),
+            abilities=overview.abilities(cluster),
+            installed=overview.installed(cluster),
+            checked_at=found.checked_at,
+            expiries=overview.expiries(cluster),
+            maintenance=selectors.maintenance_now(cluster),
+            windows=overview.windows(cluster),
+            needs_query=_needs_query(cluster),
             panels=panels_for("cluster", self.request, cluster),
             **extra,
         )
 
 
+def _needs_query(cluster: Cluster) -> str:
+    """Return the options of *What the portal needs* that fit a cluster, as a query."""
+    options = asdict(rbac.options_for(cluster))
+    return urlencode({"chosen": "1"} | {k: "on" if v is True else v for k, v in options.items() if v is not False})
+
+
 class ClusterCreate(CreateView):
     """Register a cluster."""
+
+    template_name = "clusters/cluster_create.html"
 
     title = "Register a cluster"
     queryset = Cluster.objects.all()
@@ -99,13 +121,13 @@ class ClusterCreate(CreateView):
     form_class = ClusterForm
     submit_label = "Register"
     intro = (
-        "The portal needs a service account of its own there. It keeps the token encrypted and calls the cluster only"
-        " with it; it reads version and nodes within half a minute."
+        "The portal needs a service account of its own there. It keeps the token encrypted, calls the cluster only with"
+        " it, and checks step by step what works."
     )
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""
-        return [_clusters_crumb()]
+        return [clusters_crumb()]
 
     def perform(self, form: Any) -> str | HttpResponseBase:
         """Register and show it."""
@@ -113,11 +135,11 @@ class ClusterCreate(CreateView):
         cluster = actions.register_cluster(
             data["name"], slug=data["slug"], region=data["region"], actor=self.actor, **form.access()
         )
-        self.success_message = f"{cluster} is registered. Its first contact follows within half a minute."
-        return _cluster_url(cluster)
+        self.success_message = f"{cluster} is registered. The check below shows what works there."
+        return cluster_url(cluster)
 
 
-class _ClusterAction(ActionView):
+class ClusterAction(ActionView):
     """An action on one cluster."""
 
     queryset = Cluster.objects.all()
@@ -126,10 +148,10 @@ class _ClusterAction(ActionView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the cluster."""
-        return [_clusters_crumb(), Crumb(str(self.object), _cluster_url(self.object))]
+        return [clusters_crumb(), Crumb(str(self.object), cluster_url(self.object))]
 
 
-class ClusterCredentials(_ClusterAction):
+class ClusterCredentials(ClusterAction):
     """Replace the credentials of a cluster."""
 
     title = "Replace credentials"
@@ -143,10 +165,10 @@ class ClusterCredentials(_ClusterAction):
         actions.replace_credentials(
             self.object.pk, actor=self.actor, expected_version=self.expected_version, **form.access()
         )
-        return _cluster_url(self.object)
+        return cluster_url(self.object)
 
 
-class ClusterPause(_ClusterAction):
+class ClusterPause(ClusterAction):
     """Pause a cluster."""
 
     title = "Pause"
@@ -168,10 +190,10 @@ class ClusterPause(_ClusterAction):
         actions.pause(
             self.object.pk, form.cleaned_data["reason"], actor=self.actor, expected_version=self.expected_version
         )
-        return _cluster_url(self.object)
+        return cluster_url(self.object)
 
 
-class ClusterResume(_ClusterAction):
+class ClusterResume(ClusterAction):
     """Resume a cluster."""
 
     title = "Resume"
@@ -186,4 +208,4 @@ class ClusterResume(_ClusterAction):
     def perform(self, form: Any) -> str | HttpResponseBase:
         """Resume it."""
         actions.resume(self.object.pk, actor=self.actor, expected_version=self.expected_version)
-        return _cluster_url(self.object)
+        return cluster_url(self.object)

@@ -95,6 +95,7 @@ ROUTES: dict[str, Route] = {
     "api:cluster-detail": Route(allowed=PLATFORM, kwargs=lambda world: {"uid": world.cluster.uid}),
     "api:cluster-pause": Route(allowed=ADMINS, kwargs=lambda world: {"uid": world.cluster.uid}, method="POST"),
     "api:cluster-resume": Route(allowed=ADMINS, kwargs=lambda world: {"uid": world.cluster.uid}, method="POST"),
+    "api:cluster-check": Route(allowed=ADMINS, kwargs=lambda world: {"uid": world.cluster.uid}, method="POST"),
     "api:pool-list": Route(allowed=POOLS),
     "api:pool-detail": Route(allowed=POOLS, kwargs=lambda world: {"uid": world.pool.uid}),
     "api:pool-set-committable": Route(allowed=ADMINS, kwargs=lambda world: {"uid": world.pool.uid}, method="POST"),

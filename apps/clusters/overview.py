@@ -1,0 +1,144 @@
+"""What the page of a cluster shows of its check, its abilities, what runs out, and its maintenance. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q
+
+from apps.clusters import capabilities, checking
+from apps.clusters.choices import CheckStatus, StepOutcome
+from apps.clusters.models import Cluster, ClusterCheck, MaintenanceWindow
+from apps.clusters.preflight import WARN_BEFORE
+from apps.clusters.steps import TITLES, labels, yes
+from apps.core import clock, formats
+
+TONES = {"ok": "positive", "warning": "caution", "failed": "critical", "skipped": "neutral"}
+WORDS = {"ok": "OK", "warning": "Warning", "failed": "Failed", "skipped": "Skipped"}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCheck:
+    """A check as the page shows it: `moving` while it waits or runs, `done`/`total` steps, the worst outcome first."""
+
+    row: ClusterCheck
+    moving: bool
+    steps: list[dict[str, Any]]
+    total: int
+    counts: list[tuple[str, str, int]]
+    verdict: str
+    tone: str
+    title: str
+
+
+def last_check(cluster: Cluster) -> ShownCheck | None:
+    """Return the newest check of a cluster, None where there was none (one query)."""
+    row = ClusterCheck.objects.filter(cluster=cluster).select_related("requested_by").order_by("-pk").first()
+    if row is None:
+        return None
+    steps = [
+        {**step, "tone": TONES.get(step.get("outcome", ""), "neutral"), "word": WORDS.get(step.get("outcome", ""), "")}
+        for step in row.steps
+    ]
+    tally = {outcome: sum(1 for step in steps if step.get("outcome") == outcome) for outcome in StepOutcome.values}
+    counts = [
+        (TONES[key], WORDS[key].lower(), tally[key]) for key in ("failed", "warning", "ok", "skipped") if tally[key]
+    ]
+    moving = row.status != CheckStatus.DONE
+    verdict = checking.verdict(row)
+    title = {
+        "": "Waiting for a worker" if row.status == CheckStatus.PENDING else "Checking",
+        "ok": "Everything the portal needs is there",
+        "warning": "The portal can work here; some things want attention",
+        "failed": "Something is in the way",
+    }[verdict]
+    return ShownCheck(row, moving, steps, len(TITLES), counts, verdict, TONES.get(verdict, "neutral"), title)
+
+
+def abilities(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return every feature with whether the cluster offers it and, if not, why (no query)."""
+    return [
+        {"key": key, "title": title, "why": (why := capabilities.missing(cluster, key)), "offered": why is None}
+        for key, title in capabilities.FEATURES.items()
+    ]
+
+
+def installed(cluster: Cluster) -> list[tuple[str, str]]:
+    """Return what was found on a cluster, in words."""
+    found = capabilities.of(cluster)
+    kueue, kserve, keda = found.kueue, found.kserve, found.keda
+    rows = [("Kueue", _found(kueue.installed, kueue.api_versions))]
+    if kueue.installed:
+        rows += [
+            ("Kueue queues pods", yes(kueue.pod_integration)),
+            ("Kueue shares fairly", yes(kueue.fair_sharing)),
+            ("Kueue manages namespaces with", labels(kueue.managed_labels)),
+        ]
+    rows.append(("KServe", _found(kserve.installed, kserve.api_versions)))
+    if kserve.installed:
+        rows.append(("KServe's default mode", kserve.mode or "not known"))
+    rows += [
+        ("KEDA", _found(keda.installed, keda.api_versions)),
+        ("MIG strategies on nodes", ", ".join(found.mig_strategies) or "none"),
+        ("The cluster knows the portal as", found.username or "not known"),
+    ]
+    return rows
+
+
+def _found(present: bool | None, versions: tuple[str, ...]) -> str:
+    if present is None:
+        return "not known"
+    return ", ".join(versions) if present else "not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Something that ends: `left` in words, `tone` by how soon."""
+
+    label: str
+    at: datetime | None
+    left: str
+    tone: str
+    unknown: str
+
+
+def expiries(cluster: Cluster) -> list[Expiry]:
+    """Return when the server's certificate and the portal's token end (no query)."""
+    return [
+        _expiry("Server certificate", cluster.certificate_expires_at, "not seen yet"),
+        _expiry("The portal's token", cluster.credentials_expire_at, "it does not say"),
+    ]
+
+
+def _expiry(label: str, at: datetime | None, unknown: str) -> Expiry:
+    if at is None:
+        return Expiry(label, None, "", "neutral", unknown)
+    left = at - clock.now()
+    if left.total_seconds() <= 0:
+        return Expiry(label, at, f"ended {formats.age(at)}", "critical", "")
+    tone = "caution" if left < WARN_BEFORE else "positive"
+    return Expiry(label, at, f"ends in {formats.duration(left)}", tone, "")
+
+
+def windows(cluster: Cluster, *, limit: int = 10) -> list[dict[str, Any]]:
+    """Return the windows that are planned or last, soonest first, then the latest ended ones (one query each)."""
+    now = clock.now()
+    rows = MaintenanceWindow.objects.filter(cluster=cluster)
+    ahead = list(rows.filter(cancelled_at=None, valid__endswith__gt=now).order_by("valid")[:limit])
+    past = rows.exclude(Q(cancelled_at=None) & Q(valid__endswith__gt=now)).order_by("-valid")[
+        : max(0, limit - len(ahead))
+    ]
+    return [{"row": row, "state": _state(row, now)} for row in [*ahead, *past]]
+
+
+def _state(row: MaintenanceWindow, now: datetime) -> tuple[str, str, bool]:
+    """Return word, tone and whether it can be cancelled."""
+    if row.cancelled_at is not None:
+        return "Cancelled", "neutral", False
+    if row.valid.upper <= now:
+        return "Over", "neutral", False
+    if row.valid.lower <= now:
+        return "Now", "caution", True
+    return "Planned", "info", True
