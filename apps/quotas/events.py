@@ -55,6 +55,10 @@ class QuotaExpiring:
     what: str
     ends_at: datetime
     days: int
+    quota_uid: uuid.UUID | None = None
+    renewal_uid: uuid.UUID | None = None
+    renewal: str = ""
+    then: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,15 @@ WORKSPACE_CREATED = declare("quotas.workspace.created", WorkspaceCreated, audien
 QUOTA_ROLLED = declare("quotas.quota.rolled", QuotaRolled, audience="auditors")
 QUOTA_EXPIRING = declare(
     "quotas.quota.expiring", QuotaExpiring, audience="the team's leads", mail=True,
-    path=lambda p: f"/quotas/workspaces/{p.workspace_uid}/",
+    path=lambda p: (
+        f"/quotas/requests/{p.renewal_uid}/" if p.renewal_uid
+        else f"/quotas/requests/new/?renews={p.quota_uid}" if p.quota_uid
+        else f"/quotas/workspaces/{p.workspace_uid}/"
+    ),
     headline=lambda p: f"Ends in {p.days} day{'s' if p.days != 1 else ''}: {p.what}",
-    body=lambda p: "Request a renewal before the end if you still need it; the end itself stops nothing that runs.",
+    body=lambda p: " ".join(filter(None, [
+        p.renewal or "Request a renewal before the end if you still need it: until it is decided, nobody else is "
+        "promised these GPUs. The quota itself ends on time.",
+        p.then or "The end itself stops nothing that runs.",
+    ])),
 )  # fmt: skip

@@ -165,6 +165,22 @@ def takes_no_more(request: QuotaRequest, at: datetime | None = None) -> bool:
     return renewed is not None and renewed.held_at(at or clock.now()) and request.guaranteed <= renewed.guaranteed
 
 
+def continues(quota: Quota) -> bool:
+    """Whether a granted repetition takes over when the one behind a quota's last window ends."""
+    source = quota.request
+    if source is None or source.valid_until is None:
+        return False
+    later = QuotaRequest.objects.filter(
+        workspace=quota.workspace_id,
+        flavour=quota.flavour_id,
+        status__in=_GRANTED,
+        recurrence__isnull=False,
+        valid_from__lte=source.valid_until + _TO_THE_MINUTE,
+        valid_until__gt=source.valid_until,
+    )
+    return later.exclude(pk=source.pk).exists()
+
+
 def open_renewal(workspace_id: int, flavour_id: int, until: datetime) -> QuotaRequest | None:
     """Return the open or already granted request that takes over when a quota ends at `until`; None: nobody asked."""
     return (
@@ -172,7 +188,8 @@ def open_renewal(workspace_id: int, flavour_id: int, until: datetime) -> QuotaRe
             workspace_id=workspace_id,
             flavour_id=flavour_id,
             status__in=[*OPEN_STATUSES, RequestStatus.SCHEDULED],
-            valid_from__lte=until + _TO_THE_MINUTE,
+            valid_from__gte=until - HOLD_BEFORE,
+            valid_from__lte=until + timedelta(days=7),
         )
         .filter(Q(valid_until__isnull=True) | Q(valid_until__gt=until))
         .order_by("-pk")
@@ -186,6 +203,7 @@ __all__ = [
     "Hold",
     "Renews",
     "continued",
+    "continues",
     "found",
     "holds",
     "open_renewal",
