@@ -107,7 +107,8 @@ def prune(obj: Obj, kind: Type, paths: Iterable[Path], *, keep: Fields) -> None:
     Containers that become empty go, too: the real types serialise with `omitempty`.
     """
     held = {path[:depth] for path in keep for depth in range(1, len(path) + 1)}
-    for path in sorted(paths, key=len, reverse=True):
+    # Items before their members: without its key field an item would not be found any more.
+    for path in sorted(paths, key=len):
         if path not in held:
             _remove(obj, kind, path, held, ())
 

@@ -33,7 +33,8 @@ ValidatingAdmissionPolicy
   apiVersion, kind: string; metadata: ObjectMeta; spec: ValidatingAdmissionPolicySpec; status: any
 ValidatingAdmissionPolicySpec
   auditAnnotations: list AuditAnnotation; failurePolicy: string; matchConditions: listmap(name) MatchCondition
-  matchConstraints: atomic MatchResources; paramKind: any; validations: list Validation; variables: listmap(name) atomic Variable
+  matchConstraints: atomic MatchResources; paramKind: any
+  validations: list Validation; variables: listmap(name) atomic Variable
 AuditAnnotation
   key, valueExpression: string
 MatchCondition
