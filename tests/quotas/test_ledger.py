@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.quotas.ledger import Holding, Step, at_instant, breaches, gpus, in_force, overlay, room_over_time
+from apps.quotas.ledger import (
+    Holding,
+    Step,
+    at_instant,
+    breaches,
+    gpus,
+    in_force,
+    overlay,
+    overlay_all,
+    room_over_time,
+    room_over_windows,
+)
 
 ZERO = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -141,3 +152,76 @@ def test_what_is_promised_never_exceeds_capacity_under_any_sequence(
             held[key] = overlay(held.get(key, []), Holding(day(start), until, units))
         assert not breaches(steps, promises(), day(0))
     assert all(at_instant(promises(), day(n)) <= at_instant(steps, day(n)) for n in range(70))
+
+
+@pytest.mark.requirement("quota-time-1.3")
+def test_room_over_windows_names_the_tightest_one_and_when_the_rest_fits() -> None:
+    capacity, others = [step(0, None, 50)], [step(0, 3, 20), step(7, 8, 45)]
+    weekly = [(day(0), day(1)), (day(7), day(8)), (day(14), day(15))]
+    room = room_over_windows(capacity, others, Fraction(20), weekly)
+    assert (room.fits, room.worst_at, room.free_at_worst) == (False, day(7), Fraction(5))
+    assert room.first_fit_from == day(14)
+    assert room_over_windows(capacity, others, Fraction(20), [weekly[0], weekly[2]]).fits
+    # Between the windows the pool may be as full as it likes.
+    assert room_over_windows(capacity, [step(1, 7, 50)], Fraction(50), weekly).fits
+    for wrong in ([], [(day(1), day(1))]):
+        with pytest.raises(ValueError, match="window"):
+            room_over_windows(capacity, others, Fraction(1), wrong)
+
+
+@pytest.mark.requirement("quota-time-1.4")
+@settings(max_examples=150)
+@given(
+    base=st.lists(
+        st.tuples(st.integers(0, 30), st.one_of(st.none(), st.integers(1, 20)), st.integers(0, 9)), max_size=4
+    ),
+    starts=st.sets(st.integers(0, 40), min_size=1, max_size=6),
+    units=st.integers(0, 9),
+)
+def test_laying_many_windows_over_at_once_is_laying_them_over_one_by_one(
+    base: list[tuple[int, int | None, int]], starts: set[int], units: int
+) -> None:
+    held: list[Holding] = []
+    for start, length, count in base:
+        held = overlay(held, Holding(day(start), None if length is None else day(start + length), count))
+    held = [Holding(h.start, h.end, h.guaranteed, key=index) for index, h in enumerate(held)]
+    # Windows of half a day each never touch.
+    news = [Holding(day(start), day(start) + timedelta(hours=12), units) for start in sorted(starts)]
+    at_once = overlay_all(held, news)
+    one_by_one = held
+    for new in news:
+        one_by_one = overlay(one_by_one, new)
+    assert [(h.start, h.end, h.guaranteed) for h in at_once] == [(h.start, h.end, h.guaranteed) for h in one_by_one]
+    kept = [h.key for h in at_once if h.key is not None]
+    assert len(kept) == len(set(kept))
+
+
+@pytest.mark.requirement("quota-time-1.5")
+@settings(max_examples=150)
+@given(
+    capacity=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    asks=st.lists(
+        st.tuples(st.integers(0, 3), st.sets(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 10)),
+        max_size=12,
+    ),
+)
+def test_repetitions_never_promise_more_than_there_is(
+    capacity: list[int], asks: list[tuple[int, set[int], int]]
+) -> None:
+    steps = [
+        step(index * 10, None if index == len(capacity) - 1 else index * 10 + 10, count)
+        for index, count in enumerate(capacity)
+    ]
+    held: dict[int, list[Holding]] = {}
+
+    def promises(but: int | None = None) -> list[Step]:
+        return [
+            Step(h.start, h.end, Fraction(h.guaranteed)) for key, items in held.items() if key != but for h in items
+        ]
+
+    for owner, starts, units in asks:
+        windows = [(day(start), day(start) + timedelta(hours=12)) for start in sorted(starts)]
+        own = [Step(h.start, h.end, Fraction(h.guaranteed)) for h in held.get(owner, [])]
+        if room_over_windows(steps, promises(owner), Fraction(units), windows, own=own).fits:
+            held[owner] = overlay_all(held.get(owner, []), [Holding(low, high, units) for low, high in windows])
+        assert not breaches(steps, promises(), day(0))
