@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from apps.clusters import actions, capabilities, capacity, checking
 from apps.clusters.models import Cluster, ClusterCheck, Flavour, MaintenanceWindow, Pool, PoolCapacity
+from apps.clusters.pool_rules import MOST_GPUS
 from apps.core import clock
 from apps.core.api import CommonsViewSet
 
@@ -143,7 +144,7 @@ class PoolSerializer(serializers.ModelSerializer[Pool]):
 class SetCapacitySerializer(serializers.Serializer[Any]):
     """How many GPUs may be promised, from when."""
 
-    gpus = serializers.IntegerField(min_value=0, max_value=capacity.MOST_GPUS)
+    gpus = serializers.IntegerField(min_value=0, max_value=MOST_GPUS)
     valid_from = serializers.DateTimeField()
     valid_until = serializers.DateTimeField(required=False, allow_null=True, default=None)
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
