@@ -19,6 +19,7 @@ from apps.quotas.assess import Extras
 from apps.quotas.change_api import ChangeRequestViewSet
 from apps.quotas.choices import BorrowMode, LendMode
 from apps.quotas.feasibility_api import FeasibilityMixin
+from apps.quotas.live_api import StandingFields
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 
 
@@ -37,7 +38,7 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
         ]  # fmt: skip
 
 
-class QuotaSerializer(serializers.ModelSerializer[Quota]):
+class QuotaSerializer(StandingFields, serializers.ModelSerializer[Quota]):
     """What a workspace holds of a flavour over a time. `maximum` null: unlimited (see `borrow_mode`)."""
 
     workspace = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
@@ -51,7 +52,7 @@ class QuotaSerializer(serializers.ModelSerializer[Quota]):
         model = Quota
         fields = [
             "uid", "workspace", "flavour", "guaranteed", "borrow_mode", "borrow_limit", "maximum", "lend_mode",
-            "lend_limit", "serving", "valid_from", "valid_until", "request",
+            "lend_limit", "serving", "valid_from", "valid_until", "standing", "standing_why", "request",
         ]  # fmt: skip
 
 

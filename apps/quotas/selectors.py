@@ -13,7 +13,7 @@ from typing import Any
 
 from apps.accounts.models import User
 from apps.approvals import selectors as approvals
-from apps.clusters.models import Flavour, Pool
+from apps.clusters.models import Pool
 from apps.core import clock
 from apps.core.money import Money
 from apps.provisioning.models import Plan
@@ -23,6 +23,7 @@ from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.feasibility_reader import Feasibility
 from apps.quotas.ledger import Room
+from apps.quotas.live_rows import QuotaRow, quota_rows
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.quotas.pools import (
     CALENDAR_DAYS,
@@ -37,81 +38,6 @@ from apps.quotas.records import borrow_words
 from apps.quotas.use_it import to_yaml
 from apps.rates.selectors import Estimate
 from apps.teams.models import Team
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaRow:
-    """What a workspace holds of a flavour now. `used`, `hard` None: never observed (unknown, not zero).
-
-    `used` counts the resource name in the namespace, which flavours of one GPU model may share.
-    """
-
-    workspace: Workspace
-    flavour: Flavour
-    pool: Pool | None
-    guaranteed: int
-    borrow: str
-    borrow_limit: int
-    maximum: int | None
-    used: int | None
-    used_at: datetime | None
-    hard: int | None
-    valid_until: datetime | None
-    word: str
-
-    @property
-    def over(self) -> bool:
-        """Whether more is in use than the limit allows: a shrunk quota stops nothing that runs."""
-        return self.used is not None and self.hard is not None and self.used > self.hard
-
-    @property
-    def share_used(self) -> int | None:
-        """Used in per cent of the maximum, at most 100; None: unknown or unlimited."""
-        if self.used is None or not self.maximum:
-            return None
-        return min(100, self.used * 100 // self.maximum)
-
-
-def _pools_by_place(cluster_ids: Iterable[int]) -> dict[tuple[int, int], Pool]:
-    """Return (cluster id, flavour id) → pool. Two queries."""
-    pools = Pool.objects.filter(cluster_id__in=set(cluster_ids)).select_related("cluster").prefetch_related("flavours")
-    return {(pool.cluster_id, flavour.pk): pool for pool in pools for flavour in pool.flavours.all()}
-
-
-def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> list[QuotaRow]:
-    """Return what the workspaces hold at `at`, by namespace and flavour. Five queries, however many there are."""
-    rows = list(
-        Quota.objects.filter(workspace__in=workspaces)
-        .in_force(at)
-        .select_related("flavour")
-        .order_by("workspace__namespace", "flavour__name", "pk")
-    )
-    by_id = {workspace.pk: workspace for workspace in workspaces}
-    pools = _pools_by_place(workspace.cluster_id for workspace in workspaces)
-    seen = cluster_side.usage(workspaces)
-    found = []
-    for row in rows:
-        workspace = by_id[row.workspace_id]
-        usage = seen.get(workspace.pk, cluster_side.UNSEEN)
-        pool = pools.get((workspace.cluster_id, row.flavour_id))
-        resource = row.flavour.resource_name
-        found.append(
-            QuotaRow(
-                workspace=workspace,
-                flavour=row.flavour,
-                pool=pool,
-                guaranteed=row.guaranteed,
-                borrow=row.borrow_mode,
-                borrow_limit=row.borrow_limit,
-                maximum=row.maximum,
-                used=usage.used.get(resource),
-                used_at=usage.at,
-                hard=usage.hard.get(resource),
-                valid_until=row.valid.upper,
-                word=guaranteed_word(pool),
-            )
-        )
-    return found
 
 
 @dataclass(frozen=True, slots=True)

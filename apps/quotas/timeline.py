@@ -9,6 +9,8 @@ from apps.approvals.models import ApprovalRequest, Decision, Stage
 from apps.core.formats import datetime_utc
 from apps.provisioning.choices import PlanStatus
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
+from apps.quotas.live_rows import quota_rows
+from apps.quotas.live_standing import Standing
 from apps.quotas.models import QuotaRequest
 from apps.quotas.selectors import standing_for
 
@@ -111,8 +113,21 @@ def _outcome(request: QuotaRequest, approval: ApprovalRequest | None) -> list[En
     if status == RequestStatus.SCHEDULED:
         return [*found, Entry("Begins", None, text=datetime_utc(request.valid_from), pending=True)]
     if status == RequestStatus.ACTIVE:
-        return [*found, Entry("Applied on the cluster", request.applied_at, tone="positive")]
+        return [*found, Entry("Applied on the cluster", request.applied_at, tone="positive"), *_standing(request)]
     return [*found, _applying(request)]
+
+
+def _standing(request: QuotaRequest) -> list[Entry]:
+    """Return whether the GPUs of what is applied are there for it; nothing where its time is not now."""
+    if not request.quotas.in_force().exists():
+        return []
+    row = next((one for one in quota_rows([request.workspace]) if one.flavour.pk == request.flavour_id), None)
+    if row is None:
+        return []
+    if row.standing == Standing.IN_FORCE:
+        return [Entry("In force", row.used_at, text="Its GPUs are there.", tone="positive")]
+    title = "Promised" if row.standing == Standing.PROMISED else "Whether it is in force is not known"
+    return [Entry(title, None, text=row.standing_why, tone="caution", pending=True)]
 
 
 def _applying(request: QuotaRequest) -> Entry:
