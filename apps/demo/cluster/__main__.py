@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from apps.demo.cluster import SimulatedCluster, User
+from apps.demo.cluster import KueueOptions, SimulatedCluster, User
 from apps.demo.cluster.history import BadRules
 
 
@@ -34,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token", type=_token, action="append", default=[], metavar="TOKEN=USER[:GROUPS]")
     parser.add_argument("--tokens-file", type=Path, metavar="FILE", help="JSON of further tokens, re-read on change")
     parser.add_argument("--allocation-port", type=int, default=0, help="TCP port of the allocation API over plain HTTP")
+    parser.add_argument(
+        "--kueue", choices=("off", "jobs", "pods"), default="off", help="install Kueue, for Jobs or also Pods"
+    )
+    parser.add_argument("--kserve", action="store_true", help="install the kinds of KServe and KEDA")
+    parser.add_argument("--namespaces", type=int, default=0, metavar="N", help="make N namespaces with a quota each")
     parser.add_argument("--replay", action="store_true", help="show the generated workloads of the moment as pods")
     return parser
 
@@ -54,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
             tokens_file=options.tokens_file,
             allocation_port=options.allocation_port,
             replay=options.replay,
+            kueue=False if options.kueue == "off" else KueueOptions(pods=options.kueue == "pods"),
+            kserve=options.kserve,
         )
     except BadRules as error:
         sys.stderr.write(f"history: {error}\n")
@@ -65,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         cluster.close()
         return 1
     cluster.write_kubeconfig(options.kubeconfig)
+    if options.namespaces:
+        cluster.seed_namespaces(options.namespaces)
     sys.stdout.write(f"simulated cluster {cluster.name}: {cluster.url}, allocation API {cluster.allocation_url}\n")
     sys.stdout.flush()
     stop.wait()

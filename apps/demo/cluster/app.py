@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.demo.cluster import discovery, history, kserve, metrics, pki, seeds
+from apps.demo.cluster import bulk, discovery, history, kserve, metrics, pki, seeds
 from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
@@ -31,6 +31,7 @@ from apps.demo.cluster.store import Store
 from apps.demo.cluster.workloads import Workloads
 
 ALLOCATION_PATHS = ("/allocation", "/allocation/compute", "/model/allocation", "/model/allocation/compute")
+_FAULT_FIELDS = ("mode", "seconds", "delay_ms", "match", "methods", "count", "after", "skew_seconds")
 ADMIN = User("simulated-admin", (MASTERS,))
 
 
@@ -65,8 +66,9 @@ class SimulatedCluster:
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.rules = history.load(Path(history_file) if history_file else None)
         self.name = name or self.rules.cluster
-        self.clock = clock or (lambda: datetime.now(UTC))
-        self.faults = Faults()
+        self.faults = faults = Faults()
+        real = clock or (lambda: datetime.now(UTC))
+        self.clock = lambda: real() + faults.skew()
         self.store = Store(self.state_dir / "state.db", history=watch_history)
         (self.state_dir / "state.db").chmod(0o600)
         self.admin_token = self.store.remember("admin_token", lambda: secrets.token_urlsafe(24))
@@ -101,10 +103,10 @@ class SimulatedCluster:
         self._resources = Resources(
             self.api, self.rbac, self._bookmark_seconds, self.addons, self._kueue.pending if self._kueue else None
         )
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        tls.load_cert_chain(self._chain, self._key)
+        self._resources.tick = self.faults.tick
+        tls = _tls(self._chain, self._key)
         self._server = Server(self._port, self._handle, self.tokens.user, self.faults, tls)
+        self._server.expired_tls = self._expired_tls()
         self._port = self._server.server_address[1]
         self._plain = Server(self._allocation_port, self._handle_plain, _anyone, self.faults)
         self._allocation_port = self._plain.server_address[1]
@@ -113,6 +115,11 @@ class SimulatedCluster:
         for server in (self._server, self._plain):
             threading.Thread(target=server.serve_forever, args=(0.05,), name="apiserver", daemon=True).start()
         return self
+
+    def _expired_tls(self) -> ssl.SSLContext | None:
+        """For the fault `expired-cert`; states of older versions have no such certificate."""
+        expired = pki.expired_chain(self.state_dir)
+        return _tls(expired, self._key) if expired is not None else None
 
     def stop(self) -> None:
         """Cut every connection and stop; the state stays. `start` goes on, on the same port."""
@@ -170,6 +177,10 @@ class SimulatedCluster:
             "current-context": self.name,
         }
         return json.dumps(config, indent=2) + "\n"
+
+    def seed_namespaces(self, count: int, *, prefix: str = "bulk", labels: Obj | None = None, gpus: int = 4) -> int:
+        """Make `count` namespaces with a ResourceQuota each (see `bulk.seed`). Returns how many were made."""
+        return bulk.seed(self.api, count, prefix=prefix, labels=labels, gpus=gpus)
 
     def write_kubeconfig(
         self, path: Path | str, user: str = "", groups: list[str] | None = None, namespace: str = "default"
@@ -274,10 +285,12 @@ class SimulatedCluster:
             body = parse_body(request.body, "application/json")
             if not isinstance(body, dict):
                 raise bad_request('the body must be JSON such as {"mode": "down", "seconds": 5}')
-            unknown = set(body) - {"mode", "seconds", "delay_ms", "match", "methods", "count"}
+            unknown = set(body) - {*_FAULT_FIELDS}
             if unknown:
                 raise bad_request(f"unknown: {', '.join(sorted(unknown))}")
             mode = str(body.pop("mode", ""))
+            if mode == "expired-cert" and pki.expired_chain(self.state_dir) is None:
+                raise bad_request("this state has no expired certificate; begin with a fresh one")
             try:
                 self.faults.set(mode, **body)
             except TypeError as error:
@@ -285,6 +298,13 @@ class SimulatedCluster:
         elif request.method == "DELETE":
             self.faults.clear()
         return as_json({"faults": [fault.wire() for fault in self.faults.active()]})
+
+
+def _tls(chain: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(chain, key)
+    return context
 
 
 def _anyone(token: str) -> User:

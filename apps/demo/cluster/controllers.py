@@ -170,6 +170,8 @@ class NamespaceController:
         return min((due - now for due in self._ending.values()), default=float("inf"))
 
     def _service_account(self, namespace: str) -> None:
+        if self._store.get(SERVICE_ACCOUNT, namespace, "default") is not None:
+            return
         with self._store.transaction():
             found = self._store.get(NAMESPACE, "", namespace)
             if found is None or found.obj["metadata"].get("deletionTimestamp"):

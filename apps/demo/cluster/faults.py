@@ -1,4 +1,5 @@
-"""Faults that a test or a presenter can switch on: the server down, slow, throttling, failing or conflicting."""
+"""Faults that a test or a presenter can switch on: the server down, slow, throttling, failing or conflicting, its
+watches cut, its certificate expired, its clock wrong."""
 
 from __future__ import annotations
 
@@ -6,10 +7,14 @@ import re
 import threading
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 
 from apps.demo.cluster.errors import ApiError, Obj, bad_request
 
-MODES = ("down", "slow", "429", "500", "409", "none")
+MODES = ("down", "slow", "429", "500", "409", "401", "half", "watch-cut", "expired-cert", "clock-skew", "none")
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_STANDING = ("watch-cut", "expired-cert", "clock-skew")
+"""Faults that strike no single request."""
 
 
 class Down(Exception):
@@ -26,6 +31,8 @@ class Fault:
     until: float | None
     delay: float
     left: int | None
+    after: int = 0
+    skew: float = 0.0
 
     def wire(self) -> Obj:
         """State as the admin endpoint shows it."""
@@ -36,6 +43,8 @@ class Fault:
             "delay_ms": round(self.delay * 1000),
             "seconds_left": None if self.until is None else round(max(0.0, self.until - time.monotonic()), 1),
             "requests_left": self.left,
+            "after": self.after,
+            "skew_seconds": self.skew,
         }
 
 
@@ -55,11 +64,15 @@ class Faults:
         match: str = "",
         methods: list[str] | None = None,
         count: int | None = None,
+        after: int = 0,
+        skew_seconds: float = 0.0,
     ) -> Fault | None:
         """Switch a fault on; `none` clears all.
 
         `match` is a regular expression searched in path and query, `methods` limits to HTTP methods, `count` ends the
-        fault after that many requests, `seconds` after that time. Raises 400 for nonsense.
+        fault after that many requests, `seconds` after that time; `after` lets so many matching requests pass first.
+        `half` fails one write with 500 and lets those before and after it pass. `watch-cut` ends every watch
+        `delay_ms` after its start, `clock-skew` moves the server's clock by `skew_seconds`. Raises 400 for nonsense.
         """
         if mode not in MODES:
             raise bad_request(f"mode must be one of {', '.join(MODES)}")
@@ -72,7 +85,9 @@ class Faults:
             raise bad_request(f"match is no regular expression: {error}") from error
         until = None if seconds is None else time.monotonic() + seconds
         chosen = frozenset(method.upper() for method in methods or [])
-        fault = Fault(mode, pattern, chosen, until, delay_ms / 1000, count)
+        if mode == "half":
+            chosen, count = chosen or _WRITES, 1 if count is None else count
+        fault = Fault(mode, pattern, chosen, until, delay_ms / 1000, count, after, float(skew_seconds))
         with self._lock:
             self._faults.append(fault)
         return fault
@@ -91,17 +106,36 @@ class Faults:
             ]
             return list(self._faults)
 
-    def cuts(self, path: str) -> bool:
-        """Whether an open stream on this path is to be cut now."""
-        return any(each.mode == "down" and each.match.search(path) for each in self.active())
+    def cuts(self, path: str, age: float = 0.0) -> bool:
+        """Whether an open stream on this path, `age` seconds old, is to be cut now."""
+        return any(
+            (each.mode == "down" or (each.mode == "watch-cut" and age >= each.delay)) and each.match.search(path)
+            for each in self.active()
+        )
+
+    def tick(self) -> float:
+        """How long, in seconds, an idle watch may wait before it looks around."""
+        return min((each.delay / 2 for each in self.active() if each.mode == "watch-cut"), default=1.0)
+
+    def expired(self) -> bool:
+        """Whether new connections get a certificate that has run out."""
+        return any(each.mode == "expired-cert" for each in self.active())
+
+    def skew(self) -> timedelta:
+        """How far the server's clock is off."""
+        return timedelta(seconds=sum(each.skew for each in self.active() if each.mode == "clock-skew"))
 
     def strike(self, method: str, path: str) -> None:
         """Let the matching faults act on a request: delay it, or raise `Down` or the error to answer."""
         for fault in self.active():
             if not fault.match.search(path) or (fault.methods and method not in fault.methods):
                 continue
-            if fault.mode == "409" and method not in ("POST", "PUT", "PATCH", "DELETE"):
+            if fault.mode in _STANDING or (fault.mode == "409" and method not in _WRITES):
                 continue
+            with self._lock:
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
             if fault.left is not None:
                 with self._lock:
                     if fault.left == 0:
@@ -115,6 +149,8 @@ def _act(fault: Fault) -> None:
         time.sleep(fault.delay)
     elif fault.mode == "down":
         raise Down
+    elif fault.mode == "401":
+        raise ApiError(401, "Unauthorized", "Unauthorized")
     elif fault.mode == "429":
         raise ApiError(
             429,

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAYS = 3650
+_EXPIRED = "tls-expired.crt"
 
 
 def ensure(folder: Path) -> tuple[Path, Path, str]:
@@ -48,11 +49,23 @@ def ensure(folder: Path) -> tuple[Path, Path, str]:
         certificate = server.sign(ca_key, hashes.SHA256())
         _write(key, _pem_key(server_key), 0o600)
         _write(chain, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        old = _builder(server_name, ca_name, server_key.public_key(), days=-2)
+        old = old.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        over = old.sign(ca_key, hashes.SHA256())
+        _write(folder / _EXPIRED, over.public_bytes(serialization.Encoding.PEM), 0o644)
         _write(authority, ca_certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return chain, key, authority.read_text("ascii")
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def expired_chain(folder: Path) -> Path | None:
+    """The server's certificate as it would be had it run out yesterday; the same key."""
+    chain = folder / _EXPIRED
+    return chain if chain.exists() else None
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int = _DAYS
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -60,8 +73,8 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=_DAYS))
+        .not_valid_before(now + dt.timedelta(days=min(days, 0) - 1))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

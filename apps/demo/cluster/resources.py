@@ -118,6 +118,7 @@ class Resources:
         self.kinds = served(addons)
         self._paths = {(kind.group, kind.version, kind.plural): kind for kind in self.kinds}
         self._visibility = visibility
+        self.tick: Callable[[], float] = lambda: 1.0
         self.rbac = rbac
         self.lister = Lister(api.store)
         self.bookmark_seconds = bookmark_seconds
@@ -267,7 +268,9 @@ class Resources:
 
         if verb == "watch":
             wanted = WatchRequest.parse(kind, target.scope, predicate, query)
-            events = stream(self.api.store, wanted, render, alive=alive, bookmark_seconds=self.bookmark_seconds)
+            events = stream(
+                self.api.store, wanted, render, alive=alive, bookmark_seconds=self.bookmark_seconds, tick=self.tick
+            )
             return Response(stream=events)
         page = self.lister.page(kind, target.scope, predicate, query)
         meta: Obj = {"resourceVersion": str(page.rv)}

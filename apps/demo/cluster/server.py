@@ -10,6 +10,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +47,7 @@ class Server(ThreadingHTTPServer):
         self.authenticate = authenticate
         self.faults = faults
         self.tls = tls
+        self.expired_tls: ssl.SSLContext | None = None
         self.halting = threading.Event()
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
@@ -56,7 +58,8 @@ class Server(ThreadingHTTPServer):
         connection, address = self.socket.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.tls is not None:
-            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            tls = self.expired_tls if self.expired_tls is not None and self.faults.expired() else self.tls
+            connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         with self._open_lock:
             self._open.add(connection)
         return connection, address
@@ -90,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     timeout = 600
     server: Server
+    stream_since: float = float("inf")
 
     def setup(self) -> None:
         if isinstance(self.request, ssl.SSLSocket):
@@ -100,6 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         """The `Server` header."""
         return "simulated-kube-apiserver"
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` header, by the server's own clock, which may be wrong."""
+        moment = time.time() if timestamp is None else timestamp
+        return super().date_time_string(int(moment + self.server.faults.skew().total_seconds()))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
@@ -133,7 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.handle_one(request, self._alive)
 
     def _alive(self) -> bool:
-        return not self.server.halting.is_set() and not self.server.faults.cuts(self.path)
+        age = max(0.0, time.monotonic() - self.stream_since)
+        return not self.server.halting.is_set() and not self.server.faults.cuts(self.path, age)
 
     def _user(self) -> User:
         """Identity of the bearer token; without one `system:anonymous`. Raises 401 for an unknown token."""
@@ -194,6 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(response.body)
 
     def _stream(self, response: Response, lines: Iterator[bytes]) -> None:
+        self.stream_since = time.monotonic()
         self._head(response)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

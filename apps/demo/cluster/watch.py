@@ -64,8 +64,10 @@ def stream(
     *,
     alive: Callable[[], bool],
     bookmark_seconds: float,
+    tick: Callable[[], float] = lambda: 1.0,
 ) -> Iterator[bytes]:
-    """Yield encoded events until the time is up or `alive()` says no; b"" when idle, for the caller to look around.
+    """Yield encoded events until the time is up or `alive()` says no; b"" when idle, at least every
+    `tick()` seconds, for the caller to look around.
 
     A resourceVersion older than the history window gives one ERROR event with a 410 Status, as the watch cache does.
     """
@@ -89,7 +91,7 @@ def stream(
             with store.changed:
                 changes = store.since(position)
                 if not changes and now < deadline:
-                    store.changed.wait(min(1.0, deadline - now, max(0.01, next_bookmark - now)))
+                    store.changed.wait(min(tick(), deadline - now, max(0.01, next_bookmark - now)))
                     changes = store.since(position)
                 position = store.rv
         except ApiError as error:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import urllib3
 
 from apps.demo.cluster import SimulatedCluster
-from tests.demo.cluster.conftest import Client, namespace, until
+from tests.demo.cluster.conftest import Client, namespace, quota, until
 from tests.demo.cluster.test_api import Watcher
 
 FAULTS = "/simulated/faults"
@@ -162,3 +164,72 @@ def test_the_process_ends_cleanly_and_refuses_a_taken_port(tmp_path: Path) -> No
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.requirement("simulated-kueue-6.1")
+def test_watches_are_cut_every_so_often(client: Client, space: str) -> None:
+    client.cluster.faults.set("watch-cut", delay_ms=150)
+    version = client.get("/api/v1/namespaces")[1]["metadata"]["resourceVersion"]
+    begin = time.monotonic()
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        client.get("/api/v1/namespaces", watch="true", resourceVersion=version, timeoutSeconds="30")
+    assert 0.1 < time.monotonic() - begin < 5
+    assert client.get("/api/v1/namespaces")[0] == 200
+    client.cluster.faults.clear()
+
+
+@pytest.mark.requirement("simulated-kueue-6.2")
+def test_an_expired_certificate_is_served_on_demand(client: Client, space: str) -> None:
+    client.cluster.faults.set("expired-cert")
+    client.pool.clear()
+    with pytest.raises(urllib3.exceptions.SSLError, match="expired"):
+        client.get("/api/v1/namespaces")
+    client.cluster.faults.clear()
+    client.pool.clear()
+    assert client.get("/api/v1/namespaces")[0] == 200
+
+
+@pytest.mark.requirement("simulated-kueue-6.3")
+def test_a_wrong_clock_shows_in_date_and_time_stamps(client: Client, space: str) -> None:
+    fault = {"mode": "clock-skew", "skew_seconds": -7200}
+    assert client.post("/simulated/faults", fault)[0] == 200
+    made = client.post("/api/v1/namespaces", namespace("early"))[1]["metadata"]["creationTimestamp"]
+    behind = datetime.now(UTC) - datetime.fromisoformat(made)
+    assert timedelta(minutes=119) < behind < timedelta(minutes=121)
+    sent = parsedate_to_datetime(client.last.headers["Date"])
+    assert timedelta(minutes=119) < datetime.now(UTC) - sent < timedelta(minutes=121)
+
+
+@pytest.mark.requirement("simulated-kueue-6.4")
+def test_half_of_the_writes_arrive(client: Client, space: str) -> None:
+    client.cluster.faults.set("half", after=2, match="resourcequotas")
+    codes = [client.post(f"{space}/resourcequotas", quota(f"q{n}", pods="1"))[0] for n in range(5)]
+    assert codes == [201, 201, 500, 201, 201]
+
+
+@pytest.mark.requirement("simulated-kueue-6.4")
+def test_tokens_are_refused_while_401_is_on(client: Client, space: str) -> None:
+    client.cluster.faults.set("401", count=1)
+    code, answer = client.get("/api/v1/namespaces")
+    assert (code, answer["reason"]) == (401, "Unauthorized")
+    assert client.get("/api/v1/namespaces")[0] == 200
+
+
+@pytest.mark.requirement("simulated-kueue-6.5")
+def test_many_namespaces_are_made_and_listed_fast(client: Client) -> None:
+    assert client.cluster.seed_namespaces(3000, labels={"team": "x"}) == 3000
+    assert client.cluster.seed_namespaces(3000) == 0
+    seen: set[str] = set()
+    begin = time.monotonic()
+    more = {"limit": "500", "labelSelector": "team=x"}
+    while True:
+        _, page = client.get("/api/v1/resourcequotas", **more)
+        seen |= {each["metadata"]["namespace"] for each in page["items"]}
+        if "continue" not in page["metadata"]:
+            break
+        more["continue"] = page["metadata"]["continue"]
+    took = time.monotonic() - begin
+    assert len(seen) == 3000
+    assert took < 5
+    quota_of = client.get("/api/v1/namespaces/bulk-02999/resourcequotas/gpu-quota")[1]
+    assert quota_of["status"]["used"] == {"pods": "0", "requests.nvidia.com/gpu": "0"}
