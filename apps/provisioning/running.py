@@ -24,7 +24,7 @@ from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Throttled
 from apps.clusters.health import record_contact, record_throttle
 from apps.clusters.models import Cluster
-from apps.clusters.selectors import callable_now
+from apps.clusters.selectors import may_apply_now
 from apps.core import clock, leases
 from apps.core.errors import Conflict
 from apps.provisioning import applier, recording
@@ -64,7 +64,7 @@ def due(cluster_id: int | None = None) -> DeclarationQuerySet:
 def clusters_due() -> list[Cluster]:
     """Return the clusters that have something due and may be called."""
     ids = due().values_list("cluster_id", flat=True).distinct()
-    return [cluster for cluster in Cluster.objects.filter(pk__in=list(ids)).order_by("pk") if callable_now(cluster)]
+    return [cluster for cluster in Cluster.objects.filter(pk__in=list(ids)).order_by("pk") if may_apply_now(cluster)[0]]
 
 
 def apply_cluster(cluster_id: int, *, seconds: float = SLICE_SECONDS) -> tuple[int, bool]:
@@ -77,7 +77,7 @@ def apply_cluster(cluster_id: int, *, seconds: float = SLICE_SECONDS) -> tuple[i
     deadline = time.monotonic() + seconds
     while True:
         cluster = Cluster.objects.filter(pk=cluster_id).first()
-        if cluster is None or not callable_now(cluster) or not due(cluster_id).exists():
+        if cluster is None or not may_apply_now(cluster)[0] or not due(cluster_id).exists():
             return done, False
         token = leases.claim(recording.lease_name(cluster), seconds=LEASE_SECONDS)
         if token is None:
