@@ -23,6 +23,7 @@ class QuotasConfig(AppConfig):
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_owner
         from apps.quotas import change_events, change_granting, events, granting, pool_layout, subjects  # noqa: F401 (events declare)
+        from apps.quotas.baseline import BaselineHandler
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
         from apps.quotas.changes import register_change
@@ -34,6 +35,7 @@ class QuotasConfig(AppConfig):
         subjects.describe_facts()
         register_subject(ChangeRequestSubject())
         describe_change_facts()
+        register_change(BaselineHandler())
         register_change(IdlePolicyHandler())
         for handler in (ExpiryPolicyChange(), ArchiveChange(), RestoreChange(), LimitsChange()):
             register_change(handler)

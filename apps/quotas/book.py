@@ -195,6 +195,24 @@ def numbers(
     pools = list(Pool.objects.filter(cluster_id=workspace.cluster_id).prefetch_related("flavours"))
     rows = Quota.objects.filter(workspace=workspace).filter(Q(valid__contains=at))
     current = {flavour_id: items for (_, flavour_id), items in holdings_of(rows).items()} | dict(replaced or {})
+    return _numbers(workspace, pools, current, at, queued)
+
+
+def numbers_of_cluster(workspaces: Sequence[Workspace], at: datetime, *, queued: bool) -> dict[int, Numbers]:
+    """Return the same for many workspaces of one cluster, by workspace id, in three queries."""
+    if not workspaces:
+        return {}
+    pools = list(Pool.objects.filter(cluster_id=workspaces[0].cluster_id).prefetch_related("flavours"))
+    rows = Quota.objects.filter(workspace__in=[workspace.pk for workspace in workspaces], valid__contains=at)
+    held: dict[int, dict[int, list[Holding]]] = {}
+    for (workspace_id, flavour_id), items in holdings_of(rows).items():
+        held.setdefault(workspace_id, {})[flavour_id] = items
+    return {one.pk: _numbers(one, pools, held.get(one.pk, {}), at, queued) for one in workspaces}
+
+
+def _numbers(
+    workspace: Workspace, pools: Sequence[Pool], current: Mapping[int, list[Holding]], at: datetime, queued: bool
+) -> Numbers:
     limits: dict[str, int] = {}
     shares: list[Share] = []
     if any(pool.device_class == DeviceClass.CPU for pool in pools):
@@ -278,6 +296,7 @@ __all__ = [
     "instants",
     "load",
     "numbers",
+    "numbers_of_cluster",
     "pool_of",
     "spec_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from apps.provisioning.choices import DeclarationKind, PlanStatus
 from apps.provisioning.models import DeclaredObject, Plan
 from apps.quotas import change_diff, change_events
 from apps.quotas.change_diff import FieldChange, Side
-from apps.quotas.changes import ChangeHandler, Proposed, handler_of
+from apps.quotas.changes import ChangeHandler, FollowsQuotas, Proposed, handler_of
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import ChangeRequest, Workspace
@@ -94,6 +94,8 @@ def freeze(
     for item in everything:
         held = before.get((str(item.declaration_kind), item.owner_uid), [])
         side = Side(str(item.declaration_kind), item.owner_uid, _namespace(item), held, item.manifests)
+        if isinstance(handler, FollowsQuotas):
+            side = replace(side, before=change_diff.by_quota(held), after=change_diff.by_quota(item.manifests))
         found = change_diff.changes_of(side)
         if not found:
             continue

@@ -89,6 +89,13 @@ class Blocking(Protocol):
 
 
 @runtime_checkable
+class FollowsQuotas(Protocol):
+    """A kind whose objects carry the numbers of approved quotas as they are: they are no part of what it changes."""
+
+    follows_quotas: bool
+
+
+@runtime_checkable
 class Informing(Protocol):
     """A kind that gives policies facts of its own."""
 
@@ -333,6 +340,7 @@ __all__ = [
     "Blocking",
     "ChangeHandler",
     "Concluding",
+    "FollowsQuotas",
     "Informing",
     "Proposed",
     "handler_of",

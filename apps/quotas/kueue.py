@@ -254,3 +254,27 @@ def without_gpu_groups(queue: Manifest) -> Manifest:
         group for group in groups if not any("/" in str(name) for name in group["coveredResources"])
     ]
     return result
+
+
+def with_node_limits(manifests: Sequence[Manifest], *, cpu: str, memory: str, pods: str) -> list[Manifest]:
+    """Return stored objects with other cores, memory and pods in the queue, and nothing else changed.
+
+    `cpu` are the cores that go with the workspace's GPUs, those of CPU classes left out. Objects without a queue come
+    back as they are.
+    """
+    result = copy.deepcopy(list(manifests))
+    for manifest in result:
+        if manifest["kind"] != "ClusterQueue":
+            continue
+        for group in manifest["spec"]["resourceGroups"]:
+            if list(group["coveredResources"]) == list(_NODE_RESOURCES):
+                _set_node_limits(group, {"cpu": cpu, "memory": memory, "pods": pods})
+    return result
+
+
+def _set_node_limits(group: Manifest, amounts: Mapping[str, str]) -> None:
+    for flavour in group["flavors"]:
+        for entry in flavour["resources"]:
+            # A CPU class's own cores are its quota; memory and pods are the workspace's in every flavour.
+            if entry["name"] != "cpu" or flavour["name"] == ANY_NODE:
+                entry["nominalQuota"] = amounts[entry["name"]]

@@ -16,7 +16,9 @@ from apps.quotas.changes import Proposed
 from apps.quotas.choices import ChangeKind
 from apps.quotas.cluster_side import declared_manifests
 from apps.quotas.expiry_changes import needed, proposal, where
+from apps.quotas.kueue import with_node_limits
 from apps.quotas.ladder_manifests import limit_keys, with_hard
+from apps.quotas.manifests import quantity
 from apps.quotas.models import ChangeRequest, Workspace
 
 
@@ -152,7 +154,13 @@ class LimitsChange:
             setattr(meant, name, value)
         # Cores of CPU classes come on top of those that go with the workspace's GPUs.
         cpu = book.gpu_limits(meant, at).get("cpu", meant.cpu_cores)
-        return proposal(found, with_hard(stored, limit_keys(values, cpu)))
+        moved = with_node_limits(
+            with_hard(stored, limit_keys(values, cpu)),
+            cpu=str(meant.cpu_cores),
+            memory=quantity(meant.memory_gib),
+            pods=str(meant.pods),
+        )
+        return proposal(found, moved)
 
     def on_granted(self, change: ChangeRequest, at: datetime) -> None:
         """Write the limits."""

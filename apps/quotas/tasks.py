@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from django.db import OperationalError
 
+from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import Conflict
 from apps.core.sweeps import sweep
-from apps.quotas import change_granting, expiring, expiry, rolling
+from apps.quotas import baseline_look, change_granting, expiring, expiry, rolling
 
 logger = logging.getLogger(__name__)
 
@@ -61,3 +62,10 @@ def notify_expiring() -> int:
 def replan_changes() -> int:
     """Plan open changes of whole clusters anew where something else landed on what they change."""
     return sum(change_granting.replan_moved(change_id) for change_id in change_granting.changes_to_replan())
+
+
+@sweep("quotas.look_at_baselines", every=timedelta(minutes=5))
+def look_at_baselines() -> int:
+    """Say where a cluster would be declared differently than it is: a new baseline is due. Nothing is changed."""
+    ids = Cluster.objects.order_by("pk").values_list("pk", flat=True)
+    return sum(baseline_look.look(cluster_id) for cluster_id in list(ids))

@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from apps.quotas import change_views, expiry_views, idle_policy_views, limits_views, request_views, use_views, views
+from apps.quotas import (
+    baseline_views,
+    change_views,
+    expiry_views,
+    idle_policy_views,
+    limits_views,
+    request_views,
+    use_views,
+    views,
+)
 
 app_name = "quotas"
 _WORKSPACE = "quotas/workspaces/<uuid:workspace_uid>/"
@@ -30,6 +39,7 @@ urlpatterns = [
     path(f"{_REQUEST}withdraw/", request_views.RequestWithdraw.as_view(), name="request-withdraw"),
     path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
     path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
+    path("quotas/baselines/<uuid:cluster_uid>/", baseline_views.BaselineRequest.as_view(), name="baseline"),
     path("quotas/changes/", change_views.ChangeList.as_view(), name="change-list"),
     path("quotas/changes/<uuid:change_uid>/", change_views.ChangeDetail.as_view(), name="change-detail"),
     path("quotas/changes/<uuid:change_uid>/withdraw/", change_views.ChangeWithdraw.as_view(), name="change-withdraw"),

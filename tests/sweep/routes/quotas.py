@@ -210,6 +210,10 @@ ROUTES: dict[str, Route] = {
     "quotas:request-correct": Route(allowed=_CHANGE, kwargs=_request),
     "quotas:request-correct#POST": Route(allowed=_CHANGE, kwargs=_request, method="POST"),
     "quotas:request-correct-estimate": Route(allowed=_CHANGE, kwargs=_request, method="POST", data=_terms),
+    "quotas:baseline": Route(allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}),
+    "quotas:baseline#POST": Route(
+        allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}, method="POST"
+    ),
     "quotas:change-list": Route(allowed=EVERYBODY),
     "quotas:change-detail": Route(allowed=_SEE, kwargs=_change),
     "quotas:change-withdraw": Route(allowed=_CHANGE | {"admin"}, kwargs=_change),

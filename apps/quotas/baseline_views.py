@@ -1,0 +1,125 @@
+"""The page on which platform admins see what a cluster's new baseline would change, and request it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.clusters.models import Cluster
+from apps.core.errors import Conflict
+from apps.core.forms import CommonsForm
+from apps.core.permissions import may
+from apps.core.views import ActionView, Crumb
+from apps.quotas import baseline_look, changes
+from apps.quotas.assess import MIN_REASON
+from apps.quotas.change_selectors import SHOWN, PlanRow
+from apps.quotas.change_subject import where_words
+from apps.quotas.choices import ChangeKind
+from apps.quotas.kueue_state import baseline_of
+from apps.quotas.models import BaselineState
+from portal.panels import panel
+
+
+class BaselineForm(CommonsForm):
+    """Why the baseline is requested."""
+
+    reason = forms.CharField(
+        label="Reason",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        min_length=MIN_REASON,
+        max_length=changes.MAX_REASON,
+        help_text="Whoever decides reads it: what changes for the teams, and why now.",
+    )
+
+
+class BaselineRequest(ActionView):
+    """Request a cluster's baseline: one change for the cluster and every workspace on it."""
+
+    title = "Request the baseline"
+    intro = (
+        "One request for the cluster and every workspace on it. Nothing changes before another platform admin has "
+        "approved it; numbers of GPUs stay what the approved quotas say."
+    )
+    queryset = Cluster.objects.all()
+    permission = "quotas.change.create"
+    url_kwarg = "cluster_uid"
+    form_class = BaselineForm
+    template_name = "quotas/change_baseline.html"
+    submit_label = "Submit the request"
+    success_message = "Submitted. Follow it here."
+    object: Cluster
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the cluster."""
+        url = reverse("clusters:cluster-detail", kwargs={"slug": self.object.slug})
+        return [Crumb("Clusters", reverse("clusters:cluster-list")), Crumb(self.object.name, url)]
+
+    def check_state(self) -> None:
+        """One open request at a time."""
+        found = baseline_look.open_request(self.object)
+        if found is not None and found.is_open:
+            raise Conflict(
+                "A baseline of this cluster is requested already. Let it be decided, or withdraw it first.",
+                current={"status": found.status},
+            )
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add what would change."""
+        seen = baseline_look.preview(self.object)
+        lines = seen.frozen.lines if seen.frozen is not None else []
+        return super().get_context(
+            problem=seen.problem,
+            rows=[_row(line) for line in lines[:SHOWN]],
+            left_out=max(0, len(lines) - SHOWN),
+            nothing=seen.frozen is not None and not seen.frozen.leaves,
+            **extra,
+        )
+
+    def perform(self, form: Any) -> str:
+        """Submit it."""
+        change = changes.request_change(
+            ChangeKind.BASELINE,
+            cluster_id=self.object.pk,
+            values={},
+            reason=form.cleaned_data["reason"],
+            actor=self.actor,
+        )
+        return reverse("quotas:change-detail", kwargs={"change_uid": change.uid})
+
+
+def _row(line: dict[str, Any]) -> PlanRow:
+    where = where_words(line)
+    name = f"{line['object']}{' ' + line['path'] if line['path'] else ''}{' (' + where + ')' if where else ''}"
+    whole = {"create": ("added", None, "created"), "remove": ("removed", "removed", None),
+             "retain": ("removed", None, "left on the cluster")}  # fmt: skip
+    if line["operation"] in whole:
+        kind, before, after = whole[line["operation"]]
+        return PlanRow(name, before, after, kind)
+    kind = {"add": "added", "drop": "removed"}.get(line["operation"], "changed")
+    return PlanRow(name, line["before"] or None, line["after"] or None, kind)
+
+
+@panel(page="cluster", order=25, permission="clusters.cluster.view")
+def cluster_baseline(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
+    """What the cluster's workspaces stand on: whether it is declared, applied, due; and where to request it."""
+    from apps.provisioning import selectors as provisioning
+
+    declaration = baseline_of(cluster)
+    found = baseline_look.open_request(cluster)
+    standing = None
+    if declaration is not None:
+        declaration.cluster = cluster
+        standing = provisioning.standing(declaration, None)
+    allowed = may(request.user, "quotas.change.create", cluster) and (found is None or not found.is_open)
+    return {
+        "template": "quotas/change_baseline_panel.html",
+        "cluster": cluster,
+        "state": BaselineState.objects.filter(cluster=cluster).first(),
+        "declaration": declaration,
+        "standing": standing,
+        "open_change": found,
+        "request_url": reverse("quotas:baseline", kwargs={"cluster_uid": cluster.uid}) if allowed else "",
+    }
