@@ -16,6 +16,7 @@ from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
 from apps.demo.cluster.controllers import Controller, GarbageCollector, Loop, NamespaceController, QuotaController
+from apps.demo.cluster.elastic import ElasticNodes
 from apps.demo.cluster.errors import ApiError, Obj, bad_request, no_such_path
 from apps.demo.cluster.faults import Faults
 from apps.demo.cluster.kinds import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, PRIORITY_CLASS, Kind
@@ -201,6 +202,7 @@ class SimulatedCluster:
             NamespaceController(self.api),
             *replay,
             *([self._kueue] if self._kueue else []),
+            ElasticNodes(self.api, self.rules),
             *([kserve.Stub(self.api)] if "kserve" in self.addons else []),
             Workloads(self.api),
             Scheduler(self.api),
@@ -211,9 +213,10 @@ class SimulatedCluster:
         ]
 
     def _seed(self) -> None:
-        """Fill a fresh state, once."""
+        """Fill a fresh state, once; nodes that the file has gained since then are added at every start."""
         with self.store.transaction():
             if self.store.entries(NAMESPACE):
+                self._add_nodes()
                 return
             parts: list[tuple[Kind, list[Obj]]] = [
                 (NAMESPACE, seeds.namespaces()),
@@ -225,6 +228,17 @@ class SimulatedCluster:
                 for obj in objects:
                     self.api.system_create(kind, obj)
             self.meter.seed_nodes()
+            self.store.note("seeded_nodes", json.dumps([node.name for node in self.rules.nodes]))
+
+    def _add_nodes(self) -> None:
+        """Nodes the file did not name before. One that was deleted stays deleted."""
+        text = self.store.noted("seeded_nodes")
+        known = set(json.loads(text)) if text else {entry.name for entry in self.store.entries(NODE)}
+        for obj in seeds.nodes(self.rules, self.api.now()):
+            name = obj["metadata"]["name"]
+            if name not in known and self.store.get(NODE, "", name) is None:
+                self.api.system_create(NODE, obj)
+        self.store.note("seeded_nodes", json.dumps(sorted(known | {node.name for node in self.rules.nodes})))
 
     def _install(self) -> None:
         """What add-ons bring along; their configuration follows the options of this start."""

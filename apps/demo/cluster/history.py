@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from apps.demo.cluster.errors import Obj
+from apps.demo.cluster.nodes import Gpu, NodeGroup, NodeRule, Slicing
 
 DEFAULT_FILE = Path(__file__).with_name("history.json")
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -22,29 +22,6 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 
 class BadRules(ValueError):
     """The history file does not say what it must; the message names the place."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The one GPU model of the cluster."""
-
-    resource: str
-    product: str
-    model: str
-    memory_mib: int
-    family: str
-    machine: str
-    taint: Obj = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class NodeRule:
-    """A node that is there from `historyStart` on."""
-
-    name: str
-    gpus: int
-    cpu: int
-    memory_gib: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +92,7 @@ class Rules:
     gpu: Gpu
     namespaces: dict[str, dict[str, str]] = field(hash=False)
     workloads: tuple[Workload, ...]
+    groups: tuple[NodeGroup, ...] = ()
 
     def runs(self, start: datetime, end: datetime) -> Iterator[Run]:
         """Pods of the rules that overlap `[start, end)`, whole, in a stable order."""
@@ -219,10 +197,7 @@ def parse(document: Any) -> Rules:
     top = _Reader(document, "")
     gpu = top.part("gpu")
     prices = top.part("prices")
-    nodes = tuple(
-        NodeRule(each.text("name"), each.whole("gpus"), each.whole("cpu"), each.whole("memoryGiB"))
-        for each in top.parts("nodes")
-    )
+    nodes = tuple(_node(each) for each in top.parts("nodes"))
     known = {node.name for node in nodes}
     if len(known) != len(nodes):
         raise BadRules("nodes: two nodes have one name")
@@ -235,18 +210,62 @@ def parse(document: Any) -> Rules:
         prices={name: prices.number(name) for name in ("gpuHour", "cpuCoreHour", "ramGiBHour")},
         currency=prices.text("currency"),
         nodes=nodes,
-        gpu=Gpu(
-            resource=gpu.text("resource"),
-            product=gpu.text("product"),
-            model=gpu.text("model"),
-            memory_mib=gpu.whole("memoryMiB"),
-            family=gpu.text("family"),
-            machine=gpu.text("machine"),
-            taint=dict(gpu.raw.get("taint") or {}),
-        ),
+        gpu=_gpu(gpu),
         namespaces={name: dict((spaces.get(name) or {}).get("labels") or {}) for name in sorted({*names, *spaces})},
         workloads=workloads,
+        groups=tuple(_node_group(each) for each in (top.parts("nodeGroups") if "nodeGroups" in document else [])),
     )
+
+
+def _gpu(item: _Reader) -> Gpu:
+    return Gpu(
+        resource=item.text("resource"),
+        product=item.text("product"),
+        model=item.text("model"),
+        memory_mib=item.whole("memoryMiB"),
+        family=item.text("family"),
+        machine=item.text("machine"),
+        taint=dict(item.raw.get("taint") or {}),
+    )
+
+
+def _node(item: _Reader, name: str = "") -> NodeRule:
+    slicing = Slicing()
+    if "mig" in item.raw:
+        mig = item.part("mig")
+        strategy = mig.text("strategy")
+        profiles = tuple((profile, mig.part("profiles").whole(profile)) for profile in mig.part("profiles").raw)
+        if strategy not in ("single", "mixed") or not profiles or (strategy == "single" and len(profiles) > 1):
+            raise BadRules(f"{mig.place}: strategy must be mixed, or single with one profile")
+        slicing = Slicing(strategy, profiles)
+    elif "timeSlicing" in item.raw:
+        sharing = item.part("timeSlicing")
+        slicing = Slicing(replicas=sharing.whole("replicas"), renamed=bool(sharing.raw.get("rename")))
+    return NodeRule(
+        name or item.text("name"),
+        item.whole("gpus"),
+        item.whole("cpu"),
+        item.whole("memoryGiB"),
+        _gpu(item.part("gpu")) if "gpu" in item.raw else None,
+        slicing,
+        bool(item.raw.get("unschedulable")),
+        tuple(sorted((str(key), str(value)) for key, value in (item.raw.get("labels") or {}).items())),
+    )
+
+
+def _node_group(item: _Reader) -> NodeGroup:
+    least = item.whole("min") if "min" in item.raw else 0
+    group = NodeGroup(
+        name=item.text("name"),
+        most=item.whole("max"),
+        least=least,
+        start_seconds=item.number("startSeconds", 120.0),
+        idle_seconds=item.number("idleSeconds", 600.0),
+        node=_node(item.part("node"), item.text("name")),
+    )
+    if group.most < group.least:
+        raise BadRules(f"{item.place}.max: must not be less than min")
+    return group
 
 
 def _workload(item: _Reader, nodes: set[str]) -> Workload:

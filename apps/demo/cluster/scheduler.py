@@ -206,7 +206,7 @@ class Scheduler:
         self._dirty = False
         with self._store.transaction():
             pods = self._store.entries(POD)
-            pending = [entry for entry in pods if _waits(entry.obj)]
+            pending = [entry for entry in pods if waits(entry.obj)]
             if not pending:
                 return float("inf")
             states = {entry.name: node_state(entry.obj) for entry in self._store.entries(NODE)}
@@ -303,7 +303,8 @@ class Scheduler:
         self._api.end_pod(self._store.put(POD, obj))
 
 
-def _waits(pod: Obj) -> bool:
+def waits(pod: Obj) -> bool:
+    """Whether a pod is for the scheduler to place."""
     spec = pod.get("spec") or {}
     return (
         not spec.get("nodeName")

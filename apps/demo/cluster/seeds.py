@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from apps.demo.cluster.discovery import GIT_VERSION
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.history import Gpu, NodeRule, Rules
+from apps.demo.cluster.history import Rules
+from apps.demo.cluster.nodes import SIMULATED, node_object
 
-SIMULATED = "simulated.gpu-commons.internal"
-"""Prefix of the labels and annotations that this simulation reads and writes."""
+__all__ = ["SIMULATED", "cluster_roles", "namespaces", "nodes", "priority_classes"]
 
 _READ, _WRITE = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
 _RBAC = "rbac.authorization.k8s.io"
@@ -75,69 +74,4 @@ def namespaces() -> list[Obj]:
 
 def nodes(rules: Rules, now: str) -> list[Obj]:
     """Node objects with the labels that NVIDIA's feature discovery sets."""
-    return [_node(rules.gpu, node, index, now) for index, node in enumerate(rules.nodes, start=1)]
-
-
-def _node(gpu: Gpu, node: NodeRule, index: int, now: str) -> Obj:
-    labels = {
-        "kubernetes.io/hostname": node.name,
-        "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
-        "node-role.kubernetes.io/worker": "",
-        f"{SIMULATED}/node": "true",
-    }
-    capacity = {"cpu": str(node.cpu), "memory": f"{node.memory_gib}Gi", "ephemeral-storage": "2Ti", "pods": "110"}
-    spec: Obj = {"providerID": f"simulated://{node.name}"}
-    if node.gpus:
-        labels |= {
-            "nvidia.com/gpu.present": "true",
-            "nvidia.com/gpu.product": gpu.product,
-            "nvidia.com/gpu.count": str(node.gpus),
-            "nvidia.com/gpu.memory": str(gpu.memory_mib),
-            "nvidia.com/gpu.family": gpu.family,
-            "nvidia.com/gpu.machine": gpu.machine,
-            "nvidia.com/gpu.replicas": "1",
-            "nvidia.com/gpu.sharing-strategy": "none",
-            "nvidia.com/mig.capable": "true",
-            "nvidia.com/mig.strategy": "single",
-        }
-        capacity[gpu.resource] = str(node.gpus)
-        if gpu.taint:
-            spec["taints"] = [gpu.taint]
-    healthy = {"MemoryPressure": "False", "DiskPressure": "False", "PIDPressure": "False", "Ready": "True"}
-    conditions = [
-        {
-            "type": kind,
-            "status": status,
-            "reason": "Simulated",
-            "message": "this node is simulated",
-            "lastTransitionTime": now,
-            "lastHeartbeatTime": now,
-        }
-        for kind, status in healthy.items()
-    ]
-    return {
-        "metadata": {"name": node.name, "labels": labels},
-        "spec": spec,
-        "status": {
-            "capacity": capacity,
-            "allocatable": dict(capacity),
-            "conditions": conditions,
-            "addresses": [
-                {"type": "InternalIP", "address": f"192.0.2.{index}"},
-                {"type": "Hostname", "address": node.name},
-            ],
-            "nodeInfo": {
-                "architecture": "amd64",
-                "bootID": "",
-                "containerRuntimeVersion": "simulated://0",
-                "kernelVersion": "simulated",
-                "kubeProxyVersion": GIT_VERSION,
-                "kubeletVersion": GIT_VERSION,
-                "machineID": "",
-                "operatingSystem": "linux",
-                "osImage": "Simulated node",
-                "systemUUID": "",
-            },
-        },
-    }
+    return [node_object(node, rules.gpu, index, now) for index, node in enumerate(rules.nodes, start=1)]

@@ -238,6 +238,15 @@ class Store:
             self._db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
             return value
 
+    def noted(self, key: str) -> str:
+        """A durable note, empty where there is none."""
+        rows = self.query("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else ""
+
+    def note(self, key: str, value: str) -> None:
+        """Write a durable note. Only inside a transaction."""
+        self.sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def _set(self, entry: Entry) -> None:
         self._data[entry.kind].setdefault(entry.namespace, {})[entry.name] = entry
 
