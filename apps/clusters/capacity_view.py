@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Protocol
 
 from apps.clusters import mig
@@ -194,10 +195,51 @@ def gpus_words(gpus: Fraction) -> str:
     return f"{float(gpus):,.3f}".rstrip("0").rstrip(".")
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What a node's layout depends on; most nodes of a pool are alike."""
+
+    gpu_model: str
+    physical_gpus: int
+    sharing: str
+    mig_strategy: str
+    replicas: int
+    gpu_memory_mib: int
+    slice_items: tuple[tuple[str, int], ...]
+    built_items: tuple[tuple[str, str], ...]
+    offered_items: tuple[tuple[str, str], ...]
+
+    @property
+    def slices(self) -> dict[str, int]:
+        """Instances by profile."""
+        return dict(self.slice_items)
+
+    @property
+    def capacity(self) -> dict[str, str]:
+        """What is built in."""
+        return dict(self.built_items)
+
+    @property
+    def allocatable(self) -> dict[str, str]:
+        """What is offered."""
+        return dict(self.offered_items)
+
+
 def layout(node: NodeState) -> Layout:
     """Return how a node's GPUs are cut. A node that says nothing clear carries nothing."""
     if node.problem or node.physical_gpus == 0:
         return Layout(0, ())
+    return _layout(
+        _Cut(
+            node.gpu_model, node.physical_gpus, node.sharing, node.mig_strategy, node.replicas, node.gpu_memory_mib,
+            tuple(node.slices.items()), tuple(item for item in node.capacity.items() if "/" in item[0]),
+            tuple(item for item in node.allocatable.items() if "/" in item[0]),
+        )
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=2048)
+def _layout(node: _Cut) -> Layout:
     physical = node.physical_gpus
     if node.sharing == Sharing.MIG and node.mig_strategy == "single" and node.slices:
         return _single(node, physical)
@@ -220,7 +262,7 @@ def layout(node: NodeState) -> Layout:
     return Layout(physical, tuple(offers), stranded, physical - covered)
 
 
-def _whole(node: NodeState, physical: int, replicas: int) -> list[Offer]:
+def _whole(node: _Cut, physical: int, replicas: int) -> list[Offer]:
     """Return the GPUs that a node offers uncut: exclusively, or in replicas."""
     for resource in (GPU, GPU + SHARED):
         built = units(node.capacity.get(resource)) or units(node.allocatable.get(resource))
@@ -238,7 +280,7 @@ def _offer_of(resource: str, replicas: int, built: int, offered: int) -> Offer:
     return Offer(kind, resource, Fraction(1, replicas), built, offered, replicas=replicas)
 
 
-def _single(node: NodeState, physical: int) -> Layout:
+def _single(node: _Cut, physical: int) -> Layout:
     """Strategy single: every unit is an instance (or a replica of one); what instances leave of a GPU is stranded."""
     ((profile, count),) = node.slices.items()
     cut = mig.geometry(node.gpu_model, node.gpu_memory_mib, profile)
@@ -252,7 +294,7 @@ def _single(node: NodeState, physical: int) -> Layout:
     return Layout(physical, (offer,), physical - share * offer.built, Fraction(0))
 
 
-def _instances(node: NodeState, profile: str, count: int, share: Fraction) -> Offer:
+def _instances(node: _Cut, profile: str, count: int, share: Fraction) -> Offer:
     """Strategy mixed: the instances of one profile, under whichever spelling of its resource the node has."""
     names = [name for name in node.capacity if _is_profile(name, profile)]
     built = sum(units(node.capacity[name]) for name in names)
@@ -290,8 +332,10 @@ def compose(nodes: Iterable[NodeState]) -> Composition:
     def add(kind: PartKind, gpus: Fraction, number: int = 0, offer: Offer | None = None) -> None:
         key = (kind, offer.resource, offer.profile, offer.replicas) if offer else (kind, "", "", 1)
         before = sums.get(key, (0, Fraction(0)))
-        sums[key] = (before[0] + number, before[1] + gpus)
+        sums[key] = (before[0] + number * times, before[1] + gpus * times)
 
+    alike: dict[Layout, list[NodeState]] = {}
+    times = 1
     for node in nodes:
         count += 1
         if node.problem:
@@ -299,16 +343,19 @@ def compose(nodes: Iterable[NodeState]) -> Composition:
             continue
         cut = layout(node)
         physical += cut.physical
-        if not open_to_pods(node):
+        if open_to_pods(node):
+            alike.setdefault(cut, []).append(node)
+        else:
             drained.append(node.name)
             add(PartKind.MAINTENANCE, Fraction(cut.physical))
-            continue
+    for cut, same in alike.items():
+        times = len(same)
         for offer in cut.offers:
             add(offer.kind, offer.share * offer.offered, offer.offered, offer)
             add(PartKind.UNHEALTHY, offer.share * (offer.built - offer.offered))
         add(PartKind.STRANDED, cut.stranded)
         add(PartKind.UNHEALTHY, cut.missing)
-        if cut.stranded:
+        for node in same if cut.stranded else ():
             key = _layout_key(node, cut)
             layouts[key] = layouts.get(key, 0) + 1
     parts = [
@@ -352,8 +399,9 @@ def flavour_capacity(flavour: FlavourShape, nodes: Sequence[NodeState]) -> Flavo
     nodes that its labels select. Never a sum of allocatable."""
     built = offered = carrying = 0
     share = Fraction(flavour.numerator, flavour.denominator)
+    wanted = _known(flavour.node_labels)
     for node in nodes:
-        if node.problem or not _selects(flavour.node_labels, node):
+        if node.problem or not _selects(wanted, node):
             continue
         matching = [
             offer
@@ -367,16 +415,21 @@ def flavour_capacity(flavour: FlavourShape, nodes: Sequence[NodeState]) -> Flavo
     return FlavourCapacity(built, offered, carrying)
 
 
+def _known(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that are kept of nodes; of others nothing can be said."""
+    return {key: value for key, value in labels.items() if keeps(key)}
+
+
 def _selects(wanted: Mapping[str, str], node: NodeState) -> bool:
-    """Whether labels select a node, as far as is known: labels that are not kept say nothing."""
-    if not node.labels:
-        return True
-    return all(node.labels.get(key) == value for key, value in wanted.items() if keeps(key))
+    """Whether labels select a node, as far as is known: a row without any says nothing."""
+    labels = node.labels
+    return not labels or all(labels.get(key) == value for key, value in wanted.items())
 
 
 def cpu_capacity(node_labels: Mapping[str, str], nodes: Iterable[NodeState]) -> FlavourCapacity:
     """Return the whole cores of nodes of a CPU class: nodes without GPUs that its labels select."""
-    mine = [node for node in nodes if is_cpu_node(node) and _selects(node_labels, node)]
+    wanted = _known(node_labels)
+    mine = [node for node in nodes if is_cpu_node(node) and _selects(wanted, node)]
     return FlavourCapacity(
         built=sum(units(node.capacity.get("cpu")) or units(node.allocatable.get("cpu")) for node in mine),
         offered=sum(units(node.allocatable.get("cpu")) for node in mine if open_to_pods(node)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+
+from django.db.models import QuerySet
 
 from apps.clusters.capacity_view import (
     Composition,
@@ -17,11 +19,33 @@ from apps.clusters.capacity_view import (
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour, Node, Pool
 
-#: What is read of a node; a cluster may have thousands.
-_COLUMNS = (
-    "name", "gpu_model", "physical_gpus", "sharing", "schedulable", "ready", "allocatable", "capacity", "mig_strategy",
-    "replicas", "gpu_memory_mib", "slices", "labels", "problem", "observed_at", "taints",
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class SeenNode:
+    """A node as last observed, in bare columns: a pool may have thousands."""
+
+    name: str
+    gpu_model: str
+    physical_gpus: int
+    sharing: str
+    schedulable: bool
+    ready: bool
+    allocatable: dict[str, str]
+    capacity: dict[str, str]
+    mig_strategy: str
+    replicas: int
+    gpu_memory_mib: int
+    slices: dict[str, int]
+    labels: dict[str, str]
+    problem: str
+    observed_at: datetime
+
+
+_COLUMNS = tuple(one.name for one in fields(SeenNode))
+
+
+def _seen(rows: QuerySet[Node]) -> list[SeenNode]:
+    return [SeenNode(*row) for row in rows.order_by("name").values_list(*_COLUMNS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +73,9 @@ class PoolInventory:
         return bool(self.composition.nodes or self.cores.nodes)
 
 
-def nodes_of(pool: Pool) -> list[Node]:
+def nodes_of(pool: Pool) -> list[SeenNode]:
     """Return the nodes of a pool: of its GPU model, or for a CPU class those that its flavours' labels select."""
-    rows = list(Node.objects.filter(cluster=pool.cluster_id, gpu_model=_model(pool)).only(*_COLUMNS).order_by("name"))
+    rows = _seen(Node.objects.filter(cluster=pool.cluster_id, gpu_model=_model(pool)))
     if pool.device_class != DeviceClass.CPU:
         return rows
     chosen = [flavour.node_labels for flavour in pool.flavours.all()]
@@ -65,7 +89,7 @@ def _model(pool: Pool) -> str:
 def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory:
     """Return what a pool's nodes carry and give. Two queries."""
     nodes = nodes_of(pool)
-    offered = list(pool.flavours.order_by("name", "pk") if flavours is None else flavours)
+    offered = sorted(pool.flavours.all() if flavours is None else flavours, key=lambda one: (one.name, one.pk))
     at = min((node.observed_at for node in nodes), default=None)
     if pool.device_class == DeviceClass.CPU:
         # The nodes are those that a flavour's labels select already.
@@ -87,13 +111,13 @@ class ClusterInventory:
 
     models: tuple[tuple[str, Composition], ...]
     cores: FlavourCapacity
-    unknown: tuple[Node, ...]
-    drained: tuple[Node, ...]
+    unknown: tuple[SeenNode, ...]
+    drained: tuple[SeenNode, ...]
 
 
 def by_model(cluster_id: int) -> ClusterInventory:
     """Return what a cluster's nodes carry. One query."""
-    nodes = list(Node.objects.filter(cluster=cluster_id).only(*_COLUMNS).order_by("name"))
+    nodes = _seen(Node.objects.filter(cluster=cluster_id))
     models = sorted({node.gpu_model for node in nodes if node.gpu_model})
     return ClusterInventory(
         tuple((model, compose([node for node in nodes if node.gpu_model == model])) for model in models),
@@ -103,7 +127,15 @@ def by_model(cluster_id: int) -> ClusterInventory:
     )
 
 
-def _limit(pool: Pool, found: FlavourCapacity, nodes: Sequence[Node]) -> int | None:
+def of_page(pool: Pool) -> PoolInventory:
+    """Return `read(pool)`, once for all panels that show this very instance of a pool (a page loads one)."""
+    held: PoolInventory | None = pool.__dict__.get("_inventory_read")
+    if held is None:
+        held = pool.__dict__["_inventory_read"] = read(pool)
+    return held
+
+
+def _limit(pool: Pool, found: FlavourCapacity, nodes: Sequence[SeenNode]) -> int | None:
     """Return the units that the layout gives in the long run; nodes of an elastic pool are not there yet."""
     return None if pool.elastic or not nodes else found.built
 
@@ -124,9 +156,9 @@ def observe_pools(cluster_id: int) -> None:
     Three queries and one per pool. What was never observed stays unknown.
     """
     physical: dict[str, int] = {}
-    bare: list[Node] = []
+    bare: list[SeenNode] = []
     observed_at: datetime | None = None
-    for node in Node.objects.filter(cluster_id=cluster_id).only(*_COLUMNS):
+    for node in _seen(Node.objects.filter(cluster_id=cluster_id)):
         physical[node.gpu_model] = physical.get(node.gpu_model, 0) + node.physical_gpus
         observed_at = node.observed_at if observed_at is None else min(observed_at, node.observed_at)
         if is_cpu_node(node):
@@ -142,4 +174,4 @@ def observe_pools(cluster_id: int) -> None:
         Pool.objects.filter(pk=pool.pk).update(observed_gpus=count, observed_at=observed_at)
 
 
-__all__ = ["FlavourUnits", "PoolInventory", "flavour_limits", "nodes_of", "observe_pools", "read"]
+__all__ = ["FlavourUnits", "PoolInventory", "flavour_limits", "nodes_of", "observe_pools", "of_page", "read"]

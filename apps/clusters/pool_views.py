@@ -82,7 +82,7 @@ class PoolDetail(DetailView):
         pool = self.object
         steps = list(pool.capacities.order_by("valid"))
         now = clock.now()
-        inventory = pool_inventory.read(pool)
+        inventory = pool_inventory.of_page(pool)
         made = inventory.composition
         return super().get_context(
             health=health_of(pool.cluster),

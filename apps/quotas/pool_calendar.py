@@ -6,10 +6,12 @@ Reads bare columns: a pool of a thousand workspaces is read in a few millisecond
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import cached_property
 
 from django.db.models import Q
 
@@ -18,7 +20,7 @@ from apps.core import clock
 from apps.quotas import book, recurrence, renewal
 from apps.quotas.assess import number
 from apps.quotas.choices import OPEN_STATUSES
-from apps.quotas.ledger import Profile, Step, at_instant, breaches, gpus, instants
+from apps.quotas.ledger import FOREVER, Holding, Profile, Step, at_instant, gpus, instants
 from apps.quotas.models import Quota, QuotaRequest
 
 #: How far the calendar looks ahead.
@@ -52,7 +54,7 @@ class CalendarStep:
         }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolTime:
     """A pool's time from `begin` on: capacity, promises per workspace and flavour, open requests."""
 
@@ -63,41 +65,80 @@ class PoolTime:
     flavours: Mapping[int, Flavour]
     requests: Sequence[Step] = field(default_factory=tuple)
 
-    def promises(self) -> list[Step]:
-        """Return every promise in whole devices."""
-        return [
-            Step(low, high, gpus(count, flavour.numerator, flavour.denominator))
-            for (_, flavour_id), rows in self.units.items()
-            for flavour in (self.flavours[flavour_id],)
-            for low, high, count in rows
-        ]
+    @cached_property
+    def promised(self) -> Profile:
+        """The sum of all promises over time, in whole devices."""
+        scale = math.lcm(*(flavour.denominator for flavour in self.flavours.values()))
+        parts = {pk: flavour.numerator * scale // flavour.denominator for pk, flavour in self.flavours.items()}
+        return _swept(
+            (
+                (low, high, count * parts[flavour_id])
+                for (_, flavour_id), rows in self.units.items()
+                for low, high, count in rows
+            ),
+            scale,
+        )
+
+    def book(self) -> book.PoolBook:
+        """Return the same as the ledger's book, without what borrowing and lending say. One query (renewals)."""
+        holdings = {
+            key: sorted((Holding(low, high, count) for low, high, count in rows), key=lambda one: one.start)
+            for key, rows in self.units.items()
+        }
+        return book.PoolBook(
+            self.pool, self.capacity, holdings, self.flavours, renewal.holds(self.pool, self.flavours, self.begin)
+        )
 
     def calendar(self, days: int = CALENDAR_DAYS) -> list[CalendarStep]:
         """Return capacity, promises and requests over the coming days, cut wherever any of them changes."""
-        return calendar_of(self.capacity, self.promises(), self.requests, self.begin, days)
+        return _calendar(profile_of(self.capacity), self.promised, profile_of(self.requests), self.begin, days)
 
     def breaches(self) -> list[tuple[datetime, Fraction]]:
-        """Return when promises exceed capacity, and by how many GPUs."""
-        return breaches(self.capacity, self.promises(), self.begin)
+        """Return when promises exceed capacity, and by how many GPUs (the figures of `ledger.breaches`)."""
+        there, taken = profile_of(self.capacity), self.promised
+        moments = sorted({self.begin, *there.within(self.begin, None), *taken.within(self.begin, None)})
+        return [(at, over) for at in moments if (over := taken.at(at) - there.at(at)) > 0]
 
     def most_units(self) -> dict[int, int]:
         """Return per flavour the most units that are promised at any instant from `begin` on."""
-        by_flavour: dict[int, list[Step]] = {pk: [] for pk in self.flavours}
-        for (_, flavour_id), rows in self.units.items():
-            by_flavour[flavour_id] += [Step(low, high, Fraction(count)) for low, high, count in rows]
-        return {pk: int(max(Profile.of(steps).sums, default=Fraction(0))) for pk, steps in by_flavour.items()}
+        rows: dict[int, list[tuple[datetime, datetime | None, int]]] = {pk: [] for pk in self.flavours}
+        for (_, flavour_id), held in self.units.items():
+            rows[flavour_id] += held
+        return {pk: int(max(_swept(held, 1).sums, default=Fraction(0))) for pk, held in rows.items()}
+
+
+def _swept(rows: Iterable[tuple[datetime, datetime | None, int]], scale: int) -> Profile:
+    """Return the sum of (from, until, parts) rows over time, in parts of 1/scale: whole numbers are added, each edge
+    becomes a fraction once. Every edge stays, even where nothing changes at it."""
+    changes: dict[datetime, int] = {}
+    for low, high, count in rows:
+        until = high or FOREVER
+        changes[low] = changes.get(low, 0) + count
+        changes[until] = changes.get(until, 0) - count
+    edges = sorted(changes)
+    sums = itertools.accumulate(changes[edge] for edge in edges)
+    return Profile(edges, [Fraction(total, scale) for total in sums])
+
+
+def profile_of(steps: Sequence[Step]) -> Profile:
+    """Return the sum of steps over time, every edge kept (see `_swept`)."""
+    scale = math.lcm(*{step.gpus.denominator for step in steps})
+    return _swept(((s.start, s.end, s.gpus.numerator * scale // s.gpus.denominator) for s in steps), scale)
 
 
 def calendar_of(
     capacity: Sequence[Step], promises: Sequence[Step], requests: Sequence[Step], begin: datetime, days: int
 ) -> list[CalendarStep]:
     """Return the calendar of `days` from `begin` on, cut at every edge: sort once, add up once (n log n)."""
+    return _calendar(profile_of(capacity), profile_of(promises), profile_of(requests), begin, days)
+
+
+def _calendar(there: Profile, taken: Profile, asked: Profile, begin: datetime, days: int) -> list[CalendarStep]:
     end = begin + timedelta(days=days)
-    there, taken, asked = Profile.of(capacity), Profile.of(promises), Profile.of(requests)
-    moments = [*instants(begin, end, capacity, promises, requests), end]
+    edges = {edge for profile in (there, taken, asked) for edge in profile.within(begin, end)}
     return [
         CalendarStep(low, high, there.at(low), taken.at(low), asked.at(low))
-        for low, high in itertools.pairwise(moments)
+        for low, high in itertools.pairwise([begin, *sorted(edges), end])
     ]
 
 

@@ -115,7 +115,7 @@ def outlasting(pool: Pool, time: pool_calendar.PoolTime | None = None) -> Outlas
         return None
     read = time or pool_calendar.read(pool, requests=False)
     until = max(pool.reserved_until, read.begin)
-    profile = Profile.of(read.promises())
+    profile = read.promised
     most = max(profile.at(at) for at in [until, *profile.within(until, None)])
     return Outlasting(pool.reserved_until, most, pool.unit) if most else None
 

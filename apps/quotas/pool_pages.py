@@ -6,17 +6,29 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from django.db.models import prefetch_related_objects
+
+from apps.clusters import pool_inventory
 from apps.clusters.models import Pool
 from apps.core import charts
 from apps.quotas import pool_calendar, pool_layout, pools
 from apps.quotas.assess import number
-from apps.quotas.pool_calendar import CalendarStep
+from apps.quotas.pool_calendar import CalendarStep, PoolTime
+
+
+def time_of(pool: Pool) -> PoolTime:
+    """Return a pool's time from now on, read once for all panels that show this very instance of a pool."""
+    held: PoolTime | None = pool.__dict__.get("_time_read")
+    if held is None:
+        prefetch_related_objects([pool], "flavours")
+        held = pool.__dict__["_time_read"] = pool_calendar.read(pool)
+    return held
 
 
 def pool_context(pool: Pool) -> dict[str, Any]:
-    """Return what a page shows of a pool. At most fifteen queries, whatever its size."""
+    """Return what a page shows of a pool. About ten queries, whatever its size."""
     row = pools.pool_rows(pools=[pool])[0]
-    time = pool_calendar.read(pool)
+    time = time_of(pool)
     steps = time.calendar()
     daily = len(steps) > pool_calendar.MOST_ROWS
     calendar = pool_calendar.by_day(steps) if daily else steps
@@ -25,7 +37,7 @@ def pool_context(pool: Pool) -> dict[str, Any]:
         "pool": pool,
         "row": row,
         "shown": row.shown(),
-        "flavours": pool_layout.flavour_promises(pool, time),
+        "flavours": pool_layout.flavour_promises(pool, time, pool_inventory.of_page(pool)),
         "calendar": [(step, step.shown()) for step in calendar],
         "daily": daily,
         "figure": _figure(pool, calendar),
@@ -55,4 +67,4 @@ def _figure(pool: Pool, calendar: Sequence[CalendarStep]) -> charts.Figure:
     )
 
 
-__all__ = ["pool_context"]
+__all__ = ["pool_context", "time_of"]

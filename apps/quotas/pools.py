@@ -10,7 +10,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, prefetch_related_objects
 
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour, Pool, PoolCapacity
@@ -80,17 +80,12 @@ class _Held:
 def visible_pools(user: Any) -> Any:
     """Return the pools whose aggregates a person may see: all for those who may view pools, else those in which a team
     in their scope has a quota or asked for one (design invariant 10)."""
-    everything = Pool.objects.visible_to(user)
-    held = Quota.objects.visible_to(user).values_list("workspace__cluster_id", "flavour_id").distinct()
-    asked = QuotaRequest.objects.visible_to(user).values_list("workspace__cluster_id", "flavour_id").distinct()
-    own = Q(pk__in=[])
-    by_cluster: dict[int, set[int]] = defaultdict(set)
-    for cluster_id, flavour_id in {*held, *asked}:
-        by_cluster[cluster_id].add(flavour_id)
-    for cluster_id, flavour_ids in by_cluster.items():
-        own |= Q(cluster_id=cluster_id, flavours__in=flavour_ids)
-    ids = set(everything.values_list("pk", flat=True)) | set(Pool.objects.filter(own).values_list("pk", flat=True))
-    return Pool.objects.filter(pk__in=ids).select_related("cluster").order_by("cluster__name", "gpu_model", "pk")
+    here = {"workspace__cluster_id": OuterRef("cluster_id"), "flavour__pools": OuterRef("pk")}
+    held = Exists(Quota.objects.visible_to(user).filter(**here))
+    asked = Exists(QuotaRequest.objects.visible_to(user).filter(**here))
+    everything = Pool.objects.visible_to(user).order_by().values("pk")
+    seen = Pool.objects.filter(Q(pk__in=everything) | held | asked)
+    return seen.select_related("cluster").order_by("cluster__name", "gpu_model", "pk")
 
 
 def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: datetime | None = None) -> list[PoolRow]:
@@ -102,9 +97,8 @@ def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: date
     if pools is None:
         pools = visible_pools(user) if user is not None else Pool.objects.select_related("cluster").order_by("pk")
     chosen = list(pools)
-    flavours: dict[int, dict[int, Flavour]] = defaultdict(dict)
-    for link in Flavour.pools.through.objects.filter(pool__in=chosen).select_related("flavour"):
-        flavours[link.pool_id][link.flavour_id] = link.flavour
+    prefetch_related_objects(chosen, "flavours")
+    flavours = {pool.pk: {flavour.pk: flavour for flavour in pool.flavours.all()} for pool in chosen}
     clusters = {pool.cluster_id for pool in chosen}
     offered = {flavour.pk: flavour for own in flavours.values() for flavour in own.values()}
     names = {flavour.resource_name for flavour in offered.values()}

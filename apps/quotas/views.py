@@ -9,11 +9,11 @@ from django.urls import reverse
 
 from apps.core.permissions import may
 from apps.core.views import CreateView, Crumb, DetailView, ListView, PageView
-from apps.quotas import actions, cluster_side, selectors, waitlist
+from apps.quotas import actions, cluster_side, live_views, selectors, waitlist
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
 from apps.quotas.models import Quota, Workspace
-from apps.quotas.pool_pages import pool_context
+from apps.quotas.pool_pages import pool_context, time_of
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
 from portal.panels import panels_for
 
@@ -89,7 +89,6 @@ class WorkspaceDetail(DetailView):
         """Add quotas, requests and the cluster's view."""
         workspace: Workspace = self.object
         user = self.request.user
-        rows = selectors.quota_rows([workspace])
         dated = (
             Quota.objects.filter(workspace=workspace)
             .select_related("flavour", "request")
@@ -98,13 +97,11 @@ class WorkspaceDetail(DetailView):
         requests = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")[:10]
         may_use = may(user, "quotas.workspace.use", workspace)
         return super().get_context(
-            rows=rows,
-            all_best_effort=selectors.all_best_effort(rows),
+            **live_views.table_context([workspace], may_use=may_use, show_workspace=False),
             dated=selectors.coming_quotas(dated),
             requests=list(requests),
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
-            may_use=may_use,
             panels=panels_for("workspace", self.request, workspace),
             **extra,
         )
@@ -145,5 +142,6 @@ class PoolDetail(DetailView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add aggregates and calendar."""
-        line = waitlist.for_pool(self.object, self.request.user)
-        return super().get_context(**pool_context(self.object), line=line, **extra)
+        shown = pool_context(self.object)
+        line = waitlist.for_pool(self.object, self.request.user, read=time_of(self.object).book)
+        return super().get_context(**shown, line=line, **extra)

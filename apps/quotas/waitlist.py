@@ -7,7 +7,7 @@ Others stay anonymous unless the pool's names are open or the person may view po
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -246,8 +246,13 @@ def views_pools(pool: Pool, user: Any) -> bool:
     return bool(Pool.objects.visible_to(user).filter(pk=pool.pk).exists())
 
 
-def for_pool(pool: Pool, user: Any, at: datetime | None = None) -> PoolLine:
-    """Return a pool's line as a person may see it. About eight queries, however long it is."""
+def for_pool(
+    pool: Pool, user: Any, at: datetime | None = None, *, read: Callable[[], book.PoolBook] | None = None
+) -> PoolLine:
+    """Return a pool's line as a person may see it. About eight queries, however long it is.
+
+    `read`: returns the pool's book where the caller has read it already.
+    """
     now = at or clock.now()
     line = _entries([line_name(pool)], now).get(line_name(pool), [])
     viewer = views_pools(pool, user)
@@ -255,8 +260,8 @@ def for_pool(pool: Pool, user: Any, at: datetime | None = None) -> PoolLine:
     rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
     seen = set(rows.visible_to(user).values_list("pk", flat=True)) if line else set()
     own = set() if viewer else seen
-    view = book.load(pool, now)
-    if line:
+    view = (read() if read is not None else book.load(pool, now)) if line else None
+    if view is not None:
         _reckon(view, line, now)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
     places = [replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)]
@@ -266,9 +271,9 @@ def for_pool(pool: Pool, user: Any, at: datetime | None = None) -> PoolLine:
         total_gpus=sum((entry.gpus for entry in line), Fraction(0)),
         places=places,
         names=names,
-        facts=dated_facts(view, now) if line else [],
+        facts=dated_facts(view, now) if view is not None else [],
         history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None)
-        if line
+        if view is not None
         else range_of([]),
     )
 
