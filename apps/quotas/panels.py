@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from apps.clusters.models import Pool
 from apps.core.permissions import may
-from apps.quotas import baseline_views, expiry_panels, selectors, waiting_panels
+from apps.quotas import baseline_views, expiry_panels, live_views, selectors, waiting_panels
 from apps.teams.models import Team
 from portal.panels import nav, panel
 
@@ -31,14 +31,12 @@ nav("Pools", "quotas:pool-list", icon="stack-2", order=40, permission="quotas.qu
 @panel(page="team", order=10, permission="quotas.quota.view")
 def team_quotas(request: HttpRequest, team: Team) -> dict[str, Any]:
     """What the team's workspaces hold and use now, and its open requests."""
-    rows = selectors.team_quota_rows(team)
+    may_use = may(request.user, "quotas.workspace.use", team)
     return {
         "template": "quotas/panels/team.html",
-        "rows": rows,
-        "all_best_effort": selectors.all_best_effort(rows),
+        **live_views.table_context(selectors.workspaces_of(team), may_use=may_use, show_workspace=True),
         "requests": selectors.open_requests(team),
         "may_ask": may(request.user, "quotas.request.create", team),
-        "may_use": may(request.user, "quotas.workspace.use", team),
         "request_url": reverse("quotas:request-create"),
         "team": team,
     }

@@ -14,7 +14,7 @@ from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
-from apps.quotas import actions, renewal, selectors, timeline, windows
+from apps.quotas import actions, live_views, renewal, selectors, timeline, windows
 from apps.quotas.choices import RequestStatus
 from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for, repetition_initial
 from apps.quotas.models import Quota, QuotaRequest
@@ -245,6 +245,8 @@ class RequestDetail(DetailView):
             later=later,
             # The story card asks again by itself while something is on its way.
             moving=request.status == RequestStatus.APPLYING,
+            # And the page loads anew when something else of it changed.
+            watch_url=live_views.watched(request),
             may_change=request.is_open and may(user, "quotas.request.withdraw", request),
             approval_url=self._approval_url(),
             **extra,

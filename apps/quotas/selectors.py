@@ -92,12 +92,15 @@ def all_best_effort(rows: Sequence[QuotaRow]) -> bool:
     return bool(rows) and all(row.pool is not None and row.pool.best_effort for row in rows)
 
 
+def workspaces_of(team: Team) -> list[Workspace]:
+    """Return a team's workspaces that are in use."""
+    rows = Workspace.objects.filter(team=team, archived_at__isnull=True).select_related("team", "cluster")
+    return list(rows.order_by("pk"))
+
+
 def team_quota_rows(team: Team) -> list[QuotaRow]:
     """Return what a team's workspaces hold now, with what is in use and when that was seen."""
-    workspaces = list(
-        Workspace.objects.filter(team=team, archived_at__isnull=True).select_related("team", "cluster").order_by("pk")
-    )
-    return quota_rows(workspaces)
+    return quota_rows(workspaces_of(team))
 
 
 def workspace_for_namespace(cluster_id: int, namespace: str) -> Workspace | None:
@@ -330,4 +333,5 @@ __all__ = [
     "team_quota_rows",
     "visible_pools",
     "workspace_for_namespace",
+    "workspaces_of",
 ]

@@ -73,6 +73,14 @@
     if (!document.querySelector("[data-chart] [data-chart-area]")) document.body.dataset.ready = "1";
   });
   document.addEventListener("htmx:load", (event) => wire(event.target));
+  // Live figures are asked for only while somebody looks; coming back to the page asks at once.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (document.hidden && event.target instanceof Element && event.target.matches("[data-live]")) event.preventDefault();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    for (const element of document.querySelectorAll("[data-live]")) window.htmx?.trigger(element, "live");
+  });
   document.addEventListener("htmx:sendError", () => {
     const place = document.getElementById("messages");
     if (!place || place.querySelector("[data-offline]")) return;

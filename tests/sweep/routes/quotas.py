@@ -181,6 +181,9 @@ ROUTES: dict[str, Route] = {
     "quotas:workspace-create": Route(allowed={"admin"}),
     "quotas:workspace-create#POST": Route(allowed={"admin"}, method="POST"),
     "quotas:workspace-detail": Route(allowed=_SEE, kwargs=_workspace),
+    "quotas:workspace-live": Route(allowed=_SEE, kwargs=_workspace),
+    "quotas:team-live": Route(allowed=_SEE, kwargs=lambda world: {"team_slug": world.workspace.team.slug}),
+    "quotas:request-live": Route(allowed=_SEE, kwargs=_request),
     "quotas:workspace-pending": Route(
         allowed=_SEE, kwargs=_workspace, method="POST", note="the cluster does not answer: 200, and says so"
     ),
