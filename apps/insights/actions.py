@@ -108,7 +108,7 @@ def terms_of(row: Finding, quota: Quota) -> dict[str, Any]:
             current={"guaranteed": quota.guaranteed},
         )
     keep = max(keep, quota.serving)
-    lend = min(quota.lend_limit, keep) if quota.lend_mode == LendMode.LIMITED else 0
+    lend = min(quota.lend_limit, keep - quota.serving) if quota.lend_mode == LendMode.LIMITED else 0
     mode = LendMode.NONE if quota.lend_mode == LendMode.LIMITED and not lend else LendMode(quota.lend_mode)
     return {
         "guaranteed": keep,

@@ -186,7 +186,7 @@ def _hoard_seen(
             "give_back": hoard.give_back,
             "give_back_gpus": str(hoard.give_back * share),
             "margin_percent": reading.rules().margin_percent,
-            "monthly": str(-estimate.amount.amount) if estimate.amount is not None else None,
+            "monthly": f"{-estimate.amount.amount.normalize():f}" if estimate.amount is not None else None,
             "currency": estimate.amount.currency if estimate.amount is not None else "",
             "basis": estimate.basis,
         },

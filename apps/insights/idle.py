@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import F
 
 from apps import audit
 from apps.core import clock, outbox
@@ -265,9 +265,9 @@ def _count(case: IdleCase, until: datetime) -> bool:
 def count_saved(at: datetime) -> int:
     """Count the time of what is stopped, hour by hour; returns how many cases moved."""
     due = IdleCase.objects.filter(
-        Q(counted_until__lte=at - _COUNT_EVERY),
         status=IdleStatus.STOPPED,
-        stopped_at__gt=at - SAVED_AT_MOST - _COUNT_EVERY,
+        counted_until__lte=at - _COUNT_EVERY,
+        counted_until__lt=F("stopped_at") + SAVED_AT_MOST,
     )
     moved = 0
     for pk in due.order_by("pk").values_list("pk", flat=True):

@@ -86,7 +86,7 @@ def _cu(world: Any) -> Mapping[str, Any]:
 
 _API = frozenset({200, 400, 409, 428})
 ROUTES: dict[str, Route] = {
-    "insights:finding-list": Route(allowed=EVERYBODY),
+    "insights:finding-list": Route(allowed=EVERYBODY - {"expired"}),
     "insights:look": Route(allowed={"admin"}),
     "insights:look#POST": Route(allowed={"admin"}, method="POST"),
     "insights:finding-detail": Route(allowed=_SEE, kwargs=_f),
@@ -96,7 +96,7 @@ ROUTES: dict[str, Route] = {
     "insights:finding-snooze#POST": Route(allowed=_DECIDE, kwargs=_f, method="POST"),
     "insights:finding-dismiss": Route(allowed=_DECIDE, kwargs=_f),
     "insights:finding-dismiss#POST": Route(allowed=_DECIDE, kwargs=_f, method="POST"),
-    "insights:idle-list": Route(allowed=EVERYBODY),
+    "insights:idle-list": Route(allowed=EVERYBODY - {"expired"}),
     "insights:idle-detail": Route(allowed=_SEE, kwargs=_c),
     "insights:idle-keep": Route(allowed=_DECIDE, kwargs=_c),
     "insights:idle-keep#POST": Route(allowed=_DECIDE, kwargs=_c, method="POST"),
@@ -104,12 +104,12 @@ ROUTES: dict[str, Route] = {
     "insights:idle-stop#POST": Route(allowed=_DECIDE, kwargs=_c, method="POST"),
     "insights:idle-start": Route(allowed=_DECIDE, kwargs=_c),
     "insights:idle-start#POST": Route(allowed=_DECIDE, kwargs=_c, method="POST"),
-    "api:finding-list": Route(allowed=EVERYBODY),
+    "api:finding-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:finding-detail": Route(allowed=_SEE, kwargs=_fu),
     "api:finding-snooze": Route(allowed=_DECIDE, kwargs=_fu, method="POST", ok=_API),
     "api:finding-dismiss": Route(allowed=_DECIDE, kwargs=_fu, method="POST", ok=_API),
     "api:finding-give-back": Route(allowed=_DECIDE, kwargs=_fu, method="POST", ok=_API),
-    "api:idle-workload-list": Route(allowed=EVERYBODY),
+    "api:idle-workload-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:idle-workload-detail": Route(allowed=_SEE, kwargs=_cu),
     "api:idle-workload-keep": Route(allowed=_DECIDE, kwargs=_cu, method="POST", ok=_API),
     "api:idle-workload-stop": Route(allowed=_DECIDE, kwargs=_cu, method="POST", ok=_API),
