@@ -176,8 +176,13 @@ def announce(workspace: Workspace, rung: str, after: Step | None, *, actor: Acto
         next_rung=str(after.rung) if after is not None else "",
         next_at=after.at if after is not None else None,
     )
-    leads = scope.holders_of_role("team_lead", team_id=workspace.team_id)
-    outbox.publish(events.WORKSPACE_RUNG, payload, recipients=leads, subject_uid=workspace.uid)
+    # Between the windows of a repetition it comes and goes as was asked for: that is no news.
+    between = Quota.objects.filter(
+        workspace=workspace, request__recurrence__isnull=False, valid__endswith__gt=clock.now()
+    ).exists()
+    if not (between and rung in (Rung.NONE, Rung.STOPPED_ADMITTING)):
+        leads = scope.holders_of_role("team_lead", team_id=workspace.team_id)
+        outbox.publish(events.WORKSPACE_RUNG, payload, recipients=leads, subject_uid=workspace.uid)
     audit.record(
         events.WORKSPACE_RUNG,
         payload,
