@@ -137,15 +137,10 @@ def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: dateti
         row, was = declared.get(key), held.get(key)
         if (row is None and obj is None and was is None) or (was is not None and was.observed_at > at):
             continue
-        if (
-            row is not None
-            and obj is not None
-            and _as_before(row, obj, was)
-            and (row.declaration_id, key) not in drifted
-        ):
-            batch.untouched.append(was.pk)  # type: ignore[union-attr]  # _as_before: there is one
-        elif row is None:
+        if row is None:
             _write(batch, key, obj, None, "", was)
+        elif was is not None and _as_before(row, obj, was) and (row.declaration_id, key) not in drifted:
+            batch.untouched.append(was.pk)
         else:
             closer.append(key)
     rows = DeclaredObject.objects.select_related("declaration").in_bulk([declared[key].pk for key in closer])
