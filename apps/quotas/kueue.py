@@ -168,8 +168,8 @@ def queue_manifests(
                 "queueingStrategy": "BestEffortFIFO",
                 "stopPolicy": STOP_POLICIES[spec.rung],
                 "flavorFungibility": {"whenCanBorrow": "MayStopSearch", "whenCanPreempt": "TryNextFlavor"},
-                # Any: an owner gets its own back whatever priority the borrower has. Never: a borrower evicts nobody
-                # (Monday, 3 a.m.).
+                # Any: an owner gets its own back whatever priority the borrower has. Never: who would borrow evicts
+                # nobody who is within what is guaranteed (Monday, 3 a.m.).
                 "preemption": {
                     "reclaimWithinCohort": "Any",
                     "borrowWithinCohort": {"policy": "Never"},
