@@ -17,6 +17,7 @@ from portal.panels import nav, panel
 _SEE = "provisioning.run.view"
 nav("Declarations", "provisioning:declaration-list", icon="file-text", order=50, permission=_SEE, group="Platform")
 nav("Apply runs", "provisioning:run-list", icon="history", order=60, permission=_SEE, group="Platform")
+nav("Stopped workloads", "provisioning:stop-list", icon="player-pause", order=75, permission=_SEE, group="Platform")
 nav("Drift", "provisioning:drift-list", icon="git-compare", order=70, permission=_SEE, group="Platform")
 
 

@@ -115,8 +115,7 @@ def order_stop(
 def undo(order_id: int, *, actor: Actor, expected_version: int | None = None, reason: str = "") -> StopOrder:
     """Have a stopped workload started again. Raises NotVisible, NotAllowed, Conflict (nothing is stopped any more)."""
     row = StopOrder.objects.locked(order_id, expected_version=expected_version)
-    if not may_undo(actor, row):
-        raise NotAllowed("Starting it again is for the team's leads and for platform admins.", rule=RETRY)
+    require_undo(actor, row)
     if row.status == StopStatus.UNDOING:
         return row
     if row.status not in (StopStatus.PENDING, StopStatus.STOPPED):
@@ -138,6 +137,12 @@ def may_undo(actor: Actor, row: StopOrder) -> bool:
 
     user = User.objects.filter(pk=actor.user_id).first()
     return may(user, RETRY, row) or (row.cause == StopCause.IDLE and may(user, DECIDE, row))
+
+
+def require_undo(actor: Actor, row: StopOrder) -> None:
+    """Raise NotAllowed unless the actor may have it started again."""
+    if not may_undo(actor, row):
+        raise NotAllowed("Starting it again is for the team's leads and for platform admins.", rule=RETRY)
 
 
 def drain_namespace(cluster_id: int, namespace: str, *, team_id: int | None, cause_uid: uuid.UUID) -> int:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.provisioning import views
+from apps.provisioning import stop_views, views
 
 app_name = "provisioning"
 urlpatterns = [
@@ -22,4 +22,7 @@ urlpatterns = [
     path("provisioning/drift/", views.DriftList.as_view(), name="drift-list"),
     path("provisioning/plans/<uuid:plan_uid>/", views.PlanDetail.as_view(), name="plan-detail"),
     path("provisioning/plans/<uuid:plan_uid>/remake/", views.PlanRemake.as_view(), name="plan-remake"),
+    path("provisioning/stops/", stop_views.StopList.as_view(), name="stop-list"),
+    path("provisioning/stops/<uuid:stop_uid>/", stop_views.StopDetail.as_view(), name="stop-detail"),
+    path("provisioning/stops/<uuid:stop_uid>/undo/", stop_views.StopUndo.as_view(), name="stop-undo"),
 ]

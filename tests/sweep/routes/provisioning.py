@@ -10,7 +10,7 @@ from typing import Any
 from apps.core import clock
 from apps.provisioning import actions
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
-from apps.provisioning.models import ApplyRun, Drift
+from apps.provisioning.models import ApplyRun, Drift, StopOrder
 from tests.cluster.fixtures import declare, workspace
 from tests.sweep.types import EVERYBODY, Route
 
@@ -18,6 +18,14 @@ from tests.sweep.types import EVERYBODY, Route
 SOMEBODY = EVERYBODY - {"expired"}
 FINANCE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"}
 PLATFORM = {"admin", "auditor"}
+
+
+def _stop(world: SimpleNamespace, team: Any, namespace: str, name: str) -> StopOrder:
+    return StopOrder.objects.create(
+        cluster=world.cluster, team=team, kind="Job", namespace=namespace, name=name, cause="idle",
+        requested_at=clock.now(), status="stopped", stopped_at=clock.now(),
+        before={"kind": "Job", "name": name, "uid": "u"},
+    )  # fmt: skip
 
 
 def build(world: SimpleNamespace) -> None:
@@ -41,6 +49,10 @@ def build(world: SimpleNamespace) -> None:
         world.cluster.pk, "workspace", world.declaration.owner_uid, uuid.uuid4(), world.finance_team.pk,
         workspace("okapi-production", 12),
     )  # fmt: skip
+    world.stop = _stop(world, world.finance_team, "okapi-production", "okapi-sleeper")
+    _stop(world, world.foreign_team, "quagga-ns", "quagga-stopped")
+    world.keep_secret("okapi-sleeper", sees={"member_finance", "lead_finance", "vp"})
+    world.keep_secret("quagga-stopped", sees={"vp_other"})
     foreign = declare(world.cluster, workspace("quagga-ns"), title="Quagga production", team_id=world.foreign_team.pk)
     world.keep_secret("Okapi production", "okapi-production", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("Quagga production", "quagga-ns", foreign.uid, sees={"vp_other"})
@@ -48,6 +60,10 @@ def build(world: SimpleNamespace) -> None:
 
 def _declaration(world: Any) -> Mapping[str, Any]:
     return {"declaration_uid": world.declaration.uid}
+
+
+def _stopped(world: Any) -> Mapping[str, Any]:
+    return {"stop_uid": world.stop.uid}
 
 
 def _plan(world: Any) -> Mapping[str, Any]:
@@ -64,6 +80,10 @@ ROUTES: dict[str, Route] = {
     "provisioning:declaration-detail": Route(allowed=FINANCE, kwargs=_declaration),
     "provisioning:declaration-retry": Route(allowed={"admin"}, kwargs=_declaration),
     "provisioning:declaration-retry#POST": Route(allowed={"admin"}, kwargs=_declaration, method="POST"),
+    "provisioning:stop-list": Route(allowed=SOMEBODY),
+    "provisioning:stop-detail": Route(allowed=FINANCE, kwargs=_stopped),
+    "provisioning:stop-undo": Route(allowed={"lead_finance", "vp", "admin"}, kwargs=_stopped),
+    "provisioning:stop-undo#POST": Route(allowed={"lead_finance", "vp", "admin"}, kwargs=_stopped, method="POST"),
     "provisioning:run-list": Route(allowed=PLATFORM),
     "provisioning:run-list#csv": Route(allowed=PLATFORM, query="?export=csv"),
     "provisioning:run-detail": Route(allowed=PLATFORM, kwargs=lambda world: {"run_uid": world.apply_run.uid}),
