@@ -111,7 +111,7 @@ class NeedsForm(forms.Form):
 class EditClusterForm(CommonsForm):
     """What a cluster is called and how people sign in to it."""
 
-    name = forms.CharField(max_length=200, required=False, help_text="As people call it.")
+    name = forms.CharField(max_length=200, help_text="As people call it.")
     region = forms.CharField(max_length=60, required=False)
     group_prefix = forms.CharField(
         max_length=60, required=False,

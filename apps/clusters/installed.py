@@ -44,7 +44,12 @@ def kueue_step(found: Capabilities, *, used: bool) -> Step:
     if not kueue.installed:
         outcome = FAILED if used else WARNING
         detail = found.reasons.get("kueue", "Not found." if not used else "Not found, though the portal uses it here.")
-        return step("kueue", outcome, detail, "Without Kueue nothing takes a borrowed GPU back: no borrowing there.")
+        return step(
+            "kueue",
+            outcome,
+            detail,
+            "Install Kueue 0.16 or newer to let teams borrow: without it nothing takes a borrowed GPU back.",
+        )
     if not kueue.usable:
         detail = f"It serves {', '.join(kueue.api_versions)}; the portal needs {KUEUE_VERSION}."
         return step("kueue", FAILED if used else WARNING, detail, "Upgrade Kueue to 0.16 or newer.")

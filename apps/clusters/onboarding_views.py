@@ -147,7 +147,10 @@ class ClusterKueue(ClusterAction):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add what stands against each mode."""
         cluster = self.object
-        modes = [(label, kueue_mode_refusal(cluster, value)) for value, label in KueueMode.choices if value != "off"]
+        whys = {label: kueue_mode_refusal(cluster, mode) for mode, label in KueueMode.choices if mode != KueueMode.OFF}
+        modes = [(f"Not possible: {label}", why) for label, why in whys.items() if why]
+        if len(modes) == len(whys) and len(set(whys.values())) == 1:
+            modes = [("Kueue cannot be used here", modes[0][1])]
         return super().get_context(modes=modes, found=capabilities.of(cluster), **extra)
 
     def perform(self, form: Any) -> str | HttpResponseBase:

@@ -38,10 +38,7 @@ def last_check(cluster: Cluster) -> ShownCheck | None:
     row = ClusterCheck.objects.filter(cluster=cluster).select_related("requested_by").order_by("-pk").first()
     if row is None:
         return None
-    steps = [
-        {**step, "tone": TONES.get(step.get("outcome", ""), "neutral"), "word": WORDS.get(step.get("outcome", ""), "")}
-        for step in row.steps
-    ]
+    steps = [{**step, "tone": TONES.get(step.get("outcome", ""), "neutral"), "word": _word(step)} for step in row.steps]
     tally = {outcome: sum(1 for step in steps if step.get("outcome") == outcome) for outcome in StepOutcome.values}
     counts = [
         (TONES[key], WORDS[key].lower(), tally[key]) for key in ("failed", "warning", "ok", "skipped") if tally[key]
@@ -55,6 +52,18 @@ def last_check(cluster: Cluster) -> ShownCheck | None:
         "failed": "Something is in the way",
     }[verdict]
     return ShownCheck(row, moving, steps, len(TITLES), counts, verdict, TONES.get(verdict, "neutral"), title)
+
+
+def _word(step: dict[str, Any]) -> str:
+    """Return the word of a step's badge: what need not be there and is not was looked for, not skipped."""
+    outcome = str(step.get("outcome", ""))
+    tried = not str(step.get("detail", "")).startswith("Not tried")
+    if outcome == StepOutcome.SKIPPED and step.get("key") in _NEED_NOT_BE_THERE and tried:
+        return "Not there"
+    return WORDS.get(outcome, "")
+
+
+_NEED_NOT_BE_THERE = frozenset({"kserve", "keda", "metrics", "guard"})
 
 
 def abilities(cluster: Cluster) -> list[dict[str, Any]]:

@@ -225,7 +225,19 @@ def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
 
 def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
     """Return objects as one YAML stream for `kubectl apply -f`."""
-    return yaml.safe_dump_all(list(objects), sort_keys=False, explicit_start=True, width=120)
+    return yaml.dump_all(list(objects), Dumper=_Compact, sort_keys=False, explicit_start=True, width=110)
+
+
+class _Compact(yaml.SafeDumper):
+    """Writes lists of plain words in one line, as people write roles."""
+
+
+def _list(dumper: _Compact, found: list[Any]) -> yaml.Node:
+    plain = all(isinstance(item, str) for item in found)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", found, flow_style=plain)
+
+
+_Compact.add_representer(list, _list)
 
 
 def commands(options: Options) -> list[tuple[str, str]]:
