@@ -26,7 +26,9 @@ QUEUES = "default,apply,ingest,mail"
 OWN_ENTRIES = (
     "beat",
     "cluster",
+    "cluster-borealis",
     "demo-kubeconfig",
+    "demo-kubeconfig-borealis",
     "logs",
     "mail",
     "mode",
@@ -90,6 +92,7 @@ class Portal:
         self.logs = self.folder / "logs"
         self.stamps = Stamps(self.folder / "stamps")
         self.kubeconfig = self.folder / "demo-kubeconfig"
+        self.kubeconfig_borealis = self.folder / "demo-kubeconfig-borealis"
         self.env: dict[str, str] = {}
 
     # -- before anything starts
@@ -141,15 +144,21 @@ class Portal:
     def _start(self, supervisor: Supervisor) -> None:
         began = time.monotonic()
         secrets = Secrets.load(self.folder)
-        ports, moved = settle_ports(self.folder, ["postgres", "redis", "cluster", "allocation"])
-        if moved & {"cluster", "allocation"}:
+        names = ["postgres", "redis", "cluster", "allocation", "borealis", "borealis-allocation"]
+        ports, moved = settle_ports(self.folder, names)
+        if moved & {"cluster", "allocation", "borealis", "borealis-allocation"}:
             # The clusters' addresses are rows of the database; seeding again brings them up to date.
             self.stamps.clear("seeded")
         self.env = self._environment(secrets, ports)
         self._start_postgres(supervisor, secrets, ports["postgres"])
         self._start_redis(supervisor, secrets, ports["redis"])
         if self.options.demo:
-            self._start_cluster(supervisor, ports["cluster"], ports["allocation"])
+            atlas, borealis = (ports["cluster"], ports["allocation"]), (ports["borealis"], ports["borealis-allocation"])
+            self._start_cluster(supervisor, "cluster", self.kubeconfig, *atlas, "--replay")
+            history = ROOT / "apps" / "demo" / "borealis.json"
+            self._start_cluster(
+                supervisor, "cluster-borealis", self.kubeconfig_borealis, *borealis, "--history", str(history)
+            )
         self._prepare_database(supervisor)
         self._start_processes(supervisor)
         if self.options.demo:
@@ -157,7 +166,8 @@ class Portal:
         print(f"\nGPU Commons runs at {self.options.address}  (started in {time.monotonic() - began:.0f} s)")
         if self.options.demo:
             print(f"\n{self._sign_ins(supervisor)}")
-            print(f"\nThe simulated cluster: kubectl --kubeconfig {self.kubeconfig} get resourcequota -A")
+            print(f"\nThe simulated clusters: kubectl --kubeconfig {self.kubeconfig} get resourcequota -A")
+            print(f"                        kubectl --kubeconfig {self.kubeconfig_borealis} get nodes")
         print("Ctrl-C stops everything; the data is kept.", flush=True)
 
     # -- parts
@@ -190,6 +200,7 @@ class Portal:
             result |= {
                 "COMMONS_DEMO": "1",
                 "COMMONS_DEMO_KUBECONFIG": str(self.kubeconfig),
+                "COMMONS_DEMO_KUBECONFIG_BOREALIS": str(self.kubeconfig_borealis),
                 "COMMONS_DEMO_ALLOCATION_URL": f"http://127.0.0.1:{ports['allocation']}",
             }
         return result
@@ -218,22 +229,17 @@ class Portal:
                 "Redis", Redis(self.folder / "redis", password=secrets.redis_password, log=log, port=port), log
             )
 
-    def _start_cluster(self, supervisor: Supervisor, port: int, allocation_port: int) -> None:
-        state = make_private_dir(self.folder / "cluster")
+    def _start_cluster(
+        self, supervisor: Supervisor, name: str, kubeconfig: Path, port: int, allocation_port: int, *options: str
+    ) -> None:
+        state = make_private_dir(self.folder / name)
         arguments = ["--port", str(port), "--allocation-port", str(allocation_port), "--state", str(state)]
-        program = [
-            sys.executable,
-            "-m",
-            "apps.demo.cluster",
-            *arguments,
-            "--kubeconfig",
-            str(self.kubeconfig),
-            "--replay",
-        ]
-        command = self._command("cluster.log", program)
-        command.ready = lambda: accepts(port) and accepts(allocation_port) and self.kubeconfig.exists()
-        with step("Simulated cluster"):
-            supervisor.wait_ready(supervisor.add("cluster", command, command.log))
+        program = [sys.executable, "-m", "apps.demo.cluster", *arguments, "--kubeconfig", str(kubeconfig)]
+        # Kueue is there, so that borrowed GPUs are taken back as on a cluster that shares in earnest.
+        command = self._command(f"{name}.log", [*program, "--kueue", "pods", "--kserve", *options])
+        command.ready = lambda: accepts(port) and accepts(allocation_port) and kubeconfig.exists()
+        with step("Simulated cluster" if name == "cluster" else "Simulated cluster Borealis"):
+            supervisor.wait_ready(supervisor.add(name, command, command.log))
 
     def _prepare_database(self, supervisor: Supervisor) -> None:
         """Roles and tables; skipped while neither the migrations nor the code that makes the roles has changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 MAIL_DOMAIN = "example.com"
 #: Months of history that the portal meters at the first start.
@@ -15,6 +16,17 @@ POOL_GPUS = 50
 HOURLY_RATE = Decimal("3.85")
 CURRENCY = "USD"
 CLUSTER_SLUG = "atlas"
+BOREALIS_SLUG = "borealis"
+BURST_MODEL = "NVIDIA-H100-80GB-HBM3"
+BURST_SLUG = "h100-80gb-cloud"
+BURST_GPUS = 32
+#: Price of one physical GPU and hour on the second cluster; a slice costs its share.
+MODEL_RATES = {
+    "NVIDIA-A100-SXM4-80GB": Decimal("3.85"),
+    "NVIDIA-L4": Decimal("0.80"),
+    "NVIDIA-H100-80GB-HBM3": Decimal("6.90"),
+}
+CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,53 @@ class TeamPlan:
     budget: Decimal
     data_classes: tuple[str, ...] = field(default=("internal",))
 
+
+@dataclass(frozen=True)
+class BorealisPlan:
+    """What a team asks for on the second cluster. `flavour`: how to find it; `days` 0: without end."""
+
+    team: str
+    lead: str
+    environment: str
+    flavour: dict[str, str]
+    guaranteed: int
+    reason: str
+    days: int = 0
+    recurrence: dict[str, Any] | None = None
+    decided: bool = True
+    data_classes: tuple[str, ...] = field(default=("internal",))
+
+
+BOREALIS_TEAMS: tuple[BorealisPlan, ...] = (
+    BorealisPlan(
+        "research",
+        "research-lead",
+        "development",
+        {"resource_name": "nvidia.com/mig-1g.10gb"},
+        6,
+        "Notebooks need a slice each, not a whole GPU.",
+    ),
+    BorealisPlan(
+        "marketing",
+        "marketing-lead",
+        "staging",
+        {"gpu_model": "NVIDIA-L4"},
+        4,
+        "Try the ranking service on shared GPUs before the season.",
+        days=60,
+    ),
+    BorealisPlan(
+        "finance",
+        "finance-lead",
+        "production",
+        {"slug": BURST_SLUG},
+        32,
+        "Fraud training for 48 hours every weekend, from a pool that is empty at rest.",
+        days=180,
+        recurrence={"days": [5], "start": "00:00", "minutes": 2880},
+        data_classes=("financial",),
+    ),
+)
 
 UNITS: tuple[tuple[str, str, str | None, str], ...] = (
     # slug, name, parent slug, cost centre
@@ -93,6 +152,13 @@ PEOPLE: tuple[Person, ...] = (
     ),
     Person("compliance", "Compliance officer", (("compliance", "installation", ""),), "", "reads what is approved"),
     Person("admin", "Platform admin", (("platform_admin", "installation", ""),), "", "clusters, pools, runs, policies"),
+    Person(
+        "operator",
+        "Platform operator",
+        (("platform_admin", "installation", ""),),
+        "",
+        "decides what the admin requests",
+    ),
     Person("controller", "Finance controller", (("finance", "installation", ""),), "", "rate cards and budgets"),
     Person("auditor", "Auditor", (("auditor", "installation", ""),), "", "reads everything, changes nothing"),
 )
@@ -120,6 +186,29 @@ QUOTA_POLICY = {
             "quorum": 1,
             "due_hours": 72,
             "when": [["delta_gpus", "gt", 16]],
+        },
+    ],
+}
+
+#: Changes of a workspace go to the unit's owner, changes of a whole cluster to a second platform admin.
+CHANGE_POLICY = {
+    "validity_days": 90,
+    "stages": [
+        {
+            "name": "Unit owner",
+            "role": "unit_owner",
+            "scope": "unit",
+            "quorum": 1,
+            "due_hours": 72,
+            "unless": [["of_cluster", "eq", "yes"]],
+        },
+        {
+            "name": "Platform",
+            "role": "platform_admin",
+            "scope": "installation",
+            "quorum": 1,
+            "due_hours": 72,
+            "when": [["of_cluster", "eq", "yes"]],
         },
     ],
 }

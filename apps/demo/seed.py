@@ -18,6 +18,7 @@ from apps.approvals import policies
 from apps.approvals.models import Policy
 from apps.clusters import actions as clusters
 from apps.clusters import crypto, kubeconfigs
+from apps.clusters.choices import KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool, PoolCapacity
 from apps.core import clock
 from apps.core.actor import Actor, Channel
@@ -49,6 +50,7 @@ class Context:
     kubeconfig: Path
     allocation_url: str
     tokens_file: Path
+    kubeconfig_borealis: Path | None = None
     users: dict[str, User] = field(default_factory=dict)
 
     @classmethod
@@ -58,6 +60,9 @@ class Context:
             kubeconfig=Path(os.environ["COMMONS_DEMO_KUBECONFIG"]),
             allocation_url=os.environ["COMMONS_DEMO_ALLOCATION_URL"],
             tokens_file=settings.COMMONS_DIR / "cluster" / "tokens.json",
+            kubeconfig_borealis=Path(second)
+            if (second := os.environ.get("COMMONS_DEMO_KUBECONFIG_BOREALIS"))
+            else None,
         )
 
     @property
@@ -154,11 +159,19 @@ def cluster(context: Context) -> str:
             tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
             actor=SEEDER,
         )
+    from apps.demo import sharing
+
+    said = sharing.atlas(context)
     pool = Pool.objects.filter(cluster=found, gpu_model=company.GPU_MODEL).first()
     if pool is None:
-        # Without Kueue nothing takes a borrowed GPU back; the sample company chose to share at best effort.
+        # Without Kueue nothing takes a borrowed GPU back; there the sample company shares at best effort.
+        found.refresh_from_db()
         pool = clusters.create_pool(
-            found.pk, company.GPU_MODEL, flavour_ids=[context.flavour.pk], best_effort=True, actor=SEEDER
+            found.pk,
+            company.GPU_MODEL,
+            flavour_ids=[context.flavour.pk],
+            best_effort=found.kueue_mode == KueueMode.OFF,
+            actor=SEEDER,
         )
     if not PoolCapacity.objects.filter(pool=pool).exists():
         clusters.set_committable(
@@ -169,7 +182,7 @@ def cluster(context: Context) -> str:
             reason="As bought",
             actor=SEEDER,
         )
-    return f"{company.POOL_GPUS} × {context.flavour}"
+    return f"{company.POOL_GPUS} × {context.flavour}; {said}"
 
 
 def prices(context: Context) -> str:
@@ -200,9 +213,13 @@ def budgets(context: Context) -> str:
 
 def policy(context: Context) -> str:
     """Publish the quota policy, as the platform admin."""
-    if not Policy.objects.filter(slug="quota").exists():
-        admin = Actor.of(context.users["admin"], Channel.COMMAND)
-        policies.publish_policy("quota", "Quota requests", "quotas.request", company.QUOTA_POLICY, actor=admin)
+    admin = Actor.of(context.users["admin"], Channel.COMMAND)
+    for slug, name, subject, body in (
+        ("quota", "Quota requests", "quotas.request", company.QUOTA_POLICY),
+        ("change", "Changes of workspaces and clusters", "quotas.change", company.CHANGE_POLICY),
+    ):
+        if not Policy.objects.filter(slug=slug).exists():
+            policies.publish_policy(slug, name, subject, body, actor=admin)
     return "small changes by policy, the rest by the unit owner"
 
 

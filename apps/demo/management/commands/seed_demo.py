@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import CommonsError
-from apps.demo import company, history, seed, story
+from apps.demo import company, history, seed, sharing, story
 
 
 class Command(BaseCommand):
@@ -40,8 +40,10 @@ class Command(BaseCommand):
         steps = (
             *seed.STEPS,
             seed.Step("Metering the history", lambda known: history.meter(known, clock.now(), self.aside)),
+            *sharing.CLUSTER_STEPS,
             seed.Step("Quota of today, requested and approved", story.todays_quota),
             seed.Step("Requests under way", story.under_way),
+            *sharing.TEAM_STEPS,
         )
         title = ""
         try:
