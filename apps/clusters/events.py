@@ -79,6 +79,22 @@ class ClusterUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiring:
+    """A certificate or token ends soon, or has ended: `what` in words, `left` how long it still lasts."""
+
+    cluster: str
+    name: str
+    what: str
+    end: datetime
+    left: str
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
+@dataclass(frozen=True, slots=True)
 class KeysRotated:
     """Credentials were encrypted anew under the newest key: how many now, and how many there are."""
 
@@ -196,5 +212,14 @@ MAINTENANCE_CANCELLED = declare(
     Maintenance,
     audience=_ADMINS,
     headline=lambda p: f"{p.name}: the maintenance from {_moment(p.start)} is cancelled",
+    path=lambda p: p.path,
+)
+CLUSTER_EXPIRING = declare(
+    "clusters.cluster.expiring",
+    Expiring,
+    audience=_ADMINS,
+    mail=True,
+    headline=lambda p: f"{p.name}: {p.what} {p.left}",
+    body=lambda p: f"It ends on {_moment(p.end)}. Afterwards nothing reaches the cluster until it is renewed.",
     path=lambda p: p.path,
 )

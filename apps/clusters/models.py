@@ -63,6 +63,9 @@ class Cluster(VersionedRow):
     guard_mode = models.CharField(max_length=10, choices=GuardMode.choices, default=GuardMode.OFF)
     credentials_expire_at = models.DateTimeField(null=True, help_text="When the bearer token says that it expires.")
     certificate_expires_at = models.DateTimeField(null=True, help_text="End of the server certificate, as last seen.")
+    expiry_notices: models.JSONField = models.JSONField(
+        default=dict, help_text="What was told about ends of certificate and token: so that nothing is told twice."
+    )
 
     objects = ClusterQuerySet.as_manager()
 

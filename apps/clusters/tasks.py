@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.clusters import checking, probing
+from apps.clusters import checking, expiring, probing
 from apps.core.sweeps import sweep
 
 
@@ -18,3 +18,9 @@ def probe_clusters() -> int:
 def run_checks() -> int:
     """Carry out the checks of clusters that wait."""
     return checking.run_due()
+
+
+@sweep("clusters.notice_expiring", every=timedelta(hours=1))
+def notice_expiring() -> int:
+    """Tell the platform admins what ends soon."""
+    return expiring.notice_due()

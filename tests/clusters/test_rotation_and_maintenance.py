@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps.audit.models import AuditEvent
-from apps.clusters import actions, crypto, probing, selectors
+from apps.clusters import actions, crypto, expiring, probing, selectors
 from apps.clusters.models import Cluster, MaintenanceWindow
 from apps.core import clock
 from apps.core.actor import Actor
@@ -181,3 +181,25 @@ def test_pause_and_rest_stop_applying_too() -> None:
     assert selectors.may_apply_now(cluster)[1:] == ("frankfurt is given a rest: connection refused", later)
     cluster.paused_at, cluster.pause_reason = clock.now(), "moving"
     assert selectors.may_apply_now(cluster) == (False, "frankfurt is paused: moving", None)
+
+
+@pytest.mark.requirement("cluster-onboarding-2.4")
+def test_admins_are_told_in_time_and_once(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 30, 7 and 1 day and when it is over; what is renewed starts anew."""
+    cluster = _register()
+    start = clock.now()
+    Cluster.objects.update(credentials_expire_at=start + timedelta(days=40))
+    told: list[tuple[int, str]] = []
+    for day in range(45):
+        at = start + timedelta(days=day, hours=1)
+        monkeypatch.setattr(clock, "now", lambda at=at: at)
+        for _ in range(2):
+            if expiring.notice_due():
+                message = OutboxMessage.objects.filter(event="clusters.cluster.expiring").latest("pk")
+                assert message.recipient_ids == [company.admin.pk]
+                told.append((day, message.payload["left"]))
+    assert told == [(10, "ends in 29 d 23 h"), (33, "ends in 6 d 23 h"), (39, "ends in 23 h"), (40, "has ended")]
+    Cluster.objects.update(credentials_expire_at=start + timedelta(days=60), certificate_expires_at=at)
+    assert expiring.notice_due() == 2
+    cluster.refresh_from_db()
+    assert set(cluster.expiry_notices) == {"credentials_expire_at", "certificate_expires_at"}
