@@ -112,8 +112,9 @@ def candidates(at: datetime) -> list[int]:
         .exclude(rung=Rung.ARCHIVED, holding=False)
         .order_by("pk")
     )
-    found = [row.pk for row in rows if row.rung != Rung.NONE or not row.holding]
-    at_ease = [row for row in rows if row.rung == Rung.NONE and row.holding]
+    holding = {row.pk for row in rows if getattr(row, "holding", False)}
+    found = [row.pk for row in rows if row.rung != Rung.NONE or row.pk not in holding]
+    at_ease = [row for row in rows if row.rung == Rung.NONE and row.pk in holding]
     for pk, usage in cluster_side.usage(at_ease).items():
         if any(used > usage.hard.get(name, used) for name, used in usage.used.items()):
             found.append(pk)

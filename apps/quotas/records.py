@@ -116,7 +116,7 @@ def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
         leaves += creation_leaves(asked.cluster, manifests_for(request))
     queued = kueue_state.queued(request.workspace)
     leaves += quota_leaves(asked, queued=queued)
-    found = {
+    found: dict[str, Any] = {
         "before": held(assessment.before),
         "at_end": held(assessment.at_end) if request.valid_until is not None else None,
         "creates_workspace": creates,
