@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
@@ -15,6 +16,7 @@ __all__ = [
     "capacity_steps",
     "committable_at",
     "maintenance_now",
+    "maintenance_of",
     "may_apply_now",
     "shown_health",
 ]
@@ -62,6 +64,19 @@ def maintenance_now(cluster: Cluster, at: datetime | None = None) -> Maintenance
     """Return the maintenance window in which a cluster is at `at` (default: now), None outside of any."""
     rows = MaintenanceWindow.objects.filter(cluster=cluster, cancelled_at=None, valid__contains=at or clock.now())
     return rows.order_by("valid", "pk").first()
+
+
+def maintenance_of(
+    cluster_ids: Iterable[int] | None = None, at: datetime | None = None
+) -> dict[int, MaintenanceWindow]:
+    """Return cluster id → the window it is in at `at` (default: now), for those that are in one (one query).
+
+    `cluster_ids` None: of all clusters.
+    """
+    rows = MaintenanceWindow.objects.filter(cancelled_at=None, valid__contains=at or clock.now())
+    if cluster_ids is not None:
+        rows = rows.filter(cluster_id__in=set(cluster_ids))
+    return {row.cluster_id: row for row in rows}
 
 
 def may_apply_now(cluster: Cluster, at: datetime | None = None) -> tuple[bool, str, datetime | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from django.db.models import F, Max
 
 from apps.clusters.choices import Health
-from apps.clusters.models import Cluster
+from apps.clusters.models import Cluster, MaintenanceWindow
 from apps.clusters.quantities import parse
-from apps.core import clock
+from apps.clusters.selectors import maintenance_of
+from apps.core import clock, formats
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
 from apps.provisioning.models import ApplyRun, Declaration, Observation, WatchCursor
 from apps.provisioning.querysets import ApplyRunQuerySet, DeclarationQuerySet
@@ -95,8 +96,16 @@ class Standing:
     run: ApplyRun | None = None
 
 
-def standing(declaration: Declaration, run: ApplyRun | None = None) -> Standing:
-    """Say whether a declaration is applied, since when, and if not, why not yet. `run`: the attempt under way."""
+def standing(
+    declaration: Declaration,
+    run: ApplyRun | None = None,
+    *,
+    maintenance: Mapping[int, MaintenanceWindow] | None = None,
+) -> Standing:
+    """Say whether a declaration is applied, since when, and if not, why not yet. `run`: the attempt under way.
+
+    `maintenance`: cluster id → the window it is in; None: looked up, one query.
+    """
     cluster = declaration.cluster
     if declaration.status == DeclarationStatus.STOPPED:
         return Standing(declaration, "stopped", declaration.failing_since, declaration.last_error, None, run)
@@ -105,6 +114,12 @@ def standing(declaration: Declaration, run: ApplyRun | None = None) -> Standing:
     since = declaration.declared_at
     if cluster.paused_at is not None:
         return Standing(declaration, "waiting", since, f"{cluster} is paused: {cluster.pause_reason}", None, run)
+    if maintenance is None:
+        maintenance = maintenance_of([declaration.cluster_id])
+    if (window := maintenance.get(declaration.cluster_id)) is not None:
+        end = window.valid.upper
+        why = f"maintenance of {cluster} until {formats.datetime_utc(end)}: {window.reason}"
+        return Standing(declaration, "waiting", since, why, end, run)
     if cluster.health in (Health.UNREACHABLE, Health.REFUSED):
         said = "does not answer" if cluster.health == Health.UNREACHABLE else "refuses the portal's credentials"
         return Standing(declaration, "waiting", since, f"{cluster} {said}: {cluster.last_error}", cluster.retry_at, run)
@@ -127,7 +142,8 @@ def unapplied(rows: DeclarationQuerySet, *, limit: int = 20) -> list[Standing]:
     runs = {
         run.declaration_id: run for run in ApplyRun.objects.filter(declaration__in=waiting, outcome=RunOutcome.RUNNING)
     }
-    return [standing(declaration, runs.get(declaration.pk)) for declaration in waiting]
+    windows = maintenance_of({declaration.cluster_id for declaration in waiting}) if waiting else {}
+    return [standing(declaration, runs.get(declaration.pk), maintenance=windows) for declaration in waiting]
 
 
 @dataclass(frozen=True, slots=True)

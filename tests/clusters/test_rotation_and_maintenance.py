@@ -203,3 +203,17 @@ def test_admins_are_told_in_time_and_once(company: Company, monkeypatch: pytest.
     assert expiring.notice_due() == 2
     cluster.refresh_from_db()
     assert set(cluster.expiry_notices) == {"credentials_expire_at", "certificate_expires_at"}
+
+
+@pytest.mark.requirement("cluster-onboarding-5.2")
+def test_whoever_waits_reads_until_when_and_why(simulated: SimulatedCluster) -> None:
+    """In how a declaration stands, wherever that is shown."""
+    from apps.provisioning import selectors as provisioning
+
+    cluster = register(simulated)
+    window = _plan(cluster, timedelta(0), timedelta(hours=2))
+    declaration = declare(cluster, workspace(fresh_namespace()))
+    standing = provisioning.standing(declaration)
+    assert (standing.state, standing.retry_at) == ("waiting", window.valid.upper)
+    assert standing.why.endswith("UTC: Kernel update")
+    assert [one.why for one in provisioning.unapplied(type(declaration).objects.all())] == [standing.why]
