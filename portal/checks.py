@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import logging
 import os
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def settings_problems() -> Iterator[tuple[str, str, str]]:
     if settings.DEBUG:
         yield "E103", "DEBUG shows settings and code to visitors.", "Unset COMMONS_DEBUG."
     yield from _credential_key_problems()
+    yield from _network_problems()
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         yield "E106", "Any host name is taken for ours.", "Name the portal's host names in COMMONS_ALLOWED_HOSTS."
     plain = [origin for origin in settings.CSRF_TRUSTED_ORIGINS if not origin.startswith("https://")]
@@ -113,6 +115,16 @@ def _credential_key_problems() -> Iterator[tuple[str, str, str]]:
             yield "E105", "A key for cluster credentials is malformed.", how
         elif raw.startswith(b"development-only"):
             yield "E104", "Cluster credentials are encrypted with the key everybody knows.", how
+
+
+def _network_problems() -> Iterator[tuple[str, str, str]]:
+    """A malformed network would fail every call to a cluster, or worse, allow what was meant to be denied."""
+    for name in ("COMMONS_CLUSTER_ALLOWED_NETWORKS", "COMMONS_CLUSTER_DENIED_NETWORKS"):
+        for text in getattr(settings, name):
+            try:
+                ipaddress.ip_network(text.strip(), strict=False)
+            except ValueError:
+                yield "E114", f"{text!r} in {name} is no network.", "Write networks as 10.0.0.0/8 or fd00::/8."
 
 
 def _login(variable: str) -> str:

@@ -42,6 +42,8 @@ UNSAFE: list[tuple[dict[str, Any], str]] = [
     ({"SESSION_COOKIE_SECURE": False}, "E110"),
     ({"CSRF_COOKIE_SECURE": False}, "E110"),
     ({"SECURE_SSL_REDIRECT": False, "SECURE_PROXY_SSL_HEADER": None}, "E111"),
+    ({"COMMONS_CLUSTER_DENIED_NETWORKS": ["10.0.0.0/33"]}, "E114"),
+    ({"COMMONS_CLUSTER_ALLOWED_NETWORKS": ["everywhere"]}, "E114"),
 ]
 
 
