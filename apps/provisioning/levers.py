@@ -11,7 +11,7 @@ Levers (reference kubernetes.md C1, C2; KEDA, "Pausing autoscaling"): Kueue Work
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +53,33 @@ class Client(Protocol):
     def apply(self, manifest: Mapping[str, Any], *, force: bool = False, manager: str = "") -> Answer: ...
 
     def disown(self, obj: Mapping[str, Any], manager: str) -> Answer: ...
+
+
+class Present:
+    """A client that finds nothing of kinds which are known not to be installed on its cluster.
+
+    An API server asks for permission before it says that it does not know a kind: where the portal has no rights on
+    what is not there, a list would be 403 instead of 404.
+    """
+
+    def __init__(self, client: Client, absent: Collection[str]) -> None:
+        self._client, self._absent = client, frozenset(absent)
+
+    def get(self, kind: str, name: str, namespace: str = "") -> JSON:
+        """Return one object. Raises NotFound."""
+        return self._client.get(kind, name, namespace)
+
+    def list(self, kind: str, namespace: str = "") -> Listing:
+        """Return all objects of a kind; none of an absent one."""
+        return Listing([], "") if kind in self._absent else self._client.list(kind, namespace)
+
+    def apply(self, manifest: Mapping[str, Any], *, force: bool = False, manager: str = "") -> Answer:
+        """Apply as `manager`."""
+        return self._client.apply(manifest, force=force, manager=manager)
+
+    def disown(self, obj: Mapping[str, Any], manager: str) -> Answer:
+        """Let go of what `manager` holds."""
+        return self._client.disown(obj, manager)
 
 
 class Refusal(Exception):

@@ -19,7 +19,6 @@ from django.db.models import F, Q, QuerySet
 
 from apps.clusters import health, kinds
 from apps.clusters.clients.guard import no_transaction
-from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Forbidden, StaleRead
 from apps.clusters.models import Cluster
 from apps.clusters.selectors import may_apply_now
@@ -29,7 +28,7 @@ from apps.core.events import EventType
 from apps.provisioning import events, levers, retries
 from apps.provisioning.choices import StopStatus
 from apps.provisioning.models import StopOrder
-from apps.provisioning.stopping import cause_of, record_contact, tell
+from apps.provisioning.stopping import cause_of, client_of, record_contact, tell
 
 logger = logging.getLogger(__name__)
 SLICE_SECONDS, LEASE_SECONDS = 10.0, 30.0
@@ -87,7 +86,7 @@ class _Turn:
     def run(self) -> tuple[int, bool]:
         """Work until nothing is due, time is up, the lease has moved or the cluster fails."""
         try:
-            client = KubernetesClient.for_cluster(self.cluster)
+            client = client_of(self.cluster)
         except ClusterError as error:
             record_contact(self.cluster, error)
             return 0, False
@@ -110,7 +109,7 @@ class _Turn:
             except Conflict:  # the lease has moved on: the rest is another worker's
                 return len(self.seen), False
 
-    def _see_to(self, client: KubernetesClient, order: StopOrder) -> bool:
+    def _see_to(self, client: levers.Client, order: StopOrder) -> bool:
         """Carry out one order and record it; False where the cluster as a whole fails."""
         try:
             self._try(client, order)
@@ -127,7 +126,7 @@ class _Turn:
             self._later(order, LOOK_EVERY, f"{type(error).__name__}: {error}"[:2000], order.attempts + 1)
         return True
 
-    def _try(self, client: KubernetesClient, order: StopOrder) -> None:
+    def _try(self, client: levers.Client, order: StopOrder) -> None:
         if order.status == StopStatus.STOPPED:
             if levers.look(client, order.namespace, order.before):
                 self._later(order, LOOK_EVERY)
@@ -140,7 +139,7 @@ class _Turn:
         elif self._stop(client, order):
             self._record(order, StopStatus.STOPPED, "")
 
-    def _stop(self, client: KubernetesClient, order: StopOrder) -> bool:
+    def _stop(self, client: levers.Client, order: StopOrder) -> bool:
         """Stop it; False where somebody changed the order in between."""
         before: dict[str, Any] = dict(order.before)
         for attempt in range(_READS):

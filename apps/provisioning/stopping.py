@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from apps import audit
-from apps.clusters import health
+from apps.clusters import capabilities, health
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Throttled
@@ -27,7 +27,7 @@ from apps.core.errors import Conflict, NotAllowed
 from apps.core.events import EventType
 from apps.core.permissions import may
 from apps.core.sweeps import nudge
-from apps.provisioning import draining, events
+from apps.provisioning import draining, events, levers
 from apps.provisioning.actions import RETRY, team_uid_of
 from apps.provisioning.choices import StopCause, StopStatus
 from apps.provisioning.models import StopOrder
@@ -145,6 +145,17 @@ def require_undo(actor: Actor, row: StopOrder) -> None:
         raise NotAllowed("Starting it again is for the team's leads and for platform admins.", rule=RETRY)
 
 
+def client_of(cluster: Cluster) -> levers.Present:
+    """Return a client that asks for no kind which the last check found missing. Raises the client's errors."""
+    found = capabilities.of(cluster)
+    installed = {
+        "Workload": found.kueue.installed, "InferenceService": found.kserve.installed,
+        "ScaledObject": found.keda.installed,
+    }  # fmt: skip
+    absent = [kind for kind, there in installed.items() if there is False]
+    return levers.Present(KubernetesClient.for_cluster(cluster), absent)
+
+
 def drain_namespace(cluster_id: int, namespace: str, *, team_id: int | None, cause_uid: uuid.UUID) -> int:
     """Order that everything that holds GPUs in a namespace be stopped; returns how many orders were made.
 
@@ -160,7 +171,7 @@ def drain_namespace(cluster_id: int, namespace: str, *, team_id: int | None, cau
         Flavour.objects.exclude(resource_name__in=("cpu", "memory")).values_list("resource_name", flat=True)
     )
     try:
-        owners = draining.gpu_owners(KubernetesClient.for_cluster(cluster), namespace, resources)
+        owners = draining.gpu_owners(client_of(cluster), namespace, resources)
     except ClusterError as error:
         record_contact(cluster, error)
         logger.warning(

@@ -13,6 +13,7 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps.audit.models import AuditEvent
 from apps.clusters.actions import pause, resume
+from apps.clusters.capabilities import Capabilities, Keda, KServe, Kueue, as_json
 from apps.clusters.clients.kubernetes import Answer, KubernetesClient, Listing
 from apps.clusters.errors import Forbidden, NotFound, ServerError, StaleRead
 from apps.clusters.models import Cluster, MaintenanceWindow
@@ -491,6 +492,17 @@ def test_who_would_start_it_again_is_stopped() -> None:
         ("InferenceService", None, {"serving.kserve.io/stop": "true"}),
     ]
     assert all(one["metadata"]["uid"] and one["metadata"]["resourceVersion"] == "7" for one in served.applied)
+
+
+@pytest.mark.requirement("insights-1.6")
+def test_kinds_that_are_not_installed_are_not_asked_for(cluster: Cluster, live: KubernetesClient) -> None:
+    """Without rights on what is not there the answer would be 403, which means something else."""
+    there = Capabilities(keda=Keda(installed=False), kueue=Kueue(installed=None), kserve=KServe(installed=True))
+    cluster.capabilities = as_json(there)
+    cluster.save()
+    client = stopping.client_of(cluster)
+    assert client.list("ScaledObject", "default").items == []
+    assert client._absent == {"ScaledObject"}
 
 
 @pytest.mark.requirement("insights-1.2")
