@@ -19,7 +19,7 @@ from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.sweeps import nudge
 from apps.provisioning import events, planner
-from apps.provisioning.choices import DeclarationKind, DeclarationStatus, PlanStatus, Removal
+from apps.provisioning.choices import DeclarationKind, DeclarationStatus, Handling, PlanStatus, Removal
 from apps.provisioning.manifests import Rendered, Unfit, joined, render
 from apps.provisioning.models import Declaration, DeclarationRevision, DeclaredObject, Plan
 from apps.provisioning.ordering import Key
@@ -149,21 +149,9 @@ def retry(
     if take_over:
         # Deleting what nobody approved to delete is not a decision to be made here: it stays, outside the declaration.
         declaration.declared_objects.filter(removal=Removal.UNPLANNED).update(removal=Removal.RETAINED)
-    if declaration.observed_generation == declaration.generation:
-        declaration.observed_generation = declaration.generation - 1
-    declaration.status = DeclarationStatus.APPLYING
-    _forget_failures(declaration)
-    declaration.take_over = take_over
-    declaration.bump(
-        "observed_generation",
-        "status",
-        "attempts",
-        "retry_at",
-        "error_class",
-        "last_error",
-        "failing_since",
-        "take_over",
-    )
+    # Everything of it, whatever was decided about single objects before.
+    declaration.declared_objects.exclude(handling=Handling.NORMAL).update(handling=Handling.NORMAL)
+    apply_again(declaration, take_over=take_over)
     audit.record(
         events.RETRIED,
         declaration_event(declaration, detail="takes fields over from other managers" if take_over else ""),
@@ -173,6 +161,20 @@ def retry(
         team_uid=team_uid_of(declaration.team_id),
         reason=reason,
     )
+    return declaration
+
+
+def apply_again(declaration: Declaration, *, take_over: bool = False) -> Declaration:
+    """Put a declaration, locked by the caller, back in line as if it had not been applied yet."""
+    if declaration.observed_generation == declaration.generation:
+        declaration.observed_generation = declaration.generation - 1
+    declaration.status = DeclarationStatus.APPLYING
+    _forget_failures(declaration)
+    declaration.take_over = take_over
+    declaration.bump(
+        "observed_generation", "status", "attempts", "retry_at", "error_class", "last_error", "failing_since",
+        "take_over",
+    )  # fmt: skip
     from apps.provisioning import tasks
 
     nudge(tasks.apply_cluster, declaration.cluster_id)
@@ -236,7 +238,7 @@ def _plan_for(declaration: Declaration, plan_uid: uuid.UUID | None, body_digest:
 
 def _store_objects(declaration: Declaration, rendered: Sequence[Rendered], plan: Plan | None) -> None:
     held = {Key(row.kind, row.namespace, row.name): row for row in declaration.declared_objects.all()}
-    fields = ["ordinal", "api_version", "body", "digest", "generation", "removal"]
+    fields = ["ordinal", "api_version", "body", "digest", "generation", "removal", "handling"]
     changed: list[DeclaredObject] = []
     made: list[DeclaredObject] = []
     for one in rendered:
@@ -250,7 +252,7 @@ def _store_objects(declaration: Declaration, rendered: Sequence[Rendered], plan:
         else:
             changed.append(row)
         row.ordinal, row.api_version, row.body, row.digest = one.ordinal, one.api_version, one.body, one.digest
-        row.generation, row.removal = declaration.generation, Removal.NONE
+        row.generation, row.removal, row.handling = declaration.generation, Removal.NONE, Handling.NORMAL
     for key, row in held.items():
         if row.removal == Removal.RETAINED:
             continue

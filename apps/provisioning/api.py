@@ -10,6 +10,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.clusters.selectors import maintenance_of
 from apps.core.api import CommonsViewSet
 from apps.provisioning import actions, planning, selectors
 from apps.provisioning.choices import Removal
@@ -34,11 +35,17 @@ class DeclarationSerializer(serializers.ModelSerializer[Declaration]):
 
     def get_state(self, declaration: Declaration) -> str:
         """Return applied, applying, waiting, failing or stopped."""
-        return selectors.standing(declaration).state
+        return self._standing(declaration).state
 
     def get_why(self, declaration: Declaration) -> str:
         """Return why it is not applied, empty where it is."""
-        return selectors.standing(declaration).why
+        return self._standing(declaration).why
+
+    def _standing(self, declaration: Declaration) -> selectors.Standing:
+        """Say how it stands; the windows in force are read once for the whole answer."""
+        if "maintenance" not in self.context:
+            self.context["maintenance"] = maintenance_of()  # type: ignore[index]  # DRF's context is a dict
+        return selectors.standing(declaration, maintenance=self.context["maintenance"])
 
 
 class DeclarationDetailSerializer(DeclarationSerializer):
@@ -152,8 +159,8 @@ class DriftSerializer(serializers.ModelSerializer[Drift]):
     class Meta:
         model = Drift
         fields = [
-            "uid", "declaration", "kind", "namespace", "name", "field", "declared", "live", "manager", "changed_at",
-            "found_at", "resolved_at",
+            "uid", "declaration", "kind", "namespace", "name", "field", "declared", "live", "manager", "operation",
+            "changed_at", "found_at", "decision", "ignored_until", "ignore_reason", "resolved_at", "resolution",
         ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from apps.core.events import declare
 
@@ -44,6 +45,23 @@ class DriftEvent:
     object: str
     fields: list[str]
     managers: list[str]
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/provisioning/declarations/{self.declaration}/"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftDecided:
+    """Somebody decided about a drift, or the time for which it was left alone is over."""
+
+    drift: str
+    declaration: str
+    cluster: str
+    object: str
+    field: str
+    until: datetime | None = None
 
     @property
     def path(self) -> str:
@@ -135,5 +153,16 @@ STOP_REFUSED = declare(
     mail=True,
     headline=lambda p: f"Could not be stopped: {p.what}",
     body=lambda p: p.detail,
+    path=lambda p: p.path,
+)
+DRIFT_REAPPLIED = declare("provisioning.drift.reapplied", DriftDecided, audience=_ADMINS)
+DRIFT_IGNORED = declare("provisioning.drift.ignored", DriftDecided, audience=_ADMINS)
+DRIFT_ADOPTION = declare("provisioning.drift.adoption_requested", DriftDecided, audience=_ADMINS)
+DRIFT_REOPENED = declare(
+    "provisioning.drift.reopened",
+    DriftDecided,
+    audience=_ADMINS,
+    headline=lambda p: f"{p.object} on {p.cluster} still lives differently",
+    body=lambda p: f"The time for which {p.field or 'it'} was left alone is over: decide what becomes of it.",
     path=lambda p: p.path,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
-from apps.core.forms import CommonsForm
+from apps.core.forms import CommonsForm, UtcDateTimeField
 
 
 class RetryForm(CommonsForm):
@@ -17,4 +17,28 @@ class RetryForm(CommonsForm):
     )
     reason = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2}), help_text="Kept in the audit trail."
+    )
+
+
+class ReapplyForm(CommonsForm):
+    """Apply what was approved to a drifted object again."""
+
+    whole_object = forms.BooleanField(
+        required=False,
+        initial=True,
+        label="Every drifted field of this object",
+        help_text="An object is applied whole: its other drifted fields get their declared values, too.",
+        disabled=True,
+    )
+    reason = forms.CharField(
+        max_length=500, widget=forms.Textarea(attrs={"rows": 2}), help_text="Kept in the audit trail."
+    )
+
+
+class IgnoreForm(CommonsForm):
+    """Leave a drift until a date."""
+
+    until = UtcDateTimeField(label="Leave it until", help_text="At most 90 days ahead; then it opens again by itself.")
+    reason = forms.CharField(
+        max_length=300, widget=forms.Textarea(attrs={"rows": 2}), help_text="Shown beside it, kept in the audit trail."
     )

@@ -22,7 +22,7 @@ nav("Drift", "provisioning:drift-list", icon="git-compare", order=70, permission
 
 
 def _open_drift(**where: Any) -> int:
-    return Drift.objects.filter(resolved_at__isnull=True, **where).values("declaration_id").distinct().count()
+    return Drift.objects.open().filter(**where).values("declaration_id").distinct().count()
 
 
 @panel(page="team", order=60, permission="provisioning.declaration.view")

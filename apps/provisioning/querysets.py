@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db.models import Q
 
+from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ class ObservationQuerySet(ScopedQuerySet["Observation"]):
 
 class DriftQuerySet(ScopedQuerySet["Drift"]):
     """Drift findings."""
+
+    def open(self) -> Self:
+        """Return what lives differently now and nobody decided to leave for a while."""
+        at = clock.now()
+        return self.filter(Q(ignored_until__isnull=True) | Q(ignored_until__lte=at), resolved_at__isnull=True)
+
+    def ignored(self) -> Self:
+        """Return what lives differently and is left alone for now."""
+        return self.filter(resolved_at__isnull=True, ignored_until__gt=clock.now())
 
     def visible_to(self, user: Any) -> Self:
         """Return the drift of visible declarations."""

@@ -121,14 +121,28 @@ class DriftTable(CommonsTable):
     cluster = tables.Column(accessor="declaration__cluster__name", verbose_name="Cluster")
     field = tables.Column(empty_values=())
     manager = tables.Column(verbose_name="Changed by")
+    operation = tables.Column(attrs=_WIDE)
+    state = tables.Column(empty_values=(), orderable=False, verbose_name="State")
     changed_at = AgeColumn(verbose_name="Changed")
     found_at = AgeColumn(verbose_name="Found", attrs=_WIDE_TIME)
     resolved_at = AgeColumn(verbose_name="Resolved", attrs=_WIDE_TIME)
 
     class Meta(CommonsTable.Meta):
         model = Drift
-        fields = ("object", "cluster", "field", "declared", "live", "manager", "changed_at", "found_at", "resolved_at")
-        order_by = ("-found_at",)
+        fields = (
+            "object",
+            "cluster",
+            "field",
+            "declared",
+            "live",
+            "manager",
+            "operation",
+            "state",
+            "changed_at",
+            "found_at",
+            "resolved_at",
+        )
+        order_by = ("object", "-found_at")
         caption = "Drift"
 
     def render_object(self, record: Drift) -> Any:
@@ -140,6 +154,20 @@ class DriftTable(CommonsTable):
         """Export kind, namespace and name."""
         return f"{record.kind} {record.namespace}/{record.name}".replace(" /", " ")
 
+    def order_object(self, queryset: QuerySet[Drift], is_descending: bool) -> tuple[QuerySet[Drift], bool]:
+        """Group by object."""
+        sign = "-" if is_descending else ""
+        columns = ("declaration__cluster__name", "namespace", "kind", "name", "field")
+        return queryset.order_by(*(f"{sign}{column}" for column in columns), "pk"), True
+
+    def render_state(self, record: Drift) -> str:
+        """Say what became of it, or what was decided."""
+        if record.resolved_at is not None:
+            return record.get_resolution_display() if record.resolution else "Resolved"
+        if record.ignored_until is not None:
+            return f"Left until {record.ignored_until:%Y-%m-%d}: {record.ignore_reason}"
+        return record.get_decision_display()
+
     def render_field(self, record: Drift) -> str:
         """An empty field means the object itself."""
         return record.field or "the object itself"
@@ -150,7 +178,10 @@ class DriftFilter(CommonsFilterSet):
 
     search = SearchFilter(columns=["name", "namespace", "kind", "field", "manager", "declaration__title"])
     state = django_filters.ChoiceFilter(
-        choices=[("open", "Open"), ("resolved", "Resolved")], method="by_state", label="State", empty_label="All"
+        choices=[("open", "Open"), ("ignored", "Left until a date"), ("resolved", "Resolved")],
+        method="by_state",
+        label="State",
+        empty_label="All",
     )
 
     class Meta:
@@ -158,5 +189,8 @@ class DriftFilter(CommonsFilterSet):
         fields: list[str] = []
 
     def by_state(self, queryset: QuerySet[Drift], name: str, value: str) -> QuerySet[Drift]:
-        """Open or resolved ones."""
-        return queryset.filter(resolved_at__isnull=value == "open")
+        """Open ones, those that are left alone for now, or resolved ones."""
+        rows: Any = queryset
+        if value == "open":
+            return rows.open()  # type: ignore[no-any-return]  # DriftQuerySet
+        return rows.ignored() if value == "ignored" else queryset.filter(resolved_at__isnull=False)

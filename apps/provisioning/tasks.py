@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.clusters.selectors import callable_now
 from apps.core import clock
 from apps.core.sweeps import nudge, sweep
-from apps.provisioning import observing, planning, queues, running, stop_worker
+from apps.provisioning import drift_actions, observing, planning, queues, running, stop_worker
 from apps.provisioning.models import WatchCursor
 
 #: Without an observer process a cluster is listed this often.
@@ -125,3 +125,9 @@ def observe_queues() -> int:
 def forget_old_waits() -> int:
     """Delete the history of waits after 90 days."""
     return queues.forget_old_waits()
+
+
+@sweep("provisioning.reopen_drift", every=timedelta(minutes=1))
+def reopen_drift() -> int:
+    """Open again what was to be left alone until now."""
+    return drift_actions.reopen_due()

@@ -13,16 +13,14 @@ from django.urls import reverse
 from apps.core.errors import Conflict
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.provisioning import actions, planning, selectors
+from apps.provisioning import actions, drift_actions, planning, selectors
 from apps.provisioning.choices import DeclarationStatus, PlanStatus, Removal, RunOutcome
 from apps.provisioning.forms import RetryForm
-from apps.provisioning.models import ApplyRun, Declaration, Drift, Plan
+from apps.provisioning.models import ApplyRun, Declaration, Plan
 from apps.provisioning.tables import (
     OUTCOME_TONES,
     DeclarationFilter,
     DeclarationTable,
-    DriftFilter,
-    DriftTable,
     RunFilter,
     RunTable,
 )
@@ -88,6 +86,7 @@ class DeclarationDetail(DetailView):
             drift=list(
                 declaration.drifts.filter(resolved_at__isnull=True).order_by("kind", "namespace", "name", "field")
             ),
+            may_decide=may(self.request.user, drift_actions.DECIDE, declaration),
             may_retry=may(self.request.user, actions.RETRY, declaration),
             may_see_runs=may(self.request.user, VIEW_RUN, declaration),
             **extra,
@@ -178,22 +177,9 @@ class RunDetail(DetailView):
             tone=OUTCOME_TONES[RunOutcome(self.object.outcome)],
             writes=sum(row["verb"] in ("apply", "delete") for row in results),
             warnings=sum(len(row.get("warnings") or []) for row in results),
+            request_ms=sum(int(row.get("ms") or 0) for row in results),
             **extra,
         )
-
-
-class DriftList(ListView):
-    """What lives otherwise than declared."""
-
-    title = "Drift"
-    permission = VIEW
-    intro = "Declared fields that somebody changed on a cluster: which, by whom, when."
-    table_class = DriftTable
-    filterset_class = DriftFilter
-    queryset = Drift.objects.select_related("declaration", "declaration__cluster")
-    empty_title = "No drift"
-    empty_text = "Everything lives as it is declared."
-    empty_icon = "git-compare"
 
 
 class PlanDetail(DetailView):

@@ -22,11 +22,12 @@ class QuotasConfig(AppConfig):
         from apps.clusters.pool_ports import register_pool_check
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_owner
-        from apps.quotas import change_events, change_granting, events, granting, pool_layout, subjects  # noqa: F401 (events declare)
-        from apps.quotas.baseline import BaselineHandler
+        from apps.quotas import change_events, change_granting, events, granting, guard, pool_layout, subjects  # noqa: F401 (events declare)
+        from apps.quotas.baseline import BaselineHandler, contribute
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
         from apps.quotas.changes import register_change
+        from apps.quotas.drift_changes import AdoptDriftHandler
         from apps.quotas.expiry_changes import ArchiveChange, ExpiryPolicyChange, RestoreChange
         from apps.quotas.idle_policy_change import IdlePolicyHandler
         from apps.quotas.limits import LimitsChange
@@ -36,6 +37,8 @@ class QuotasConfig(AppConfig):
         register_subject(ChangeRequestSubject())
         describe_change_facts()
         register_change(BaselineHandler())
+        register_change(AdoptDriftHandler())
+        contribute(guard.contribution)
         register_change(IdlePolicyHandler())
         for handler in (ExpiryPolicyChange(), ArchiveChange(), RestoreChange(), LimitsChange()):
             register_change(handler)

@@ -5,7 +5,9 @@ from django.urls import path
 from apps.quotas import (
     baseline_views,
     change_views,
+    drift_views,
     expiry_views,
+    guard_views,
     idle_policy_views,
     limits_views,
     live_views,
@@ -44,6 +46,8 @@ urlpatterns = [
     path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
     path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
     path("quotas/baselines/<uuid:cluster_uid>/", baseline_views.BaselineRequest.as_view(), name="baseline"),
+    path("quotas/clusters/<uuid:cluster_uid>/guard/", guard_views.ClusterGuard.as_view(), name="cluster-guard"),
+    path("quotas/drift/<uuid:drift_uid>/adopt/", drift_views.AdoptDrift.as_view(), name="adopt-drift"),
     path("quotas/changes/", change_views.ChangeList.as_view(), name="change-list"),
     path("quotas/changes/<uuid:change_uid>/", change_views.ChangeDetail.as_view(), name="change-detail"),
     path("quotas/changes/<uuid:change_uid>/withdraw/", change_views.ChangeWithdraw.as_view(), name="change-withdraw"),

@@ -70,6 +70,10 @@ def _plan(world: Any) -> Mapping[str, Any]:
     return {"plan_uid": world.server_plan.uid}
 
 
+def _drift(world: Any) -> Mapping[str, Any]:
+    return {"drift_uid": Drift.objects.get(declaration=world.declaration).uid}
+
+
 def _uid(name: str) -> Any:
     return lambda world: {"uid": getattr(world, name).uid}
 
@@ -89,6 +93,11 @@ ROUTES: dict[str, Route] = {
     "provisioning:run-detail": Route(allowed=PLATFORM, kwargs=lambda world: {"run_uid": world.apply_run.uid}),
     "provisioning:drift-list": Route(allowed=SOMEBODY),
     "provisioning:drift-list#csv": Route(allowed=SOMEBODY, query="?export=csv"),
+    "provisioning:drift-reapply": Route(allowed={"admin"}, kwargs=_drift),
+    "provisioning:drift-reapply#POST": Route(allowed={"admin"}, kwargs=_drift, method="POST"),
+    "provisioning:drift-ignore": Route(allowed={"admin"}, kwargs=_drift),
+    "provisioning:drift-ignore#POST": Route(allowed={"admin"}, kwargs=_drift, method="POST"),
+    "provisioning:drift-reopen": Route(allowed={"admin"}, kwargs=_drift, note="409: it is open"),
     "provisioning:plan-detail": Route(allowed=FINANCE, kwargs=_plan),
     "provisioning:plan-remake": Route(allowed={"admin"}, kwargs=_plan, note="409: it did not fail"),
     "api:declaration-list": Route(allowed=SOMEBODY),

@@ -176,6 +176,12 @@ def _body(world: Any) -> Mapping[str, Any]:
     return {**_terms(world), "workspace": world.workspace.uid, "flavour": world.rates_flavour.slug}
 
 
+def _any_drift(world: Any) -> Mapping[str, Any]:
+    from apps.provisioning.models import Drift
+
+    return {"drift_uid": Drift.objects.get(declaration=world.declaration).uid}
+
+
 ROUTES: dict[str, Route] = {
     "quotas:workspace-list": Route(allowed=EVERYBODY),
     "quotas:workspace-create": Route(allowed={"admin"}),
@@ -217,6 +223,11 @@ ROUTES: dict[str, Route] = {
     "quotas:baseline#POST": Route(
         allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}, method="POST"
     ),
+    "quotas:cluster-guard": Route(allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}),
+    "quotas:cluster-guard#POST": Route(
+        allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}, method="POST"
+    ),
+    "quotas:adopt-drift": Route(allowed={"admin"}, kwargs=_any_drift),
     "quotas:change-list": Route(allowed=EVERYBODY),
     "quotas:change-detail": Route(allowed=_SEE, kwargs=_change),
     "quotas:change-withdraw": Route(allowed=_CHANGE | {"admin"}, kwargs=_change),
