@@ -161,7 +161,7 @@ def _scope_selector(expressions: list[Obj], keys: set[str], problems: Problems) 
     scopes = {each.get("scopeName") for each in expressions}
     if {"BestEffort", "NotBestEffort"} <= scopes or {"Terminating", "NotTerminating"} <= scopes:
         problems.append(("FieldValueInvalid", base, "Invalid value: null: conflicting scopes"))
-    counted = [key for key in keys if (key.startswith("count/") and key != "count/pods") or key in _NOT_OF_PODS]
+    counted = keys & _NOT_OF_PODS
     if scopes and counted:
         _bad(problems, base, json.dumps({"MatchExpressions": expressions}), "unsupported scope applied to resource")
 
