@@ -151,7 +151,7 @@ def _drifts(values: dict[str, Any], *, unresolved: bool = False) -> list[Drift]:
 
 
 class AdoptDriftHandler:
-    """Drift of one workspace taken over into what is declared. Values: {"drifts": uids, "fields": as they were seen}."""
+    """Drift of one workspace taken over into what is declared. Values: {"drifts": uids, "fields": as seen}."""
 
     kind = ChangeKind.ADOPT_DRIFT
 

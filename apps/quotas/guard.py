@@ -1,4 +1,4 @@
-"""Switching the guard of a cluster: an admin decides the mode, and the baseline that carries it is approved as any other.
+"""Switching the guard of a cluster: an admin decides the mode; the baseline that carries it is approved as any other.
 
 Deny comes after a day of audit, so that whoever works on these objects is known before being refused; an explicit
 confirmation shortens that.
