@@ -142,7 +142,7 @@ class Outcome:
 def stages_for(rules: PolicyRules, facts: Mapping[str, FactValue]) -> Outcome:
     """Return the first automatic rule that holds, or else the stages that `facts` ask for, in order.
 
-    There is always at least one stage: `parse_policy` demands one without conditions.
+    There is always at least one stage: `parse_policy` demands one without conditions, or two that complete each other.
     """
     for rule in rules.automatic:
         if rule.holds(facts):

@@ -15,11 +15,12 @@ from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb
 from apps.quotas import baseline_look, changes
 from apps.quotas.assess import MIN_REASON
-from apps.quotas.change_selectors import SHOWN, PlanRow
+from apps.quotas.change_selectors import SHOWN
 from apps.quotas.change_subject import where_words
 from apps.quotas.choices import ChangeKind
 from apps.quotas.kueue_state import baseline_of
 from apps.quotas.models import BaselineState
+from apps.quotas.selectors import PlanRow
 from portal.panels import panel
 
 

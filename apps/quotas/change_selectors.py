@@ -151,7 +151,7 @@ def _applying(change: ChangeRequest) -> Entry:
     failing = [row for row in behind if row.last_error]
     total = len(change.generations)
     text = f"{total - len(behind):,} of {total:,} are on the cluster."
-    first = (stopped or failing or [None])[0]
+    first = next(iter([*stopped, *failing]), None)
     if first is not None:
         text += f" {first.title}: {first.last_error}"
     text += " A platform admin has to look at it." if stopped else " It completes by itself."

@@ -311,19 +311,18 @@ def withdraw_change(change_id: int, reason: str, *, actor: Actor, expected_versi
         raise NotVisible
     if not may_withdraw(user, seen):
         raise NotAllowed("Only who may request such a change can withdraw it.", rule="quotas.change.create")
-    if seen.approval_id is not None:
-        ApprovalRequest.objects.locked(seen.approval_id)
+    approval = ApprovalRequest.objects.locked(seen.approval_id) if seen.approval_id is not None else None
     change = ChangeRequest.objects.locked(change_id, expected_version=expected_version)
-    if not change.is_open or change.approval_id is None:
+    if not change.is_open or approval is None:
         raise Conflict(
             f"This request is {RequestStatus(change.status).label.lower()}: it can no longer be withdrawn.",
             current={"version": change.version, "status": change.status},
         )
     # The right to withdraw was checked above, by the rules of changes.
     approvals.withdraw(
-        change.approval_id,
+        approval.pk,
         reason.strip() or "Withdrawn by those who asked.",
-        actor=actor if approvals.may_withdraw(user, change.approval) else Actor.system("quotas.changes"),
+        actor=actor if approvals.may_withdraw(user, approval) else Actor.system("quotas.changes"),
     )
     change.refresh_from_db()
     return change

@@ -188,3 +188,24 @@ def test_rules_read_as_sentences():
         "one person with the role Compliance of the whole installation, when request.environment is production; "
         "within 48 hours, or the request lapses"
     )
+
+
+def _pair(unless: list[list[str]], when: list[list[str]]) -> str:
+    stage = {"role": "unit_owner", "scope": "unit", "quorum": 1}
+    return json.dumps(
+        {"stages": [{"name": "Owner", **stage, "unless": unless}, {"name": "Platform", **stage, "when": when}]}
+    )
+
+
+@pytest.mark.requirement("approvals-1.2")
+def test_two_stages_may_share_the_work_if_somebody_is_always_asked():
+    of_cluster, removes = ["of_cluster", "eq", "yes"], ["removes", "gt", 0]
+    rules, _ = engine.parse_text(_pair([of_cluster], [of_cluster]), roles=ROLES)
+    for facts, name in (({}, "Owner"), ({"of_cluster": "no"}, "Owner"), ({"of_cluster": "yes"}, "Platform")):
+        assert [stage.name for stage in engine.stages_for(rules, facts).stages] == [name]
+    assert engine.parse_text(_pair([of_cluster, removes], [of_cluster]), roles=ROLES)
+    for unless, when in (([of_cluster], [removes]), ([of_cluster], [of_cluster, removes]), ([of_cluster], [])):
+        if when:
+            assert faults(_pair(unless, when)) == [(1, "stages")]
+        else:
+            assert engine.parse_text(_pair(unless, when), roles=ROLES)
