@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
+from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster
 from apps.costs.models import PricedHour
 from apps.costs.tally import Tally
@@ -59,7 +60,10 @@ def rules() -> Rules:
 
 
 def holders(cluster: Cluster, at: datetime, days: int) -> list[Quota]:
-    """Return the quotas in force that could be given back: lasting ones. What ends soon or recurs goes by itself."""
+    """Return the quotas in force that could be given back: lasting ones. What ends soon or recurs goes by itself.
+
+    GPUs alone: cores are not metered, so nothing could be said of how many of them lie idle.
+    """
     rows = Quota.objects.filter(
         Q(valid__endswith__isnull=True) | Q(valid__endswith__gt=at + timedelta(days=days)),
         Q(request__isnull=True) | Q(request__recurrence__isnull=True),
@@ -67,6 +71,7 @@ def holders(cluster: Cluster, at: datetime, days: int) -> list[Quota]:
         workspace__archived_at__isnull=True,
         valid__contains=at,
         guaranteed__gt=0,
+        flavour__device_class=DeviceClass.GPU,
     )
     return list(rows.select_related("workspace__team", "workspace__cluster", "flavour", "request").order_by("pk"))
 

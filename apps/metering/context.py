@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.db import connection
 
+from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Pool
 from apps.metering.engine import Share, sanitised
 from apps.metering.sources.base import ms
@@ -137,7 +138,9 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
     workspaces = list(Workspace.objects.filter(cluster_id=cluster_id).select_related("team__unit"))
     owners = {workspace.pk: owner_of_team(workspace.team, workspace) for workspace in workspaces}
     context.owners = {workspace.namespace: owners[workspace.pk] for workspace in workspaces}
-    pools = Pool.objects.filter(cluster_id=cluster_id).prefetch_related("flavours", "capacities").order_by("pk")
+    # Cores are not metered as GPU time: CPU classes stay out, with the quotas of their flavours.
+    gpu_pools = Pool.objects.filter(cluster_id=cluster_id, device_class=DeviceClass.GPU)
+    pools = gpu_pools.prefetch_related("flavours", "capacities").order_by("pk")
     shares: dict[int, FlavourInfo] = {}
     for pool in pools:
         infos = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from django.urls import reverse
 
 from apps.approvals.ports import MONTHLY_COST, Change, FactContext, FactValue, Leaf, Span, describe_fact, read_fact
+from apps.clusters.choices import DeviceClass
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.formats import datetime_utc
@@ -39,6 +40,7 @@ def describe_facts() -> None:
     for name, label, meaning, unit in (
         ("monthly_cost_change", "Monthly cost change", "What the change adds to the team's cost in a month.", "money"),
         ("delta_gpus", "GPUs added", "Guaranteed GPUs after the change minus before, in whole devices.", "GPUs"),
+        ("delta_cores", "Cores added", "Guaranteed cores of a CPU class after the change minus before.", "cores"),
         ("guaranteed", "Guaranteed", "Units of the flavour guaranteed after the change.", ""),
         ("borrow_mode", "Borrowing", "none, limited or unlimited.", ""),
         ("borrow_limit", "Borrow limit", "Units that may be borrowed after the change.", ""),
@@ -66,8 +68,10 @@ def facts_of(
     counted_gpus, counted_cost = auto_approved(
         workspace.team_id, workspace.cluster_id, flavours, at - timedelta(days=COUNT_DAYS), but=but
     )
+    # Cores are no GPUs: rules about GPUs find no such fact in a request for a CPU class, and are false there.
+    counted = "delta_cores" if draft.flavour.device_class == DeviceClass.CPU else "delta_gpus"
     facts: dict[str, FactValue] = {
-        "delta_gpus": _exact(delta_gpus),
+        counted: _exact(delta_gpus),
         "guaranteed": draft.guaranteed,
         "borrow_mode": str(draft.borrow_mode),
         "borrow_limit": draft.borrow_limit,

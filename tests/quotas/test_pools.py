@@ -239,3 +239,27 @@ def test_the_page_takes_as_many_queries_for_many_as_for_few(world: World) -> Non
         body = client.get(url).content.decode()
     assert len(many.captured_queries) == len(few.captured_queries)
     assert "One row a day" in body
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("inventory-3.4")
+def test_rules_about_gpus_do_not_decide_on_cores(world: World) -> None:
+    """A small number of cores is no small number of GPUs: nothing is approved by a rule that counts GPUs; metering and
+    findings of idle GPUs leave them out."""
+    from apps.insights.reading import holders
+    from apps.metering.context import load
+
+    cores = make_flavour("cpu-m7i", gpu_model="cpu-m7i", resource_name="cpu", device_class="cpu")
+    make_pool(world.cluster, cores, gpus=512, device_class="cpu")
+    request = world.ask("finance", 2, flavour_id=cores.pk)
+    assert request.status == "in_review"
+    assert request.approval is not None
+    assert request.approval.facts["delta_cores"] == 2
+    assert "delta_gpus" not in request.approval.facts
+    world.approve(request)
+    world.granted("finance", 2)
+    now = clock.now()
+    context = load(world.cluster.pk, now, now + timedelta(hours=1))
+    assert list(context.pools) == [world.pool.gpu_model]
+    assert {quota.gpu_model for quota in context.quotas} == {world.pool.gpu_model}
+    assert {row.flavour_id for row in holders(world.cluster, now + timedelta(minutes=1), 7)} == {world.flavour.pk}
