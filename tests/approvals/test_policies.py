@@ -200,7 +200,7 @@ def _pair(unless: list[list[str]], when: list[list[str]]) -> str:
 @pytest.mark.requirement("approvals-1.2")
 def test_two_stages_may_share_the_work_if_somebody_is_always_asked():
     of_cluster, removes = ["of_cluster", "eq", "yes"], ["removes", "gt", 0]
-    rules, _ = engine.parse_text(_pair([of_cluster], [of_cluster]), roles=ROLES)
+    _, rules = engine.parse_text(_pair([of_cluster], [of_cluster]), roles=ROLES)
     for facts, name in (({}, "Owner"), ({"of_cluster": "no"}, "Owner"), ({"of_cluster": "yes"}, "Platform")):
         assert [stage.name for stage in engine.stages_for(rules, facts).stages] == [name]
     assert engine.parse_text(_pair([of_cluster, removes], [of_cluster]), roles=ROLES)
