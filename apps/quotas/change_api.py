@@ -54,10 +54,13 @@ class ChangeRequestViewSet(CommonsViewSet):
 
     queryset = ChangeRequest.objects.select_related(*_RELATED)
     serializer_class = ChangeSerializer
-    # Whose changes one may see is in `visible_to`: a workspace's by its team, a cluster's by who may see clusters.
-    permission = None
+    permission = "quotas.request.view"
     permissions = {"withdraw": "quotas.change.create"}
     filterset_fields = ["status", "kind", "cluster__slug", "workspace__uid", "workspace__team__slug"]
+
+    def _permission(self) -> str | None:
+        """Whose change one may read is in `visible_to`: a workspace's by its team, a cluster's by who sees clusters."""
+        return None if self.action == "retrieve" else super()._permission()
 
     def get_queryset(self) -> Any:
         """Leave the long parts of many rows in the database."""
