@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
@@ -71,6 +71,9 @@ def completeness(
     Expected are the ended hours inside the time of a source of record. `named` open hours are listed, earliest first.
     """
     clusters = [cluster_id] if isinstance(cluster_id, int) else cluster_id
+    # Hours begin on the hour; a window that begins within one does not shift them.
+    if (first := clock.hour_floor(start)) != start:
+        start = first + timedelta(hours=1)
     latest = clock.hour_floor(clock.now() - PROVISIONAL_AFTER)
     with connection.cursor() as cursor:
         cursor.execute(

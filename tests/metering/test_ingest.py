@@ -314,3 +314,10 @@ def test_two_clusters_do_not_mix(world: World, company: Any) -> None:
     assert HourFact.objects.filter(cluster_id=other.cluster.pk, team_id=None).count() == 1
     found = selectors.completeness(None, START, START + 24 * HOUR)
     assert (found.expected, found.final) == (48, 48)
+
+
+def test_a_window_that_begins_within_an_hour_counts_whole_hours(world: World, company: Any) -> None:
+    """The home page looks back 48 hours from any minute: what is metered is known, not shifted to nowhere."""
+    ingest(world, adapter())
+    found = selectors.completeness(None, START + timedelta(minutes=13), START + 24 * HOUR)
+    assert (found.expected, found.final, found.open) == (23, 23, 0)
