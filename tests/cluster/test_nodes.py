@@ -21,7 +21,7 @@ def _node(name: str, labels: dict[str, str], **capacity: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.requirement("simulated-kueue-7.1")
+@pytest.mark.requirement("simulated-operations-4.1")
 def test_fake_nodes_show_what_they_carry(api: KubernetesClient) -> None:
     """Whole, sliced and cordoned ones, by one LIST."""
     whole, mixed, away = fresh(), fresh(), fresh()
@@ -39,7 +39,7 @@ def test_fake_nodes_show_what_they_carry(api: KubernetesClient) -> None:
     assert found[away]["spec"]["unschedulable"] is True
 
 
-@pytest.mark.requirement("simulated-kueue-7.1")
+@pytest.mark.requirement("simulated-operations-4.1")
 def test_capacity_is_changed_by_the_status_alone(api: KubernetesClient) -> None:
     """As the device plug-in does when a GPU falls out."""
     name = fresh()

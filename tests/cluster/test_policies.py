@@ -79,7 +79,7 @@ def _lift(api: KubernetesClient, name: str) -> None:
     api.delete("ValidatingAdmissionPolicy", name)
 
 
-@pytest.mark.requirement("simulated-kueue-5.1")
+@pytest.mark.requirement("simulated-operations-2.1")
 def test_deny_refuses_who_is_not_exempt(api: KubernetesClient, space: str, myself: str) -> None:
     """422 with the guard's words, in a dry run, too; the exempt and the unmarked pass."""
     api.apply(namespace(space))
@@ -96,7 +96,7 @@ def test_deny_refuses_who_is_not_exempt(api: KubernetesClient, space: str, mysel
     _lift(api, name)
 
 
-@pytest.mark.requirement("simulated-kueue-5.2")
+@pytest.mark.requirement("simulated-operations-2.2")
 def test_warn_and_audit_let_the_write_through(api: KubernetesClient, space: str) -> None:
     """The warning is the guard's sentence; audit goes to the cluster's own log."""
     api.apply(namespace(space))
@@ -109,7 +109,7 @@ def test_warn_and_audit_let_the_write_through(api: KubernetesClient, space: str)
     _lift(api, name)
 
 
-@pytest.mark.requirement("simulated-kueue-5.3")
+@pytest.mark.requirement("simulated-operations-2.3")
 def test_a_namespace_goes_where_its_controller_is_exempt(api: KubernetesClient, space: str, myself: str) -> None:
     """What Deny protects must not keep a namespace from ending."""
     api.apply(namespace(space))
@@ -121,7 +121,7 @@ def test_a_namespace_goes_where_its_controller_is_exempt(api: KubernetesClient, 
     _lift(api, name)
 
 
-@pytest.mark.requirement("simulated-kueue-5.5")
+@pytest.mark.requirement("simulated-operations-2.5")
 @pytest.mark.parametrize("expression", ["objct.x == 1", "1 +"])
 def test_an_expression_that_cannot_work_is_refused(api: KubernetesClient, expression: str) -> None:
     """At once, and where it stands."""

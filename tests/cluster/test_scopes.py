@@ -24,7 +24,7 @@ def _scoped(space: str, name: str, gpus: int, operator: str, *values: str) -> di
     return body
 
 
-@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.requirement("simulated-operations-1.2")
 def test_each_priority_has_its_own_share(api: KubernetesClient, space: str) -> None:
     """What production may hold, batch cannot take, and the other way round; the status counts each apart."""
     klass = fresh()
@@ -47,7 +47,7 @@ def test_each_priority_has_its_own_share(api: KubernetesClient, space: str) -> N
     await_that(lambda: (used("production"), used("rest")) == ("1", "2"))
 
 
-@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.requirement("simulated-operations-1.2")
 def test_priority_of_zero_gpus_shuts_a_class_out(api: KubernetesClient, space: str) -> None:
     """A scope with nothing in it is how a workspace without production is rendered."""
     klass = fresh()
@@ -60,7 +60,7 @@ def test_priority_of_zero_gpus_shuts_a_class_out(api: KubernetesClient, space: s
     api.create(pod(space, "batch", 1))
 
 
-@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.requirement("simulated-operations-1.2")
 @pytest.mark.parametrize(
     ("expression", "hard", "words"),
     [
@@ -81,7 +81,7 @@ def test_what_a_scope_may_not_be(
         api.apply(body, dry_run=True)
 
 
-@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.requirement("simulated-operations-1.2")
 def test_a_priority_class_never_changes_its_value(api: KubernetesClient) -> None:
     """So a changed priority is another class."""
     klass = fresh()

@@ -78,6 +78,8 @@ AdmissionCheckStatus
 FairSharing
   weight: crdquantity
 FairSharingStatus
+  weightedShare: int
+LocalFairSharingStatus
   weightedShare: int; admissionFairSharingStatus: any
 FlavorQuotas
   name: string; resources: list ResourceQuotaLimits
@@ -127,7 +129,7 @@ LocalQueueSpec
   clusterQueue, stopPolicy: string; fairSharing: FairSharing
 LocalQueueStatus
   conditions: listmap(type) MetaCondition; flavorsReservation, flavorsUsage: listmap(name) LocalFlavorUse
-  pendingWorkloads, reservingWorkloads, admittedWorkloads: int; fairSharing: FairSharingStatus
+  pendingWorkloads, reservingWorkloads, admittedWorkloads: int; fairSharing: LocalFairSharingStatus
 Workload
   apiVersion, kind: string; metadata: ObjectMeta; spec: WorkloadSpec; status: WorkloadStatus
 WorkloadSpec

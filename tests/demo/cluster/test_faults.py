@@ -166,7 +166,7 @@ def test_the_process_ends_cleanly_and_refuses_a_taken_port(tmp_path: Path) -> No
     assert (process.returncode, errors) == (0, "")
 
 
-@pytest.mark.requirement("simulated-kueue-6.1")
+@pytest.mark.requirement("simulated-operations-3.1")
 def test_watches_are_cut_every_so_often(client: Client, space: str) -> None:
     client.cluster.faults.set("watch-cut", delay_ms=150)
     version = client.get("/api/v1/namespaces")[1]["metadata"]["resourceVersion"]
@@ -178,7 +178,7 @@ def test_watches_are_cut_every_so_often(client: Client, space: str) -> None:
     client.cluster.faults.clear()
 
 
-@pytest.mark.requirement("simulated-kueue-6.2")
+@pytest.mark.requirement("simulated-operations-3.2")
 def test_an_expired_certificate_is_served_on_demand(client: Client, space: str) -> None:
     client.cluster.faults.set("expired-cert")
     client.pool.clear()
@@ -189,7 +189,7 @@ def test_an_expired_certificate_is_served_on_demand(client: Client, space: str) 
     assert client.get("/api/v1/namespaces")[0] == 200
 
 
-@pytest.mark.requirement("simulated-kueue-6.3")
+@pytest.mark.requirement("simulated-operations-3.3")
 def test_a_wrong_clock_shows_in_date_and_time_stamps(client: Client, space: str) -> None:
     fault = {"mode": "clock-skew", "skew_seconds": -7200}
     assert client.post("/simulated/faults", fault)[0] == 200
@@ -200,14 +200,14 @@ def test_a_wrong_clock_shows_in_date_and_time_stamps(client: Client, space: str)
     assert timedelta(minutes=119) < datetime.now(UTC) - sent < timedelta(minutes=121)
 
 
-@pytest.mark.requirement("simulated-kueue-6.4")
+@pytest.mark.requirement("simulated-operations-3.4")
 def test_half_of_the_writes_arrive(client: Client, space: str) -> None:
     client.cluster.faults.set("half", after=2, match="resourcequotas")
     codes = [client.post(f"{space}/resourcequotas", quota(f"q{n}", pods="1"))[0] for n in range(5)]
     assert codes == [201, 201, 500, 201, 201]
 
 
-@pytest.mark.requirement("simulated-kueue-6.4")
+@pytest.mark.requirement("simulated-operations-3.4")
 def test_tokens_are_refused_while_401_is_on(client: Client, space: str) -> None:
     client.cluster.faults.set("401", count=1)
     code, answer = client.get("/api/v1/namespaces")
@@ -215,7 +215,7 @@ def test_tokens_are_refused_while_401_is_on(client: Client, space: str) -> None:
     assert client.get("/api/v1/namespaces")[0] == 200
 
 
-@pytest.mark.requirement("simulated-kueue-6.5")
+@pytest.mark.requirement("simulated-operations-3.5")
 def test_many_namespaces_are_made_and_listed_fast(client: Client) -> None:
     assert client.cluster.seed_namespaces(3000, labels={"team": "x"}) == 3000
     assert client.cluster.seed_namespaces(3000) == 0

@@ -33,7 +33,7 @@ def node(client: Client, name: str) -> Any:
     return client.get(f"/api/v1/nodes/{name}")[1]
 
 
-@pytest.mark.requirement("simulated-kueue-7.1")
+@pytest.mark.requirement("simulated-operations-4.1")
 def test_sliced_and_shared_nodes_look_as_feature_discovery_labels_them(tmp_path: Path) -> None:
     mixed = {"strategy": "mixed", "profiles": {"1g.10gb": 14, "3g.40gb": 4}}
     single = {"strategy": "single", "profiles": {"1g.10gb": 56}}
@@ -70,7 +70,7 @@ def test_sliced_and_shared_nodes_look_as_feature_discovery_labels_them(tmp_path:
     assert labels["cpu"]["example.com/class"] == "standard"
 
 
-@pytest.mark.requirement("simulated-kueue-7.2")
+@pytest.mark.requirement("simulated-operations-4.2")
 def test_an_elastic_group_grows_after_its_start_time_and_shrinks(tmp_path: Path) -> None:
     group = {
         "name": "cloud", "max": 2, "startSeconds": 0.4, "idleSeconds": 0.4,
@@ -97,7 +97,7 @@ def test_an_elastic_group_grows_after_its_start_time_and_shrinks(tmp_path: Path)
         client.close()
 
 
-@pytest.mark.requirement("simulated-kueue-7.3")
+@pytest.mark.requirement("simulated-operations-4.3")
 def test_nodes_that_the_file_gains_come_and_deleted_ones_stay_away(tmp_path: Path) -> None:
     with SimulatedCluster(tmp_path / "state", history_file=history(tmp_path)) as one:
         client = Client(one)
@@ -111,7 +111,7 @@ def test_nodes_that_the_file_gains_come_and_deleted_ones_stay_away(tmp_path: Pat
         client.close()
 
 
-@pytest.mark.requirement("simulated-kueue-7.1")
+@pytest.mark.requirement("simulated-operations-4.1")
 @pytest.mark.parametrize(
     ("change", "place"),
     [

@@ -57,7 +57,7 @@ def owned(gpus: str) -> Obj:
     return body
 
 
-@pytest.mark.requirement("simulated-kueue-5.1")
+@pytest.mark.requirement("simulated-operations-2.1")
 def test_deny_answers_as_a_real_server(client: Client, lead: Client) -> None:
     assert guard(client, ["Deny"])[0] == 201
     assert client.apply(f"{QUOTAS}/quota", owned("8"))[0] == 201
@@ -76,7 +76,7 @@ def test_deny_answers_as_a_real_server(client: Client, lead: Client) -> None:
     lead.close()
 
 
-@pytest.mark.requirement("simulated-kueue-5.2")
+@pytest.mark.requirement("simulated-operations-2.2")
 def test_audit_counts_and_warn_warns(client: Client, lead: Client) -> None:
     guard(client, ["Audit", "Warn"])
     assert lead.post(QUOTAS, owned("1"))[0] == 201
@@ -91,7 +91,7 @@ def test_audit_counts_and_warn_warns(client: Client, lead: Client) -> None:
     lead.close()
 
 
-@pytest.mark.requirement("simulated-kueue-5.3")
+@pytest.mark.requirement("simulated-operations-2.3")
 def test_a_namespace_goes_only_where_its_controller_is_exempt(client: Client, space: str) -> None:
     guard(client, ["Deny"])
     client.post(QUOTAS, owned("1"))
@@ -103,7 +103,7 @@ def test_a_namespace_goes_only_where_its_controller_is_exempt(client: Client, sp
     until(lambda: client.get(space)[0] == 404)
 
 
-@pytest.mark.requirement("simulated-kueue-5.4")
+@pytest.mark.requirement("simulated-operations-2.4")
 def test_selectors_and_failure_policy(client: Client, lead: Client) -> None:
     client.request(
         "PATCH", "/api/v1/namespaces/team", {"metadata": {"labels": {"guarded": "no"}}}, "application/merge-patch+json"
@@ -130,7 +130,7 @@ def test_selectors_and_failure_policy(client: Client, lead: Client) -> None:
     lead.close()
 
 
-@pytest.mark.requirement("simulated-kueue-5.5")
+@pytest.mark.requirement("simulated-operations-2.5")
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
@@ -144,7 +144,7 @@ def test_a_policy_that_cannot_work_is_refused(client: Client, spec: Obj, text: s
     assert (code, text in answer["message"]) == (422, True), answer
 
 
-@pytest.mark.requirement("simulated-kueue-5.5")
+@pytest.mark.requirement("simulated-operations-2.5")
 @pytest.mark.parametrize(
     ("actions", "text"),
     [

@@ -261,7 +261,7 @@ def _ranked(name: str, gpus: int, klass: str = "") -> Any:
     return body
 
 
-@pytest.mark.requirement("simulated-kueue-4.1")
+@pytest.mark.requirement("simulated-operations-1.1")
 def test_a_pod_of_higher_priority_evicts_the_least_important(client: Client, space: str) -> None:
     _class(client, "production", 1000)
     _class(client, "batch", 10)
@@ -280,7 +280,7 @@ def test_a_pod_of_higher_priority_evicts_the_least_important(client: Client, spa
     assert client.get(f"{PODS}/served")[1]["status"]["phase"] == "Running"
 
 
-@pytest.mark.requirement("simulated-kueue-4.1")
+@pytest.mark.requirement("simulated-operations-1.1")
 def test_a_class_that_never_preempts_waits(client: Client, space: str) -> None:
     _class(client, "patient", 1000, "Never")
     client.post(PODS, _ranked("low", 8))
@@ -290,7 +290,7 @@ def test_a_class_that_never_preempts_waits(client: Client, space: str) -> None:
     assert client.get(f"{PODS}/low")[1]["status"]["phase"] == "Running"
 
 
-@pytest.mark.requirement("simulated-kueue-4.2")
+@pytest.mark.requirement("simulated-operations-1.2")
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
