@@ -14,6 +14,7 @@ from apps.core import clock
 from apps.core.errors import Invalid
 from apps.core.formats import datetime_utc
 from apps.quotas import book, cluster_side, renewal, terms
+from apps.quotas import recurrence as weekly
 from apps.quotas.choices import BorrowMode, Environment, LendMode
 from apps.quotas.ledger import Holding, Room, gpus, in_force, most
 from apps.quotas.models import Workspace
@@ -66,6 +67,13 @@ class Draft:
     def windows(self) -> list[tuple[datetime, datetime | None]]:
         """The dated windows as asked for."""
         return self.windows_from(self.valid_from)
+
+    @property
+    def repeats(self) -> str:
+        """The repetition in words, with the number of its windows; empty for one without."""
+        if self.recurrence is None:
+            return ""
+        return f"{weekly.words(self.recurrence)}: {len(self.windows):,} windows"
 
     @property
     def place(self) -> datetime | None:

@@ -98,12 +98,14 @@ def _units(resources: dict[str, tuple[Decimal, Decimal]], which: int) -> dict[st
     }
 
 
+def usage_of(status: selectors.QuotaStatus) -> Usage:
+    """Return a namespace's observed quota as whole units by resource."""
+    return Usage(_units(status.resources, 0), _units(status.resources, 1), status.observed_at)
+
+
 def usage(workspaces: Iterable[Workspace]) -> dict[int, Usage]:
     """Return what was last observed of many workspaces' quotas, by workspace id, in two queries."""
     by_place = {(workspace.cluster_id, workspace.namespace): workspace.pk for workspace in workspaces}
     if not by_place:
         return {}
-    return {
-        by_place[place]: Usage(_units(status.resources, 0), _units(status.resources, 1), status.observed_at)
-        for place, status in selectors.quota_statuses(by_place).items()
-    }
+    return {by_place[place]: usage_of(status) for place, status in selectors.quota_statuses(by_place).items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, Max, OuterRef, Q
 
 from apps import audit
 from apps.core import clock, outbox
@@ -57,6 +57,8 @@ class Standing:
 
 def approved_policy(workspace: Workspace) -> ExpiryPolicy:
     """Return the policy in force: the stored one where a granted change stands behind it, else the default."""
+    if not workspace.expiry_policy:
+        return ExpiryPolicy()
     return ladder.of(workspace.expiry_policy) if policy_grant(workspace) is not None else ExpiryPolicy()
 
 
@@ -78,24 +80,28 @@ def holds_something(workspace: Workspace, at: datetime) -> bool:
     return Quota.objects.filter(_SOMETHING, workspace=workspace, valid__contains=at).exists()
 
 
-def facts_of(workspace: Workspace, at: datetime) -> Facts:
-    """Return how a workspace stands. About eight queries."""
-    rows = Quota.objects.filter(workspace=workspace).filter(_SOMETHING)
-    holds = rows.filter(valid__contains=at).exists()
-    coming = rows.filter(valid__startswith__gt=at).exists()
-    last = rows.filter(valid__endswith__lte=at).order_by("-valid__endswith").values_list("valid", flat=True).first()
-    ended = last.upper if last is not None else None
-    marks = [mark for mark in (workspace.rung_at, ended) if mark is not None]
-    usage = cluster_side.usage([workspace]).get(workspace.pk, cluster_side.UNSEEN)
-    limits = {name: units for name, units in book.gpu_limits(workspace, at).items() if "/" in name}
+def facts_of(workspace: Workspace, at: datetime, seen: cluster_side.Usage | None = None) -> Facts:
+    """Return how a workspace stands. About seven queries; one where a page has `seen` its use and limits already."""
+    held = Quota.objects.filter(workspace=workspace).filter(_SOMETHING)
+    found = held.aggregate(
+        holds=Count("pk", filter=Q(valid__contains=at)),
+        coming=Count("pk", filter=Q(valid__startswith__gt=at)),
+        ended=Max("valid__endswith", filter=Q(valid__endswith__lte=at)),
+    )
+    marks = [mark for mark in (workspace.rung_at, found["ended"]) if mark is not None]
+    if seen is not None:
+        usage, limits = seen, seen.hard
+    else:
+        usage = cluster_side.usage([workspace]).get(workspace.pk, cluster_side.UNSEEN)
+        limits = {name: units for name, units in book.gpu_limits(workspace, at).items() if "/" in name}
     used = sum(usage.used.get(name, 0) for name in limits) if usage.at is not None else None
     over = any(usage.used.get(name, 0) > units for name, units in limits.items())
-    return Facts(workspace.rung, max(marks, default=at), holds, over, coming, used)
+    return Facts(workspace.rung, max(marks, default=at), bool(found["holds"]), over, bool(found["coming"]), used)
 
 
-def standing_of(workspace: Workspace, at: datetime | None = None) -> Standing:
-    """Return where a workspace stands, for pages."""
-    policy, facts = approved_policy(workspace), facts_of(workspace, at or clock.now())
+def standing_of(workspace: Workspace, seen: cluster_side.Usage | None = None) -> Standing:
+    """Return where a workspace stands, for pages (`seen`: its use and limits as last observed)."""
+    policy, facts = approved_policy(workspace), facts_of(workspace, clock.now(), seen)
     return Standing(policy, facts, ladder.upcoming(policy, facts))
 
 

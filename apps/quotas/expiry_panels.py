@@ -7,33 +7,29 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.core.permissions import may
-from apps.quotas import expiry, limits
+from apps.provisioning import selectors
+from apps.quotas import cluster_side, expiry, limits
 from apps.quotas.choices import Rung
 from apps.quotas.models import Workspace
+from apps.quotas.tables import RUNG_TONES
 from portal.panels import panel
-
-_TONES = {
-    Rung.NONE: "positive",
-    Rung.STOPPED_ADMITTING: "caution",
-    Rung.DRAINED: "caution",
-    Rung.ARCHIVED: "neutral",
-}
 
 
 @panel(page="workspace", order=5, permission="quotas.workspace.view")
 def workspace_end(request: HttpRequest, workspace: Workspace) -> dict[str, Any]:
     """The expiry ladder of one workspace."""
-    standing = expiry.standing_of(workspace)
+    status = selectors.quota_status(workspace.cluster_id, workspace.namespace)
+    standing = expiry.standing_of(workspace, cluster_side.usage_of(status))
     step = standing.next
     return {
         "template": "quotas/workspace_end.html",
         "workspace": workspace,
         "standing": standing,
         "rung": Rung(workspace.rung).label,
-        "tone": _TONES[Rung(workspace.rung)],
+        "tone": RUNG_TONES[workspace.rung],
         "step": step,
         "step_label": Rung(step.rung).label if step is not None else "",
         "may_change": may(request.user, "quotas.change.create", workspace),
         "may_drain": expiry.may_drain(standing.facts),
-        "limits": limits.in_use(workspace),
+        "limits": limits.in_use(workspace, status),
     }

@@ -65,9 +65,9 @@ def current(workspace: Workspace) -> dict[str, int]:
     return {limit.name: getattr(workspace, limit.name) for limit in LIMITS}
 
 
-def in_use(workspace: Workspace) -> list[InUse]:
-    """Return every limit with what was last seen in use of it. Two queries."""
-    status = selectors.quota_status(workspace.cluster_id, workspace.namespace)
+def in_use(workspace: Workspace, status: selectors.QuotaStatus | None = None) -> list[InUse]:
+    """Return every limit with what was last seen in use of it. Two queries, none where a page has the status."""
+    status = status or selectors.quota_status(workspace.cluster_id, workspace.namespace)
     found = []
     for limit in LIMITS:
         pair = status.resources.get(limit.key)

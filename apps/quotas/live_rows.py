@@ -166,9 +166,11 @@ def _stale(cluster: Cluster, seen: Sequence[datetime], at: datetime) -> str:
 
 
 def _stands(
-    cluster: Cluster, held: Sequence[_Held], used: Mapping[str, Used], at: datetime, pools: set[int]
+    cluster: Cluster, held: Sequence[_Held], used: Mapping[str, Used], at: datetime, own: Sequence[_Held]
 ) -> dict[Hashable, Stand]:
-    """Return how every guarantee in `pools` of a cluster stands."""
+    """Return how every guarantee in the pools of `own` stands on a cluster."""
+    pools = {row.pool_id for row in own}
+    told = {row.pool_id for row in own if row.namespace in used}
     by_place: dict[tuple[str, str], list[_Held]] = defaultdict(list)
     for one in held:
         by_place[one.namespace, one.resource].append(one)
@@ -196,7 +198,10 @@ def _stands(
         if not rows:
             continue
         # Namespaces without a quota now count, too: their work may run on.
-        stale = _stale(cluster, [one.at for one in used.values()], at) or _unseen(cluster, rows, used)
+        stale = _stale(cluster, [one.at for one in used.values()], at)
+        # Where nobody's own use was seen nothing is claimed anyway.
+        if not stale and pool_id in told:
+            stale = _unseen(cluster, rows, used)
         if rows[0].device_class != DeviceClass.GPU:
             stale = _CORES
         physical = Fraction(rows[0].physical) if rows[0].physical is not None else None
@@ -273,7 +278,7 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
         cluster = clusters[cluster_id]
         here = {namespace: one for (place, namespace), one in used.items() if place == cluster_id}
         own = [row for row in rows if row.workspace_id in mine]
-        stands = _stands(cluster, rows, here, now, {row.pool_id for row in own})
+        stands = _stands(cluster, rows, here, now, own)
         for row in own:
             workspace = mine[row.workspace_id]
             seen = here.get(row.namespace)

@@ -22,11 +22,12 @@ from apps.core.tables import (
     UidLinkColumn,
 )
 from apps.quotas import recurrence
-from apps.quotas.choices import Environment, RequestStatus
+from apps.quotas.choices import Environment, RequestStatus, Rung
 from apps.quotas.models import QuotaRequest, Workspace
 from apps.teams.models import Team
 
 REQUESTS_EXPORTED = declare("quotas.request.exported", Exported, audience="auditors")
+RUNG_TONES = {"none": "positive", "stopped_admitting": "caution", "drained": "caution", "archived": "neutral"}
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
 _WIDEST = {"cell": {"class": "text-nowrap d-none d-xxl-table-cell"}}
 
@@ -39,11 +40,12 @@ class WorkspaceTable(CommonsTable):
     cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster")
     environment = tables.Column(verbose_name="Environment")
     data_classes = tables.Column(verbose_name="Data allowed", orderable=False, attrs=_WIDE)
+    rung = StatusColumn(tones=RUNG_TONES, verbose_name="State")
     open_requests = QuantityColumn(unit=None, verbose_name="Open requests")
 
     class Meta(CommonsTable.Meta):
         model = Workspace
-        fields = ("namespace", "team", "cluster", "environment", "data_classes", "open_requests")
+        fields = ("namespace", "rung", "team", "cluster", "environment", "data_classes", "open_requests")
         order_by = ("namespace",)
         caption = "Workspaces"
 
@@ -63,6 +65,7 @@ class WorkspaceFilter(CommonsFilterSet):
     team = django_filters.ModelChoiceFilter(queryset=Team.objects.none(), empty_label="All")
     cluster = django_filters.ModelChoiceFilter(queryset=Cluster.objects.none(), empty_label="All")
     environment = django_filters.ChoiceFilter(choices=Environment.choices, empty_label="All")
+    rung = django_filters.ChoiceFilter(label="State", choices=Rung.choices, empty_label="All")
 
     class Meta:
         model = Workspace

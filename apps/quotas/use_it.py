@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from apps.quotas import priorities
 from apps.quotas.manifests import Manifest
 
 TOKEN_PLACEHOLDER = "PASTE-YOUR-OWN-TOKEN-HERE"  # noqa: S105 (says what to put there; it opens nothing)
@@ -30,7 +31,11 @@ SHAPES = ("job", "pod", "deployment")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something runs: the workspace and the flavour, as manifests need them. `gpus`: units per pod."""
+    """Where something runs: the workspace and the flavour, as manifests need them. `gpus`: units per pod.
+
+    `queue`: the LocalQueue to submit to, "" without Kueue; `queues_pods`: pods of services queue there, too.
+    `priorities`: the cluster has the portal's priority classes.
+    """
 
     cluster: str
     api_url: str
@@ -42,6 +47,20 @@ class Place:
     node_labels: Mapping[str, str]
     tolerations: list[Mapping[str, Any]]
     simulated: bool = False
+    queue: str = ""
+    queues_pods: bool = False
+    priorities: bool = False
+
+    def priority(self, shape: str) -> str:
+        """Return the priority class of a ready-made shape, "" where the cluster has none.
+
+        Services of production come first; training waits for nobody but them; in development everything gives way.
+        """
+        if not self.priorities:
+            return ""
+        if self.environment == "development":
+            return priorities.DEVELOPMENT
+        return priorities.PRODUCTION if (shape, self.environment) == ("deployment", "production") else priorities.BATCH
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -147,8 +166,18 @@ def _container(place: Place, command: list[str] | None = None) -> Manifest:
     return container
 
 
-def _pod_spec(place: Place, container: Manifest, restart: str | None) -> Manifest:
-    spec: Manifest = {}
+def _queued(place: Place, shape: str) -> dict[str, str]:
+    """Return Kueue's labels of a Job, or of pods where these queue as well; empty where it is not used."""
+    if not place.queue or (shape != "job" and not place.queues_pods):
+        return {}
+    found = {"kueue.x-k8s.io/queue-name": place.queue}
+    if priority := place.priority(shape):
+        found["kueue.x-k8s.io/priority-class"] = priority
+    return found
+
+
+def _pod_spec(place: Place, container: Manifest, restart: str | None, priority: str) -> Manifest:
+    spec: Manifest = {"priorityClassName": priority} if priority else {}
     if restart:
         spec["restartPolicy"] = restart
     if place.node_labels:
@@ -161,9 +190,12 @@ def _pod_spec(place: Place, container: Manifest, restart: str | None) -> Manifes
 
 def ready_made(place: Place, shape: str) -> Manifest:
     """Return a Job, a Pod or an inference Deployment for this flavour. Raises ValueError for another shape."""
-    meta = {"name": f"my-{shape}", "namespace": place.namespace}
+    meta: Manifest = {"name": f"my-{shape}", "namespace": place.namespace}
+    queued, priority = _queued(place, shape), place.priority(shape)
+    if queued:
+        meta["labels"] = queued
     if shape == "job":
-        spec = _pod_spec(place, _container(place, ["python", "train.py"]), "Never")
+        spec = _pod_spec(place, _container(place, ["python", "train.py"]), "Never", priority)
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -171,7 +203,7 @@ def ready_made(place: Place, shape: str) -> Manifest:
             "spec": {"backoffLimit": 2, "ttlSecondsAfterFinished": 86400, "template": {"spec": spec}},
         }
     if shape == "pod":
-        spec = _pod_spec(place, _container(place, ["sleep", "3600"]), "Never")
+        spec = _pod_spec(place, _container(place, ["sleep", "3600"]), "Never", priority)
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
     if shape == "deployment":
         container = _container(place)
@@ -185,7 +217,10 @@ def ready_made(place: Place, shape: str) -> Manifest:
             "spec": {
                 "replicas": 1,
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": _pod_spec(place, container, None)},
+                "template": {
+                    "metadata": {"labels": labels | queued},
+                    "spec": _pod_spec(place, container, None, priority),
+                },
             },
         }
     raise ValueError(f"there is no ready-made {shape!r}")

@@ -21,7 +21,8 @@ from apps.clusters.selectors import callable_now
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.views import Crumb, ObjectMixin
-from apps.quotas import selectors, use_it
+from apps.quotas import kueue_state, selectors, use_it
+from apps.quotas.kueue import LOCAL_QUEUE
 from apps.quotas.models import Quota, Workspace
 from apps.quotas.use_it import Place
 from apps.quotas.why_pending import explain, held_up
@@ -63,6 +64,7 @@ class _FlavourPage(_WorkspacePage):
     def place(self) -> Place:
         """Return where things run."""
         cluster = self.object.cluster
+        queued = kueue_state.queued(self.object)
         return Place(
             cluster=cluster.slug,
             api_url=cluster.api_url,
@@ -74,6 +76,9 @@ class _FlavourPage(_WorkspacePage):
             node_labels=self.flavour.node_labels,
             tolerations=self.flavour.tolerations,
             simulated=cluster.simulated,
+            queue=LOCAL_QUEUE if queued else "",
+            queues_pods=cluster.kueue_mode == KueueMode.PODS,
+            priorities=kueue_state.state_of(cluster).priorities,
         )
 
 

@@ -31,9 +31,9 @@ class WorkspaceList(ListView):
 
     @staticmethod
     def queryset() -> Any:
-        """Workspaces in use, with the number of their open requests."""
+        """Workspaces, archived ones too, with the number of their open requests."""
         waiting = Count("requests", filter=Q(requests__status__in=OPEN_STATUSES))
-        rows = Workspace.objects.filter(archived_at__isnull=True).select_related("team", "cluster")
+        rows = Workspace.objects.select_related("team", "cluster")
         return rows.annotate(open_requests=waiting)
 
     def get_page_actions(self) -> list[tuple[str, str]]:

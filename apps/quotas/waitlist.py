@@ -161,9 +161,38 @@ def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
     return found
 
 
+class _Turn(Ground):
+    """The ground of one in the line, on sums that all of them share: adding up a pool's promises once is enough."""
+
+    def __init__(
+        self, there: Profile, taken: Profile, not_others: Sequence[Step], before: Sequence[Step], own: Sequence[Step]
+    ) -> None:
+        self._there, self._taken = there, taken
+        self._not_others, self._before, self._own = Profile.of(not_others), Profile.of(before), Profile.of(own)
+
+    def committable(self, at: datetime) -> Fraction:
+        """Return the committable GPUs at `at`."""
+        return self._there.at(at)
+
+    def promised(self, at: datetime) -> Fraction:
+        """Return what others were promised, or will be before, at `at`."""
+        return self._taken.at(at) - self._not_others.at(at) + self._before.at(at)
+
+    def reach(self, at: datetime) -> Fraction:
+        """Return the most that the workspace may hold at `at`."""
+        return max(self.committable(at) - self.promised(at), self._own.at(at))
+
+    def moments(self, start: datetime, end: datetime | None) -> list[datetime]:
+        """Return the instants of a window at which anything may change, its start first."""
+        profiles = (self._there, self._taken, self._not_others, self._before, self._own)
+        return [start, *sorted({edge for profile in profiles for edge in profile.within(start, end)})]
+
+
 def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
     """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
     laid: list[tuple[tuple[int, int], Step]] = []
+    there = Profile.of(view.capacity)
+    taken = Profile.of([*view.all_promises(), *(step for hold in view.holds for step in hold.steps)])
     for entry in line:
         turns = [other.turn for other in entry.ahead]
         flavour = view.flavours.get(entry.request.flavour_id)
@@ -174,11 +203,10 @@ def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
         spans = tuple((max(low, earliest), high) for low, high in entry.spans if high is None or high > earliest)
         if not spans:
             continue
-        ground = Ground(
-            view.capacity,
-            [*view.others(*key), *(step for owner, step in laid if owner != key)],
-            [*book.steps(view.own(*key), flavour), *(step for owner, step in laid if owner == key)],
-        )
+        held = book.steps(view.own(*key), flavour)
+        kept = [step for hold in view.holds if (hold.workspace_id, hold.flavour_id) == key for step in hold.steps]
+        mine = [*held, *(step for owner, step in laid if owner == key)]
+        ground = _Turn(there, taken, [*held, *kept], [step for owner, step in laid if owner != key], mine)
         share = gpus(1, flavour.numerator, flavour.denominator)
         start = starts_by(ground, Ask(entry.request.guaranteed, share, spans))
         if start is None:

@@ -87,7 +87,7 @@ def test_a_declaration_shows_its_objects_and_attempts(company: Company, cluster:
     assert row.declared_objects.first().digest in body
     run = row.runs.get()
     page = client.get(reverse("provisioning:run-detail", kwargs={"run_uid": run.uid})).content.decode()
-    assert page.count("<td>apply</td>") == 5
+    assert page.count("<td>apply <code") == 5
     assert client.get(reverse("provisioning:run-list"), {"outcome": "succeeded"}).status_code == 200
 
 
