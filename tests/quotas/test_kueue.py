@@ -20,6 +20,7 @@ from apps.quotas import kueue, kueue_baseline, kueue_rules, priorities
 from apps.quotas.kueue import QueueSpec, Share
 from apps.quotas.kueue_baseline import CohortSpec, FlavourSpec
 from apps.quotas.manifests import Manifest, with_quota, without_gpus, workspace_manifests
+from apps.quotas.use_it import Place, ready_made
 from tests.quotas.crds import crd_errors
 from tests.quotas.test_manifests import GOLDEN, spec
 
@@ -351,3 +352,27 @@ def test_moving_numbers_is_rendering_with_these_numbers(
     moved = with_quota(stored, target.gpus, wanted)
     assert moved == workspace_manifests(target)
     assert with_quota(moved, target.gpus, wanted) == moved
+
+
+def place(environment: str, **more: Any) -> Any:
+    return Place(
+        "atlas", "https://atlas.example.com", "", f"finance-{environment}", environment, GPU, 1, {}, [],
+        queue="default", priorities=True, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.requirement("kueue-2.3")
+def test_ready_made_manifests_go_to_the_queue_with_a_fitting_priority() -> None:
+    queue, klass = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+    job = ready_made(place("production"), "job")
+    assert job["metadata"]["labels"] == {queue: "default", klass: "gpu-commons-batch"}
+    assert job["spec"]["template"]["spec"]["priorityClassName"] == "gpu-commons-batch"
+    service = ready_made(place("production"), "deployment")
+    assert "labels" not in service["metadata"]  # outside of Kueue, on the serving share
+    assert service["spec"]["template"]["spec"]["priorityClassName"] == "gpu-commons-production"
+    queued = ready_made(place("production", queues_pods=True), "deployment")
+    assert queued["spec"]["template"]["metadata"]["labels"][klass] == "gpu-commons-production"
+    assert queued["spec"]["selector"]["matchLabels"] == {"app": "my-deployment"}
+    for shape in ("job", "pod", "deployment"):
+        assert place("development").priority(shape) == "gpu-commons-development"
+        kubernetes_validate.validate(ready_made(place("development", queues_pods=True), shape), "1.37", strict=True)
