@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, prefetch_related_objects
 
 from apps.clusters.capacity_view import (
     Composition,
@@ -88,6 +88,7 @@ def _model(pool: Pool) -> str:
 
 def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory:
     """Return what a pool's nodes carry and give. Two queries."""
+    prefetch_related_objects([pool], "flavours")
     nodes = nodes_of(pool)
     offered = sorted(pool.flavours.all() if flavours is None else flavours, key=lambda one: (one.name, one.pk))
     at = min((node.observed_at for node in nodes), default=None)
