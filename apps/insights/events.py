@@ -98,8 +98,12 @@ IDLE_NOTICED = declare(
     mail=True,
     headline=lambda p: f"Idle: {p.workload} holds {p.gpus} × {p.flavour or 'GPU'} and does nothing",
     body=lambda p: (
-        f"It has been idle since {_when(p.idle_since)}. Without an answer it is stopped at {_when(p.stop_at)}; nothing "
-        "is deleted, and it can be started again from the same page."
+        f"It has been idle since {_when(p.idle_since)}. "
+        + (
+            p.detail
+            or f"Without an answer it is stopped at {_when(p.stop_at)}; nothing is deleted, and it can be started "
+            "again from the same page."
+        )
     ),
     path=lambda p: p.path,
 )

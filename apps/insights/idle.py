@@ -7,7 +7,6 @@ Lock order: stop order → idle case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -26,6 +25,7 @@ from apps.insights.idle_use import Judged, Workload
 from apps.insights.models import IdleCase
 from apps.provisioning import stopping
 from apps.provisioning.choices import StopCause, StopStatus
+from apps.provisioning.levers import STOPPABLE
 from apps.provisioning.models import StopOrder
 from apps.quotas import idle_policy
 from apps.quotas.idle_policy import IdlePolicy
@@ -40,6 +40,8 @@ OPEN = (*ASKED, IdleStatus.STOPPING, IdleStatus.STOPPED)
 #: or gone, and never longer than this.
 SAVED_AT_MOST = timedelta(days=30)
 _COUNT_EVERY = timedelta(hours=1)
+#: So far beyond the policy's own time the beginning of an idle time is looked for.
+_MORE_HOURS = 12
 #: What could not be stopped is not asked about again for so long.
 _REFUSED_FOR = timedelta(days=7)
 
@@ -48,13 +50,15 @@ def find_all(at: datetime | None = None) -> int:
     """Notice, ask again, end and stop whatever is due; count what was saved. Returns how many cases moved."""
     at = at or clock.now()
     moved = end_without_policy(at)
-    places: dict[int, list[Workspace]] = {}
+    # Those with policies alike are looked at together: a long idle time of one must not make all others read as far.
+    places: dict[tuple[int, int], list[Workspace]] = {}
     rows = Workspace.objects.filter(archived_at__isnull=True).exclude(idle_policy={})
     for workspace in rows.select_related("team", "cluster").order_by("pk"):
-        if idle_policy.of(workspace.idle_policy).enabled:
-            places.setdefault(workspace.cluster_id, []).append(workspace)
-    for cluster_id, workspaces in sorted(places.items()):
-        judged = idle_use.judge(cluster_id, [workspace.pk for workspace in workspaces], at)
+        policy = idle_policy.of(workspace.idle_policy)
+        if policy.enabled:
+            places.setdefault((workspace.cluster_id, policy.idle_hours), []).append(workspace)
+    for (cluster_id, hours), workspaces in sorted(places.items()):
+        judged = idle_use.judge(cluster_id, [workspace.pk for workspace in workspaces], at, hours + _MORE_HOURS)
         if judged.latest is None:
             continue  # nothing recent is metered: nobody knows, so nothing happens
         for workspace in workspaces:
@@ -122,7 +126,7 @@ def _notice(workspace: Workspace, workload: Workload, policy: IdlePolicy, judged
     try:
         with transaction.atomic():
             case.save(force_insert=True)
-            record(events.IDLE_NOTICED, case, publish=True)
+            record(events.IDLE_NOTICED, case, publish=True, detail=cannot_stop(case))
     except IntegrityError:  # another worker noticed it at the same moment
         return 0
     return 1
@@ -152,7 +156,7 @@ def _ask_again(pk: int, policy: IdlePolicy, at: datetime) -> int:
     case.status, case.noticed_at, case.kept_until = IdleStatus.NOTICED, at, None
     case.stop_at = at + timedelta(minutes=policy.notice_minutes)
     case.bump("status", "noticed_at", "kept_until", "stop_at")
-    record(events.IDLE_NOTICED, case, publish=True)
+    record(events.IDLE_NOTICED, case, publish=True, detail=cannot_stop(case))
     return 1
 
 
@@ -303,9 +307,11 @@ def record(
         outbox.publish(event, payload, recipients=recipients(case.team_id), subject_uid=case.uid)
 
 
-def policies_of(workspaces: Iterable[Workspace]) -> dict[int, IdlePolicy]:
-    """Return the approved policy of each workspace."""
-    return {workspace.pk: idle_policy.of(workspace.idle_policy) for workspace in workspaces}
+def cannot_stop(case: IdleCase) -> str:
+    """Return why the portal will not be able to stop a workload, "" where it will."""
+    if case.workload_kind in STOPPABLE:
+        return ""
+    return f"The portal cannot stop a {case.workload_kind} without deleting it: please stop it yourself."
 
 
 def words(policy: Any) -> str:

@@ -16,9 +16,6 @@ from apps.metering.models import HourStatus
 MIN_COVERAGE_PERMILLE = 900
 #: The last metered hour may have ended so long ago; beyond that nobody knows what a workload does now.
 FRESH = timedelta(hours=4)
-#: How far back the beginning of an idle time is looked for.
-LOOK_BACK = timedelta(days=7)
-
 #: As sources spell the kinds of owners (kube-state-metrics `created_by_kind`, OpenCost `controllerKind`).
 _KINDS = {
     "job": "Job", "deployment": "Deployment", "replicaset": "Deployment", "statefulset": "StatefulSet",
@@ -89,10 +86,10 @@ def known_as(kind: str, name: str) -> tuple[str, str]:
     return found, name
 
 
-def judge(cluster_id: int, workspaces: Iterable[int], at: datetime) -> Judged:
-    """Read what workloads of some workspaces held and used up to the last metered hour."""
+def judge(cluster_id: int, workspaces: Iterable[int], at: datetime, hours: int) -> Judged:
+    """Read what workloads of some workspaces held and used in the `hours` that end with the last metered one."""
     latest = (
-        HourStatus.objects.filter(cluster_id=cluster_id, state__in=METERED, hour__lt=at, hour__gte=at - LOOK_BACK)
+        HourStatus.objects.filter(cluster_id=cluster_id, state__in=METERED, hour__lt=at, hour__gte=at - FRESH - HOUR)
         .order_by("-hour")
         .values_list("hour", flat=True)
         .first()
@@ -113,7 +110,7 @@ def judge(cluster_id: int, workspaces: Iterable[int], at: datetime) -> Judged:
             """,
             {
                 "cluster": cluster_id,
-                "start": latest - LOOK_BACK,
+                "start": latest - (hours - 1) * HOUR,
                 "latest": latest,
                 "workspaces": sorted(workspaces),
                 "coverage": MIN_COVERAGE_PERMILLE,

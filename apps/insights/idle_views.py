@@ -83,7 +83,7 @@ class IdleDetail(DetailView):
             policy=idle.words(case.policy),
             saved=selectors.saved_by([case]),
             saved_rule=SAVED_RULE,
-            waits=case.status in idle.ASKED,
+            cannot_stop=idle.cannot_stop(case),
             may_answer=may_decide and case.status in idle.ASKED,
             may_start=may_decide and case.status in (IdleStatus.STOPPING, IdleStatus.STOPPED),
             starting=case.stop_order is not None and case.stop_order.status == "undoing",

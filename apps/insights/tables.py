@@ -6,6 +6,7 @@ from typing import Any
 
 import django_filters
 import django_tables2 as tables
+from django.db.models import F
 
 from apps.core.filters import CommonsFilterSet, DateFromFilter, SearchFilter
 from apps.core.tables import (
@@ -46,6 +47,12 @@ class FindingTable(CommonsTable):
         fields = ("title", "status", "kind", "team", "cluster", "gpu_ms", "amount", "found_at")
         order_by = ("-amount", "-found_at")
         caption = "Findings"
+
+    def order_amount(self, queryset: Any, is_descending: bool) -> tuple[Any, bool]:
+        """Put what has no price last either way: unknown is neither dear nor cheap."""
+        amount = F("amount")
+        ordered = amount.desc(nulls_last=True) if is_descending else amount.asc(nulls_last=True)
+        return queryset.order_by(ordered, "-found_at", "-pk"), True
 
 
 class FindingFilter(CommonsFilterSet):

@@ -87,7 +87,7 @@ def order_stop(
     """Order that a workload be stopped; an open order for it is returned as it is.
 
     What runs at one of the `spare_priorities` (names of priority classes) is refused when the worker sees it.
-    A kind that cannot be stopped without deleting it gives an order that is refused from the start, with the reason.
+    A kind that cannot be stopped without deleting it is refused with the reason when the worker comes to it.
     """
     found = StopOrder.objects.filter(
         cluster_id=cluster_id, kind=kind, namespace=namespace, name=name, status__in=_OPEN

@@ -286,6 +286,24 @@ def test_a_spared_priority_is_seen_before_anything_is_stopped(place: Place) -> N
     assert not place.live.get("Job", "train", place.workspace.namespace)["spec"].get("suspend")
 
 
+@pytest.mark.requirement("insights-1.2", "insights-3.5")
+def test_what_cannot_be_stopped_is_said_from_the_start(place: Place) -> None:
+    """Its owner is asked to stop it; the portal tries nothing that it cannot do, and does not ask every hour."""
+    holdings = [hold("db", place.workspace.namespace, T0, T0 + 9 * HOUR, 2, used=0.0, kind="StatefulSet")]
+    with at(4.2):
+        ingest(place.world, holdings, T0, T0 + 4 * HOUR)
+        assert idle.find_all() == 1
+        told = OutboxMessage.objects.get(event="insights.idle.noticed")
+        assert "please stop it yourself" in told.payload["detail"]
+    with at(5.3):
+        ingest(place.world, holdings, T0 + 4 * HOUR, T0 + 5 * HOUR)
+        idle.find_all()
+        settle(only=ONLY)
+        assert place.case("db").status == IdleStatus.ENDED
+        assert "deletes nothing" in place.case("db").answer
+        assert idle.find_all() == 0
+
+
 @pytest.mark.requirement("insights-3.8")
 def test_after_a_start_only_new_idleness_counts(place: Place, company: Company) -> None:
     """The hours before it was started again are not held against it."""
