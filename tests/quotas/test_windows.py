@@ -264,6 +264,7 @@ def test_form_correction_list_and_export(monday: World, query_limit: Any) -> Non
     assert '<details class="field" open>' in text
     estimate = client.post(reverse("quotas:request-estimate"), sent)
     assert "h (a month)" in estimate.content.decode()
+    assert "every Saturday and Sunday 22:30–00:45 UTC:" in estimate.content.decode()
     done = client.post(reverse("quotas:request-create"), sent)
     assert done.status_code == 303, done.content.decode()
     request = QuotaRequest.objects.get()
