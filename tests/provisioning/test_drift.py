@@ -42,9 +42,7 @@ def live(simulated: SimulatedCluster) -> KubernetesClient:
 
 def _patch(live: KubernetesClient, path: str, body: dict[str, Any], manager: str = "kubectl-edit") -> None:
     """Change an object as somebody else."""
-    live._call(
-        "PATCH", path, query=[("fieldManager", manager)], body=body, content_type="application/merge-patch+json"
-    )
+    live._call("PATCH", path, query=[("fieldManager", manager)], body=body, content_type="application/merge-patch+json")
 
 
 def _quota(live: KubernetesClient, ns: str, pods: str) -> None:
