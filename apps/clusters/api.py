@@ -136,7 +136,8 @@ class PoolSerializer(serializers.ModelSerializer[Pool]):
     class Meta:
         model = Pool
         fields = [
-            "uid", "cluster", "gpu_model", "kind", "flavours", "commit_factor", "best_effort", "open_names",
+            "uid", "cluster", "gpu_model", "device_class", "kind", "max_gpus", "startup_minutes", "reserved_until",
+            "flavours", "commit_factor", "best_effort", "open_names",
             "observed_gpus", "observed_at", "capacities", "version",
         ]  # fmt: skip
 
@@ -177,8 +178,8 @@ class FlavourSerializer(serializers.ModelSerializer[Flavour]):
     class Meta:
         model = Flavour
         fields = [
-            "uid", "slug", "name", "gpu_model", "resource_name", "sharing", "numerator", "denominator", "memory_mib",
-            "node_labels", "tolerations", "version",
+            "uid", "slug", "name", "gpu_model", "device_class", "resource_name", "sharing", "numerator", "denominator",
+            "memory_mib", "node_labels", "tolerations", "version",
         ]  # fmt: skip
 
 
