@@ -32,6 +32,8 @@ class Scopes:
     until: datetime | None = None
     #: What `_tree` read, so that a page asks for its units once.
     _units: dict[int, Unit] = field(default_factory=dict, compare=False, repr=False)
+    #: (team, units) → whether the team lies below one of them: pages ask several permissions for one row.
+    _known: dict[tuple[int, frozenset[int]], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def _tree(self) -> dict[int, Unit]:
         """Return every unit that any of the person's roles reaches, archived ones too: one query a request."""
@@ -124,7 +126,12 @@ class Scopes:
         if team_id is not None:
             if team_id in teams:
                 return True
-            return bool(units) and Team.objects.filter(pk=team_id, unit__path__overlap=list(units)).exists()
+            if not units:
+                return False
+            key = (int(team_id), frozenset(units))
+            if key not in self._known:
+                self._known[key] = Team.objects.filter(pk=team_id, unit__path__overlap=list(units)).exists()
+            return self._known[key]
         if unit_id is not None:
             return bool(units) and unit_id in self._below(units)
         return False
