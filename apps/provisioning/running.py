@@ -188,7 +188,7 @@ class _Slice:
     def _record_unchanged(self) -> int:
         """Record at once what lives as declared by the lists: nothing is sent for it. Returns how many."""
         recorded = 0
-        rows = due(self.cluster.pk).filter(pk__in=self.listed, observed_generation__gt=0).order_by("pk")
+        rows = due(self.cluster.pk).filter(pk__in=self.listed, applied_at__isnull=False).order_by("pk")
         pks = list(rows.values_list("pk", flat=True)) if self.listed else []
         for start in range(0, len(pks), UNCHANGED_AT_ONCE):
             self._keep_lease()
