@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ PAGE = 500
 _LEASE_SECONDS = 120.0
 #: So many objects that a list lacks are asked for one by one: they may live on without the portal's label.
 _ASKED_AT_MOST = 200
+#: An answer that is written down so much later than it was read is not an answer still on its way.
+_ON_ITS_WAY = timedelta(minutes=1)
 
 
 class _Declared(NamedTuple):
@@ -135,7 +137,7 @@ def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: dateti
     closer: list[Key] = []
     for key, obj in live.items():
         row, was = declared.get(key), held.get(key)
-        if (row is None and obj is None and was is None) or (was is not None and was.observed_at > at):
+        if (row is None and obj is None and was is None) or (was is not None and _older(obj, at, was)):
             continue
         if row is None:
             _write(batch, key, obj, None, "", was)
@@ -149,6 +151,21 @@ def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: dateti
             _look(batch, key, live[key], full, held.get(key))
     _store(batch)
     return batch.changed + drifting.record(batch.judged, at)
+
+
+def _older(obj: Object | None, at: datetime, was: _Seen) -> bool:
+    """Whether a reading is older than what is written down: by resource version where both count, else by time.
+
+    A server's resource versions only rise; the clocks of two readers say less, for an answer may be on its way while a
+    later one is written. A lower version long after is a server restored from a copy: then the time decides.
+    """
+    if obj is not None and not was.missing and _counts(version_of(obj)) and _counts(was.resource_version):
+        return int(version_of(obj)) < int(was.resource_version) and at <= was.observed_at + _ON_ITS_WAY
+    return was.observed_at > at
+
+
+def _counts(version: str) -> bool:
+    return version.isascii() and version.isdigit()
 
 
 def _as_before(row: _Declared, obj: Object | None, was: _Seen) -> bool:
@@ -237,16 +254,20 @@ def record_applied(
 
     The applier has compared every answer with what is declared, so nothing is compared again here.
     """
-    digests = _declared(cluster_id, Q(declaration__in=[declaration.pk for declaration, _, _ in applied]))
+    owners = Q(declaration__in=[declaration.pk for declaration, _, _ in applied])
+    digests = _declared(cluster_id, owners)
+    held = _seen(cluster_id, owners)  # locks as the observer does, so that the two never wait for each other
     batch = _Batch(cluster_id, at)
     gone: list[Key] = []
     for declaration, live, removed in applied:
         gone.extend(removed)
         for key, obj in live.items():
+            was = held.get(key)
+            # A controller may have filled the status in, and the observer seen it, before this answer is written.
+            if was is not None and _older(obj, was.observed_at, was):
+                continue
             if (row := digests.get(key)) is not None:
                 _write(batch, key, obj, declaration.pk, row.digest, None)
-    held = Observation.objects.select_for_update().filter(declaration__in=[row.pk for row, _, _ in applied])
-    list(held.order_by("pk").values_list("pk"))  # as the observer locks, so that the two never wait for each other
     _store(batch)
     if gone:
         Observation.objects.filter(_named(gone), cluster_id=cluster_id).delete()

@@ -173,6 +173,36 @@ def test_an_older_reading_never_replaces_a_newer_one(cluster: Cluster, live: Kub
     assert not Observation.objects.get(pk=before.pk).missing
 
 
+def test_the_later_version_stands_whoever_writes_last(cluster: Cluster, live: KubernetesClient) -> None:
+    """A list that began before an apply ended, and an apply's answer that is written after the watch's event."""
+    ns = fresh_namespace()
+    declaration = declare(cluster, workspace(ns, 8))
+    settle(only=ONLY)
+    declaration.refresh_from_db()
+    key = observing.Key("ResourceQuota", ns, "gpu-quota")
+    row = Observation.objects.get(kind=key.kind, namespace=ns)
+    number = int(row.resource_version)
+    fresh = live.get(*key[:1], key.name, key.namespace)
+
+    def told(version: int, used: str) -> dict[str, object]:
+        body = json.loads(json.dumps(fresh))
+        body["kind"] = key.kind
+        body["metadata"]["resourceVersion"] = str(version)
+        body["status"]["used"] = {"requests.nvidia.com/gpu": used}
+        return body
+
+    def seen() -> tuple[str, str]:
+        now = Observation.objects.get(pk=row.pk)
+        return now.resource_version, now.status["used"]["requests.nvidia.com/gpu"]
+
+    observing.record_objects(cluster.pk, [(key, told(number + 2, "6"))], row.observed_at - timedelta(seconds=5))
+    assert seen() == (str(number + 2), "6")
+    observing.record_applied(cluster.pk, [(declaration, {key: told(number + 1, "0")}, [])], clock.now())
+    assert seen() == (str(number + 2), "6")
+    observing.record_objects(cluster.pk, [(key, told(number - 50, "1"))], clock.now() + timedelta(minutes=5))
+    assert seen() == (str(number - 50), "1"), "a server restored from a copy counts anew"
+
+
 def test_an_unreachable_cluster_keeps_its_last_figures_with_their_age(
     cluster: Cluster, simulated: SimulatedCluster
 ) -> None:
