@@ -22,7 +22,7 @@ from apps.insights.choices import FindingKind, FindingStatus
 from apps.insights.models import Finding
 from apps.metering.selectors import capacity_lines
 from apps.quotas.choices import RequestStatus
-from apps.quotas.models import Quota
+from apps.quotas.models import Quota, QuotaRequest
 from tests.factories import Company
 from tests.insights.conftest import END, HOUR, NOW, START, ingest
 from tests.metering.world import World, guarantee, hold, make_world
@@ -117,6 +117,31 @@ def test_unmetered_hours_and_missing_prices_are_unknown(world: World, company: C
     row = Finding.objects.get()
     assert (row.amount, row.proposal["monthly"]) == (None, None)
     assert row.gpu_ms > 0
+
+
+@pytest.mark.requirement("insights-2.1")
+def test_what_goes_by_itself_is_no_finding(world: World, company: Company) -> None:
+    """Quota that ends within the window's length, that recurs, or whose workspace is archived."""
+    soon = Quota.objects.create(
+        workspace=world.workspaces["finance"], flavour=world.flavour, guaranteed=16,
+        valid=DateTimeTZRange(START - timedelta(days=60), NOW + timedelta(days=13), "[)"),
+    )  # fmt: skip
+    weekly = guarantee(world, "marketing", 8)
+    weekly.request = QuotaRequest.objects.create(
+        workspace=weekly.workspace, flavour=world.flavour, guaranteed=8, valid_from=START, reason=WHY,
+        requester=company.lead_marketing, recurrence={"days": [5], "start": "00:00", "minutes": 2880},
+        valid_until=NOW + timedelta(days=90), status=RequestStatus.ACTIVE,
+    )  # fmt: skip
+    weekly.save()
+    guarantee(world, "research", 8)
+    place = world.workspaces["research"]
+    place.archived_at = NOW
+    place.save()
+    ingest(world, [])
+    assert findings.find_all() == 0
+    soon.valid = DateTimeTZRange(soon.valid.lower, NOW + timedelta(days=15), "[)")
+    soon.save()
+    assert findings.find_all() == 1
 
 
 @pytest.mark.requirement("insights-2.2")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.insights.hoarding import HOUR, HOUR_MS, Held, Rules, Use, assess, held_since, keep_of
+from apps.insights.hoarding import HOUR, HOUR_MS, Held, Hoard, Rules, Use, assess, held_since, keep_of
 
 END = datetime(2026, 11, 18, tzinfo=UTC)
 START = END - timedelta(days=14)
@@ -16,7 +16,9 @@ HOURS = [START + i * HOUR for i in range(14 * 24)]
 LONG_AGO = END - timedelta(days=400)
 
 
-def seen(uses: dict[datetime, Use], *, guaranteed: int = 16, floor: int = 0, rules: Rules | None = None) -> object:
+def seen(
+    uses: dict[datetime, Use], *, guaranteed: int = 16, floor: int = 0, rules: Rules | None = None
+) -> Hoard | None:
     """Assess a quota held for ever."""
     held = [Held(LONG_AGO, None, guaranteed)]
     return assess(held, uses, HOURS, START, END, rules or Rules(), guaranteed=guaranteed, floor=floor)
@@ -27,9 +29,9 @@ def test_the_highest_use_decides_and_a_margin_stays() -> None:
     """4 of 16 at most, for one hour: 5 stay (4 and 10 %, rounded up), 11 could go."""
     hoard = seen({HOURS[5]: Use(4, 4 * HOUR_MS), HOURS[9]: Use(1, HOUR_MS)})
     assert hoard is not None
-    assert (hoard.peak, hoard.keep, hoard.give_back, hoard.p95) == (4, 5, 11, 0)  # type: ignore[attr-defined]
-    assert hoard.unused_unit_ms == (16 * len(HOURS) - 5) * HOUR_MS  # type: ignore[attr-defined]
-    assert hoard.days_used == 1  # type: ignore[attr-defined]
+    assert (hoard.peak, hoard.keep, hoard.give_back, hoard.p95) == (4, 5, 11, 0)
+    assert hoard.unused_unit_ms == (16 * len(HOURS) - 5) * HOUR_MS
+    assert hoard.days_used == 1
 
 
 @pytest.mark.requirement("insights-2.1")
