@@ -75,7 +75,10 @@ def status_of(obj: Object) -> dict[str, Any]:
     """Return the part of an object's status that pages need: quotas' hard and used, namespaces' phase, queues' use."""
     status = obj.get("status") or {}
     if obj.get("kind") == "ResourceQuota":
-        return {"hard": dict(status.get("hard") or {}), "used": dict(status.get("used") or {})}
+        figures = {"hard": dict(status.get("hard") or {}), "used": dict(status.get("used") or {})}
+        spec = obj.get("spec") or {}
+        # A quota with a scope counts some pods only: its numbers are not what the namespace has and uses.
+        return figures | {"scoped": True} if spec.get("scopes") or spec.get("scopeSelector") else figures
     if obj.get("kind") == "Namespace":
         return {"phase": str(status.get("phase", ""))}
     if obj.get("kind") in queue_reading.STATUS_KINDS:

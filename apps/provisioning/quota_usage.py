@@ -33,6 +33,7 @@ def used_units(cluster_ids: Collection[int], resources: Collection[str]) -> dict
     used = KeyTransform("used", "status")
     columns = {f"used_{index}": KeyTextTransform(f"requests.{name}", used) for index, name in enumerate(names)}
     rows = Observation.objects.filter(kind="ResourceQuota", missing=False, cluster_id__in=cluster_ids)
+    rows = rows.exclude(status__has_key="scoped")
     watched = WatchCursor.objects.filter(kind="ResourceQuota", cluster_id__in=cluster_ids)
     current = dict(watched.values_list("cluster_id", "seen_at"))
     found: dict[Place, Used] = {}

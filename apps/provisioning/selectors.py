@@ -49,7 +49,7 @@ def quota_statuses(places: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Q
     wanted = set(places)
     rows = Observation.objects.filter(
         kind="ResourceQuota", missing=False, cluster_id__in={c for c, _ in wanted}, namespace__in={n for _, n in wanted}
-    )
+    ).exclude(status__has_key="scoped")
     current = dict(
         WatchCursor.objects.filter(kind="ResourceQuota", cluster_id__in={c for c, _ in wanted}).values_list(
             "cluster_id", "seen_at"

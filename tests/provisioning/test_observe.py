@@ -203,6 +203,22 @@ def test_the_later_version_stands_whoever_writes_last(cluster: Cluster, live: Ku
     assert seen() == (str(number - 50), "1"), "a server restored from a copy counts anew"
 
 
+def test_a_quota_for_some_pods_is_not_what_the_namespace_has(cluster: Cluster) -> None:
+    """A quota scoped to a priority stands beside the namespace's own and changes no figure of it."""
+    ns = fresh_namespace()
+    scoped = quota(ns, 0)
+    scoped["metadata"]["name"] = "serving"
+    scoped["spec"] = {
+        "hard": {"pods": "0", "requests.nvidia.com/gpu": "0"},
+        "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]},
+    }
+    declare(cluster, [*workspace(ns, 8), scoped])
+    settle(only=ONLY)
+    observing.observe_cluster(cluster.pk)
+    resources = selectors.quota_statuses([(cluster.pk, ns)])[(cluster.pk, ns)].resources
+    assert resources["requests.nvidia.com/gpu"] == (Decimal(8), Decimal(0))
+
+
 def test_an_unreachable_cluster_keeps_its_last_figures_with_their_age(
     cluster: Cluster, simulated: SimulatedCluster
 ) -> None:
