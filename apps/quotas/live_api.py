@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -37,7 +37,9 @@ class StandingFields(serializers.Serializer[Any]):
             return "scheduled", ""
         if quota.valid.upper is not None and quota.valid.upper <= now:
             return "ended", ""
-        known: dict[tuple[int, int], tuple[str, str]] | None = self.context.get(_KEY)
+        # The context is the view's own dictionary, made for this answer.
+        shared = cast("dict[str, Any]", self.context)
+        known: dict[tuple[int, int], tuple[str, str]] | None = shared.get(_KEY)
         if known is None:
             shown = getattr(self.parent, "instance", None) or [quota]
             ids = {one.workspace_id for one in shown}
@@ -45,7 +47,7 @@ class StandingFields(serializers.Serializer[Any]):
             known = {
                 (row.workspace.pk, row.flavour.pk): (row.standing, row.standing_why) for row in quota_rows(workspaces)
             }
-            self.context[_KEY] = known
+            shared[_KEY] = known
         return known.get((quota.workspace_id, quota.flavour_id), ("unknown", ""))
 
 
