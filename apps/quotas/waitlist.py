@@ -285,24 +285,22 @@ def for_pool(
     line = _entries([line_name(pool)], now).get(line_name(pool), [])
     viewer = views_pools(pool, user)
     names = viewer or pool.open_names
+    if not line:
+        return PoolLine(pool, 0, Fraction(0), [], names, [], range_of([]))
     rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
-    seen = set(rows.visible_to(user).values_list("pk", flat=True)) if line else set()
+    seen = set(rows.visible_to(user).values_list("pk", flat=True))
     own = set() if viewer else seen
-    view = (read() if read is not None else book.load(pool, now)) if line else None
-    if view is not None:
-        _reckon(view, line, now)
+    view = book.load(pool, now)
+    _reckon(view, line, now)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
-    places = [replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)]
     return PoolLine(
         pool=pool,
         total=len(line),
         total_gpus=sum((entry.gpus for entry in line), Fraction(0)),
-        places=places,
+        places=[replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)],
         names=names,
-        facts=dated_facts(view, now) if view is not None else [],
-        history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None)
-        if view is not None
-        else range_of([]),
+        facts=dated_facts(view, now),
+        history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None),
     )
 
 
