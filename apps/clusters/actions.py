@@ -57,7 +57,7 @@ class KeysMissing(crypto.CannotDecrypt):
 
 
 #: Pages below /clusters/ that a cluster of that name would hide.
-_TAKEN_PATHS = frozenset({"new", "needs", "maintenance", "pools", "flavours", "proposals", "inventory"})
+_TAKEN_PATHS = frozenset({"new", "needs", "maintenance", "pools", "flavours", "proposals", "inventory", "nodes"})
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+-----END CERTIFICATE-----", re.DOTALL)
 
 
