@@ -28,6 +28,8 @@ COMMONS_CREDENTIALS_KEYS: list[str] = env.list(
 )
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
+# How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.
+COMMONS_GUARD_AUDIT_HOURS: int = env.int("COMMONS_GUARD_AUDIT_HOURS", default=24)
 # Networks (CIDR) in which the portal calls nothing, even where they are allowed above.
 COMMONS_CLUSTER_DENIED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_DENIED_NETWORKS", default=[])
 ALLOWED_HOSTS: list[str] = env.list("COMMONS_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])

@@ -6,6 +6,7 @@ confirmation shortens that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +34,7 @@ MANAGE = "clusters.cluster.manage"
 
 def audit_time() -> timedelta:
     """Return how long the guard has to have noted before it may refuse."""
-    return timedelta(hours=int(getattr(settings, "COMMONS_GUARD_AUDIT_HOURS", 24)))
+    return timedelta(hours=settings.COMMONS_GUARD_AUDIT_HOURS)
 
 
 def contribution(cluster: Cluster) -> Sequence[Manifest]:
@@ -73,8 +74,6 @@ def state_of(cluster: Cluster) -> GuardState:
 
 
 def _applied(declaration: Declaration) -> tuple[GuardMode, datetime | None]:
-    import json
-
     mode, since = GuardMode.OFF, None
     runs = declaration.runs.filter(outcome="succeeded").order_by("-generation", "-pk")
     first: dict[int, datetime] = {}
