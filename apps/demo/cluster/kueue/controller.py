@@ -235,7 +235,9 @@ class KueueController:
             wanted = tuple((k, v) for k, v in sorted(requests(unit.obj).items()) if v and (k != "pods" or k in covered))
             blocked = tuple(unsuitable(unit.obj, flavors))
             priority = int(unit.obj["spec"].get("priority", 0))
-            pending.append(Item(unit.uid, unit.queue, wanted, priority, units.index(unit), blocked=blocked))
+            sticky = _condition(unit.obj, "QuotaReserved")[0] == "WaitingForPreemptedWorkloads"
+            age = units.index(unit)
+            pending.append(Item(unit.uid, unit.queue, wanted, priority, age, blocked=blocked, sticky=sticky))
         plan = make_plan(snapshot.tree(), snapshot.queues(), pending, running)
         for preemptor, target in plan.preempt:
             self._preempt(by_uid[preemptor.uid], by_uid[target.uid], target, snapshot, now)

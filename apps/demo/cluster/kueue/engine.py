@@ -60,6 +60,9 @@ class Item:
     reserved: float = 0.0
     evicted: bool = False
     blocked: tuple[tuple[str, str], ...] = ()
+    sticky: bool = False
+    """Others give way to it: it keeps the head of its queue, or an older one that still does not fit would hide it
+    and whoever was evicted would come back first, for ever."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Plan:
     waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def by_rank(item: Item) -> tuple[int, float, str]:
-    """Order within a queue: priority first, then age."""
-    return (-item.priority, item.order, item.uid)
+def by_rank(item: Item) -> tuple[bool, int, float, str]:
+    """Order within a queue: whoever others are giving way to, then priority, then age."""
+    return (not item.sticky, -item.priority, item.order, item.uid)
 
 
 def make_plan(tree: Tree, queues: dict[str, Queue], pending: list[Item], admitted: list[Item]) -> Plan:
