@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -117,9 +117,11 @@ def declared_workspaces(cluster: Cluster) -> list[Workspace]:
     return list(rows.select_related("team__unit", "cluster").order_by("pk"))
 
 
-def stored_objects(cluster: Cluster) -> dict[uuid.UUID, list[Manifest]]:
-    """Return the stored objects of every workspace on the cluster by workspace uid, in one query."""
+def stored_objects(cluster: Cluster, owners: Collection[uuid.UUID] | None = None) -> dict[uuid.UUID, list[Manifest]]:
+    """Return the stored objects of workspaces on the cluster (of all, or of `owners`) by uid, in one query."""
     rows = DeclaredObject.objects.filter(cluster=cluster, declaration__kind=DeclarationKind.WORKSPACE, removal="")
+    if owners is not None:
+        rows = rows.filter(declaration__owner_uid__in=list(owners))
     found: dict[uuid.UUID, list[Manifest]] = {}
     ordered = rows.order_by("declaration_id", "ordinal", "id")
     for owner, body in ordered.values_list("declaration__owner_uid", "body"):
@@ -127,14 +129,20 @@ def stored_objects(cluster: Cluster) -> dict[uuid.UUID, list[Manifest]]:
     return found
 
 
-def proposals(cluster: Cluster, at: datetime) -> list[Proposed]:
-    """Return the baseline and every workspace as they would be declared now, the cluster's own first."""
+def proposals(cluster: Cluster, at: datetime, owners: Collection[uuid.UUID] | None = None) -> list[Proposed]:
+    """Return the baseline and every workspace as they would be declared now, the cluster's own first.
+
+    `owners`: the workspaces with these uids only.
+    """
     declared = declared_baseline(cluster)
     own = rendered_baseline(cluster, declared)
     state = kueue_state.state_from(cluster, own)
     found = [Proposed(DeclarationKind.BASELINE, cluster.uid, f"Baseline of {cluster}", None, own)]
     workspaces = declared_workspaces(cluster)
-    stored = stored_objects(cluster)
+    if owners is not None:
+        wanted = set(owners)
+        found, workspaces = [], [workspace for workspace in workspaces if workspace.uid in wanted]
+    stored = stored_objects(cluster, owners)
     numbers = book.numbers_of_cluster(workspaces, at, queued=state.queues)
     adopted = adopted_fields(cluster)
     for workspace in workspaces:
@@ -194,6 +202,12 @@ class BaselineHandler:
     ) -> list[Proposed]:
         """Return the baseline and the workspaces upon it."""
         return proposals(cluster, at)
+
+    def propose_for(
+        self, cluster: Cluster, owners: Collection[uuid.UUID], values: dict[str, Any], at: datetime
+    ) -> list[Proposed]:
+        """Return some of the workspaces upon it."""
+        return proposals(cluster, at, owners)
 
     def blockers(self, change: ChangeRequest, at: datetime) -> Sequence[str]:
         """Return why it cannot be approved now: how Kueue is to be used was changed after it was requested."""

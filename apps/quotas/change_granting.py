@@ -13,20 +13,24 @@ from django.db import transaction
 from django.db.models import F
 
 from apps import audit
+from apps.approvals.engine import usable
 from apps.approvals.models import Grant
 from apps.core import clock, outbox
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid
+from apps.core.sweeps import nudge
 from apps.provisioning import actions as provisioning
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration, Plan
 from apps.quotas import change_events as events
 from apps.quotas import change_records as records
-from apps.quotas.changes import SUBJECT_TYPE, Concluding, Proposed, change_leads, handler_of
+from apps.quotas.changes import SUBJECT_TYPE, Concluding, Proposed, Staged, change_leads, handler_of
 from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatus
 from apps.quotas.models import ChangeRequest, QuotaRequest, Workspace
 
 SYSTEM = Actor.system("quotas.changes")
+#: So many declarations are made in one transaction where a change touches many.
+PORTION = 25
 MOVED = "The cluster's declared state moved since this was requested: withdraw it and request it anew."
 _CLOSING = {
     "rejected": ("reject", events.CHANGE_REJECTED),
@@ -68,14 +72,21 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     change.approval = grant.request
     change.granted_at = at
     handler.on_granted(change, at)
-    change.generations = _declare(change, frozen.proposed, grant)
+    ordered = _in_order(frozen.proposed)
+    first, later = (ordered[:PORTION], ordered[PORTION:]) if isinstance(handler, Staged) else (ordered, [])
+    change.generations = _declare(change, first, grant)
+    change.change = change.change | {"pending": [str(item.owner_uid) for item in later]}
     change.objects_after = records.objects_bytes(frozen.proposed)
-    change.bump("status", "approval", "granted_at", "generations", "objects_after")
+    change.bump("status", "approval", "granted_at", "generations", "objects_after", "change")
     payload = records.event_of(change, "It is being applied now." if change.generations else "It is in force.")
     _audit(events.CHANGE_GRANTED, change, payload, decided=True)
     others = [user_id for user_id in change_leads(change.workspace) if user_id != change.requester_id]
     if others:
         outbox.publish(events.CHANGE_GRANTED, payload, recipients=others, subject_uid=change.uid)
+    if later:
+        from apps.quotas import tasks
+
+        nudge(tasks.carry_out_changes)
     provisioning.close_plans(change.uid)
     _replan_others(change)
     if not change.generations:
@@ -101,10 +112,7 @@ def _declare(change: ChangeRequest, proposed: Sequence[Proposed], grant: Grant) 
     for plan in Plan.objects.filter(subject_uid=change.uid, cluster_id=change.cluster_id).order_by("pk"):
         plans[(str(plan.declaration_kind), plan.owner_uid)] = plan.uid
     generations: dict[str, int] = {}
-    # Workspaces by id, the cluster's own first: everybody who locks several declarations does so in this order.
-    order = {uid: pk for pk, uid in Workspace.objects.filter(
-        uid__in=[item.owner_uid for item in proposed]).values_list("pk", "uid")}  # fmt: skip
-    for item in sorted(proposed, key=lambda one: order.get(one.owner_uid, 0)):
+    for item in proposed:
         declaration = provisioning.declare(
             change.cluster_id,
             item.declaration_kind,
@@ -118,6 +126,53 @@ def _declare(change: ChangeRequest, proposed: Sequence[Proposed], grant: Grant) 
         )
         generations[str(declaration.uid)] = declaration.generation
     return generations
+
+
+def _in_order(proposed: Sequence[Proposed]) -> list[Proposed]:
+    """The cluster's own first, workspaces by id: everybody who locks several declarations does so in this order."""
+    rows = Workspace.objects.filter(uid__in=[item.owner_uid for item in proposed])
+    order = {uid: pk for pk, uid in rows.values_list("pk", "uid")}
+    return sorted(proposed, key=lambda one: order.get(one.owner_uid, 0))
+
+
+def changes_to_carry_out() -> list[int]:
+    """Return the ids of granted changes of which some declarations are still to be made."""
+    rows = ChangeRequest.objects.filter(status=RequestStatus.APPLYING, change__has_key="pending")
+    return list(rows.exclude(change__pending=[]).order_by("pk").values_list("pk", flat=True))
+
+
+@transaction.atomic
+def carry_out(change_id: int) -> int:
+    """Declare the next portion of a granted change; returns how many declarations it made or found made. Idempotent.
+
+    The grant is asked again at every portion (invariant 3), and so is every leaf. Raises Conflict where the grant is
+    no longer usable, or a workspace would no longer change exactly as approved.
+    """
+    change = (
+        ChangeRequest.objects.select_for_update(of=("self",))
+        .select_related("cluster", "workspace__team__unit", "approval")
+        .filter(pk=change_id, status=RequestStatus.APPLYING)
+        .first()
+    )
+    if change is None or not change.change.get("pending"):
+        return 0
+    at = clock.now()
+    grant = Grant.objects.filter(request=change.approval).first()
+    if grant is None or not usable(grant, change.digest, {"subject_uid": str(change.uid)}, at):
+        raise Conflict(f"The grant behind “{change.title}” is not usable any more: the rest is not declared.")
+    owners = [uuid.UUID(item) for item in change.change["pending"][:PORTION]]
+    locked = Workspace.objects.filter(uid__in=owners).order_by("pk").select_for_update(of=("self",))
+    list(locked.values_list("pk", flat=True))
+    frozen = records.freeze(handler_of(change.kind), change.cluster, change.workspace, change.values, at, owners=owners)
+    approved = {(leaf["path"], leaf["digest"]) for leaf in change.change["leaves"]}
+    if any((leaf["path"], leaf["digest"]) not in approved for leaf in frozen.leaves):
+        raise Conflict(f"{change.title}: {MOVED}")
+    change.generations = change.generations | _declare(change, _in_order(frozen.proposed), grant)
+    change.change = change.change | {"pending": change.change["pending"][PORTION:]}
+    change.bump("generations", "change")
+    if not change.change["pending"] and not missing_declarations(change):
+        _applied(change, at)
+    return len(owners)
 
 
 def _audit(event: object, change: ChangeRequest, payload: events.ChangeEvent, *, decided: bool) -> None:
@@ -179,7 +234,7 @@ def on_applied(declaration: Declaration) -> None:
         .order_by("pk")
     )
     for change in changes:
-        if not missing_declarations(change):
+        if not change.change.get("pending") and not missing_declarations(change):
             _applied(change, clock.now())
 
 

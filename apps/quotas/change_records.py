@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from apps.provisioning.choices import DeclarationKind, PlanStatus
 from apps.provisioning.models import DeclaredObject, Plan
 from apps.quotas import change_diff, change_events
 from apps.quotas.change_diff import FieldChange, Side
-from apps.quotas.changes import ChangeHandler, FollowsQuotas, Proposed, handler_of
+from apps.quotas.changes import ChangeHandler, FollowsQuotas, Proposed, Staged, handler_of
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import ChangeRequest, Workspace
@@ -81,12 +81,24 @@ def _namespace(proposed: Proposed) -> str:
 
 
 def freeze(
-    handler: ChangeHandler, cluster: Cluster, workspace: Workspace | None, values: dict[str, Any], at: datetime
+    handler: ChangeHandler,
+    cluster: Cluster,
+    workspace: Workspace | None,
+    values: dict[str, Any],
+    at: datetime,
+    *,
+    owners: Collection[uuid.UUID] | None = None,
 ) -> Frozen:
-    """Return what a change would change now. Raises Invalid where an object would break a rule of the cluster's."""
+    """Return what a change would change now; `owners`: in the declarations of these only, of a kind that is Staged.
+
+    Raises Invalid where an object would break a rule of the cluster's.
+    """
     from apps.quotas import kueue_rules
 
-    everything = handler.propose(cluster, workspace, values, at)
+    if owners is not None and isinstance(handler, Staged):
+        everything = handler.propose_for(cluster, owners, values, at)
+    else:
+        everything = handler.propose(cluster, workspace, values, at)
     before = declared_before(cluster.pk, everything)
     proposed: list[Proposed] = []
     sides: list[Side] = []

@@ -149,8 +149,9 @@ def _applying(change: ChangeRequest) -> Entry:
     behind = change_granting.missing_declarations(change)
     stopped = [row for row in behind if row.status == DeclarationStatus.STOPPED]
     failing = [row for row in behind if row.last_error]
-    total = len(change.generations)
-    text = f"{total - len(behind):,} of {total:,} are on the cluster."
+    pending = len(change.change.get("pending", []))
+    total = len(change.generations) + pending
+    text = f"{total - pending - len(behind):,} of {total:,} are on the cluster."
     first = next(iter([*stopped, *failing]), None)
     if first is not None:
         text += f" {first.title}: {first.last_error}"

@@ -7,7 +7,7 @@ A kind (`ChangeHandler`) says what a change means; this module freezes it, has i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -93,6 +93,17 @@ class FollowsQuotas(Protocol):
     """A kind whose objects carry the numbers of approved quotas as they are: they are no part of what it changes."""
 
     follows_quotas: bool
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A kind that may change a thousand declarations: they are declared in portions after the grant, not at once."""
+
+    def propose_for(
+        self, cluster: Cluster, owners: Collection[uuid.UUID], values: dict[str, Any], at: datetime
+    ) -> list[Proposed]:
+        """Return the declarations of these owners as they would be declared at `at`. Reads only."""
+        ...
 
 
 @runtime_checkable
@@ -342,6 +353,7 @@ __all__ = [
     "FollowsQuotas",
     "Informing",
     "Proposed",
+    "Staged",
     "handler_of",
     "may_request",
     "may_withdraw",

@@ -9,7 +9,7 @@ from django.db import OperationalError
 
 from apps.clusters.models import Cluster
 from apps.core import clock
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Invalid
 from apps.core.sweeps import sweep
 from apps.quotas import baseline_look, change_granting, expiring, expiry, rolling
 
@@ -69,3 +69,18 @@ def look_at_baselines() -> int:
     """Say where a cluster would be declared differently than it is: a new baseline is due. Nothing is changed."""
     ids = Cluster.objects.order_by("pk").values_list("pk", flat=True)
     return sum(baseline_look.look(cluster_id) for cluster_id in list(ids))
+
+
+@sweep("quotas.carry_out_changes", every=timedelta(seconds=15))
+def carry_out_changes() -> int:
+    """Declare, portion by portion, what granted changes of whole clusters still have to declare."""
+    made = 0
+    for change_id in change_granting.changes_to_carry_out():
+        try:
+            while portion := change_granting.carry_out(change_id):
+                made += portion
+        except (Conflict, Invalid) as refusal:
+            logger.error("a granted change cannot be carried out", extra={"change": change_id, "error": str(refusal)})
+        except OperationalError as error:
+            logger.warning("a workspace is locked, the next sweep goes on", extra={"error": str(error)})
+    return made

@@ -11,6 +11,7 @@ from django.db.models import F
 
 from apps.accounts.models import User
 from apps.approvals import actions as approvals
+from apps.approvals.models import Grant
 from apps.clusters import capabilities
 from apps.clusters.capabilities import Capabilities, Kueue
 from apps.clusters.models import Node, Pool
@@ -25,7 +26,7 @@ from apps.quotas.baseline_merge import brought_over
 from apps.quotas.choices import ChangeKind, RequestStatus
 from apps.quotas.manifests import Manifest, workspace_manifests
 from apps.quotas.models import BaselineState, ChangeRequest
-from apps.quotas.tasks import look_at_baselines
+from apps.quotas.tasks import carry_out_changes, look_at_baselines
 from apps.teams.models import RoleGrant
 from tests.factories import client_for, make_user
 from tests.quotas.change_kinds import CHANGE_POLICY
@@ -164,6 +165,47 @@ def test_quota_upon_it_moves_the_queue_too_and_borrowing_counts(world: World, de
 
 
 @pytest.mark.requirement("kueue-1.1")
+@pytest.mark.requirement("kueue-3.7")
+def test_many_workspaces_are_declared_in_portions_under_the_same_grant(
+    world: World, deputy: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_granting, "PORTION", 1)
+    for team in ("finance", "marketing"):
+        world.granted(team, 10)
+    applied()
+    use_kueue(world)
+    change = approve(ask(world), deputy)
+    assert len(change.generations) == 1  # the cluster's own
+    assert len(change.change["pending"]) == 2
+    applied()
+    change.refresh_from_db()
+    assert change.status == RequestStatus.APPLYING
+    world.granted("marketing", 12)  # lands in between, and is carried
+    assert carry_out_changes() == 2
+    assert queue_numbers(world)["nominalQuota"] == "10"
+    assert queue_numbers(world, "marketing")["nominalQuota"] == "12"
+    applied()
+    change.refresh_from_db()
+    assert change.status == RequestStatus.ACTIVE
+    assert carry_out_changes() == 0
+
+
+@pytest.mark.requirement("kueue-3.7")
+def test_a_grant_that_was_revoked_declares_no_further_portion(
+    world: World, deputy: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_granting, "PORTION", 1)
+    world.granted("finance", 10)
+    applied()
+    use_kueue(world)
+    change = approve(ask(world), deputy)
+    Grant.objects.filter(request=change.approval).update(revoked_at=clock.now())
+    with pytest.raises(Conflict, match="not usable"):
+        change_granting.carry_out(change.pk)
+    assert carry_out_changes() == 0
+    assert kueue.queue_of(declared(world.workspaces["finance"].uid)) is None
+
+
 @pytest.mark.requirement("kueue-3.4")
 def test_a_new_workspace_waits_for_the_baseline_and_then_brings_its_queue(world: World, deputy: User) -> None:
     use_kueue(world)
