@@ -131,14 +131,14 @@ def _moved_on(row: Drift, found: Found) -> bool:
 def applied(live: Mapping[int, set[Key]], at: datetime) -> None:
     """Resolve the findings of objects that an apply run has just made live as declared (declaration → keys)."""
     rows = Drift.objects.filter(declaration_id__in=list(live), resolved_at__isnull=True)
-    by_resolution: dict[str, list[int]] = {}
+    by_resolution: dict[DriftResolution, list[int]] = {}
     for row in rows:
         if Key(row.kind, row.namespace, row.name) in live[row.declaration_id]:
             adopted = row.decision == DriftDecision.ADOPT and row.change_uid is not None
             resolution = DriftResolution.ADOPTED if adopted else DriftResolution.REAPPLIED
             by_resolution.setdefault(resolution, []).append(row.pk)
-    for resolution, pks in by_resolution.items():
-        Drift.objects.filter(pk__in=pks).update(resolved_at=at, resolution=resolution)
+    for kind, pks in by_resolution.items():
+        Drift.objects.filter(pk__in=pks).update(resolved_at=at, resolution=kind)
 
 
 def _tell(declaration_id: int, key: Key, founds: Sequence[Found]) -> None:

@@ -187,8 +187,8 @@ class AdoptDriftHandler:
         return [
             Change(
                 cluster.slug, f"{one['kind']} {one['name']}",
-                f"{one['field']}, set by {one['manager'] or 'somebody unknown'}", one["declared"] or None,
-                one["live"] or None,
+                f"{one['field']}, set by {one['manager'] or 'somebody unknown'}", one["declared"] or "absent",
+                one["live"] or "absent",
             )
             for one in values["fields"]
         ]  # fmt: skip
