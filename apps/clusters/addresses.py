@@ -89,7 +89,10 @@ def check_address(url: str, *, resolve: bool = True) -> str:
     With `resolve`, every address its host name has is checked too. Raises AddressRefused with the reason, Unreachable
     where the name has no address.
     """
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError as error:  # an unclosed bracket
+        raise AddressRefused("an address looks like https://api.cluster.example.com:6443") from error
     try:
         port = parts.port
     except ValueError as error:
@@ -112,6 +115,6 @@ def check_address(url: str, *, resolve: bool = True) -> str:
 def _resolve(host: str, port: int) -> list[_Address]:
     try:
         rows = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or longer than 63 letters
         raise Unreachable(f"the name {host} has no address") from error
     return [ipaddress.ip_address(str(row[4][0]).split("%")[0]) for row in rows]

@@ -37,13 +37,13 @@ def read_kubeconfig(text: str) -> Access:
         raise Refused("This is larger than any kubeconfig; paste the text of one.")
     try:
         parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day that no month has; brackets without end
         raise Refused("This is not YAML. Paste the text of a kubeconfig.") from error
     if not isinstance(parsed, Mapping) or parsed.get("kind") not in (None, "Config"):
         raise Refused("This is not a kubeconfig.")
-    context = _named(parsed, "contexts", str(parsed.get("current-context") or ""), "context")
-    cluster = _named(parsed, "clusters", str(context.get("cluster") or ""), "cluster")
-    user = _named(parsed, "users", str(context.get("user") or ""), "user")
+    context = _named(parsed, "contexts", parsed.get("current-context"), "context")
+    cluster = _named(parsed, "clusters", context.get("cluster"), "cluster")
+    user = _named(parsed, "users", context.get("user"), "user")
     _refuse_programs(user)
     if cluster.get("insecure-skip-tls-verify"):
         raise Refused("insecure-skip-tls-verify is not taken: put the cluster's CA certificate in instead.")
@@ -54,7 +54,8 @@ def read_kubeconfig(text: str) -> Access:
     token = user.get("token")
     if not isinstance(token, str) or not token.strip():
         raise Refused("There is no token in it. Create one for the portal's service account (kubectl create token).")
-    return Access(str(cluster.get("server") or ""), _pem(cluster.get("certificate-authority-data")), token.strip())
+    server, ca_certificate = cluster.get("server"), _pem(cluster.get("certificate-authority-data"))
+    return Access(server if isinstance(server, str) else "", ca_certificate, token.strip())
 
 
 def _refuse_programs(user: Mapping[str, Any]) -> None:
@@ -73,8 +74,9 @@ def _refuse_programs(user: Mapping[str, Any]) -> None:
         raise Refused("Impersonation is not taken: give the portal's own service account its rights.")
 
 
-def _named(parsed: Mapping[str, Any], section: str, name: str, key: str) -> Mapping[str, Any]:
-    rows = parsed.get(section)
+def _named(parsed: Mapping[str, Any], section: str, name: object, key: str) -> Mapping[str, Any]:
+    # Anything but text names nothing: aliases of aliases would fill the memory once they are written out.
+    rows = parsed.get(section) if isinstance(name, str) else None
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, Mapping) and row.get("name") == name and isinstance(row.get(key), Mapping):
             found: Mapping[str, Any] = row[key]
@@ -86,7 +88,7 @@ def _pem(data: object) -> str:
     if not data:
         return ""
     try:
-        return base64.b64decode(str(data), validate=True).decode("ascii")
+        return base64.b64decode(data if isinstance(data, str | bytes) else b"?", validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise Refused("certificate-authority-data is not base64 of a PEM certificate.") from error
 

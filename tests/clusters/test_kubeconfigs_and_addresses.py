@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from apps.clusters.addresses import check_address
-from apps.clusters.errors import AddressRefused
+from apps.clusters.errors import AddressRefused, Unreachable
 from apps.clusters.kubeconfigs import Refused, read_kubeconfig
 
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -67,8 +67,9 @@ def test_a_kubeconfig_that_runs_programs_or_reads_files_is_refused(
 
 @pytest.mark.requirement("clusters-1.2")
 @pytest.mark.parametrize(
-    "text", ["", "just text", "[1, 2]", "a: [", "kind: Pod", "x" * 300_000, "!!python/object:os.x {}"]
-)
+    "text", ["", "just text", "[1, 2]", "a: [", "kind: Pod", "x" * 300_000, "!!python/object:os.x {}",
+     "[" * 20_000, "since: 2026-99-99", "current-context: &a [x]\ncontexts: [{name: *a}]"],
+)  # fmt: skip
 def test_what_is_no_kubeconfig_is_refused(text: str) -> None:
     """Garbage too."""
     with pytest.raises(Refused):
@@ -82,13 +83,21 @@ def test_what_is_no_kubeconfig_is_refused(text: str) -> None:
         "http://169.254.169.254/latest", "https://[fe80::1]:6443", "http://[fd00:ec2::254]", "http://100.100.100.200",
         "http://[::ffff:169.254.169.254]", "http://0.0.0.0", "http://224.0.0.1", "ftp://api.example.com",
         "file:///etc/passwd", "https://", "https://user:pw@api.example.com", "https://api.example.com/?x=1",
-        "https://api.example.com:99999", "api.example.com",
+        "https://api.example.com:99999", "api.example.com", "https://[::1",
     ],
 )  # fmt: skip
 def test_an_address_that_leads_astray_is_refused(url: str) -> None:
     """Before any call."""
     with pytest.raises(AddressRefused):
         check_address(url, resolve=False)
+
+
+@pytest.mark.requirement("clusters-1.3")
+@pytest.mark.parametrize("name", ["a..b", f"{'a' * 70}.example.com"])
+def test_a_name_that_no_resolver_takes_has_no_address(name: str) -> None:
+    """Said as such, not as an error of the portal."""
+    with pytest.raises(Unreachable, match="has no address"):
+        check_address(f"https://{name}")
 
 
 @pytest.mark.requirement("clusters-1.3")
