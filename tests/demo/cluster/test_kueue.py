@@ -344,7 +344,8 @@ def test_reasons_why_a_queue_admits_nothing(client: Client, pool: None) -> None:
     until(lambda: status_of(client, "vision").get("conditions"))
     found = status_of(client, "vision")["conditions"][0]
     assert (found["status"], found["reason"]) == ("False", "FlavorNotFound")
-    local = client.get(f"{KUEUE}/namespaces/vision/localqueues/default")[1]["status"]["conditions"][0]
+    path = f"{KUEUE}/namespaces/vision/localqueues/default"
+    local = until(lambda: (client.get(path)[1].get("status") or {}).get("conditions"))[0]
     assert local["reason"] == "ClusterQueueIsInactive"
     put(client, kueue("ResourceFlavor", "h100", {}))
     until(lambda: status_of(client, "vision")["conditions"][0]["reason"] == "Ready")
