@@ -50,6 +50,8 @@ class RenderedPanel:
     name: str
     template: str
     context: dict[str, Any] = field(default_factory=dict)
+    #: As registered; a page may draw what comes first apart from the rest.
+    order: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def panels_for(page: str, request: HttpRequest, obj: Any) -> list[RenderedPanel]
             continue
         if (content := registered.function(request, obj)) is not None:
             context = {key: value for key, value in content.items() if key != "template"}
-            shown.append(RenderedPanel(name, content["template"], context))
+            shown.append(RenderedPanel(name, content["template"], context, registered.order))
     return shown
 
 

@@ -17,6 +17,9 @@ from apps.quotas.pool_pages import pool_context, time_of
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
 from portal.panels import panels_for
 
+#: Panels of a lower order belong to what a workspace holds now (its queue) and stand right behind it.
+_BESIDE_NOW = 5
+
 
 class WorkspaceList(ListView):
     """The workspaces a person may see."""
@@ -96,13 +99,15 @@ class WorkspaceDetail(DetailView):
         )
         requests = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")[:10]
         may_use = may(user, "quotas.workspace.use", workspace)
+        panels = panels_for("workspace", self.request, workspace)
         return super().get_context(
             **live_views.table_context([workspace], may_use=may_use, show_workspace=False),
             dated=selectors.coming_quotas(dated),
             requests=list(requests),
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
-            panels=panels_for("workspace", self.request, workspace),
+            first_panels=[one for one in panels if one.order < _BESIDE_NOW],
+            panels=[one for one in panels if one.order >= _BESIDE_NOW],
             **extra,
         )
 

@@ -30,7 +30,7 @@ def team_places(request: HttpRequest, team: Team) -> dict[str, Any] | None:
     return {"template": "quotas/waitlist_team.html", "places": places} if places else None
 
 
-@panel(page="workspace", order=20, permission="quotas.workspace.view")
+@panel(page="workspace", order=2, permission="quotas.workspace.view")
 def workspace_queue(request: HttpRequest, workspace: Workspace) -> dict[str, Any] | None:
     """What the workspace's queue allows, what is taken, and what waits in it."""
     queue = queue_views.of_workspace(workspace)
