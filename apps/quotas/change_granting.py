@@ -29,8 +29,7 @@ from apps.quotas.choices import OPEN_STATUSES, REQUEST_TRANSITIONS, RequestStatu
 from apps.quotas.models import ChangeRequest, QuotaRequest, Workspace
 
 SYSTEM = Actor.system("quotas.changes")
-#: So many declarations are made in one transaction where a change touches many.
-PORTION = 25
+PORTION = records.PORTION
 MOVED = "The cluster's declared state moved since this was requested: withdraw it and request it anew."
 _CLOSING = {
     "rejected": ("reject", events.CHANGE_REJECTED),
@@ -265,10 +264,47 @@ def replan_moved(change_id: int) -> bool:
         .filter(pk=change_id, status__in=OPEN_STATUSES, workspace__isnull=True)
         .first()
     )
-    if change is None or not _moved(change):
+    if change is None:
+        return False
+    handler = handler_of(change.kind)
+    if isinstance(handler, Staged):
+        return _plan_portion(change)
+    if not _moved(change):
         return False
     records.replan(change)
     return True
+
+
+def _plan_portion(change: ChangeRequest) -> bool:
+    """Ask for plans of the next declarations that have none, or that moved on; True where some were asked for."""
+    if change.change.get("outdated"):
+        return False
+    items = [(str(item["kind"]), uuid.UUID(item["owner_uid"])) for item in change.change.get("declarations", [])]
+    planned = {(str(plan.declaration_kind), plan.owner_uid): plan.created_at for plan in records.plans_of(change)}
+    rows = Declaration.objects.filter(cluster_id=change.cluster_id, owner_uid__in=[owner for _, owner in items])
+    moved = {(str(row.kind), row.owner_uid): row.declared_at for row in rows}
+    due = [
+        key for key in items
+        if key not in planned or ((at := moved.get(key)) is not None and at > planned[key])
+    ]  # fmt: skip
+    if any(kind == DeclarationKind.BASELINE for kind, _ in due):
+        records.replan(change)
+        return True
+    owners = [owner for _, owner in due[: records.PORTION]]
+    if not owners:
+        return False
+    handler, at = handler_of(change.kind), clock.now()
+    frozen = records.freeze(handler, change.cluster, change.workspace, change.values, at, owners=owners)
+    approved = {(leaf["path"], leaf["digest"]) for leaf in change.change["leaves"]}
+    if any((leaf["path"], leaf["digest"]) not in approved for leaf in frozen.leaves):
+        change.change = change.change | {"outdated": True}
+        change.save(update_fields=["change"])
+        return False
+    for item in frozen.proposed:
+        provisioning.request_plan(
+            change.cluster_id, item.declaration_kind, item.owner_uid, change.uid, item.team_id, item.manifests
+        )
+    return bool(frozen.proposed)
 
 
 def _moved(change: ChangeRequest) -> bool:

@@ -24,6 +24,9 @@ from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import ChangeRequest, Workspace
 
+#: So many declarations are planned or made in one transaction where a change touches many.
+PORTION = 25
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -191,6 +194,8 @@ def plan_change(change: ChangeRequest, proposed: Sequence[Proposed]) -> None:
     A declaration's plan is made for exactly its bytes, which is what lets `declare` remove what the plan names.
     """
     ordered = sorted(proposed, key=lambda item: item.declaration_kind != DeclarationKind.BASELINE)
+    if isinstance(handler_of(change.kind), Staged):
+        ordered = ordered[:PORTION]  # the sweep quotas.replan_changes asks for the rest
     made = [
         provisioning.request_plan(
             change.cluster_id, item.declaration_kind, item.owner_uid, change.uid, item.team_id, item.manifests

@@ -51,7 +51,8 @@ def evidence(change: ChangeRequest) -> dict[str, Any]:
     """Return what approver and requester see: settings, objects, and what the cluster itself says to each plan."""
     plans = plans_of(change)
     ready = [plan for plan in plans if plan.status == PlanStatus.READY]
-    single = plans[0] if len(plans) == 1 else None
+    total = len(change.change.get("declarations", [])) if change.is_open else len(plans)
+    single = plans[0] if total == len(plans) == 1 else None
     said = [row for plan in ready for row in _rows(plan, single is None)]
     entries = [entry for plan in ready for entry in plan.entries]
     return {
@@ -61,9 +62,9 @@ def evidence(change: ChangeRequest) -> dict[str, Any]:
         "objects_left_out": max(0, len(change.change["objects"]) - SHOWN),
         "blockers": change_subject.plan_blockers(change) if change.is_open else [],
         "outdated": change_granting.MOVED if change.is_open and change.change.get("outdated") else "",
-        "plans_total": len(plans),
+        "plans_total": total,
         "plans_ready": len(ready),
-        "plans_waiting": change.is_open and len(ready) < len(plans),
+        "plans_waiting": change.is_open and len(ready) < total,
         "plan_errors": sorted({plan.last_error for plan in plans if plan.last_error and plan.closed_at is None})[:5],
         "plan_made_at": max((plan.made_at for plan in ready if plan.made_at), default=None),
         "plan_rows": said[:SHOWN],

@@ -90,7 +90,7 @@ def plan_blockers(change: ChangeRequest) -> list[str]:
                      for c in entry.get("conflicts", [])})  # fmt: skip
     if fought:
         found.append(f"The cluster reports that somebody else manages these objects: {', '.join(fought)}.")
-    if change.change.get("removes") and len(ready) < len(plans):
+    if change.change.get("removes") and len(ready) < len(change.change.get("declarations", [])):
         found.append("It removes objects, and the cluster's plan, which has to name them, is not ready yet.")
     return found
 

@@ -14,6 +14,8 @@ from apps.core.sweeps import sweep
 from apps.quotas import baseline_look, change_granting, expiring, expiry, rolling
 
 logger = logging.getLogger(__name__)
+#: A sweep plans at most so many portions of one change before others get their turn.
+MOST_PORTIONS = 50
 
 
 @sweep("quotas.roll_quotas", every=timedelta(seconds=30))
@@ -61,7 +63,13 @@ def notify_expiring() -> int:
 @sweep("quotas.replan_changes", every=timedelta(minutes=1))
 def replan_changes() -> int:
     """Plan open changes of whole clusters anew where something else landed on what they change."""
-    return sum(change_granting.replan_moved(change_id) for change_id in change_granting.changes_to_replan())
+    made = 0
+    for change_id in change_granting.changes_to_replan():
+        portions = 0
+        while portions < MOST_PORTIONS and change_granting.replan_moved(change_id):
+            portions += 1
+        made += portions
+    return made
 
 
 @sweep("quotas.look_at_baselines", every=timedelta(minutes=5))

@@ -21,12 +21,22 @@ from apps.core.errors import Conflict, Invalid
 from apps.core.models import OutboxMessage
 from apps.provisioning.choices import DeclarationKind, DeclarationStatus
 from apps.provisioning.models import Declaration, DeclaredObject
-from apps.quotas import baseline, baseline_look, book, change_granting, changes, granting, kueue, kueue_state
+from apps.quotas import (
+    baseline,
+    baseline_look,
+    book,
+    change_granting,
+    change_records,
+    changes,
+    granting,
+    kueue,
+    kueue_state,
+)
 from apps.quotas.baseline_merge import brought_over
 from apps.quotas.choices import ChangeKind, RequestStatus
 from apps.quotas.manifests import Manifest, workspace_manifests
 from apps.quotas.models import BaselineState, ChangeRequest
-from apps.quotas.tasks import carry_out_changes, look_at_baselines
+from apps.quotas.tasks import carry_out_changes, look_at_baselines, replan_changes
 from apps.teams.models import RoleGrant
 from tests.factories import client_for, make_user
 from tests.quotas.change_kinds import CHANGE_POLICY
@@ -188,6 +198,25 @@ def test_many_workspaces_are_declared_in_portions_under_the_same_grant(
     change.refresh_from_db()
     assert change.status == RequestStatus.ACTIVE
     assert carry_out_changes() == 0
+
+
+@pytest.mark.requirement("kueue-3.2")
+def test_plans_of_many_workspaces_are_asked_for_in_portions(
+    world: World, deputy: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_records, "PORTION", 1)
+    for team in ("finance", "marketing"):
+        world.granted(team, 10)
+    applied()
+    use_kueue(world)
+    change = ask(world)
+    assert [plan.declaration_kind for plan in change_records.plans_of(change)] == ["baseline"]
+    assert replan_changes() == 2
+    assert len(change_records.plans_of(change)) == 3
+    assert replan_changes() == 0
+    world.granted("finance", 12)
+    assert replan_changes() == 1
+    assert change_records.plans_of(change)[0].closed_at is None
 
 
 @pytest.mark.requirement("kueue-3.7")
