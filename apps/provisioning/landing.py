@@ -61,10 +61,20 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
         actor=Actor.system(ACTOR_NAME),
         subject_type="provisioning.declaration",
     )
-    for declaration in declarations:
-        if (hook := ports.owner_of(declaration.kind).on_applied) is not None:
-            hook(declaration)
+    _tell_owners(declarations)
     _make_plans_anew(cluster, declarations)
+
+
+def _tell_owners(declarations: Sequence[Declaration]) -> None:
+    for kind in sorted({row.kind for row in declarations}):
+        owner = ports.owner_of(kind)
+        if owner.on_applied is None:
+            continue
+        alike = [row for row in declarations if row.kind == kind]
+        concerned = {row.pk for row in alike} if owner.concerned is None else owner.concerned(alike)
+        for row in alike:
+            if row.pk in concerned:
+                owner.on_applied(row)
 
 
 def _settle(applied: Sequence[tuple[Declaration, Outcome]]) -> None:

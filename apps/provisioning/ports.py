@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from apps.provisioning.models import Declaration
 
 _Hook = Callable[["Declaration"], None]
+#: Of many declarations just applied, the ids of those whose owner has something to do: asked once for all.
+_Concerned = Callable[[Sequence["Declaration"]], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +21,28 @@ class Owner:
     on_applied: _Hook | None = None
     on_stopped: _Hook | None = None
     lock: _Hook | None = None
+    concerned: _Concerned | None = None
 
 
 _owners: dict[str, Owner] = {}
 
 
 def register_owner(
-    kind: str, on_applied: _Hook | None = None, on_stopped: _Hook | None = None, *, lock: _Hook | None = None
+    kind: str,
+    on_applied: _Hook | None = None,
+    on_stopped: _Hook | None = None,
+    *,
+    lock: _Hook | None = None,
+    concerned: _Concerned | None = None,
 ) -> None:
     """Register hooks for declarations of `kind` (a DeclarationKind value).
 
     `on_applied` runs in the transaction that records a generation as applied, `on_stopped` in the one that records
     that it needs a person; both get the declaration as written. The declaration is locked by then: a hook that must
     lock rows above it in the lock order (approval request, pool, workspace) does so in `lock`, which runs before.
+    `concerned`, where given, is asked once about all that are recorded together: `on_applied` runs for those it names.
     """
-    _owners[str(kind)] = Owner(on_applied, on_stopped, lock)
+    _owners[str(kind)] = Owner(on_applied, on_stopped, lock, concerned)
 
 
 def owner_of(kind: str) -> Owner:

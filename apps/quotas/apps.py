@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
@@ -42,7 +43,7 @@ class QuotasConfig(AppConfig):
         register_change(IdlePolicyHandler())
         for handler in (ExpiryPolicyChange(), ArchiveChange(), RestoreChange(), LimitsChange()):
             register_change(handler)
-        register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied)
+        register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied, concerned=_concerned)
         register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
         register_pool_check(pool_layout.check_pool)
 
@@ -53,3 +54,19 @@ def _workspace_applied(declaration: Declaration) -> None:
 
     granting.on_applied(declaration)
     change_granting.on_applied(declaration)
+
+
+def _concerned(declarations: Sequence[Declaration]) -> set[int]:
+    """Return which of many applied declarations carry a quota request or a change that waits to be applied."""
+    from apps.quotas.choices import RequestStatus
+    from apps.quotas.models import ChangeRequest, QuotaRequest
+
+    waiting = QuotaRequest.objects.filter(
+        workspace__uid__in=[row.owner_uid for row in declarations], status=RequestStatus.APPLYING
+    )
+    owners = set(waiting.values_list("workspace__uid", flat=True))
+    changes = ChangeRequest.objects.filter(
+        cluster__in={row.cluster_id for row in declarations}, status=RequestStatus.APPLYING
+    )
+    carried = {uid for generations in changes.values_list("generations", flat=True) for uid in generations}
+    return {row.pk for row in declarations if row.owner_uid in owners or str(row.uid) in carried}
