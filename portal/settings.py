@@ -46,8 +46,9 @@ COMMONS_BILLING_TIMEZONE: str = env.str("COMMONS_BILLING_TIMEZONE", default="+00
 COMMONS_IMPORT_MAX_BYTES: int = env.int("COMMONS_IMPORT_MAX_BYTES", default=64 * 1024 * 1024)
 # Allocated GPU time of workload-hours used below this share (per mille) counts as idle.
 COMMONS_IDLE_PERMILLE: int = env.int("COMMONS_IDLE_PERMILLE", default=20)
-# Guaranteed but unused: days looked at; days that a quota must have been held; spare over the peak that stays, per cent;
-# the least that is worth returning, in units and per cent of the guaranteed; hours that may be unknown, per mille.
+# Guaranteed but unused: days looked at; days that a quota must have been held; spare over the peak that stays, per
+# cent; the least that is worth returning, in units and per cent of the guaranteed; hours that may be unknown, per
+# mille.
 COMMONS_HOARDING_DAYS: int = env.int("COMMONS_HOARDING_DAYS", default=14)
 COMMONS_HOARDING_MIN_HELD_DAYS: int = env.int("COMMONS_HOARDING_MIN_HELD_DAYS", default=7)
 COMMONS_HOARDING_MARGIN_PERCENT: int = env.int("COMMONS_HOARDING_MARGIN_PERCENT", default=10)
@@ -306,6 +307,9 @@ SPECTACULAR_SETTINGS = {
         "ChargeKindEnum": "apps.costs.choices.ChargeKind",
         "SourceKindEnum": "apps.metering.choices.SourceKind",
         "MailStatusEnum": "apps.notifications.choices.MailStatus",
+        "ChangeKindEnum": "apps.quotas.choices.ChangeKind",
+        "FindingKindEnum": "apps.insights.choices.FindingKind",
+        "DecisionVerdictEnum": "apps.approvals.choices.Verdict",
     },
 }
 

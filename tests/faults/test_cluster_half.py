@@ -138,7 +138,7 @@ def test_watches_cut_every_second_lose_nothing(simulated: SimulatedCluster, live
         _await(lambda: len(observer.watchers) == 5, 20)
         for pods in ("91", "92", "93"):
             _pods(live, ns, pods)
-            assert _await(lambda: Drift.objects.filter(declaration=row, live=pods).exists(), 10) <= 5  # noqa: B023
+            assert _await(lambda: Drift.objects.filter(declaration=row, live=pods).exists(), 10) <= 5  # noqa: B023 (awaited within the turn)
         live._call(
             "PATCH", f"/api/v1/namespaces/{ns}/limitranges/defaults", query=[("fieldManager", "kubectl-label")],
             body={"metadata": {"labels": {"gpu-commons/managed": None}}}, content_type="application/merge-patch+json",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from typing import cast
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,7 +210,7 @@ def test_capacity_is_never_exceeded_and_it_comes_to_rest(quotas: object, jobs: o
         for name, home, (nominal, borrowing, lending) in zip("abc", homes, quotas, strict=True)  # type: ignore[call-overload]  # strategies
     }
     world = World(cohorts, **rows)
-    for number, (where, gpus, priority) in enumerate(jobs):  # type: ignore[arg-type, var-annotated]  # strategies
+    for number, (where, gpus, priority) in enumerate(cast("list[tuple[str, int, int]]", jobs)):
         world.pending.append(item(f"w{number}", where, gpus, priority, number))
         world.settle()
         used: dict[str, int] = dict.fromkeys("abc", 0)
