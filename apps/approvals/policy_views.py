@@ -38,9 +38,16 @@ class PolicyList(ListView):
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer a new policy to who may publish."""
-        if may(self.request.user, "approvals.policy.publish"):
-            return [("New policy", reverse("approvals:policy-create"))]
-        return []
+        if not may(self.request.user, "approvals.policy.publish"):
+            return []
+        published = set(Policy.objects.values_list("slug", flat=True))
+        create = reverse("approvals:policy-create")
+        # What a room needs a policy for and has none: without it nobody can ask.
+        missing = [one for one in ports.starting_policies() if one.slug not in published]
+        return [
+            *((f"Start with “{one.name}”", f"{create}?start={one.slug}") for one in missing),
+            ("New policy", create),
+        ]
 
 
 class PolicyDetail(DetailView):
@@ -138,6 +145,19 @@ class PolicyCreate(_PolicyForm):
 
     title = "New policy"
     intro = "Each publication is a version that never changes. Open requests keep theirs."
+
+    def get_initial(self) -> dict[str, Any]:
+        """Start from rules that a room proposes (`?start=`), or from nothing."""
+        wanted = self.request.GET.get("start", "")
+        start = next((one for one in ports.starting_policies() if one.slug == wanted), None)
+        if start is None:
+            return super().get_initial()
+        return {
+            "slug": start.slug,
+            "name": start.name,
+            "subject_type": start.subject_type,
+            "body": wording.body_text(start.body),
+        }
 
     def perform(self, form: Any) -> str:
         """Publish the first version; a short name in use is a mistake, not a next version."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from apps.approvals.models import Grant
@@ -256,3 +256,26 @@ def gather_facts(context: FactContext) -> dict[str, FactValue]:
         if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
             raise TypeError(f"the fact {name} is {type(value).__name__}; facts are integers, Decimals or strings")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPolicy:
+    """Rules that a room proposes for one of its subjects, to be read, changed and published by a platform admin."""
+
+    slug: str
+    name: str
+    subject_type: str
+    body: Mapping[str, Any]
+
+
+_starting: dict[str, StartingPolicy] = {}
+
+
+def register_starting_policy(policy: StartingPolicy) -> None:
+    """Propose rules under a short name; nothing is in force before somebody publishes it."""
+    _starting[policy.slug] = policy
+
+
+def starting_policies() -> list[StartingPolicy]:
+    """Return what rooms propose, by short name."""
+    return [_starting[slug] for slug in sorted(_starting)]

@@ -32,7 +32,9 @@ class QuotasConfig(AppConfig):
         from apps.quotas.expiry_changes import ArchiveChange, ExpiryPolicyChange, RestoreChange
         from apps.quotas.idle_policy_change import IdlePolicyHandler
         from apps.quotas.limits import LimitsChange
+        from apps.quotas.starting_policies import register as register_starting_policies
 
+        register_starting_policies()
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
         register_subject(ChangeRequestSubject())
