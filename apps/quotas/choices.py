@@ -107,3 +107,12 @@ class Rung(models.TextChoices):
     STOPPED_ADMITTING = "stopped_admitting", "Admits nothing new"
     DRAINED = "drained", "Drained"
     ARCHIVED = "archived", "Archived"
+
+
+class ReadingStatus(models.TextChoices):
+    """Where the reading of a namespace stands."""
+
+    PENDING = "pending", "Waiting for the cluster"
+    RUNNING = "running", "Reading"
+    DONE = "done", "Read"
+    FAILED = "failed", "Failed"

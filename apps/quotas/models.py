@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from decimal import Decimal
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
 
 from apps.approvals.models import ApprovalRequest
 from apps.clusters.models import Cluster, Flavour
@@ -22,10 +24,17 @@ from apps.quotas.choices import (
     ChangeKind,
     Environment,
     LendMode,
+    ReadingStatus,
     RequestStatus,
     Rung,
 )
-from apps.quotas.querysets import ChangeRequestQuerySet, QuotaQuerySet, QuotaRequestQuerySet, WorkspaceQuerySet
+from apps.quotas.querysets import (
+    ChangeRequestQuerySet,
+    NamespaceReadingQuerySet,
+    QuotaQuerySet,
+    QuotaRequestQuerySet,
+    WorkspaceQuerySet,
+)
 from apps.teams.models import Team
 
 _BORROW_TIED = Q(borrow_mode=BorrowMode.LIMITED, borrow_limit__gt=0) | (
@@ -227,6 +236,9 @@ class ChangeRequest(VersionedRow):
     workspace = models.ForeignKey(
         Workspace, models.PROTECT, null=True, related_name="change_requests", help_text="Null: the cluster itself."
     )
+    receiver = models.ForeignKey(
+        Team, models.PROTECT, null=True, related_name="+", help_text="Whose workspace a granted change makes."
+    )
     kind = models.CharField(max_length=20, choices=ChangeKind.choices)
     title = models.CharField(max_length=300)
     reason = models.TextField()
@@ -258,7 +270,16 @@ class ChangeRequest(VersionedRow):
             models.UniqueConstraint(
                 fields=["cluster", "kind"],
                 name="cluster_change_one_open",
-                condition=Q(status__in=["in_review", "waiting_for_capacity"], workspace__isnull=True),
+                condition=Q(
+                    status__in=["in_review", "waiting_for_capacity"], workspace__isnull=True, receiver__isnull=True
+                ),
+            ),
+            models.UniqueConstraint(
+                "cluster",
+                "kind",
+                KeyTextTransform("namespace", "values"),
+                name="new_workspace_change_one_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"], receiver__isnull=False),
             ),
         ]
         indexes: ClassVar = [models.Index(fields=["status", "id"], name="change_request_status")]
@@ -272,9 +293,14 @@ class ChangeRequest(VersionedRow):
         return self.status in OPEN_STATUSES
 
     @property
+    def team(self) -> Team | None:
+        """The team whose workspace it changes, or makes; None: the platform."""
+        return self.workspace.team if self.workspace is not None else self.receiver
+
+    @property
     def scope_team_id(self) -> int | None:
         """Where this row belongs, for the permission gate; None: the platform."""
-        return self.workspace.team_id if self.workspace is not None else None
+        return self.workspace.team_id if self.workspace is not None else self.receiver_id
 
 
 class BaselineState(Row):
@@ -299,3 +325,47 @@ class BaselineState(Row):
     def is_due(self) -> bool:
         """Whether a new baseline should be requested."""
         return self.due_since is not None
+
+
+class NamespaceReading(VersionedRow):
+    """What a worker found in a namespace that is there already, and what adopting it would add: a proposal in the making.
+
+    `found`: namespace, quotas, limit ranges, roles, network policies, use by pods. `plan`: the server's dry run of what
+    the portal would add (provisioning.planner entries, with `error` where the server refused one).
+    """
+
+    cluster = models.ForeignKey(Cluster, models.CASCADE, related_name="namespace_readings")
+    namespace = models.CharField(max_length=63)
+    team = models.ForeignKey(Team, models.PROTECT, related_name="+")
+    environment = models.CharField(max_length=20, choices=Environment.choices)
+    data_classes: ArrayField[list[str], list[str]] = ArrayField(
+        models.CharField(max_length=30), default=list, blank=True
+    )
+    workspace_uid = models.UUIDField(
+        default=uuid.uuid4, editable=False, help_text="Of the workspace that a granted adoption makes."
+    )
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    status = models.CharField(max_length=20, choices=ReadingStatus.choices, default=ReadingStatus.PENDING)
+    steps: models.JSONField = models.JSONField(default=list, help_text="Steps that are done, in order.")
+    found: models.JSONField = models.JSONField(default=dict)
+    plan: models.JSONField = models.JSONField(default=list)
+    error_class = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    asked_at = models.DateTimeField()
+    retry_at = models.DateTimeField(null=True)
+    read_at = models.DateTimeField(null=True)
+    change = models.OneToOneField(ChangeRequest, models.SET_NULL, null=True, related_name="reading")
+
+    objects = NamespaceReadingQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["status", "id"], name="namespace_reading_status")]
+
+    def __str__(self) -> str:
+        return f"{self.namespace} on {self.cluster}"
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a worker is at it, or will be."""
+        return self.status in (ReadingStatus.PENDING, ReadingStatus.RUNNING)

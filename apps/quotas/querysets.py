@@ -11,7 +11,7 @@ from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.quotas.models import ChangeRequest, Quota, QuotaRequest, Workspace
+    from apps.quotas.models import ChangeRequest, NamespaceReading, Quota, QuotaRequest, Workspace
 
 
 class WorkspaceQuerySet(ScopedQuerySet["Workspace"]):
@@ -57,6 +57,17 @@ class ChangeRequestQuerySet(ScopedQuerySet["ChangeRequest"]):
 
         scopes = scope.of(user)
         seen = Q(workspace__isnull=False) & scopes.team_filter("quotas.request.view", field="workspace__team")
+        seen |= Q(receiver__isnull=False) & scopes.team_filter("quotas.request.view", field="receiver")
         if scopes.anywhere("clusters.cluster.view"):
-            seen |= Q(workspace__isnull=True)
+            seen |= Q(workspace__isnull=True, receiver__isnull=True)
         return self.filter(seen)
+
+
+class NamespaceReadingQuerySet(ScopedQuerySet["NamespaceReading"]):
+    """Readings of namespaces that nobody has been given yet."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who make workspaces everywhere: what lives there may be anybody's."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("quotas.workspace.manage") else self.none()
