@@ -255,10 +255,7 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
     found: list[str] = []
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
-        found.append(
-            f"The pool is full: at its tightest moment ({datetime_utc(room.worst_at)}) this workspace could have "
-            f"{number(max(room.free_at_worst, Fraction(0)))} GPUs. Once approved, the request waits for capacity.{when}"
-        )
+        found.append(f"The pool is full: once approved, the request waits for capacity.{when}")
     if draft.valid_until is None and before is not None and before.end is not None:
         found.append(f"What the workspace holds now would have ended on {datetime_utc(before.end)}.")
     shared = _shared_names(draft)
@@ -267,7 +264,8 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
             f"This cluster counts {shared} under the same name ({draft.flavour.resource_name}). "
             "Use the ready-made manifests: their node selector keeps work on the GPUs you were granted."
         )
-    found += _layout(draft)
+    found += _layout(draft, room)
+    found += _given_up(draft, before)
     if draft.borrow_mode != BorrowMode.NONE and draft.workspace.environment == Environment.PRODUCTION:
         found.append(
             "In a production workspace only batch work borrows: releases have to fit in the guaranteed GPUs, because "
@@ -284,12 +282,26 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
     return found
 
 
-def _layout(draft: Draft) -> list[str]:
+def _given_up(draft: Draft, before: Holding | None) -> list[str]:
+    """Say where a request that asks for as much or more gives up borrowing: it sets all numbers, not one of them."""
+    if before is None or before.borrow_mode == BorrowMode.NONE or draft.borrow_mode != BorrowMode.NONE:
+        return []
+    if not draft.guaranteed or draft.guaranteed < before.guaranteed:
+        return []
+    return ["What may be borrowed now is given up with this. Choose how far to borrow above to keep it."]
+
+
+def _layout(draft: Draft, room: Room) -> list[str]:
     """Say where the nodes are cut into fewer units than would be promised, and that an elastic pool has to start."""
     from apps.quotas.pool_layout import layout_warning  # reads this module's words
 
-    warning = layout_warning(
-        draft.pool, draft.flavour, draft.workspace.pk, draft.guaranteed, draft.valid_from, draft.valid_until
+    # Where the pool itself has no room, how it is cut is beside the point.
+    warning = (
+        layout_warning(
+            draft.pool, draft.flavour, draft.workspace.pk, draft.guaranteed, draft.valid_from, draft.valid_until
+        )
+        if room.fits
+        else None
     )
     starts = draft.pool.start_words
     return [

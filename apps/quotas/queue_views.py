@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -127,7 +127,7 @@ def history_of(cluster_id: int, queue: str) -> WaitRange:
 
 
 def of_workspace(workspace: Workspace) -> WorkspaceQueue | None:
-    """Return a workspace's queue; None where its cluster has none. Six queries."""
+    """Return a workspace's queue; None where its cluster has none. Seven queries."""
     cluster = workspace.cluster
     if cluster.kueue_mode == KueueMode.OFF:
         return None
@@ -145,7 +145,7 @@ def of_workspace(workspace: Workspace) -> WorkspaceQueue | None:
     shown = list(entries.order_by("position_cluster", "queued_at", "pk")[:SHOWN])
     return WorkspaceQueue(
         name=name,
-        limits=limits_of(json.loads(bytes(body)), status),
+        limits=_shown(limits_of(json.loads(bytes(body)), status)),
         waiting=[WaitingWork(entry, waiting_reasons.why(entry.reason, entry.message)) for entry in shown],
         more=max(0, total - len(shown)),
         history=history_of(cluster.pk, name),
@@ -154,6 +154,13 @@ def of_workspace(workspace: Workspace) -> WorkspaceQueue | None:
         inactive="" if status.get("active", True) else str(status.get("message") or status.get("reason") or "stopped"),
         no_positions=capabilities.missing(cluster, "queue_positions") or "",
     )
+
+
+def _shown(limits: list[QueueLimit]) -> list[QueueLimit]:
+    """Return the limits that say something, by the flavours' names: a queue lists all that its cluster offers."""
+    saying = [one for one in limits if one.guaranteed or one.borrow != 0 or one.reserved or one.used]
+    names = dict(Flavour.objects.filter(slug__in={one.flavour for one in saying}).values_list("slug", "name"))
+    return [replace(one, flavour=names.get(one.flavour, one.flavour)) for one in saying]
 
 
 def _vouched(observation: Observation | None) -> datetime | None:

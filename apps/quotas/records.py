@@ -41,6 +41,16 @@ def lend_words(mode: str, limit: int) -> str:
     return "lends nothing" if mode == LendMode.NONE else "lends all that is idle"
 
 
+def held_words(holding: Holding) -> str:
+    """Return what is held in words: the number, how far to borrow, and what is not usual of lending and serving."""
+    parts = [f"{holding.guaranteed:,}", borrow_words(holding.borrow_mode, holding.borrow_limit)]
+    if holding.lend_mode != LendMode.ALL:
+        parts.append(lend_words(holding.lend_mode, holding.lend_limit))
+    if holding.serving:
+        parts.append(f"{holding.serving:,} kept for serving")
+    return ", ".join(parts)
+
+
 def describe(request: QuotaRequest) -> str:
     """Return a request in one line."""
     line = (
@@ -269,6 +279,7 @@ __all__ = [
     "effective_start",
     "estimate_of",
     "event_of",
+    "held_words",
     "holdings_in",
     "lend_words",
     "made_anew",

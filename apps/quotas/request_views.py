@@ -6,19 +6,22 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, cast
 
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.clusters.choices import KueueMode
+from apps.clusters.models import Flavour
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
 from apps.quotas import actions, live_views, renewal, selectors, timeline, windows
-from apps.quotas.choices import RequestStatus
+from apps.quotas.assess import guaranteed_word
+from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for, repetition_initial
-from apps.quotas.models import Quota, QuotaRequest
-from apps.quotas.records import borrow_words, lend_words
+from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.records import borrow_words, held_words, lend_words
 from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
 
 _NUMBERS = ("guaranteed", "borrow_mode", "borrow_limit", "lend_mode", "lend_limit", "serving")
@@ -80,7 +83,7 @@ class RequestCreate(CreateView):
     """Request quota."""
 
     title = "Request quota"
-    intro = "Nothing changes before it is approved. What it costs and whether it fits shows below while you type."
+    intro = "Nothing changes before it is approved. What it costs and whether it fits shows while you type."
     permission = "quotas.request.create"
     queryset = QuotaRequest.objects.all()
     form_class = RequestForm
@@ -106,8 +109,6 @@ class RequestCreate(CreateView):
         initial: dict[str, Any] = {"workspace": chosen}
         slug = self.request.GET.get("flavour", "")
         if slug:
-            from apps.clusters.models import Flavour
-
             initial["flavour"] = Flavour.objects.filter(slug=slug).values_list("pk", flat=True).first()
         return initial
 
@@ -142,6 +143,14 @@ class RequestCreate(CreateView):
         """Add where the live estimate comes from."""
         return super().get_context(estimate_url=reverse("quotas:request-estimate"), **extra)
 
+    def conflict(self, conflict: Conflict) -> HttpResponseBase:
+        """There is an open request already: sending this again would not help; say where the other one is."""
+        uid = conflict.current.get("request")
+        if self._form is None or not uid:
+            return super().conflict(conflict)
+        self._form.add_error("flavour", conflict.message)
+        return self.page(status=409, open_url=reverse("quotas:request-detail", kwargs={"request_uid": uid}))
+
     def perform(self, form: Any) -> str:
         """Submit it."""
         data = form.cleaned_data
@@ -160,6 +169,16 @@ class RequestCreate(CreateView):
         approved = request.status not in (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
         self.success_message = "Approved by policy: it is on its way." if approved else "Submitted. Follow it here."
         return _url(request)
+
+
+def _said_wrong(form: Any) -> list[str]:
+    """Return what is wrong in what was typed so far; a field that is still empty is not, but a repetition's parts."""
+    return [
+        f"{form.fields[name].label}: {message}"
+        for name, messages in form.errors.items()
+        if name in form.fields and name != "reason" and (form[name].value() or name.startswith("repeat_"))
+        for message in messages
+    ]
 
 
 class _Estimate(LiveView):
@@ -181,13 +200,23 @@ class _Estimate(LiveView):
         """Return the frozen change of the request that the draft would replace."""
         return None
 
+    def open_request(self, workspace: Workspace, flavour: Flavour) -> QuotaRequest | None:
+        """Return the open request that stands in the way of a new one."""
+        return (
+            QuotaRequest.objects.visible_to(self.request.user)
+            .filter(workspace=workspace, flavour=flavour, status__in=OPEN_STATUSES)
+            .first()
+        )
+
     def compute(self, form: Any) -> Mapping[str, Any]:
         """Return estimate, room, budget and approvers, or what is wrong so far."""
         data = form.cleaned_data
         workspace = self.workspace_of(data)
         flavour, guaranteed = data.get("flavour"), data.get("guaranteed")
-        wrong = set(form.errors) - {"workspace", "flavour", "guaranteed", "reason"}
-        if workspace is None or flavour is None or guaranteed is None or wrong:
+        wrong = _said_wrong(form)
+        if wrong:
+            return {"problems": wrong}
+        if workspace is None or flavour is None or guaranteed is None or set(form.errors) - {"reason"}:
             return {"incomplete": True}
         try:
             draft = actions.checked_draft(
@@ -204,7 +233,16 @@ class _Estimate(LiveView):
             )
         except Invalid as invalid:
             return {"problems": [text for texts in invalid.errors.values() for text in texts]}
-        return {"change": selectors.estimate_change(draft, cast("User", self.request.user))}
+        change = selectors.estimate_change(draft, cast("User", self.request.user))
+        before = change.assessment.before
+        other = self.open_request(workspace, flavour)
+        return {
+            "change": change,
+            "open_url": _url(other) if other is not None else "",
+            "held": held_words(before) if before is not None else "",
+            "then": held_words(draft.holding),
+            "word": guaranteed_word(draft.pool),
+        }
 
 
 class RequestEstimate(_Estimate):
@@ -378,6 +416,11 @@ class CorrectEstimate(_Estimate):
     def workspace_of(self, data: Mapping[str, Any]) -> Any:
         """The request's."""
         return self.object.workspace
+
+    def open_request(self, workspace: Workspace, flavour: Flavour) -> QuotaRequest | None:
+        """Another one than that which is corrected."""
+        other = super().open_request(workspace, flavour)
+        return other if other is not None and other.pk != self.object.pk else None
 
     def corrects(self) -> Mapping[str, Any] | None:
         """The request's: a renewal keeps its place."""

@@ -111,10 +111,17 @@ def _outcome(request: QuotaRequest, approval: ApprovalRequest | None) -> list[En
         return [Entry("Applied on the cluster", None, pending=True)]
     found = [Entry("Granted", request.granted_at, tone="positive")]
     if status == RequestStatus.SCHEDULED:
-        return [*found, Entry("Begins", None, text=datetime_utc(request.valid_from), pending=True)]
+        return [*found, Entry("Begins", None, text=datetime_utc(_begins(request)), pending=True)]
     if status == RequestStatus.ACTIVE:
         return [*found, Entry("Applied on the cluster", request.applied_at, tone="positive"), *_standing(request)]
     return [*found, _applying(request)]
+
+
+def _begins(request: QuotaRequest) -> datetime:
+    """Return when what was granted begins: of a repetition its first window, which may lie after its start."""
+    first = request.quotas.order_by("valid").values_list("valid", flat=True).first()
+    begins: datetime | None = first.lower if first is not None else None
+    return begins or request.valid_from
 
 
 def _standing(request: QuotaRequest) -> list[Entry]:

@@ -95,7 +95,7 @@ def ask_for_eight(page: Page) -> str:
     expect(estimate).to_contain_text("more than the pool has")
     page.locator("[name=guaranteed]").fill("8")
     expect(estimate).to_contain_text("22,484.00 USD")
-    expect(estimate).to_contain_text("fits")
+    expect(estimate).to_contain_text("Fits now")
     expect(estimate).to_contain_text("26,000.00 USD")
     expect(estimate).to_contain_text("VP Business Lines")
     # Without a reason it is refused beside the field, and what was typed stays.

@@ -92,7 +92,7 @@ def test_wrong_input_comes_back_with_what_was_typed(
 def test_the_estimate_shows_cost_room_budget_and_approvers_while_typing(world: World, lead: Client) -> None:
     url = reverse("quotas:request-estimate")
     page = text(lead.post(url, form(world)))
-    for said in ("22,484.00 USD", "+8 × 730 h (a month) × 3.85 USD", "fits", "no budget is set", "Unit owner"):
+    for said in ("22,484.00 USD", "+8 × 730 h (a month) × 3.85 USD", "Fits now", "no budget is set", "Unit owner"):
         assert said in page
     assert str(world["vp"]) in page
     assert "Nobody: the policy" in text(lead.post(url, form(world, guaranteed=2)))
@@ -101,8 +101,40 @@ def test_the_estimate_shows_cost_room_budget_and_approvers_while_typing(world: W
     world.granted("marketing", 45)
     page = text(lead.post(url, form(world)))
     assert "The pool is full" in page
-    assert "this workspace could have 5 GPUs" in page
+    assert "this workspace could hold 5" in page
     assert not QuotaRequest.objects.filter(workspace=world.workspaces["finance"]).exists()
+
+
+@pytest.mark.requirement("quotas-6.1")
+def test_the_estimate_says_what_is_held_what_would_be_and_what_is_typed_wrong(world: World, lead: Client) -> None:
+    """A request sets all numbers: who leaves out borrowing gives it up, and hears so before submitting."""
+    url = reverse("quotas:request-estimate")
+    assert "Nothing is held at that time" in text(lead.post(url, form(world)))
+    world.pool.best_effort = True
+    world.pool.save()
+    world.granted("finance", 4, borrow_mode="limited", borrow_limit=3)
+    page = text(lead.post(url, form(world)))
+    assert "now: 4, may borrow 3. Then: 8, no borrowing." in " ".join(page.split())
+    assert "is given up with this" in page
+    assert "is given up" not in text(lead.post(url, form(world, borrow_mode="limited", borrow_limit=3)))
+    wrong = text(lead.post(url, form(world, guaranteed="-3")))
+    assert "Share (best effort): Ensure this value is greater than or equal to 0." in wrong
+    assert "Choose workspace" not in wrong
+    assert "Begins at" in text(lead.post(url, form(world, recurrence="custom")))
+
+
+@pytest.mark.requirement("quotas-6.1")
+def test_a_second_open_request_is_led_to_the_first(world: World, lead: Client) -> None:
+    first = world.ask("finance", 8)
+    link = reverse("quotas:request-detail", kwargs={"request_uid": first.uid})
+    assert link in lead.post(reverse("quotas:request-estimate"), form(world)).content.decode()
+    refused = lead.post(reverse("quotas:request-create"), form(world))
+    assert refused.status_code == 409
+    assert link in refused.content.decode()
+    assert "already an open request" in text(refused)
+    assert "Sending it again" not in text(refused)
+    correcting = reverse("quotas:request-correct-estimate", kwargs={"request_uid": first.uid})
+    assert "already an open request" not in text(lead.post(correcting, form(world)))
 
 
 @pytest.mark.requirement("quotas-1.8")
