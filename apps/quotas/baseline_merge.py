@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from apps.clusters.models import Cluster
+from apps.core.copies import copied
 from apps.quotas import priorities
 from apps.quotas.change import object_path
 from apps.quotas.choices import ChangeKind, RequestStatus
@@ -44,7 +44,7 @@ def brought_over(
     """
     known = {object_path(manifest) for manifest in fresh}
     besides = [m for m in stored if object_path(m) in known or not _leaves(m)]
-    result = restored(besides, fresh) if stored else copy.deepcopy(list(fresh))
+    result = restored(besides, fresh) if stored else copied(list(fresh))
     before = {object_path(manifest): manifest for manifest in stored}
     for index, manifest in enumerate(result):
         path = object_path(manifest)
@@ -67,10 +67,10 @@ def _leaves(manifest: Manifest) -> bool:
 def _gained(declared: Any, fresh: Any) -> Any:
     """Return what is declared, with the keys that only the fresh object has."""
     if not isinstance(declared, dict) or not isinstance(fresh, dict):
-        return copy.deepcopy(declared)
-    merged = {key: _gained(value, fresh[key]) if key in fresh else copy.deepcopy(value) for key, value in
+        return copied(declared)
+    merged = {key: _gained(value, fresh[key]) if key in fresh else copied(value) for key, value in
               declared.items()}  # fmt: skip
-    return merged | {key: copy.deepcopy(value) for key, value in fresh.items() if key not in declared}
+    return merged | {key: copied(value) for key, value in fresh.items() if key not in declared}
 
 
 def _pointers(path: str, adopted: Iterable[str]) -> list[list[str]]:
@@ -105,4 +105,4 @@ def _carry(source: Manifest, target: Manifest, keys: Sequence[str]) -> None:
     if value is None:
         place.pop(keys[-1], None)
     else:
-        place[keys[-1]] = copy.deepcopy(value)
+        place[keys[-1]] = copied(value)

@@ -7,7 +7,6 @@ that a quota landing in between voids nothing.
 
 from __future__ import annotations
 
-import copy
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,19 +60,18 @@ def escaped(part: str) -> str:
 
 
 def by_quota(value: Any) -> Any:
-    """Return a value with the numbers that quota requests set taken out: GPU limits and GPU flavours' quotas."""
-    return _by_quota(copy.deepcopy(value))
+    """Return a value with the numbers that quota requests set taken out: GPU limits and GPU flavours' quotas.
 
-
-def _by_quota(value: Any) -> Any:
+    What it returns shares nothing that can change with the value.
+    """
     if isinstance(value, list):
-        return [_by_quota(item) for item in value]
+        return [by_quota(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "nominalQuota" in value and "/" in str(value.get("name", "")):
         return {"name": value["name"], "nominalQuota": _BY_QUOTA}
     return {
-        key: _BY_QUOTA if key.startswith("requests.") and "/" in key else _by_quota(item) for key, item in value.items()
+        key: _BY_QUOTA if key.startswith("requests.") and "/" in key else by_quota(item) for key, item in value.items()
     }
 
 

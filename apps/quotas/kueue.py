@@ -6,11 +6,12 @@ Guaranteed is nominalQuota, borrow is borrowingLimit, lend is lendingLimit. What
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from apps.core.copies import copied
 
 Manifest = dict[str, Any]
 
@@ -125,7 +126,7 @@ def _any_node(cpu: str, memory: str, pods: str, shares: Sequence[Share], mode: s
     rest = [fixed("memory", memory), fixed("pods", pods)]
     flavours = [flavour(ANY_NODE, [fixed("cpu", cpu), *rest])]
     for share in sorted(shares, key=lambda one: one.flavour):
-        flavours.append(flavour(share.flavour, [numbers(share, mode), *copy.deepcopy(rest)]))
+        flavours.append(flavour(share.flavour, [numbers(share, mode), *copied(rest)]))
     return {"coveredResources": list(_NODE_RESOURCES), "flavors": flavours}
 
 
@@ -228,7 +229,7 @@ def _take_in(groups: list[Manifest], share: Share, mode: str) -> None:
         groups[1:] = sorted(groups[1:], key=lambda one: str(one["coveredResources"][0]))
     entry = _flavour(share, mode)
     if len(group["coveredResources"]) > 1:  # a CPU class: memory and pods as the first flavour has them
-        entry["resources"] += copy.deepcopy(group["flavors"][0]["resources"][1:])
+        entry["resources"] += copied(group["flavors"][0]["resources"][1:])
     first, rest = (group["flavors"][:1], group["flavors"][1:]) if share.resource == "cpu" else ([], group["flavors"])
     group["flavors"] = [*first, *sorted([*rest, entry], key=lambda one: str(one["name"]))]
 
@@ -239,7 +240,7 @@ def with_stop_policy(manifests: Sequence[Manifest], rung: str) -> list[Manifest]
     Objects without a queue come back as they are. Raises KeyError for an unknown rung.
     """
     policy = STOP_POLICIES[str(rung)]
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     for manifest in result:
         if manifest["kind"] == "ClusterQueue":
             manifest["spec"]["stopPolicy"] = policy
@@ -248,7 +249,7 @@ def with_stop_policy(manifests: Sequence[Manifest], rung: str) -> list[Manifest]
 
 def without_gpu_groups(queue: Manifest) -> Manifest:
     """Return a ClusterQueue without its groups of GPUs, whose numbers have approvals of their own."""
-    result = copy.deepcopy(queue)
+    result = copied(queue)
     groups = result["spec"]["resourceGroups"]
     result["spec"]["resourceGroups"] = [
         group for group in groups if not any("/" in str(name) for name in group["coveredResources"])
@@ -262,7 +263,7 @@ def with_node_limits(manifests: Sequence[Manifest], *, cpu: str, memory: str, po
     `cpu` are the cores that go with the workspace's GPUs, those of CPU classes left out. Objects without a queue come
     back as they are.
     """
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     for manifest in result:
         if manifest["kind"] != "ClusterQueue":
             continue

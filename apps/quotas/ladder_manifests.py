@@ -7,10 +7,10 @@ workspace has a binding of its own for looking, and the others name nobody.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from apps.core.copies import copied
 from apps.quotas.choices import Rung
 from apps.quotas.manifests import LABEL, QUOTA_NAME, Manifest, quantity
 
@@ -35,7 +35,7 @@ def at_rung(manifests: Sequence[Manifest], rung: str, *, holds: bool) -> list[Ma
 
     Facts: `spec.stopPolicy` None | Hold | HoldAndDrain of kueue.x-k8s.io/v1beta2 ClusterQueue (reference C1).
     """
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     policy = "None" if holds else _STOP_POLICY.get(Rung(rung), "None")
     for manifest in result:
         if manifest["kind"] == "ClusterQueue" and manifest["spec"].get("stopPolicy", "None") != policy:
@@ -71,7 +71,7 @@ def _viewers(manifests: Sequence[Manifest], subjects: list[dict[str, Any]]) -> M
     return {
         "apiVersion": model["apiVersion"],
         "kind": "RoleBinding",
-        "metadata": {**copy.deepcopy(model["metadata"]), "name": VIEWERS},
+        "metadata": {**copied(model["metadata"]), "name": VIEWERS},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
         "subjects": subjects,
     }
@@ -79,12 +79,12 @@ def _viewers(manifests: Sequence[Manifest], subjects: list[dict[str, Any]]) -> M
 
 def restored(stored: Sequence[Manifest], fresh: Sequence[Manifest]) -> list[Manifest]:
     """Return a workspace's objects as rendered anew, plus whatever was declared besides: nothing is left out."""
-    result = copy.deepcopy(list(fresh))
+    result = copied(list(fresh))
     known = {_key(manifest) for manifest in result}
     for manifest in stored:
         if _key(manifest) in known:
             continue
-        kept = copy.deepcopy(manifest)
+        kept = copied(manifest)
         if kept["kind"] == "RoleBinding" and kept["metadata"]["name"] == VIEWERS:
             kept["subjects"] = []
         result.append(kept)
@@ -93,7 +93,7 @@ def restored(stored: Sequence[Manifest], fresh: Sequence[Manifest]) -> list[Mani
 
 def with_annotation(manifests: Sequence[Manifest], name: str, value: str | None) -> list[Manifest]:
     """Return the objects with an annotation of the Namespace set, or taken away (None)."""
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     for manifest in result:
         if manifest["kind"] != "Namespace":
             continue
@@ -122,7 +122,7 @@ def limit_keys(values: Mapping[str, int], cpu: int) -> dict[str, str]:
 
 def with_hard(manifests: Sequence[Manifest], hard: Mapping[str, str]) -> list[Manifest]:
     """Return the objects with these keys of the workspace's quota set. Raises ValueError where there is no quota."""
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     for manifest in result:
         if _is_quota(manifest):
             manifest["spec"]["hard"].update(hard)

@@ -5,12 +5,12 @@ Every quantity is a canonical string, so that what the server stores equals what
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.core.copies import copied
 from apps.quotas import kueue, priorities
 from apps.quotas.kueue import QueueSpec, Share
 
@@ -252,7 +252,7 @@ def with_gpus(manifests: Sequence[Manifest], gpus: Mapping[str, int]) -> list[Ma
     What was approved once stays as it was approved, byte for byte; a change of quota moves these keys alone. A GPU key
     that `gpus` does not name is kept. Raises ValueError where the objects hold no workspace quota.
     """
-    result = copy.deepcopy(list(manifests))
+    result = copied(list(manifests))
     for manifest in result:
         if manifest["kind"] == "ResourceQuota" and manifest["metadata"]["name"] == QUOTA_NAME:
             manifest["spec"]["hard"].update(gpu_hard(gpus))
@@ -288,7 +288,7 @@ def without_gpus(manifest: Manifest) -> Manifest:
         return kueue.without_gpu_groups(manifest)
     if manifest["kind"] != "ResourceQuota":
         return manifest
-    result = copy.deepcopy(manifest)
+    result = copied(manifest)
     hard = result["spec"]["hard"]
     result["spec"]["hard"] = {k: v for k, v in hard.items() if not (k.startswith("requests.") and "/" in k)}
     return result
