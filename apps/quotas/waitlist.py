@@ -6,6 +6,7 @@ Others stay anonymous unless the pool's names are open or the person may view po
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,8 @@ from apps.core.formats import datetime_utc
 from apps.quotas import book, recurrence
 from apps.quotas.assess import number
 from apps.quotas.choices import RequestStatus
-from apps.quotas.feasibility import Ask, Ground, starts_by
 from apps.quotas.ledger import Profile, Step, gpus
+from apps.quotas.line_forecast import PoolLeft, Turn
 from apps.quotas.models import QuotaRequest
 from apps.quotas.waiting import NEWEST, WaitRange, ordinal, range_of
 from apps.teams.models import Team
@@ -161,61 +162,34 @@ def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
     return found
 
 
-class _Turn(Ground):
-    """The ground of one in the line, on sums that all of them share: adding up a pool's promises once is enough."""
-
-    def __init__(
-        self, there: Profile, taken: Profile, not_others: Sequence[Step], before: Sequence[Step], own: Sequence[Step]
-    ) -> None:
-        self._there, self._taken = there, taken
-        self._not_others, self._before, self._own = Profile.of(not_others), Profile.of(before), Profile.of(own)
-
-    def committable(self, at: datetime) -> Fraction:
-        """Return the committable GPUs at `at`."""
-        return self._there.at(at)
-
-    def promised(self, at: datetime) -> Fraction:
-        """Return what others were promised, or will be before, at `at`."""
-        return self._taken.at(at) - self._not_others.at(at) + self._before.at(at)
-
-    def reach(self, at: datetime) -> Fraction:
-        """Return the most that the workspace may hold at `at`."""
-        return max(self.committable(at) - self.promised(at), self._own.at(at))
-
-    def moments(self, start: datetime, end: datetime | None) -> list[datetime]:
-        """Return the instants of a window at which anything may change, its start first."""
-        profiles = (self._there, self._taken, self._not_others, self._before, self._own)
-        return [start, *sorted({edge for profile in profiles for edge in profile.within(start, end)})]
-
-
 def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
     """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
-    laid: list[tuple[tuple[int, int], Step]] = []
-    there = Profile.of(view.capacity)
-    taken = Profile.of([*view.all_promises(), *(step for hold in view.holds for step in hold.steps)])
+    keeps: dict[tuple[int, int], list[Step]] = {}
+    for hold in view.holds:
+        keeps.setdefault((hold.workspace_id, hold.flavour_id), []).extend(hold.steps)
+    shares = {pk: gpus(1, one.numerator, one.denominator) for pk, one in view.flavours.items()}
+    taken = [*view.all_promises(), *itertools.chain.from_iterable(keeps.values())]
+    pool = PoolLeft.of(view.capacity, taken, [*shares.values(), *(entry.gpus for entry in line)])
     for entry in line:
         turns = [other.turn for other in entry.ahead]
         flavour = view.flavours.get(entry.request.flavour_id)
         if flavour is None or not entry.spans or any(turn is None for turn in turns):
             continue
         earliest = max([at, *[turn for turn in turns if turn is not None]])
-        key = (entry.request.workspace_id, flavour.pk)
-        spans = tuple((max(low, earliest), high) for low, high in entry.spans if high is None or high > earliest)
+        spans = [(max(low, earliest), high) for low, high in entry.spans if high is None or high > earliest]
         if not spans:
             continue
+        key = (entry.request.workspace_id, flavour.pk)
+        need = entry.request.guaranteed * shares[flavour.pk]
         held = book.steps(view.own(*key), flavour)
-        kept = [step for hold in view.holds if (hold.workspace_id, hold.flavour_id) == key for step in hold.steps]
-        mine = [*held, *(step for owner, step in laid if owner == key)]
-        ground = _Turn(there, taken, [*held, *kept], [step for owner, step in laid if owner != key], mine)
-        share = gpus(1, flavour.numerator, flavour.denominator)
-        start = starts_by(ground, Ask(entry.request.guaranteed, share, spans))
+        turn = Turn(key, need, entry.gpus, spans, held, keeps.get(key, ()))
+        start = pool.start_of(turn)
         if start is None:
             continue
         entry.expected = start
         # A later start alone is no wait: what is promised from then on may be granted at once.
         entry.turn = earliest if start == spans[0][0] else start
-        more = entry.gpus
-        laid += [(key, Step(max(low, start), high, more)) for low, high in spans if high is None or high > start]
+        pool.lay(turn, start)
 
 
 def dated_facts(view: book.PoolBook, at: datetime) -> list[str]:
@@ -290,7 +264,7 @@ def for_pool(
     rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
     seen = set(rows.visible_to(user).values_list("pk", flat=True))
     own = set() if viewer else seen
-    view = book.load(pool, now)
+    view = read() if read is not None else book.load(pool, now)
     _reckon(view, line, now)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
     return PoolLine(
