@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
@@ -218,6 +219,20 @@ def rotate_keys(*, actor: Actor) -> tuple[int, int]:
     return rotated, len(ids)
 
 
+def _no_ca(pem: str) -> str | None:
+    """Return what is wrong with a CA certificate, None where it can be used."""
+    if not _PEM.search(pem):
+        return "This is no PEM certificate (it begins with -----BEGIN CERTIFICATE-----)."
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        return (
+            "This PEM certificate cannot be read. Paste it whole, from -----BEGIN CERTIFICATE----- to"
+            " -----END CERTIFICATE-----, without changing its lines."
+        )
+    return None
+
+
 def _access(kubeconfig: str, api_url: str, ca_certificate: str, token: str) -> Access:
     field = "kubeconfig" if kubeconfig.strip() else "api_url"
     if kubeconfig.strip():
@@ -231,8 +246,8 @@ def _access(kubeconfig: str, api_url: str, ca_certificate: str, token: str) -> A
         if not token.strip():
             raise Invalid({"token": "The portal needs a token of a service account on that cluster."})
         access = Access(api_url, ca_certificate, token.strip())
-    if access.ca_certificate and not _PEM.search(access.ca_certificate):
-        raise Invalid({"ca_certificate": "This is no PEM certificate (it begins with -----BEGIN CERTIFICATE-----)."})
+    if access.ca_certificate and (why := _no_ca(access.ca_certificate)):
+        raise Invalid({"kubeconfig" if kubeconfig.strip() else "ca_certificate": why})
     if any(character.isspace() for character in access.token):
         raise Invalid({"token": "A token holds no spaces or line breaks."})
     try:

@@ -11,9 +11,15 @@ from apps.clusters.kubeconfigs import MAX_BYTES
 from apps.core.forms import CommonsForm, UtcDateTimeField
 
 
-def _secret_text(rows: int) -> forms.Textarea:
-    """A field for credentials: never filled in again, never remembered by the browser."""
-    return forms.Textarea(attrs={"rows": rows, "autocomplete": "off", "spellcheck": "false"})
+class SecretTextarea(forms.Textarea):
+    """A field for credentials: never filled in again, not after a mistake either, nor remembered by the browser."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(attrs={"rows": rows, "autocomplete": "off", "spellcheck": "false"})
+
+    def format_value(self, value: Any) -> str | None:
+        """Return nothing: what was typed holds a token, and a page may be kept by whoever stands between."""
+        return None
 
 
 class CredentialsForm(CommonsForm):
@@ -22,7 +28,7 @@ class CredentialsForm(CommonsForm):
     kubeconfig = forms.CharField(
         required=False,
         max_length=300_000,
-        widget=_secret_text(6),
+        widget=SecretTextarea(6),
         help_text="The whole text, with a service account's token in it. Leave it empty to fill in the fields below.",
     )
     kubeconfig_file = forms.FileField(
@@ -30,7 +36,11 @@ class CredentialsForm(CommonsForm):
     )
     api_url = forms.CharField(label="API address", required=False, max_length=300, help_text="https://…:6443")
     ca_certificate = forms.CharField(
-        label="CA certificate", required=False, max_length=100_000, widget=_secret_text(4), help_text="PEM"
+        label="CA certificate",
+        required=False,
+        max_length=100_000,
+        help_text="PEM",
+        widget=forms.Textarea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
     )
     token = forms.CharField(
         required=False,

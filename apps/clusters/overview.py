@@ -21,7 +21,10 @@ WORDS = {"ok": "OK", "warning": "Warning", "failed": "Failed", "skipped": "Skipp
 
 @dataclass(frozen=True, slots=True)
 class ShownCheck:
-    """A check as the page shows it: `moving` while it waits or runs, `done`/`total` steps, the worst outcome first."""
+    """A check as the page shows it: `moving` while it waits or runs, `done`/`total` steps, the worst outcome first.
+
+    `untried`: the titles of the steps that a failed one left no room for; `because` says which.
+    """
 
     row: ClusterCheck
     moving: bool
@@ -31,6 +34,8 @@ class ShownCheck:
     verdict: str
     tone: str
     title: str
+    untried: list[str]
+    because: str
 
 
 def last_check(cluster: Cluster) -> ShownCheck | None:
@@ -51,14 +56,24 @@ def last_check(cluster: Cluster) -> ShownCheck | None:
         "warning": "The portal can work here; some things want attention",
         "failed": "Something is in the way",
     }[verdict]
-    return ShownCheck(row, moving, steps, len(TITLES), counts, verdict, TONES.get(verdict, "neutral"), title)
+    tried = [step for step in steps if not _untried(step)]
+    untried = [step for step in steps if _untried(step)]
+    because = str(untried[0]["detail"]) if untried else ""
+    return ShownCheck(
+        row, moving, tried, len(TITLES), counts, verdict, TONES.get(verdict, "neutral"), title,
+        [str(step.get("title", "")) for step in untried], because,
+    )  # fmt: skip
+
+
+def _untried(step: dict[str, Any]) -> bool:
+    """Whether a step was left out because another one failed; one about what is not there was tried."""
+    return step.get("outcome") == StepOutcome.SKIPPED and str(step.get("detail", "")).startswith("Not tried")
 
 
 def _word(step: dict[str, Any]) -> str:
     """Return the word of a step's badge: what need not be there and is not was looked for, not skipped."""
     outcome = str(step.get("outcome", ""))
-    tried = not str(step.get("detail", "")).startswith("Not tried")
-    if outcome == StepOutcome.SKIPPED and step.get("key") in _NEED_NOT_BE_THERE and tried:
+    if outcome == StepOutcome.SKIPPED and step.get("key") in _NEED_NOT_BE_THERE and not _untried(step):
         return "Not there"
     return WORDS.get(outcome, "")
 

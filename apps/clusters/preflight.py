@@ -97,7 +97,7 @@ def run(target: Target, report: Callable[[Result], None]) -> Result:
     failed = next((taken for taken in result.steps if taken.outcome == FAILED), None)
     for key in TITLES:
         if key not in done and failed is not None and result.capabilities is None:
-            result.steps.append(step(key, SKIPPED, f"Not tried, because this failed: {failed.title.lower()}."))
+            result.steps.append(step(key, SKIPPED, f"Not tried, because “{failed.title}” failed."))
     report(result)
     return result
 
@@ -237,7 +237,11 @@ def _version(version: str) -> Step:
     minor = Capabilities(kubernetes_version=version).minor
     span = f"1.{OLDEST_MINOR} to 1.{NEWEST_MINOR}"
     if minor is None:
-        return step("version", WARNING, f"The version {version or 'is not told'}.", f"Supported are {span}.")
+        detail = (
+            f"{version} names no version of Kubernetes 1.x." if version else "The server does not tell its version."
+        )
+        advice = f"Supported are {span}. If it is one of them, most likely everything works; see the other steps."
+        return step("version", WARNING, detail, advice)
     if minor < OLDEST_MINOR:
         return step("version", FAILED, f"{version} is too old.", f"Upgrade the cluster: supported are {span}.")
     if minor > NEWEST_MINOR:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.db.models import IntegerField, OuterRef, Subquery, Sum
 from django.db.models.functions import Coalesce
-from django.http import HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 from apps.clusters import actions, capabilities, overview, rbac, selectors
@@ -77,9 +77,18 @@ class ClusterDetail(DetailView):
         """Back to the list."""
         return [clusters_crumb()]
 
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Show it; when the check that a page follows is over, that page is loaded anew: all of it tells more then."""
+        response = super().get(request, *args, **kwargs)
+        check: overview.ShownCheck | None = getattr(self, "check", None)
+        if request.headers.get("HX-Target") == "cluster-check" and (check is None or not check.moving):
+            return HttpResponse(headers={"HX-Refresh": "true"})
+        return response
+
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add health, check, abilities, maintenance, nodes and panels."""
         cluster: Cluster = self.object
+        self.check = overview.last_check(cluster)
         found = capabilities.of(cluster)
         nodes = NodeTable(cluster.nodes.order_by("name", "pk"))
         nodes.request = self.request
@@ -91,7 +100,7 @@ class ClusterDetail(DetailView):
             node_count=nodes.page.paginator.count,
             physical_gpus=total,
             may_manage=may(self.request.user, actions.MANAGE, cluster),
-            check=overview.last_check(cluster),
+            check=self.check,
             abilities=overview.abilities(cluster),
             installed=overview.installed(cluster),
             checked_at=found.checked_at,

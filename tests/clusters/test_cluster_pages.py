@@ -79,7 +79,11 @@ def test_an_uploaded_kubeconfig_registers_and_the_check_shows_its_progress(
     body = client.get(made["Location"]).content.decode()
     assert "Waiting for a worker" in body
     assert 'hx-trigger="every 2s"' in body
+    follows = {"HX-Request": "true", "HX-Target": "cluster-check"}
+    assert "HX-Refresh" not in client.get(made["Location"], headers=follows)
     assert checking.run_due() == 1
+    # Once it is over all of the page tells more, so a page that followed is loaded anew.
+    assert client.get(made["Location"], headers=follows)["HX-Refresh"] == "true"
     body = client.get(made["Location"]).content.decode()
     assert 'hx-trigger="every 2s"' not in body
     assert "Token is taken" in body
@@ -104,6 +108,40 @@ def test_a_file_that_is_no_kubeconfig_is_refused_next_to_its_field(company: Comp
         assert response.status_code == 400, says
         assert says in response.content.decode()
     assert not Cluster.objects.exists()
+
+
+@pytest.mark.requirement("clusters-1.1")
+def test_a_refused_kubeconfig_is_not_sent_back(company: Company, simulated: SimulatedCluster) -> None:
+    """It holds a token: whatever else is wrong on the form, it is pasted again."""
+    text = simulated.kubeconfig()
+    token = yaml.safe_load(text)["users"][0]["user"]["token"]
+    response = client_for(company.admin).post(reverse("clusters:cluster-create"), {"name": "", "kubeconfig": text})
+    assert response.status_code == 400
+    assert token not in response.content.decode()
+
+
+@pytest.mark.requirement("cluster-onboarding-1.3")
+def test_a_ca_certificate_that_cannot_be_read_is_refused_where_it_was_given(company: Company) -> None:
+    """Before the cluster is registered, in words that say what to do."""
+    broken = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----"
+    given = {"name": "Lab", "api_url": "https://api.example.com:6443", "token": "t", "ca_certificate": broken}
+    response = client_for(company.admin).post(reverse("clusters:cluster-create"), given)
+    assert response.status_code == 400
+    assert "Paste it whole" in response.content.decode()
+    assert not Cluster.objects.exists()
+
+
+@pytest.mark.requirement("cluster-onboarding-2.1")
+def test_what_a_failed_step_left_out_is_named_in_one_line(company: Company, cluster: Cluster) -> None:
+    """Not twenty times over."""
+    Cluster.objects.filter(pk=cluster.pk).update(api_url="http://127.0.0.1:1")
+    ClusterCheck.objects.all().delete()
+    client = client_for(company.admin)
+    client.post(_url("cluster-check"))
+    assert checking.run_due() == 1
+    body = client.get(_url("cluster-detail")).content.decode()
+    assert "steps left out" in body
+    assert body.count("Not tried, because “Server answers” failed.") == 1
 
 
 @pytest.mark.requirement("cluster-onboarding-2.1")
