@@ -32,8 +32,8 @@ def priority_manifests(labels: Mapping[str, str], *, kueue: bool) -> list[Manife
                 "apiVersion": "scheduling.k8s.io/v1",
                 "kind": "PriorityClass",
                 "metadata": {"name": name, "labels": dict(labels)},
+                # No "globalDefault": false: an API server drops it, and what it drops is no longer as approved.
                 "value": value,
-                "globalDefault": False,
                 "preemptionPolicy": "PreemptLowerPriority" if evicts else "Never",
                 "description": meaning,
             }

@@ -8,6 +8,8 @@ import pytest
 
 from apps.clusters import errors
 from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.provisioning.diff import declared_changes
+from apps.quotas.priorities import priority_manifests
 from tests.cluster.conftest import await_that, fresh
 from tests.cluster.fixtures import namespace, quota
 from tests.cluster.helpers import pod, thing
@@ -79,6 +81,17 @@ def test_what_a_scope_may_not_be(
     body["spec"]["scopeSelector"] = {"matchExpressions": [expression]}
     with pytest.raises(errors.InvalidObject, match=words):
         api.apply(body, dry_run=True)
+
+
+@pytest.mark.requirement("simulated-operations-1.2")
+def test_priority_classes_live_as_the_portal_declares_them(api: KubernetesClient) -> None:
+    """The server drops a default that is false: stating it would look as if the cluster had rewritten it."""
+    for stated in priority_manifests({}, kueue=False):
+        wanted = {**stated, "metadata": {"name": fresh()}}
+        answer = api.apply(wanted)
+        assert declared_changes(wanted, answer.object) == []
+    answer = api.apply(thing("PriorityClass", fresh(), value=1, globalDefault=False))
+    assert "globalDefault" not in answer.object
 
 
 @pytest.mark.requirement("simulated-operations-1.2")

@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.demo.cluster.quantity import BadQuantity, canonical
 
-SCALARS = ("string", "int", "bool", "number", "quantity", "intstr", "crdquantity", "time", "any")
+SCALARS = ("string", "int", "bool", "flag", "number", "quantity", "intstr", "crdquantity", "time", "any")
 
 
 @dataclass(eq=False)
@@ -121,9 +121,9 @@ def check(value: Any, kind: Type, path: str, unknown: list[str], *, custom: bool
             unknown.append(where)
         elif each is not None:
             checked = check(each, member, where, unknown, custom=custom)
-            if (
-                custom or checked or member.shape not in ("map", "list")
-            ):  # Go's `omitempty`: empty maps and lists are not stored
+            # Go's `omitempty`: empty maps and lists are not stored, nor is a flag that is not raised.
+            omits = member.shape in ("map", "list") or member.scalar == "flag"
+            if custom or checked or not omits:
                 out[name] = checked
     return out
 
@@ -136,7 +136,7 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             return canonical(value)
         except BadQuantity as error:
             raise WrongQuantity(path, str(error), value) from error
-    if name == "bool":
+    if name in ("bool", "flag"):
         good = isinstance(value, bool)
     elif name == "int":
         good = isinstance(value, int) and not isinstance(value, bool)

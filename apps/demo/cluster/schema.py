@@ -114,7 +114,7 @@ NetworkPolicyPort
   protocol: string; port: intstr; endPort: int
 
 PriorityClass
-  apiVersion, kind: string; metadata: ObjectMeta; value: int; globalDefault: bool; description, preemptionPolicy: string
+  apiVersion, kind: string; metadata: ObjectMeta; value: int; globalDefault: flag; description, preemptionPolicy: string
 
 Pod
   apiVersion, kind: string; metadata: ObjectMeta; spec: PodSpec; status: PodStatus
