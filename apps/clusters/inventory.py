@@ -142,7 +142,7 @@ def _read(product: str, base: str, strategy: str, labels: Mapping[str, str], cap
         return _Gpus(base, physical, Sharing.TIME_SLICED, strategy, replicas, memory)
     if not count and not offered:
         raise _Unknown("It has a GPU product label, but neither a count nor a GPU resource.")
-    if count and offered > count:
+    if "nvidia.com/gpu.count" in labels and offered > count:
         raise _Unknown(f"It offers {offered} GPUs and is labelled with {count}.")
     if strategy == "mixed" and count and offered < count:
         # MIG is on there and no instance is made: those GPUs give nothing until someone cuts them.
