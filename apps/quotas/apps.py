@@ -24,6 +24,8 @@ class QuotasConfig(AppConfig):
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_owner
         from apps.quotas import change_events, change_granting, events, granting, guard, pool_layout, subjects  # noqa: F401 (events declare)
+        from apps.quotas.adopting_change import AdoptNamespaceHandler
+        from apps.quotas.adopting_change import describe_facts as describe_adoption_facts
         from apps.quotas.baseline import BaselineHandler, contribute
         from apps.quotas.change_subject import ChangeRequestSubject
         from apps.quotas.change_subject import describe_facts as describe_change_facts
@@ -41,6 +43,8 @@ class QuotasConfig(AppConfig):
         describe_change_facts()
         register_change(BaselineHandler())
         register_change(AdoptDriftHandler())
+        register_change(AdoptNamespaceHandler())
+        describe_adoption_facts()
         contribute(guard.contribution)
         register_change(IdlePolicyHandler())
         for handler in (ExpiryPolicyChange(), ArchiveChange(), RestoreChange(), LimitsChange()):

@@ -210,6 +210,12 @@ def numbers_of_cluster(workspaces: Sequence[Workspace], at: datetime, *, queued:
     return {one.pk: _numbers(one, pools, held.get(one.pk, {}), at, queued) for one in workspaces}
 
 
+def numbers_anew(workspace: Workspace, held: Mapping[int, list[Holding]], at: datetime, *, queued: bool) -> Numbers:
+    """Return the same for a workspace that is not stored yet and would hold `held` (flavour id → holdings)."""
+    pools = list(Pool.objects.filter(cluster_id=workspace.cluster_id).prefetch_related("flavours"))
+    return _numbers(workspace, pools, held, at, queued)
+
+
 def _numbers(
     workspace: Workspace, pools: Sequence[Pool], current: Mapping[int, list[Holding]], at: datetime, queued: bool
 ) -> Numbers:
@@ -296,6 +302,7 @@ __all__ = [
     "instants",
     "load",
     "numbers",
+    "numbers_anew",
     "numbers_of_cluster",
     "pool_of",
     "spec_of",

@@ -14,14 +14,14 @@ from apps.core.api import CommonsViewSet
 from apps.quotas import changes
 from apps.quotas.models import ChangeRequest
 
-_RELATED = ("workspace__team", "cluster", "requester", "approval")
+_RELATED = ("workspace__team", "receiver", "cluster", "requester", "approval")
 
 
 class ChangeSerializer(serializers.ModelSerializer[ChangeRequest]):
     """A change request as lists show it; `workspace` and `team` are null for a change of the cluster itself."""
 
     workspace = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
-    team = serializers.CharField(source="workspace.team.slug", read_only=True, default=None, allow_null=True)
+    team = serializers.CharField(source="team.slug", read_only=True, default=None, allow_null=True)
     cluster = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     requester = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
     approval = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)

@@ -40,7 +40,7 @@ _CLOSING = {
 
 def _load(uid: uuid.UUID) -> ChangeRequest:
     change = (
-        ChangeRequest.objects.select_related("workspace__team__unit", "cluster")
+        ChangeRequest.objects.select_related("workspace__team__unit", "receiver__unit", "cluster")
         .select_for_update(of=("self",))
         .filter(uid=uid)
         .first()
@@ -79,7 +79,7 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     change.bump("status", "approval", "granted_at", "generations", "objects_after", "change")
     payload = records.event_of(change, "It is being applied now." if change.generations else "It is in force.")
     _audit(events.CHANGE_GRANTED, change, payload, decided=True)
-    others = [user_id for user_id in change_leads(change.workspace) if user_id != change.requester_id]
+    others = [user_id for user_id in change_leads(change.team) if user_id != change.requester_id]
     if others:
         outbox.publish(events.CHANGE_GRANTED, payload, recipients=others, subject_uid=change.uid)
     if later:
@@ -181,7 +181,7 @@ def _audit(event: object, change: ChangeRequest, payload: events.ChangeEvent, *,
         actor=SYSTEM,
         subject_type=SUBJECT_TYPE,
         subject_uid=change.uid,
-        team_uid=change.workspace.team.uid if change.workspace is not None else None,
+        team_uid=change.team.uid if change.team is not None else None,
         **({"after_digest": change.digest} if decided else {"before_digest": change.digest}),
     )
 
@@ -224,7 +224,7 @@ def on_applied(declaration: Declaration) -> None:
     """A declaration is on its cluster: changes that it completes are applied. In the recording transaction."""
     changes = (
         ChangeRequest.objects.select_for_update(of=("self",))
-        .select_related("workspace__team", "cluster")
+        .select_related("workspace__team", "receiver", "cluster")
         .filter(
             cluster_id=declaration.cluster_id,
             status=RequestStatus.APPLYING,
@@ -251,7 +251,7 @@ def _applied(change: ChangeRequest, at: datetime) -> None:
     change.bump("status", "applied_at")
     payload = records.event_of(change)
     _audit(events.CHANGE_APPLIED, change, payload, decided=True)
-    told = {change.requester_id, *change_leads(change.workspace)}
+    told = {change.requester_id, *change_leads(change.team)}
     outbox.publish(events.CHANGE_APPLIED, payload, recipients=told, subject_uid=change.uid)
 
 

@@ -14,7 +14,7 @@ from apps.core.errors import NotVisible
 from apps.provisioning.choices import PlanStatus
 from apps.quotas import change_granting
 from apps.quotas import change_records as records
-from apps.quotas.changes import SUBJECT_TYPE, Blocking, Informing, handler_of
+from apps.quotas.changes import SUBJECT_TYPE, Blocking, Informing, Receiving, handler_of
 from apps.quotas.choices import ChangeKind
 from apps.quotas.models import ChangeRequest
 from apps.teams import scope
@@ -36,7 +36,7 @@ def describe_facts() -> None:
     kinds = ", ".join(str(value) for value in ChangeKind.values)
     for name, label, meaning, unit in (
         ("change_kind", "Kind of change", f"One of {kinds}.", ""),
-        ("of_cluster", "Changes the cluster itself", "yes for a change of no single workspace, else no.", ""),
+        ("of_cluster", "Changes the cluster itself", "yes for a change of no team's workspace, else no.", ""),
         ("objects_changed", "Objects changed", "How many objects on the cluster change.", "objects"),
         ("removes_objects", "Objects removed", "How many objects on the cluster are removed.", "objects"),
         ("workspaces_changed", "Workspaces changed", "How many workspaces' objects change.", "workspaces"),
@@ -47,7 +47,9 @@ def describe_facts() -> None:
 def load(uid: uuid.UUID) -> ChangeRequest:
     """Return a change with what its descriptions need. Raises NotVisible where it is gone."""
     change = (
-        ChangeRequest.objects.select_related("workspace__team__unit", "cluster", "plan", "requester", "approval")
+        ChangeRequest.objects.select_related(
+            "workspace__team__unit", "receiver__unit", "cluster", "plan", "requester", "approval"
+        )
         .filter(uid=uid)
         .first()
     )
@@ -121,7 +123,7 @@ class ChangeRequestSubject:
         """Return the requester and, for a workspace, everybody who uses it as a member of its team."""
         change = load(uid)
         side = {change.requester_id}
-        return side if change.workspace is None else side | scope.members(change.workspace.team_id)
+        return side if change.team is None else side | scope.members(change.team.pk)
 
     def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
         """Return the facts that policies may ask about."""
@@ -134,7 +136,7 @@ class ChangeRequestSubject:
         facts.update(
             {
                 "change_kind": str(change.kind),
-                "of_cluster": YES if change.workspace is None else NO,
+                "of_cluster": YES if change.team is None else NO,
                 "objects_changed": int(change.change.get("objects_changed", 0)),
                 "removes_objects": len(change.change.get("removes", [])),
                 "workspaces_changed": sum(1 for item in declarations if item["kind"] == "workspace"),
@@ -172,6 +174,12 @@ class ChangeRequestSubject:
         from apps.quotas.change_selectors import evidence
 
         return evidence(load(uid))
+
+    def queue(self, uid: uuid.UUID) -> str:
+        """Return the line of the pool from which a change takes, "" for all that take from none."""
+        change = load(uid)
+        handler = handler_of(change.kind)
+        return handler.line(change) if isinstance(handler, Receiving) else ""
 
     def on_granted(self, uid: uuid.UUID, grant: Grant) -> None:
         """Write the kind's rows and declare the objects."""

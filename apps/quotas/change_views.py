@@ -26,7 +26,7 @@ _WIDEST = {"cell": {"class": "text-nowrap d-none d-xxl-table-cell"}}
 
 def _changes() -> Any:
     return ChangeRequest.objects.select_related(
-        "workspace__team__unit", "cluster", "requester", "approval__policy_version__policy", "plan"
+        "workspace__team__unit", "receiver__unit", "cluster", "requester", "approval__policy_version__policy", "plan"
     )
 
 
@@ -45,7 +45,10 @@ class ChangeTable(CommonsTable):
     title = UidLinkColumn("quotas:change-detail", kwarg="change_uid", verbose_name="Change")
     status = StatusColumn(verbose_name="Status")
     kind = tables.Column(verbose_name="Kind", attrs=_WIDE)
-    team = tables.Column(accessor="workspace__team__name", verbose_name="Team", default="The platform", attrs=_WIDE)
+    team = tables.Column(
+        accessor="team__name", order_by=("workspace__team__name", "receiver__name"), verbose_name="Team",
+        default="The platform", attrs=_WIDE,
+    )  # fmt: skip
     workspace = tables.Column(accessor="workspace__namespace", verbose_name="Workspace", default="–", attrs=_WIDE)
     cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster", attrs=_WIDE)
     created_at = AgeColumn(verbose_name="Requested")
@@ -87,7 +90,7 @@ class ChangeList(ListView):
 
     title = "Change requests"
     intro = "What is to be declared differently besides the numbers of quotas: limits, policies, a cluster's baseline."
-    queryset = ChangeRequest.objects.select_related("workspace__team", "cluster", "requester")
+    queryset = ChangeRequest.objects.select_related("workspace__team", "receiver", "cluster", "requester")
     table_class = ChangeTable
     filterset_class = ChangeFilter
     export_event = CHANGES_EXPORTED
@@ -106,7 +109,7 @@ class ChangeDetail(DetailView):
 
     def scope_object(self) -> Any:
         """A change of a cluster itself is seen by whoever may see clusters: `visible_to` has decided that."""
-        return self.object if self.object.workspace_id is not None else None
+        return self.object if self.object.scope_team_id is not None else None
 
     def get_title(self) -> str:
         """The change in one line."""

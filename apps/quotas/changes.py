@@ -30,7 +30,7 @@ from apps.quotas.choices import OPEN_STATUSES, ChangeKind, RequestStatus
 from apps.quotas.manifests import Manifest
 from apps.quotas.models import ChangeRequest, Workspace
 from apps.teams import scope
-from apps.teams.models import Unit
+from apps.teams.models import Team, Unit
 
 if TYPE_CHECKING:
     from apps.quotas.change_records import Frozen
@@ -103,6 +103,19 @@ class Staged(Protocol):
         self, cluster: Cluster, owners: Collection[uuid.UUID], values: dict[str, Any], at: datetime
     ) -> list[Proposed]:
         """Return the declarations of these owners as they would be declared at `at`. Reads only."""
+        ...
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """A kind that makes a workspace: its team counts as the one whose workspace is changed."""
+
+    def receiver(self, values: Mapping[str, Any]) -> Team:
+        """Return the team whose workspace a grant makes. Raises Invalid where it is gone."""
+        ...
+
+    def line(self, change: ChangeRequest) -> str:
+        """Return the line of the pool that it takes from, "" where it takes nothing."""
         ...
 
 
@@ -197,10 +210,10 @@ def checked_reason(reason: str) -> str:
     return text
 
 
-def paying_unit(workspace: Workspace | None) -> int:
+def paying_unit(team: Team | None) -> int:
     """Return the id of the unit whose owners stand behind the change; for a cluster itself the top of the tree."""
-    if workspace is not None:
-        return workspace.team.unit_id
+    if team is not None:
+        return team.unit_id
     top = Unit.objects.filter(parent__isnull=True).order_by("pk").values_list("pk", flat=True).first()
     if top is None:
         raise Invalid({"": "There is no unit yet. Make the tree of units first."})
@@ -235,13 +248,14 @@ def request_change(
     if frozen.is_empty:
         raise Invalid({"": "Everything is declared like this already: nothing would change."})
     change = _written(handler, cluster, workspace, cleaned, frozen, text, user)
+    team = change.team
     audit.record(
         events.CHANGE_SUBMITTED,
         records.event_of(change),
         actor=actor,
         subject_type=SUBJECT_TYPE,
         subject_uid=change.uid,
-        team_uid=workspace.team.uid if workspace is not None else None,
+        team_uid=team.uid if team is not None else None,
         after_digest=change.digest,
         reason=text,
     )
@@ -250,8 +264,8 @@ def request_change(
         change.uid,
         actor=actor,
         policy_slug=POLICY,
-        team_id=workspace.team_id if workspace is not None else None,
-        unit_id=paying_unit(workspace),
+        team_id=team.pk if team is not None else None,
+        unit_id=paying_unit(team),
     )
     # A policy may have granted it at once, which has changed the row.
     change.refresh_from_db()
@@ -260,17 +274,17 @@ def request_change(
         change.save(update_fields=["approval"])
     if change.status in OPEN_STATUSES:
         records.plan_change(change, frozen.proposed)
-        told = set(change_leads(workspace)) - {user.pk}
+        told = set(change_leads(team)) - {user.pk}
         if told:
             outbox.publish(events.CHANGE_SUBMITTED, records.event_of(change), recipients=told, subject_uid=change.uid)
     return change
 
 
-def change_leads(workspace: Workspace | None) -> list[int]:
+def change_leads(team: Team | None) -> list[int]:
     """Return whom a change concerns: the team's leads; for a cluster itself the platform admins."""
-    if workspace is None:
+    if team is None:
         return scope.holders("clusters.cluster.manage")
-    return scope.holders_of_role("team_lead", team_id=workspace.team_id)
+    return scope.holders_of_role("team_lead", team_id=team.pk)
 
 
 def _written(
@@ -287,6 +301,7 @@ def _written(
     change = ChangeRequest(
         cluster=cluster,
         workspace=workspace,
+        receiver=handler.receiver(values) if isinstance(handler, Receiving) else None,
         kind=ChangeKind(handler.kind),
         title=handler.title(cluster, workspace, values)[:300],
         reason=reason,
@@ -304,7 +319,7 @@ def _written(
         other = (
             open_ones.filter(workspace=workspace).first()
             if workspace is not None
-            else open_ones.filter(cluster=cluster, workspace__isnull=True).first()
+            else open_ones.filter(cluster=cluster, workspace__isnull=True, receiver=change.receiver).first()
         )
         raise Conflict(
             "A request for the same change is already open here. Withdraw that one first, or let it be decided.",
@@ -353,6 +368,7 @@ __all__ = [
     "FollowsQuotas",
     "Informing",
     "Proposed",
+    "Receiving",
     "Staged",
     "handler_of",
     "may_request",

@@ -328,7 +328,7 @@ class BaselineState(Row):
 
 
 class NamespaceReading(VersionedRow):
-    """What a worker found in a namespace that is there already, and what adopting it would add: a proposal in the making.
+    """What a worker found in a namespace that is there already, and what adopting it would add.
 
     `found`: namespace, quotas, limit ranges, roles, network policies, use by pods. `plan`: the server's dry run of what
     the portal would add (provisioning.planner entries, with `error` where the server refused one).

@@ -9,7 +9,16 @@ from django.urls import reverse
 
 from apps.clusters.models import Pool
 from apps.core.permissions import may
-from apps.quotas import baseline_views, drift_views, expiry_panels, guard_views, live_views, selectors, waiting_panels
+from apps.quotas import (
+    adopt_views,
+    baseline_views,
+    drift_views,
+    expiry_panels,
+    guard_views,
+    live_views,
+    selectors,
+    waiting_panels,
+)
 from apps.teams.models import Team
 from portal.panels import nav, panel
 
@@ -59,4 +68,4 @@ def cluster_pools(request: HttpRequest, cluster: Any) -> dict[str, Any] | None:
     return {"template": "quotas/panels/cluster.html", "rows": [(row, row.shown()) for row in rows]}
 
 
-__all__ = ["baseline_views", "drift_views", "expiry_panels", "guard_views", "waiting_panels"]
+__all__ = ["adopt_views", "baseline_views", "drift_views", "expiry_panels", "guard_views", "waiting_panels"]

@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.sweeps import sweep
-from apps.quotas import baseline_look, change_granting, expiring, expiry, rolling
+from apps.quotas import adopting, baseline_look, change_granting, expiring, expiry, rolling
 
 logger = logging.getLogger(__name__)
 #: A sweep plans at most so many portions of one change before others get their turn.
@@ -92,3 +92,9 @@ def carry_out_changes() -> int:
         except OperationalError as error:
             logger.warning("a workspace is locked, the next sweep goes on", extra={"error": str(error)})
     return made
+
+
+@sweep("quotas.read_namespaces", every=timedelta(seconds=15))
+def read_namespaces() -> int:
+    """Read namespaces that are to be adopted, and anew what open requests for that stand on."""
+    return adopting.refresh_open() + adopting.run_due()

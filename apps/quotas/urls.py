@@ -3,6 +3,7 @@
 from django.urls import path
 
 from apps.quotas import (
+    adopt_views,
     baseline_views,
     change_views,
     drift_views,
@@ -46,6 +47,12 @@ urlpatterns = [
     path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
     path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
     path("quotas/baselines/<uuid:cluster_uid>/", baseline_views.BaselineRequest.as_view(), name="baseline"),
+    path("quotas/clusters/<uuid:cluster_uid>/adopt/", adopt_views.AdoptNamespace.as_view(), name="adopt-namespace"),
+    path("quotas/adoptions/<uuid:reading_uid>/", adopt_views.AdoptionDetail.as_view(), name="adoption"),
+    path(
+        "quotas/adoptions/<uuid:reading_uid>/request/", adopt_views.AdoptionRequest.as_view(), name="adoption-request"
+    ),
+    path("quotas/adoptions/<uuid:reading_uid>/again/", adopt_views.AdoptionAgain.as_view(), name="adoption-again"),
     path("quotas/clusters/<uuid:cluster_uid>/guard/", guard_views.ClusterGuard.as_view(), name="cluster-guard"),
     path("quotas/drift/<uuid:drift_uid>/adopt/", drift_views.AdoptDrift.as_view(), name="adopt-drift"),
     path("quotas/changes/", change_views.ChangeList.as_view(), name="change-list"),

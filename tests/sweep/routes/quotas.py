@@ -13,7 +13,7 @@ from apps.approvals.models import ApprovalRequest, Policy, PolicyVersion, Stage
 from apps.core import clock
 from apps.core.canonical import digest_of
 from apps.quotas.choices import ChangeKind
-from apps.quotas.models import ChangeRequest, Quota, QuotaRequest, Workspace
+from apps.quotas.models import ChangeRequest, NamespaceReading, Quota, QuotaRequest, Workspace
 from tests.sweep.types import EVERYBODY, Route
 
 _SEE = {"member_finance", "lead_finance", "vp", "compliance", "finance", "admin", "auditor"}
@@ -127,6 +127,15 @@ def build(world: SimpleNamespace) -> None:
     hidden = _in_review(request, world.foreign_team.unit)
     world.change_request = _asks_for_change(world.workspace, company.lead_finance)
     secret = _asks_for_change(foreign, world.foreign_lead)
+    world.namespace_reading = NamespaceReading.objects.create(
+        cluster=world.rates_cluster,
+        namespace="sweep-adopted",
+        team=company.finance_team,
+        environment="staging",
+        requested_by=company.admin,
+        asked_at=clock.now(),
+    )
+    world.keep_secret(world.namespace_reading.uid, world.namespace_reading.namespace, sees=set())
     world.keep_secret(secret.uid, secret.title, secret.reason, sees={"vp_other"})
     world.keep_secret(hidden.uid, hidden.title, sees={"vp_other"})
     world.keep_secret(
@@ -156,6 +165,10 @@ def _request(world: Any) -> Mapping[str, Any]:
 
 def _change(world: Any) -> Mapping[str, Any]:
     return {"change_uid": world.change_request.uid}
+
+
+def _reading(world: Any) -> Mapping[str, Any]:
+    return {"reading_uid": world.namespace_reading.uid}
 
 
 def _uid(world: Any) -> Mapping[str, Any]:
@@ -227,6 +240,15 @@ ROUTES: dict[str, Route] = {
     "quotas:cluster-guard#POST": Route(
         allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}, method="POST"
     ),
+    "quotas:adopt-namespace": Route(allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}),
+    "quotas:adopt-namespace#POST": Route(
+        allowed={"admin"}, kwargs=lambda world: {"cluster_uid": world.rates_cluster.uid}, method="POST"
+    ),
+    "quotas:adoption": Route(allowed={"admin"}, kwargs=_reading),
+    "quotas:adoption-request": Route(allowed={"admin"}, kwargs=_reading, note="it is not read yet: 409"),
+    "quotas:adoption-request#POST": Route(allowed={"admin"}, kwargs=_reading, method="POST"),
+    "quotas:adoption-again": Route(allowed={"admin"}, kwargs=_reading, note="it is being read: 409"),
+    "quotas:adoption-again#POST": Route(allowed={"admin"}, kwargs=_reading, method="POST"),
     "quotas:adopt-drift": Route(allowed={"admin"}, kwargs=_any_drift),
     "quotas:change-list": Route(allowed=EVERYBODY),
     "quotas:change-detail": Route(allowed=_SEE, kwargs=_change),
