@@ -5,6 +5,7 @@ Wire facts: reference kubernetes.md C1. Conditions of a Workload: QuotaReserved,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,8 @@ Object = Mapping[str, Any]
 Queues = Mapping[tuple[str, str], str]
 #: Kinds of which the observer keeps the status in short.
 STATUS_KINDS = frozenset({"ClusterQueue", "LocalQueue", "Cohort"})
+#: Who preempted whom, in a message of Kueue: other teams' ids and names.
+_OTHER_SIDE = re.compile(r"\s*\(UID: [^)]*\)|[;,]?\s*preempt(?:or|ee) path: [^;]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,15 @@ def compact_status(obj: Object) -> dict[str, Any]:
     return found
 
 
+def without_others(message: str) -> str:
+    """Return Kueue's words on a preemption without the other side: its id, and the queues' paths with teams' names.
+
+    Wire format: "Preempted to accommodate a workload (UID: …, JobUID: …) due to …; preemptor path: …; preemptee
+    path: …" (Kueue 0.19, pkg/scheduler/preemption).
+    """
+    return _OTHER_SIDE.sub("", message)
+
+
 __all__ = [
     "STATUS_KINDS",
     "Admitted",
@@ -245,4 +257,5 @@ __all__ = [
     "positions_in",
     "read",
     "requests_of",
+    "without_others",
 ]

@@ -184,7 +184,7 @@ def _record_waiting(cluster_id: int, waiting: Iterable[Pending], at: datetime) -
             "position_local": one.position_local,
             "requests": one.requests,
             "reason": one.reason[:100],
-            "message": one.message[:2000],
+            "message": queue_reading.without_others(one.message)[:2000],
             "queued_at": one.queued_at,
         }
         if was is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from apps.provisioning.queue_reading import without_others
 from apps.quotas import waiting_reasons
 
 _QUOTA = re.compile(
@@ -250,7 +251,7 @@ def _newest_first(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 def _messages(events: Sequence[Mapping[str, Any]], kind: str, name: str) -> list[str]:
     mine = [
-        str(event.get("message", ""))
+        without_others(str(event.get("message", "")))
         for event in _newest_first(events)
         if (event.get("involvedObject") or {}).get("kind") == kind
         and (event.get("involvedObject") or {}).get("name") == name
@@ -291,7 +292,7 @@ def _in_queue(workloads: Iterable[Mapping[str, Any]]) -> list[Held]:
             continue
         meta = workload["metadata"]
         owner: Mapping[str, Any] = next(iter(meta.get("ownerReferences") or []), {})
-        said = str(reserved.get("message") or "")
+        said = without_others(str(reserved.get("message") or ""))
         reasons = [waiting_reasons.why(str(reserved.get("reason") or "PendingEvaluation"), said)]
         if (workload.get("spec") or {}).get("active") is False:
             reasons = [waiting_reasons.why("Deactivated", "")]

@@ -69,6 +69,17 @@ def test_a_workload_is_read_as_what_it_is() -> None:
 
 
 @pytest.mark.requirement("feasibility-3.2")
+def test_words_on_a_preemption_leave_the_other_team_out() -> None:
+    said = (
+        "Preempted to accommodate a workload (UID: 9810e942, JobUID: 2ff3e536) due to reclamation within the cohort; "
+        "preemptor path: /unit-group/unit-lines/marketing-production; preemptee path: /unit-group/finance-production"
+    )
+    kept = "Preempted to accommodate a workload due to reclamation within the cohort"
+    assert queue_reading.without_others(said) == kept
+    assert queue_reading.without_others("couldn't assign flavors") == "couldn't assign flavors"
+
+
+@pytest.mark.requirement("feasibility-3.2")
 def test_a_wait_ends_when_quota_is_reserved() -> None:
     reserved = condition("QuotaReserved", "True", 12)
     admitted = queue_reading.read(workload("train", reserved, made=2), QUEUES)
