@@ -9,6 +9,9 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
+# Tests run side by side, a process per core up to four; each process has a database, a broker and servers of its own.
+WORKERS ?= auto
+SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses 4 --dist loadscope
 
 .PHONY: help
 help: ## Show this list
@@ -46,12 +49,12 @@ format: setup ## Format the Python code and fix what the linter can fix
 	@$(VENV)/ruff format
 
 .PHONY: test
-test: setup deps ## Every test but the long ones; lists what it skipped and why
-	@$(PYTEST) -rs
+test: setup deps ## Every test but the long ones; lists what it skipped and why (WORKERS=1: one after the other)
+	@$(PYTEST) -rs $(SIDE_BY_SIDE)
 
 .PHONY: test-full
 test-full: setup deps ## Every test, the long ones too
-	@$(PYTEST) -rs -m "not bench"
+	@$(PYTEST) -rs $(SIDE_BY_SIDE) -m "not bench"
 
 .PHONY: bench
 bench: setup ## Measure; each benchmark prints its figure, the machine and its load
