@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from django.db.models import Q
+
 from apps.clusters.models import Cluster
 from apps.core.copies import copied
 from apps.quotas import priorities
@@ -23,14 +25,19 @@ _ADOPTING = (ChangeKind.ADOPT_DRIFT, ChangeKind.ADOPT_NAMESPACE)
 def adopted_fields(cluster: Cluster) -> dict[uuid.UUID, set[str]]:
     """Return the paths that approved changes adopted from the cluster, by workspace uid."""
     rows = ChangeRequest.objects.filter(
+        Q(workspace__isnull=False) | Q(receiver__isnull=False),
         cluster=cluster,
-        workspace__isnull=False,
         kind__in=_ADOPTING,
         status__in=[RequestStatus.APPLYING, RequestStatus.ACTIVE],
     )
     found: dict[uuid.UUID, set[str]] = {}
-    for uid, change in rows.values_list("workspace__uid", "change"):
-        found.setdefault(uid, set()).update(str(leaf["path"]) for leaf in change.get("leaves", []))
+    for uid, change, values in rows.values_list("workspace__uid", "change", "values"):
+        if uid is None:  # an adopted namespace: its objects are the renderer's, but for the labels it came with
+            paths = set(map(str, values["taken_over"]))
+            uid = uuid.UUID(values["workspace_uid"])
+        else:
+            paths = {str(leaf["path"]) for leaf in change.get("leaves", [])}
+        found.setdefault(uid, set()).update(paths)
     return found
 
 
