@@ -6,13 +6,15 @@ from apps.accounts.models import User
 from apps.approvals import actions as approvals
 from apps.approvals.choices import Verdict
 from apps.approvals.selectors import waiting_for
+from apps.core import clock
 from apps.core.actor import Actor, Channel
 from apps.core.errors import CommonsError
 from apps.demo import company
-from apps.demo.seed import Context
+from apps.demo.seed import SEEDER, Context
 from apps.quotas import actions as quotas
 from apps.quotas.choices import BorrowMode
-from apps.quotas.models import QuotaRequest, Workspace
+from apps.quotas.imports import import_quota
+from apps.quotas.models import Quota, QuotaRequest, Workspace
 
 
 def _person(context: Context, key: str) -> User:
@@ -53,6 +55,25 @@ def _decide(context: Context, request: QuotaRequest, verdict: str, reason: str) 
             )
 
 
+def _until_now(context: Context, plan: company.TeamPlan) -> None:
+    """Write down what the team held since the history was imported: metering it took its time."""
+    last = Quota.objects.filter(workspace__team__slug=plan.slug, workspace__cluster=context.cluster).order_by("valid")
+    before, now = last.last(), clock.now()
+    if before is None or before.valid.upper is None or before.valid.upper >= now:
+        return
+    import_quota(
+        before.workspace_id,
+        before.flavour_id,
+        before.guaranteed,
+        before.borrow_mode,
+        before.borrow_limit,
+        before.valid.upper,
+        now,
+        "What the team held before the portal",
+        actor=SEEDER,
+    )
+
+
 def todays_quota(context: Context) -> str:
     """Each lead requests what the team holds from now on; the unit owner, and for much the platform, approves."""
     made = 0
@@ -60,6 +81,7 @@ def todays_quota(context: Context) -> str:
         requests = QuotaRequest.objects.filter(workspace__team__slug=plan.slug).order_by("pk")
         request = requests.first()
         if request is None:
+            _until_now(context, plan)
             request = _request(
                 context, plan, plan.guaranteed, plan.borrow_limit, "Carry on with the team's present share of the pool."
             )

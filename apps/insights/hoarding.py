@@ -90,12 +90,15 @@ def held_ms(held: Sequence[Held], start: datetime, end: datetime) -> int:
 
 
 def held_since(held: Sequence[Held], at: datetime, guaranteed: int) -> datetime:
-    """Return since when, without a gap up to `at`, at least `guaranteed` has been guaranteed."""
+    """Return since when, without a gap of an hour or more up to `at`, at least `guaranteed` has been guaranteed.
+
+    Use is known by the hour: what is renewed or imported minutes later was not given back in between.
+    """
     since = at
     for one in sorted(held, key=lambda item: item.start, reverse=True):
         if one.start >= at and one.start != since:
             continue
-        if one.end is not None and one.end < since:
+        if one.end is not None and one.end + HOUR <= since:
             break
         if one.guaranteed < guaranteed:
             break

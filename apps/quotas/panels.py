@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.accounts.models import User
 from apps.clusters.models import Pool
+from apps.clusters.pool_views import pools_of
 from apps.core.permissions import may
 from apps.quotas import (
     adopt_views,
@@ -19,6 +21,8 @@ from apps.quotas import (
     selectors,
     waiting_panels,
 )
+from apps.quotas.models import Workspace
+from apps.teams import scope
 from apps.teams.models import Team
 from portal.panels import nav, panel
 
@@ -35,6 +39,31 @@ nav(
     group="Work",
 )
 nav("Pools", "quotas:pool-list", icon="stack-2", order=40, permission="quotas.quota.view", group="Work")
+
+
+#: So many workspaces of one's own are shown at home; the rest is in the list.
+_AT_HOME = 12
+
+
+@panel(page="home", order=15, permission="quotas.workspace.use")
+def own_quotas(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
+    """What the person's own workspaces hold and use now."""
+    user = cast("User", request.user)
+    rows = (
+        Workspace.objects.visible_to(user)
+        .filter(scope.of(user).team_filter("quotas.workspace.use"), archived_at__isnull=True)
+        .select_related("team", "cluster")
+        .order_by("namespace", "cluster__name", "pk")
+    )
+    workspaces = list(rows[: _AT_HOME + 1])
+    if not workspaces:
+        return None
+    return {
+        "template": "quotas/panels/home.html",
+        **live_views.table_context(workspaces[:_AT_HOME], may_use=True, show_workspace=True),
+        "more": len(workspaces) > _AT_HOME,
+        "may_ask": may(user, "quotas.request.create", None),
+    }
 
 
 @panel(page="team", order=10, permission="quotas.quota.view")
@@ -62,7 +91,7 @@ def pool_ledger(request: HttpRequest, pool: Pool) -> dict[str, Any]:
 @panel(page="cluster", order=20, permission="clusters.pool.view")
 def cluster_pools(request: HttpRequest, cluster: Any) -> dict[str, Any] | None:
     """The pools of a cluster with committable, observed, promised, borrowed and used GPUs."""
-    rows = selectors.pool_rows(pools=Pool.objects.filter(cluster=cluster).select_related("cluster").order_by("pk"))
+    rows = selectors.pool_rows(pools=sorted(pools_of(cluster, request.user), key=lambda pool: pool.pk))
     if not rows:
         return None
     return {"template": "quotas/panels/cluster.html", "rows": [(row, row.shown()) for row in rows]}

@@ -34,7 +34,7 @@ _LIKE_OTHERS = {
 
 
 #: Parts of pages.
-_FRAGMENTS = {"notifications:bell"}
+_FRAGMENTS = {"notifications:bell", "quotas:workspace-live", "quotas:team-live", "quotas:request-live"}
 
 
 def _wanted(name: str, route: Route, *, every: bool) -> bool:

@@ -66,6 +66,10 @@ def test_since_when_it_is_held() -> None:
     assert held_since([Held(a, b, 8), Held(c, None, 8)], END, 8) == c
     assert held_since([Held(a, b, 8), Held(b, c, 4), Held(c, None, 8)], END, 8) == c
     assert held_since([], END, 8) == END
+    # Minutes between two quotas are no gap; an hour is one.
+    soon, hour = c + timedelta(minutes=59), c + timedelta(hours=1)
+    assert held_since([Held(a, c, 8), Held(soon, None, 8)], END, 8) == a
+    assert held_since([Held(a, c, 8), Held(hour, None, 8)], END, 8) == hour
 
 
 @given(

@@ -23,6 +23,7 @@ from tests.quotas.conftest import POLICY
 from tests.reports.conftest import HOUR, NOW, Books, browser, page_of, read
 
 TO_DECIDE, PLATFORM, TEAMS = "For you to decide", "Platform", "November 2026 so far"
+QUOTA = "Quota now"
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def asked(empty_books: Books) -> QuotaRequest:
 @pytest.mark.parametrize(
     ("person", "sections"),
     [
-        ("member_finance", {"Your team"}),
-        ("lead_finance", {"Your team"}),
+        ("member_finance", {QUOTA, "Your team"}),
+        ("lead_finance", {QUOTA, "Your team"}),
         ("vp", {TO_DECIDE, "Teams"}),
         ("compliance", {TO_DECIDE}),
         ("finance", {TO_DECIDE}),
