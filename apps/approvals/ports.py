@@ -139,6 +139,16 @@ def meet(one: Sequence[Span] | None, other: Sequence[Span] | None) -> bool:
 
 
 @runtime_checkable
+class SidedByTeam(Protocol):
+    """A subject that counts everybody who belongs to the request's team now to the requester's side.
+
+    Then whose side a person is on follows from their own teams: a list asks no request by itself.
+    """
+
+    team_is_side: bool
+
+
+@runtime_checkable
 class Summarised(Protocol):
     """A subject whose `summary_template` needs more than `approval_request` and `changes`."""
 
@@ -204,6 +214,11 @@ def label_of(subject_type: str) -> str:
     own = getattr(_subjects.get(subject_type), "label", "")
     words = str(own) or subject_type.replace(".", " ").replace("_", " ")
     return words[:1].upper() + words[1:]
+
+
+def sided_by_team() -> list[str]:
+    """Return the subject types whose requester's side holds everybody in the request's team."""
+    return sorted(name for name, one in _subjects.items() if isinstance(one, SidedByTeam) and one.team_is_side)
 
 
 def subject_types() -> list[str]:

@@ -56,8 +56,8 @@ def waiting_for(user: Any) -> ApprovalRequestQuerySet:
     """Return the requests that this person can decide now, oldest first.
 
     They hold the open stage's role over its unit, are not on the requester's side, fill no other seat, and there is
-    time left: what `engine.why_not` says, as one query (plus one look at requests of the person's own teams, whose
-    members may have changed since submission).
+    time left: what `engine.why_not` says, as one query. Who joined a team since submission is on its side by now; only
+    subjects that do not say so (`ports.SidedByTeam`) are asked one by one.
     """
     scopes = scope.of(user)
     if scopes.user_id is None:
@@ -80,8 +80,13 @@ def waiting_for(user: Any) -> ApprovalRequestQuerySet:
     )
     own = {team for ids in scopes.teams.values() for team in ids}
     if own:
-        joined = [r.pk for r in found.filter(team_id__in=own) if user.pk in deciders.excluded(r)]
-        found = found.exclude(pk__in=joined)
+        sided = ports.sided_by_team()
+        found = found.exclude(subject_type__in=sided, team_id__in=own)
+        others = [name for name in ports.subject_types() if name not in sided]
+        if others:
+            asked = found.filter(subject_type__in=others, team_id__in=own)
+            joined = [row.pk for row in asked if user.pk in deciders.excluded(row)]
+            found = found.exclude(pk__in=joined) if joined else found
     return found
 
 

@@ -91,7 +91,10 @@ def plan_blockers(change: ChangeRequest) -> list[str]:
     fought = sorted({c["manager"] or "another manager" for plan in ready for entry in plan.entries
                      for c in entry.get("conflicts", [])})  # fmt: skip
     if fought:
-        found.append(f"The cluster reports that somebody else manages these objects: {', '.join(fought)}.")
+        found.append(
+            f"Somebody else manages fields that it sets: {', '.join(fought)}. Let a platform admin undo that on the"
+            " cluster, or apply again what was approved; then the cluster is asked anew."
+        )
     if change.change.get("removes") and len(ready) < len(change.change.get("declarations", [])):
         found.append("It removes objects, and the cluster's plan, which has to name them, is not ready yet.")
     return found
@@ -101,6 +104,7 @@ class ChangeRequestSubject:
     """Registered with the approvals room when the quotas room loads."""
 
     subject_type = SUBJECT_TYPE
+    team_is_side = True
     label = "Change request"
 
     def canonical(self, uid: uuid.UUID) -> bytes:

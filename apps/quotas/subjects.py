@@ -176,6 +176,7 @@ class QuotaRequestSubject:
     """Registered with the approvals room when the quotas room loads."""
 
     subject_type = SUBJECT_TYPE
+    team_is_side = True
 
     def canonical(self, uid: uuid.UUID) -> bytes:
         """Return the exact bytes: the request as its columns stand now, the estimate, the leaves."""
@@ -268,7 +269,10 @@ class QuotaRequestSubject:
         if plan is not None and plan.status == PlanStatus.READY:
             fought = sorted({c["manager"] for entry in plan.entries for c in entry.get("conflicts", [])})
             if fought:
-                found.append(f"The cluster reports that somebody else manages these objects: {', '.join(fought)}.")
+                found.append(
+                    f"Somebody else manages fields that it sets: {', '.join(fought)}. Let a platform admin undo that on the"
+                    " cluster, or apply again what was approved; then the cluster is asked anew."
+                )
         return found
 
     def url(self, uid: uuid.UUID) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from apps.approvals.models import ApprovalRequest
+from apps.approvals.selectors import waiting_for
 from apps.audit.models import AuditEvent
 from apps.core import clock
 from apps.core.actor import Actor
@@ -17,6 +18,8 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.quotas import actions
 from apps.quotas.models import QuotaRequest, Workspace
 from apps.quotas.subjects import QuotaRequestSubject
+from apps.teams.models import RoleGrant
+from tests.factories import forget_scopes
 from tests.quotas.conftest import REASON, World
 from tests.rates.factories import make_cluster, make_flavour, make_pool
 
@@ -229,3 +232,21 @@ def test_an_unknown_price_is_unknown_and_no_zero(world: World) -> None:
     assert request.estimate["amount"] is None
     assert "no rate" in request.estimate["unknown_reason"]
     assert "monthly_cost_change" not in QuotaRequestSubject().facts(request.uid)
+
+
+@pytest.mark.requirement("approvals-5.2")
+def test_whoever_joined_the_team_since_is_not_asked_and_no_request_is_read_for_that(
+    world: World, query_limit: Any
+) -> None:
+    """The list, and the deciding itself, leave out who is on the requester's side by now."""
+    owner = world["vp"]
+    of_finance, of_research = world.ask("finance", 10), world.ask("research", 10)
+    assert {row.subject_uid for row in waiting_for(owner)} == {of_finance.uid, of_research.uid}
+    RoleGrant.objects.create(
+        user=owner, role="team_lead", team=world.company.finance_team, granted_by=world.company.admin
+    )
+    forget_scopes(owner)
+    with query_limit(2):  # the person's roles, and the list
+        assert [row.subject_uid for row in waiting_for(owner)] == [of_research.uid]
+    with pytest.raises(NotAllowed):
+        world.approve(of_finance)
