@@ -143,6 +143,12 @@ def unchanged(work: Work, snapshot: Snapshot) -> Outcome | None:
     return outcome
 
 
+def unmoved(version: str, live: Mapping[str, Any] | None) -> bool:
+    """Whether an object still has the resource version at which it lived as declared, and is not about to vanish."""
+    meta = (live or {}).get("metadata") or {}
+    return bool(version) and meta.get("resourceVersion") == version and not meta.get("deletionTimestamp")
+
+
 def _lives(declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None) -> bool:
     """Whether an object lives as declared, applied by the portal, and holds nothing that is declared no more."""
     return (

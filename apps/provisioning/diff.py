@@ -97,8 +97,26 @@ def declared_changes(
     whole, but the server fills in defaults inside it; `settled`, the object as the server answered when exactly these
     fields were applied, tells such defaults from what somebody added. Without it additions inside items pass.
     """
+    if settled is None and _plainly_there(strip(declared), live):
+        return []
     aim = _Aim(declared_only=True, settled=strip(settled) if settled else _MISSING)
     return list(_walk((), strip(declared), strip(live), aim))
+
+
+def _plainly_there(declared: Any, live: Any) -> bool:
+    """Whether what is declared lives letter by letter, the usual case; where not, the walk tells what that means."""
+    if type(declared) is not type(live):
+        return False
+    if type(declared) is dict:
+        return all(
+            key in live
+            and _plainly_there(value, live[key])
+            and (not key.lower().endswith("selector") or _plainly_there(live[key], value))
+            for key, value in declared.items()
+        )
+    if type(declared) is list:
+        return len(declared) == len(live) and all(map(_plainly_there, declared, live))
+    return bool(declared == live)
 
 
 def live_digest(declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from apps.clusters import kinds
@@ -25,7 +25,7 @@ from apps.clusters.health import record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
 from apps.provisioning import diff, drifting, queue_reading
-from apps.provisioning.choices import Removal
+from apps.provisioning.choices import Handling, Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Observation, WatchCursor
 from apps.provisioning.ordering import Key, key_of
 
@@ -54,9 +54,13 @@ class _Seen(NamedTuple):
     declaration_id: int | None
     resource_version: str
     digest: str
-    status: dict[str, Any]
     missing: bool
     observed_at: datetime
+    status: dict[str, Any] = {}
+
+
+#: An observation to be written, see _COLUMNS.
+_Row = tuple[str, str, str, int | None, str, str, dict[str, Any], bool]
 
 
 @dataclass(slots=True)
@@ -65,7 +69,7 @@ class _Batch:
 
     cluster_id: int
     at: datetime
-    written: list[Observation] = field(default_factory=list)
+    written: list[_Row] = field(default_factory=list)
     untouched: list[int] = field(default_factory=list)
     changed: int = 0
     judged: drifting.Judged = field(default_factory=dict)
@@ -122,14 +126,16 @@ def _declared(cluster_id: int, where: Q) -> dict[Key, _Declared]:
     return {Key(*row[:3]): _Declared(*row[3:]) for row in rows.values_list(*columns)}
 
 
-def _seen(cluster_id: int, where: Q) -> dict[Key, _Seen]:
+def _seen(cluster_id: int, where: Q, *, status: bool = True) -> dict[Key, _Seen]:
     # Watchers, the sweep and the recorder of runs may meet here: lock in one order.
     rows = Observation.objects.select_for_update().filter(where, cluster_id=cluster_id).order_by("pk")
     columns = (
-        "kind", "namespace", "name", "pk", "declaration_id", "resource_version", "declared_digest", "status", "missing",
+        "kind", "namespace", "name", "pk", "declaration_id", "resource_version", "declared_digest", "missing",
         "observed_at",
     )  # fmt: skip
-    return {Key(*row[:3]): _Seen(*row[3:]) for row in rows.values_list(*columns)}
+    if not status:
+        return {Key(*row[:3]): _Seen(*row[3:]) for row in rows.values_list(*columns)}
+    return {Key(*row[:3]): _Seen(*row[3:]) for row in rows.values_list(*columns, "status")}
 
 
 def _record_batch(cluster_id: int, live: Mapping[Key, Object | None], at: datetime) -> int:
@@ -219,33 +225,59 @@ def _write(
         batch.changed += before != after
     else:
         batch.changed += 1
-    batch.written.append(
-        Observation(
-            cluster_id=batch.cluster_id,
-            declaration_id=declaration_id,
-            kind=key.kind,
-            namespace=key.namespace,
-            name=key.name,
-            resource_version=version,
-            declared_digest=digest,
-            status=status,
-            missing=obj is None,
-            observed_at=batch.at,
-        )
-    )
+    batch.written.append((key.kind, key.namespace, key.name, declaration_id, version, digest, status, obj is None))
 
 
 def _store(batch: _Batch) -> None:
-    batch.written.sort(key=lambda row: (row.kind, row.namespace, row.name))  # new rows in one order, too
-    Observation.objects.bulk_create(
-        batch.written,
-        update_conflicts=True,
-        unique_fields=["cluster", "kind", "namespace", "name"],
-        update_fields=["declaration", "resource_version", "declared_digest", "status", "missing", "observed_at"],
-        batch_size=PAGE,
-    )
+    """Write a batch in two statements: five rows per workspace through the ORM cost more than reading them."""
+    batch.written.sort(key=lambda row: row[:3])  # new rows in one order, too
+    with connection.cursor() as cursor:
+        for start in range(0, len(batch.written), PAGE):
+            rows = [dict(zip(_COLUMNS, row, strict=True)) for row in batch.written[start : start + PAGE]]
+            cursor.execute(_UPSERT, [batch.cluster_id, batch.at, json.dumps(rows)])
     if batch.untouched:
         Observation.objects.filter(pk__in=batch.untouched).update(observed_at=batch.at)
+
+
+_COLUMNS = ("kind", "namespace", "name", "declaration_id", "resource_version", "declared_digest", "status", "missing")
+_UPSERT = """
+INSERT INTO provisioning_observation (uid, cluster_id, observed_at, kind, namespace, name, declaration_id,
+    resource_version, declared_digest, status, missing)
+SELECT gen_random_uuid(), %s, %s, kind, namespace, name, declaration_id, resource_version, declared_digest, status,
+    missing
+FROM jsonb_to_recordset(%s::jsonb) AS new(kind text, namespace text, name text, declaration_id bigint,
+    resource_version text, declared_digest text, status jsonb, missing boolean)
+ORDER BY kind COLLATE "C", namespace COLLATE "C", name COLLATE "C"
+ON CONFLICT (cluster_id, kind, namespace, name) DO UPDATE SET declaration_id = EXCLUDED.declaration_id,
+    resource_version = EXCLUDED.resource_version, declared_digest = EXCLUDED.declared_digest,
+    status = EXCLUDED.status, missing = EXCLUDED.missing, observed_at = EXCLUDED.observed_at
+"""
+
+
+def versions_as_declared(declaration_ids: Sequence[int]) -> dict[int, dict[Key, tuple[int, str]]]:
+    """Return by declaration, for each of its objects, its id and the resource version last seen to live as declared.
+
+    An object that the portal applied as it is declared now, and that still has this version, needs no other look; ""
+    where there is none. Declarations with something to remove or to leave are not among them.
+    """
+    found: dict[int, dict[Key, tuple[int, str]]] = {}
+    barred: set[int] = set()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT object.declaration_id, object.id, object.kind, object.namespace, object.name, object.removal <> ''"
+            " OR object.handling = %s, CASE WHEN object.settled <> '' AND object.applied_body = object.body"
+            " THEN seen.resource_version END FROM provisioning_declaredobject object LEFT JOIN provisioning_observation"
+            " seen ON seen.cluster_id = object.cluster_id AND seen.kind = object.kind AND seen.namespace ="
+            " object.namespace AND seen.name = object.name AND seen.declaration_id = object.declaration_id"
+            " AND seen.declared_digest = object.digest AND NOT seen.missing"
+            " WHERE object.declaration_id = ANY(%s) AND object.removal <> %s ORDER BY object.ordinal, object.id",
+            [Handling.LEAVE, list(declaration_ids), Removal.RETAINED],
+        )
+        for declaration_id, pk, kind, namespace, name, special, version in cursor.fetchall():
+            found.setdefault(declaration_id, {})[Key(kind, namespace, name)] = (pk, version or "")
+            if special:
+                barred.add(declaration_id)
+    return {pk: objects for pk, objects in found.items() if pk not in barred}
 
 
 def record_applied(
@@ -259,7 +291,7 @@ def record_applied(
     """
     owners = Q(declaration__in=[declaration.pk for declaration, _, _ in applied])
     digests = _declared(cluster_id, owners)
-    held = _seen(cluster_id, owners)  # locks as the observer does, so that the two never wait for each other
+    held = _seen(cluster_id, owners, status=False)  # locks as the observer does: the two never wait for each other
     batch = _Batch(cluster_id, at)
     gone: list[Key] = []
     for declaration, live, removed in applied:
@@ -269,7 +301,12 @@ def record_applied(
             # A controller may have filled the status in, and the observer seen it, before this answer is written.
             if was is not None and _older(obj, was.observed_at, was):
                 continue
-            if (row := digests.get(key)) is not None:
+            row = digests.get(key)
+            if row is None:
+                continue
+            if was is not None and _as_before(row, obj, was):
+                batch.untouched.append(was.pk)
+            else:
                 _write(batch, key, obj, declaration.pk, row.digest, None)
     _store(batch)
     if gone:

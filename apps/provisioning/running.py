@@ -1,18 +1,16 @@
 """Applying to one cluster under its lease: five lanes, newly approved first, in slices of ten seconds.
 
-The task's own thread reads and writes the database; the lanes do network only. Between two declarations it looks for
-due rows again, so an approval in the middle of a mass apply waits for one declaration and not for the queue.
+The task's own thread reads and writes the database; the lanes do network only. Where much is due, attempts are begun
+and recorded many at a time and wait in a short queue; what is declared meanwhile goes to its head, so an approval in
+the middle of a mass apply waits for one declaration and not for the queue.
 """
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
 
@@ -27,12 +25,12 @@ from apps.clusters.models import Cluster
 from apps.clusters.selectors import may_apply_now
 from apps.core import clock, leases
 from apps.core.errors import Conflict
-from apps.provisioning import applier, recording
+from apps.provisioning import applier, observing, recording
 from apps.provisioning.applier import Outcome, Target, Work
 from apps.provisioning.choices import DeclarationStatus, Handling, Removal
+from apps.provisioning.lanes import Lanes
 from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject
 from apps.provisioning.ordering import Key, key_of
-from apps.provisioning.planner import Client
 from apps.provisioning.querysets import DeclarationQuerySet
 
 logger = logging.getLogger(__name__)
@@ -46,8 +44,10 @@ LEASE_SECONDS = 30.0
 #: From so many due declarations on, live objects are read by LIST instead of one by one.
 LIST_FROM = 20
 #: Then so many attempts are begun and recorded in one transaction, and so many where nothing had to be sent.
-AT_ONCE, UNCHANGED_AT_ONCE = 10, 200
-#: How often the task looks for newly declared work while lanes are free.
+AT_ONCE, UNCHANGED_AT_ONCE = 25, 250
+#: More are begun as soon as no more than so many wait: as long as they last the lanes need nothing of the database.
+LOW_WATER = 15
+#: How often the task looks for newly declared work, and how long it waits for an outcome.
 _LOOK_SECONDS = 0.05
 
 
@@ -106,16 +106,17 @@ class _Slice:
         self.closing = False
         self.snapshot: dict[Key, dict[str, Any] | None] = {}
         self.listed: set[int] = set()
-        # A cluster that failed last time is asked by one lane before all five run into it.
-        self.lanes = 1 if cluster.consecutive_failures else LANES
-        #: Attempts that are written down and wait for a lane, that are on the network, and that wait to be recorded.
-        self.begun: deque[tuple[ApplyRun, Work]] = deque()
-        self.in_flight: dict[Future[Outcome], ApplyRun] = {}
+        #: Declarations with an attempt that is written down and not yet recorded.
+        self.taken: set[int] = set()
         self.finished: list[tuple[ApplyRun, Outcome]] = []
         #: How many attempts are begun and recorded together; one by one where little is due.
         self.batch = 1
+        #: What was declared later than anything begun goes before what waits, and is recorded without waiting.
         self.newest: datetime | None = None
+        self.urgent: set[int] = set()
         self.picked = 0
+        #: The last look found nothing that is due and not taken: what comes now is new or due anew.
+        self.exhausted = False
         self._looked = 0.0
         self._extended = time.monotonic()
 
@@ -127,26 +128,27 @@ class _Slice:
         except ClusterError as error:
             record_contact(self.cluster.pk, False, error)
             return 0
-        recorded = 0
-        with ThreadPoolExecutor(max_workers=LANES, thread_name_prefix="apply") as pool:
-            if not self._list(client):
-                return 0
-            recorded += self._record_unchanged()
+        if not self._list(client):
+            return 0
+        recorded = self._record_unchanged()
+
+        def call(run: ApplyRun, work: Work) -> Outcome:
+            return applier.run(client, work, self.snapshot if run.declaration_id in self.listed else None)
+
+        with Lanes(call, LANES, careful=bool(self.cluster.consecutive_failures)) as lanes:
             while True:
                 self._keep_lease()
-                self._pick()
-                while not self.closing and len(self.in_flight) < self.lanes and (self.begun or self._pick()):
-                    self._start(pool, client)
-                if not self.in_flight:
-                    recorded += self._record()
-                    if self.closing or not self._pick():
-                        self._give_back()
-                        return recorded
-                    continue
-                done, _ = wait(self.in_flight, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._finish(future)
-                if len(self.finished) >= self.batch or (self.finished and not done):
+                if self.closing:
+                    self._give_back(lanes.close())
+                while self._pick(lanes):
+                    pass
+                if not self.taken:
+                    return recorded
+                done = lanes.outcomes(_LOOK_SECONDS)
+                for run, outcome in done:
+                    self._finish(run, outcome)
+                enough = len(self.finished) >= self.batch or len(self.finished) == len(self.taken)
+                if enough or not done or any(run.declaration_id in self.urgent for run, _ in self.finished):
                     recorded += self._record()
 
     def _list(self, client: KubernetesClient) -> bool:
@@ -155,10 +157,13 @@ class _Slice:
         if len(rows) < LIST_FROM:
             return True
         try:
-            keys = DeclaredObject.objects.filter(declaration_id__in=rows, removal=Removal.NONE).values_list(
-                "kind", "namespace", "name"
-            )
-            self.snapshot = {Key(*key): None for key in keys}
+            # What was never applied mostly lies in a namespace that is not there yet: then nothing else is asked for.
+            keys = DeclaredObject.objects.filter(
+                Q(namespace="") | Q(declaration__applied_at__isnull=False),
+                declaration_id__in=rows,
+                removal=Removal.NONE,
+            ).order_by()
+            self.snapshot = {Key(*key): None for key in keys.values_list("kind", "namespace", "name")}
             for kind in sorted({key.kind for key in self.snapshot}):
                 for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR):
                     for item in page.items:
@@ -195,12 +200,7 @@ class _Slice:
             if self.closing:
                 break
             chunk = list(due(self.cluster.pk).filter(pk__in=pks[start : start + UNCHANGED_AT_ONCE]).order_by("pk"))
-            works = works_of(chunk)
-            alike = [
-                (declaration, outcome)
-                for declaration in chunk
-                if (outcome := applier.unchanged(works[declaration.pk], self.snapshot)) is not None
-            ]
+            alike = self._alike(chunk)
             if not alike:
                 continue
             try:
@@ -212,51 +212,76 @@ class _Slice:
             recorded += self._record()
         return recorded
 
-    def _pick(self) -> bool:
-        """Write down the attempts that come next; whether any wait for a lane now."""
-        if not self.closing:
-            chosen = self._choose()
-            if chosen:
-                try:
-                    runs = self._begin(chosen)
-                except Conflict:
-                    self.lost = self.closing = True
-                    return False
-                works = works_of(chosen)
-                pairs = [(run, works[run.declaration_id]) for run in runs]
-                if self.newest is None or self.batch == 1:
-                    self.begun.extend(pairs)
-                else:  # declared while others wait here: in front of them
-                    self.begun.extendleft(reversed(pairs))
-                self.newest = max([row.declared_at for row in chosen if row.declared_at], default=self.newest)
-        return bool(self.begun)
+    def _alike(self, chunk: Sequence[Declaration]) -> list[tuple[Declaration, Outcome]]:
+        """Return which of these live as declared: by resource version, else by a look at every field."""
+        known = observing.versions_as_declared([row.pk for row in chunk])
+        same = {
+            key
+            for objects in known.values()
+            for key, (_, version) in objects.items()
+            if applier.unmoved(version, self.snapshot.get(key))
+        }
+        moved = [pk for objects in known.values() for key, (pk, _) in objects.items() if key not in same]
+        targets = {target.key: target for target in map(_target, DeclaredObject.objects.filter(pk__in=moved))}
+        alike = []
+        for row in chunk:
+            objects = known.get(row.pk)
+            if objects is None:
+                continue
+            work = Work([targets[key] for key in objects if key in targets])
+            if len(work.targets) + len(objects.keys() & same) < len(objects):
+                continue  # declared anew between the two readings
+            if (outcome := applier.unchanged(work, self.snapshot)) is not None:
+                kept = {key: live for key in objects.keys() & same if (live := self.snapshot[key]) is not None}
+                outcome.applied.extend(kept)
+                outcome.live.update(kept)
+                alike.append((row, outcome))
+        return alike
+
+    def _pick(self, lanes: Lanes) -> bool:
+        """Write down the attempts that come next and queue them; whether there were any."""
+        chosen = [] if self.closing else self._choose(lanes)
+        if not chosen:
+            return False
+        try:
+            runs = self._begin(chosen)
+        except Conflict:
+            self.lost = self.closing = True
+            return False
+        works = works_of(chosen)
+        self.taken.update(row.pk for row in chosen)
+        fresh = {row.pk for row in chosen if self.newest and row.declared_at and row.declared_at > self.newest}
+        self.urgent |= fresh
+        dates = [row.declared_at for row in chosen if row.declared_at]
+        self.newest = max([*dates, *([self.newest] if self.newest else [])], default=None)
+        pairs = [(run, works[run.declaration_id]) for run in runs]
+        lanes.put([pair for pair in pairs if pair[0].declaration_id not in fresh])
+        lanes.put([pair for pair in pairs if pair[0].declaration_id in fresh], first=True)
+        return True
 
     def _begin(self, chosen: list[Declaration]) -> list[ApplyRun]:
         if self.batch == 1:
             return [recording.begin(self.cluster, self.token, declaration) for declaration in chosen]
         return recording.begin_many(self.cluster, self.token, chosen)
 
-    def _choose(self) -> list[Declaration]:
+    def _choose(self, lanes: Lanes) -> list[Declaration]:
         """Return what to begin now: what free lanes need or, where much is due, a batch ahead."""
         if self.batch == 1:
-            if len(self.begun) + len(self.in_flight) >= self.lanes:
-                return []
-            found = self._next()
+            found = self._next() if lanes.free else None
             return [found] if found is not None else []
-        if len(self.begun) < self.lanes:
-            self.newest = None
-            return self._ahead()
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
+        now = time.monotonic()
+        if lanes.waiting < LOW_WATER and not self.exhausted:
+            chosen = self._ahead()
+            self.exhausted, self._looked = not chosen, now
+            return chosen
+        if now - self._looked < _LOOK_SECONDS:
             return []
-        self._looked = time.monotonic()
-        return list(
-            self._idle().filter(attempts=0, declared_at__gt=self.newest).order_by("-declared_at", "-pk")[:LANES]
-        )
+        self._looked = now
+        rows = self._idle().filter(attempts=0, declared_at__gt=self.newest) if self.newest else self._idle()
+        return list(rows.order_by("-declared_at", "-pk")[:LANES])
 
     def _idle(self) -> DeclarationQuerySet:
-        busy = [run.declaration_id for run in self.in_flight.values()]
-        busy += [run.declaration_id for run, _ in (*self.begun, *self.finished)]
-        return due(self.cluster.pk).exclude(pk__in=busy)
+        return due(self.cluster.pk).exclude(pk__in=self.taken)
 
     def _next(self) -> Declaration | None:
         """Return what to apply next: never tried before tried, newest first; every fifth pick takes the oldest."""
@@ -278,30 +303,20 @@ class _Slice:
             chosen += tried.order_by(F("retry_at").asc(nulls_first=True), "pk")[: self.batch - len(chosen)]
         return chosen
 
-    def _start(self, pool: ThreadPoolExecutor, client: Client) -> None:
-        run, work = self.begun.popleft()
-        snapshot = self.snapshot if run.declaration_id in self.listed else None
-        context = contextvars.copy_context()
-        self.in_flight[pool.submit(context.run, applier.run, client, work, snapshot)] = run
-
-    def _finish(self, future: Future[Outcome]) -> None:
-        run = self.in_flight.pop(future)
-        try:
-            outcome = future.result()
-        except Exception as error:
-            logger.exception("an apply run failed in the portal itself", extra={"run": str(run.uid)})
-            self._crashed(run, error)
+    def _finish(self, run: ApplyRun, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception):
+            logger.error("an apply run failed in the portal itself", exc_info=outcome, extra={"run": str(run.uid)})
+            self._crashed(run, outcome)
+            self.taken.discard(run.declaration_id)
             return
         self.finished.append((run, outcome))
         if outcome.error is not None and outcome.error.cluster_wide:
-            # The breaker opens: what else is due waits for it instead of failing one by one.
             self.closing = True
-        else:
-            self.lanes = LANES
 
     def _record(self) -> int:
         """Record what has finished; returns how many attempts. What cannot be recorded holds up no other."""
         finished, self.finished = self.finished, []
+        self.taken.difference_update(run.declaration_id for run, _ in finished)
         if not finished or self.lost:
             return 0
         if len(finished) > 1 and self.batch > 1:
@@ -332,10 +347,9 @@ class _Slice:
         except Conflict:
             self.lost = self.closing = True
 
-    def _give_back(self) -> None:
+    def _give_back(self, runs: Sequence[ApplyRun]) -> None:
         """What waits for a lane when the slice ends was not tried."""
-        runs = [run for run, _ in self.begun]
-        self.begun.clear()
+        self.taken.difference_update(run.declaration_id for run in runs)
         try:
             recording.give_back(self.cluster, self.token, runs)
         except Conflict:
@@ -355,16 +369,7 @@ def works_of(declarations: Sequence[Declaration]) -> dict[int, Work]:
     for row in DeclaredObject.objects.filter(declaration__in=list(targets)).order_by("ordinal", "pk"):
         key = Key(row.kind, row.namespace, row.name)
         if row.removal == Removal.NONE:
-            targets[row.declaration_id].append(
-                Target(
-                    key,
-                    bytes(row.body),
-                    bytes(row.applied_body),
-                    row.settled_object,
-                    take_over=row.handling == Handling.TAKE_OVER,
-                    leave=row.handling == Handling.LEAVE,
-                )
-            )
+            targets[row.declaration_id].append(_target(row))
         elif row.removal == Removal.PLANNED:
             remove[row.declaration_id].append(key)
         elif row.removal == Removal.UNPLANNED:
@@ -373,3 +378,14 @@ def works_of(declarations: Sequence[Declaration]) -> dict[int, Work]:
         row.pk: Work(targets[row.pk], remove[row.pk], unplanned[row.pk], take_over=row.take_over)
         for row in declarations
     }
+
+
+def _target(row: DeclaredObject) -> Target:
+    return Target(
+        Key(row.kind, row.namespace, row.name),
+        bytes(row.body),
+        bytes(row.applied_body),
+        row.settled_object,
+        take_over=row.handling == Handling.TAKE_OVER,
+        leave=row.handling == Handling.LEAVE,
+    )

@@ -38,7 +38,7 @@ def test_access_reviews_answer_for_every_kind(api: KubernetesClient) -> None:
 @pytest.mark.requirement("clusters-2.3")
 def test_an_unknown_token_is_unauthorised(api: KubernetesClient) -> None:
     """A revoked one looks the same."""
-    ca = api._api.configuration.ca_cert_data or ""
+    ca = api._ca_pem
     stranger = KubernetesClient(api.url, token="revoked", ca_pem=ca)
     with pytest.raises(errors.Unauthorised):
         stranger.list("Namespace")

@@ -54,7 +54,7 @@ class Account:
     def check(self) -> dict[str, preflight.Step]:
         """Run the whole check with the account's token; all parts count as used."""
         used = frozenset(part.key for part in rbac.PARTS)
-        ca = self.api._api.configuration.ca_cert_data or ""
+        ca = self.api._ca_pem
         target = preflight.Target(self.api.url, ca, self.token, used)
         return {step.key: step for step in preflight.run(target, lambda _: None).steps}
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from apps.clusters.errors import (
@@ -44,8 +45,13 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
 
 def parse_date(headers: Mapping[str, str]) -> datetime | None:
     """Return the server's clock from its Date header (RFC 9110 §6.6.1, whole seconds); None where it sends none."""
+    return _date(headers.get("Date") or "")
+
+
+@lru_cache(maxsize=64)  # whole seconds, so that a burst of answers has one and the same
+def _date(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(headers.get("Date") or "").astimezone(UTC)
+        return parsedate_to_datetime(text).astimezone(UTC)
     except (TypeError, ValueError):
         return None
 

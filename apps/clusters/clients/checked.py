@@ -8,7 +8,9 @@ one of exactly these addresses. A kept-alive connection stays with the peer that
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
@@ -48,6 +50,15 @@ class _Pool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _CheckedTls
+
+
+def checked_pool(url: str, *, ca_pem: str = "", maxsize: int) -> HTTPConnectionPool:
+    """Return a pool of checked connections to the host of `url`; TLS is verified with `ca_pem` ("": the system's)."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "http":
+        return _Pool(host, parts.port or 80, maxsize=maxsize)
+    return _TlsPool(host, parts.port or 443, maxsize=maxsize, cert_reqs=ssl.CERT_REQUIRED, ca_cert_data=ca_pem or None)
 
 
 def check_connections(manager: PoolManager) -> None:

@@ -9,22 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-from kubernetes.client import ApiClient, Configuration
-from kubernetes.client.exceptions import ApiException, ApiValueError
 
 from apps.clusters import crypto, kinds
 from apps.clusters.addresses import check_address
 from apps.clusters.clients.answers import error_of, parse_date, parse_retry_after, parse_warnings
-from apps.clusters.clients.checked import check_connections
+from apps.clusters.clients.checked import checked_pool
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.watching import WatchEvent, WatchStream
 from apps.clusters.errors import ClusterError, Gone, ServerError, TooLarge, Unauthorised, Unreachable
@@ -96,23 +94,16 @@ class KubernetesClient:
         self._timeout = (connect_seconds, read_seconds)
         self._max_bytes = max_bytes
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
-        configuration = Configuration()
-        configuration.host = self.url
-        # A proxy of the environment would resolve the name once more, out of reach of our checks.
-        configuration.proxy = None
-        configuration.ca_cert_data = ca_pem or None
-        configuration.verify_ssl = True
-        # total=False: no retries, errors raised as they are, and a redirect returned instead of followed.
-        configuration.retries = urllib3.Retry(total=False)
-        configuration.connection_pool_maxsize = IN_FLIGHT + 16
+        self._ca_pem = ca_pem
+        self._prefix = urlsplit(self.url).path  # an API server behind a gateway may live below a path
+        self._headers = {"Accept": "application/json", "User-Agent": "gpu-commons"}
         if token:
-            configuration.api_key = {"BearerToken": f"Bearer {token}"}
-        try:
-            self._api = ApiClient(configuration)
-        except (ssl.SSLError, ValueError) as error:
-            raise Unreachable(f"the CA certificate cannot be used: {error}") from error
-        self._api.user_agent = "gpu-commons"
-        check_connections(self._api.rest_client.pool_manager)
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> urllib3.HTTPConnectionPool:
+        # No proxy of the environment: it would resolve the name once more, out of reach of our checks.
+        return checked_pool(self.url, ca_pem=self._ca_pem, maxsize=IN_FLIGHT + 16)
 
     @classmethod
     def for_cluster(cls, cluster: Cluster) -> Self:
@@ -155,8 +146,9 @@ class KubernetesClient:
             client.close()
 
     def close(self) -> None:
-        """Close idle connections; calls under way finish."""
-        self._api.rest_client.close()
+        """Close idle connections; calls under way finish, and later ones connect anew."""
+        closed, self._pool = self._pool, self._new_pool()
+        closed.close()
 
     # -- verbs ------------------------------------------------------------------------------------------------------
 
@@ -361,24 +353,30 @@ class KubernetesClient:
         timeout: tuple[float, float],
     ) -> urllib3.BaseHTTPResponse:
         no_transaction(f"{method} {path}")
-        headers = {"Accept": "application/json"}
-        if content_type:
-            headers["Content-Type"] = content_type
-        auth = ["BearerToken"] if self._api.configuration.api_key else []
-        request = self._api.param_serialize(
-            method, path, path_params=params, query_params=query, header_params=headers, body=body, auth_settings=auth
-        )
+        headers = self._headers | {"Content-Type": content_type} if content_type else self._headers
+        for name, value in params.items():
+            path = path.replace(f"{{{name}}}", quote(value, safe=""))
+        target = f"{self._prefix}{path}?{urlencode(query, quote_via=quote)}" if query else f"{self._prefix}{path}"
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        connect, read = timeout
         for attempt in (1, 2):
             try:
-                return self._api.call_api(*request, _request_timeout=timeout).response
+                # The pool below urllib3's manager: no cookies, no redirects, no retries, and nothing copied per call.
+                return self._pool.urlopen(
+                    method, target, body=data, headers=headers, timeout=urllib3.Timeout(connect=connect, read=read),
+                    retries=False, redirect=False, assert_same_host=False, preload_content=False,
+                )  # fmt: skip
+            except urllib3.exceptions.ClosedPoolError as error:  # closed between taking it and using it: nothing sent
+                if attempt == 2:
+                    raise Unreachable(f"no answer from {self.url}: {_plain(error)}") from error
             except urllib3.exceptions.ProtocolError as error:
                 # A server may close a kept-alive connection in the instant we use it; GET and apply can be repeated.
                 if attempt == 2 or method not in ("GET", "PATCH"):
                     raise Unreachable(f"the connection to {self.url} broke: {error}") from error
+            except urllib3.exceptions.SSLError as error:
+                raise Unreachable(f"no secure connection to {self.url}: {_plain(error)}") from error
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise Unreachable(f"no answer from {self.url}: {_plain(error)}") from error
-            except (ApiException, ApiValueError) as error:
-                raise Unreachable(f"no secure connection to {self.url}: {_plain(error)}") from error
         raise ServerError("unreachable: the loop returns or raises")  # pragma: no cover
 
     def _call(
@@ -441,7 +439,10 @@ def _ms(started: float) -> int:
 
 
 def _plain(error: BaseException) -> str:
-    """A one-line reason without object addresses (urllib3 puts its pool's repr into messages)."""
+    """A one-line reason without object addresses (urllib3 puts its pool's repr into messages) or Python's spelling."""
+    cause = error.args[1] if isinstance(error, urllib3.exceptions.ProtocolError) and len(error.args) > 1 else None
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     reason = getattr(error, "reason", None)
     text = str(reason) if isinstance(reason, str) and reason else str(error)
     return text.split("): ")[-1].splitlines()[-1][:300] if text else type(error).__name__
