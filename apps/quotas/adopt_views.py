@@ -153,20 +153,16 @@ class AdoptionDetail(DetailView):
 
 def proposal_context(reading: NamespaceReading) -> dict[str, Any]:
     """Return what the proposal's template needs."""
-    now = clock.now()
-    found = adopting_proposal.proposal_of(reading, now)
-    workspace = adopting_proposal.future_workspace(reading, found.limits)
-    units = {row.flavour.pk: row.proposed for row in found.gpus}
-    manifests = adopting_proposal.future_manifests(workspace, units, found.labels, now)
+    found = adopting_proposal.proposal_of(reading, clock.now())
     asked = [entry for entry in reading.plan if not entry.get("error")]
-    plan = Plan(entries=asked, manifest=json.dumps(manifests).encode())  # not stored: shown as a plan is
+    plan = Plan(entries=asked, manifest=json.dumps(found.manifests).encode())  # not stored: shown as a plan is
     return {
         "proposal": found,
         "limits": [(one.label, found.limits[one.name], one.unit) for one in LIMITS],
         "clash_rows": [
             PlanRow(
-                f"{one['object']} {one['field']}" + (f" ({one['manager']})" if one["manager"] else ""),
-                one["live"] or None, one["wanted"] or one["why"] or None, "changed",
+                f"{one['object']} {one['field']}" + _said(one),
+                one["live"] or None, one["wanted"] or None, "changed",
             )
             for one in found.clashes
         ],
@@ -175,6 +171,12 @@ def proposal_context(reading: NamespaceReading) -> dict[str, Any]:
         "may_request": not found.clashes and not found.blockers and not _old(reading),
         "old": _old(reading),
     }  # fmt: skip
+
+
+def _said(one: dict[str, str]) -> str:
+    """Return who holds a clashing field, or why the server refuses the object."""
+    why = one["why"] or (f"held by {one['manager']}" if one["manager"] else "")
+    return f" ({why})" if why else ""
 
 
 def _old(reading: NamespaceReading) -> bool:

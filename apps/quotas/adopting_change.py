@@ -260,7 +260,8 @@ class AdoptNamespaceHandler:
 
 def _clash_words(one: Mapping[str, str]) -> str:
     if one["why"]:
-        return f"{one['object']}: the cluster would refuse it: {one['why']}"
+        lives = f" {one['field']} is {one['live']}, the portal would set {one['wanted']};" if one["field"] else ""
+        return f"{one['object']}:{lives} the cluster would refuse it: {one['why']} Resolve it on the cluster first."
     holder = f", held by {one['manager']}" if one["manager"] else ""
     place = f"{one['object']} {one['field']}{holder}"
     if not one["live"] and not one["wanted"]:

@@ -59,6 +59,7 @@ class Proposal:
 
     gpus: list[GpuRow]
     notes: list[str]
+    manifests: list[Manifest]
     limits: dict[str, int]
     labels: dict[str, str]
     kept: list[dict[str, str]]
@@ -70,16 +71,21 @@ class Proposal:
 def proposal_of(reading: NamespaceReading, at: datetime) -> Proposal:
     """Return what a finished reading comes to now."""
     rows, notes = gpu_rows(reading, at)
-    workspace = future_workspace(reading, limits_of(reading.found))
+    state = kueue_state.state_of(reading.cluster)
+    numbers = limits_of(reading.found)
+    units = {row.flavour.pk: row.proposed for row in rows}
+    plain = future_manifests(future_workspace(reading, numbers), units, {}, at, state=state)
+    labels = taken_over(plain, reading.found)
     said = [text for entry in reading.plan for text in entry.get("warnings", [])]
     return Proposal(
         gpus=rows,
         notes=notes,
-        limits=limits_of(reading.found),
-        labels=taken_over(future_manifests(workspace, {}, {}, at), reading.found),
+        manifests=with_labels(plain, labels),
+        limits=numbers,
+        labels=labels,
         kept=kept(reading.found),
         clashes=adopting_reader.clashes(reading.plan),
-        warnings=[*_effects(reading), *dict.fromkeys(said)],
+        warnings=[*_effects(reading, state), *dict.fromkeys(said)],
         blockers=standing_against(reading.cluster, reading.team, reading.environment, reading.namespace),
     )
 
@@ -114,18 +120,28 @@ def future_workspace(reading: NamespaceReading, numbers: Mapping[str, int]) -> W
 
 
 def future_manifests(
-    workspace: Workspace, units: Mapping[int, int], labels: Mapping[str, str], at: datetime
+    workspace: Workspace,
+    units: Mapping[int, int],
+    labels: Mapping[str, str],
+    at: datetime,
+    *,
+    state: kueue_state.State | None = None,
 ) -> list[Manifest]:
     """Return the objects that the portal would declare: `units` by flavour id, `labels` as they live already."""
-    state = kueue_state.state_of(workspace.cluster)
+    state = state or kueue_state.state_of(workspace.cluster)
     held = {pk: [Holding(at, None, count)] for pk, count in units.items() if count}
     found = book.numbers_anew(workspace, held, at, queued=state.queues)
     manifests = workspace_manifests(book.spec_of(workspace, found.limits, found.shares, state))
-    result = at_rung(manifests, Rung.NONE, holds=True)
-    for manifest in result:
+    return with_labels(at_rung(manifests, Rung.NONE, holds=True), labels)
+
+
+def with_labels(manifests: Sequence[Manifest], labels: Mapping[str, str]) -> list[Manifest]:
+    """Return the objects with labels of the Namespace as they live already."""
+    result = list(manifests)
+    for index, manifest in enumerate(result):
         if manifest["kind"] == "Namespace":
-            manifest["metadata"] = copy.deepcopy(manifest["metadata"])
-            manifest["metadata"]["labels"].update(labels)
+            result[index] = copy.deepcopy(manifest)
+            result[index]["metadata"]["labels"].update(labels)
     return result
 
 
@@ -189,7 +205,7 @@ def gpu_rows(reading: NamespaceReading, at: datetime) -> tuple[list[GpuRow], lis
     notes: list[str] = []
     rows: list[GpuRow] = []
     models = _models(reading.cluster, used)
-    books = {pool.pk: book.load(pool, at) for pool in pools}
+    books: dict[int, book.PoolBook] = {}
     for resource, places in sorted(offered.items()):
         hard = _hard(found, [f"requests.{resource}"])
         by_model = models.get(resource, {})
@@ -197,7 +213,13 @@ def gpu_rows(reading: NamespaceReading, at: datetime) -> tuple[list[GpuRow], lis
         limit = "no limit of theirs" if hard is None else f"their limit is {int(hard):,}"
         source = f"{limit}, {sum(by_model.values()):,} in use"
         for pool, flavour in places:
-            rows.append(_row(reading, books[pool.pk], flavour, wanted[flavour.pk], source, at))
+            units = wanted[flavour.pk]
+            if not units:
+                rows.append(GpuRow(flavour, pool, 0, source, True, "nothing is taken", "–"))
+                continue
+            if pool.pk not in books:
+                books[pool.pk] = book.load(pool, at)
+            rows.append(_row(reading, books[pool.pk], flavour, units, source, at))
     for resource in sorted((held | set(used)) - set(offered)):
         count = sum(used.get(resource, {}).values())
         notes.append(
@@ -291,7 +313,7 @@ def _kept(kind: str, name: str, what: str, means: str) -> dict[str, str]:
     return {"object": f"{kind} {name}", "what": what, "means": means}
 
 
-def _effects(reading: NamespaceReading) -> list[str]:
+def _effects(reading: NamespaceReading, state: kueue_state.State) -> list[str]:
     """Return what adding the portal's objects means for what runs there."""
     pods = reading.found["pods"]["count"]
     found = []
@@ -300,7 +322,6 @@ def _effects(reading: NamespaceReading) -> list[str]:
             f"{pods:,} pods run there. The portal's network policy lets them talk to each other and to DNS only: "
             "traffic from or to other namespaces goes on where a policy of theirs allows it, and is cut elsewhere."
         )
-    state = kueue_state.state_of(reading.cluster)
     if state.queues and any(sum(places.values()) for places in reading.found["pods"]["gpus"].values()):
         found.append(
             "What runs there already was not admitted by Kueue, so Kueue does not count its GPUs and may hand them out "

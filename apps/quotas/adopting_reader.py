@@ -14,7 +14,7 @@ from apps.clusters import kinds
 from apps.clusters.clients.kubernetes import Page
 from apps.clusters.errors import ClusterError, Forbidden, NotFound
 from apps.clusters.quantities import parse
-from apps.provisioning import ownership, planner
+from apps.provisioning import diff, ownership, planner
 from apps.quotas.manifests import Manifest
 
 #: Steps of a reading in order: key and what is being looked at.
@@ -90,10 +90,22 @@ def dry_run(client: planner.Client, manifests: Sequence[Manifest]) -> list[JSON]
                 {
                     "api_version": manifest["apiVersion"], "kind": manifest["kind"], "name": meta["name"],
                     "namespace": meta.get("namespace", ""), "operation": "refused", "server_checked": True,
-                    "changes": [], "conflicts": [], "warnings": error.warnings, "error": error.message[:_TEXT],
+                    "changes": _differences(client, manifest), "conflicts": [], "warnings": error.warnings,
+                    "error": error.message[:_TEXT],
                 }
             )  # fmt: skip
     return entries
+
+
+def _differences(client: planner.Client, manifest: Manifest) -> list[JSON]:
+    """Return where an object lives with other values than ours, for one whose dry run the server refuses."""
+    meta = manifest["metadata"]
+    try:
+        live = client.get(manifest["kind"], meta["name"], meta.get("namespace", ""))
+    except (NotFound, Forbidden):
+        return []
+    found = diff.declared_changes(manifest, live)
+    return [{"path": c.text_path, "before": diff.show(c.after), "after": diff.show(c.before)} for c in found]
 
 
 def clashes(entries: Sequence[Mapping[str, Any]]) -> list[JSON]:
@@ -106,7 +118,10 @@ def clashes(entries: Sequence[Mapping[str, Any]]) -> list[JSON]:
     for entry in entries:
         name = f"{entry['kind']} {entry['name']}"
         if entry.get("error"):
-            found.append({"object": name, "field": "", "live": "", "wanted": "", "manager": "", "why": entry["error"]})
+            changed = [one for one in entry["changes"] if one["before"] is not None] or [{}]
+            for one in changed:
+                clash = _clash(name, str(one.get("path", "")), one.get("before"), one.get("after"), "")
+                found.append(clash | {"why": entry["error"]})
             continue
         holders = {_plain(one["field"]): str(one["manager"]) for one in entry.get("conflicts", [])}
         seen = set()

@@ -32,12 +32,10 @@ def adopted_fields(cluster: Cluster) -> dict[uuid.UUID, set[str]]:
     )
     found: dict[uuid.UUID, set[str]] = {}
     for uid, change, values in rows.values_list("workspace__uid", "change", "values"):
-        if uid is None:  # an adopted namespace: its objects are the renderer's, but for the labels it came with
-            paths = set(map(str, values["taken_over"]))
-            uid = uuid.UUID(values["workspace_uid"])
+        if "taken_over" in values:  # an adopted namespace: its objects are the renderer's, but for labels it came with
+            found.setdefault(uuid.UUID(values["workspace_uid"]), set()).update(map(str, values["taken_over"]))
         else:
-            paths = {str(leaf["path"]) for leaf in change.get("leaves", [])}
-        found.setdefault(uid, set()).update(paths)
+            found.setdefault(uid, set()).update(str(leaf["path"]) for leaf in change.get("leaves", []))
     return found
 
 
