@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, Q
 
 from apps import audit
 from apps.audit import Record
@@ -25,6 +25,8 @@ from apps.provisioning.models import Declaration, DeclaredObject, Plan
 
 ACTOR_NAME = "provisioning.apply"
 _OPEN_PLANS = timedelta(days=180)
+#: A plan that shows fields of another manager: any entry with any conflict.
+_FOUGHT = Q(entries__contains=[{"conflicts": [{}]}])
 #: What an applied declaration forgets of its failures.
 _CLEAN = {
     "attempts": 0, "retry_at": None, "error_class": "", "last_error": "", "failing_since": None, "take_over": False,
@@ -104,7 +106,10 @@ def _settle(applied: Sequence[tuple[Declaration, Outcome]]) -> None:
 
 
 def _make_plans_anew(cluster: Cluster, declarations: Sequence[Declaration]) -> None:
-    """Open plans of these owners were made against what lived before (design §5)."""
+    """Open plans of these owners were made against what lived before (design §5).
+
+    That holds for a conflict, too: applying the same generation once more may have taken the fields over.
+    """
     generations = {(row.kind, row.owner_uid): row.generation for row in declarations}
     open_plans = Plan.objects.filter(
         cluster=cluster,
@@ -112,8 +117,14 @@ def _make_plans_anew(cluster: Cluster, declarations: Sequence[Declaration]) -> N
         closed_at__isnull=True,
         created_at__gte=clock.now() - _OPEN_PLANS,
     ).exclude(status=PlanStatus.PENDING)
-    rows = open_plans.values_list("pk", "declaration_kind", "owner_uid", "base_generation")
-    pks = [pk for pk, kind, owner, base in rows if base < generations.get((kind, owner), 0)]
+    rows = open_plans.annotate(fought=_FOUGHT).values_list(
+        "pk", "declaration_kind", "owner_uid", "base_generation", "fought"
+    )
+    pks = [
+        pk
+        for pk, kind, owner, base, fought in rows
+        if (kind, owner) in generations and (fought or base < generations[kind, owner])
+    ]
     if pks:
         Plan.objects.filter(pk__in=pks).update(
             status=PlanStatus.STALE, retry_at=None, attempts=0, version=F("version") + 1

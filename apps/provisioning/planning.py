@@ -108,15 +108,24 @@ def _record(plan: Plan, base: int, entries: list[planner.Entry], error: ClusterE
 
 
 @transaction.atomic
-def remake_failed(plan_id: int, *, actor: Actor) -> Plan:
-    """Put a failed plan back in line: somebody changed something on the cluster.
+def may_be_remade(plan: Plan) -> bool:
+    """Whether asking the cluster once more can help: an open plan that failed, or that shows somebody else's fields."""
+    if plan.closed_at is not None:
+        return False
+    if plan.status == PlanStatus.FAILED:
+        return True
+    return plan.status == PlanStatus.READY and any(entry.get("conflicts") for entry in plan.entries)
 
-    Raises NotVisible, NotAllowed, Conflict where it did not fail or is decided.
+
+def remake_failed(plan_id: int, *, actor: Actor) -> Plan:
+    """Put a plan that failed or shows a conflict back in line: somebody changed something on the cluster.
+
+    Raises NotVisible, NotAllowed, Conflict where it did neither or is decided.
     """
     plan = Plan.objects.locked(plan_id)
     require(actor, "provisioning.run.retry", plan)
-    if plan.status != PlanStatus.FAILED or plan.closed_at is not None:
-        raise Conflict("This plan did not fail.", current={"status": plan.status})
+    if not may_be_remade(plan):
+        raise Conflict("This plan neither failed nor shows a conflict.", current={"status": plan.status})
     plan.status, plan.retry_at, plan.attempts = PlanStatus.PENDING, None, 0
     plan.bump("status", "retry_at", "attempts")
     from apps.provisioning import tasks

@@ -14,7 +14,7 @@ from apps.core.errors import Conflict
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView
 from apps.provisioning import actions, drift_actions, planning, selectors
-from apps.provisioning.choices import DeclarationStatus, PlanStatus, Removal, RunOutcome
+from apps.provisioning.choices import DeclarationStatus, Removal, RunOutcome
 from apps.provisioning.forms import RetryForm
 from apps.provisioning.models import ApplyRun, Declaration, Plan
 from apps.provisioning.tables import (
@@ -194,13 +194,13 @@ class PlanDetail(DetailView):
         """Add the entries as rows of the diff component."""
         return super().get_context(
             entries=plan_entries(self.object),
-            may_remake=self.object.status == PlanStatus.FAILED and may(self.request.user, actions.RETRY, self.object),
+            may_remake=planning.may_be_remade(self.object) and may(self.request.user, actions.RETRY, self.object),
             **extra,
         )
 
 
 class PlanRemake(ActionView):
-    """Make a failed plan again."""
+    """Make a plan again that failed or shows a conflict."""
 
     title = "Make the plan again"
     queryset = Plan.objects.select_related("cluster", "team")
@@ -214,9 +214,9 @@ class PlanRemake(ActionView):
         return [Crumb("Plan", reverse("provisioning:plan-detail", kwargs={"plan_uid": self.object.uid}))]
 
     def check_state(self) -> None:
-        """Refuse one that did not fail."""
-        if self.object.status != PlanStatus.FAILED or self.object.closed_at is not None:
-            raise Conflict("This plan did not fail.", current={"status": self.object.status})
+        """Refuse one that did neither."""
+        if not planning.may_be_remade(self.object):
+            raise Conflict("This plan neither failed nor shows a conflict.", current={"status": self.object.status})
 
     def perform(self, form: Any) -> str | HttpResponseBase:
         """Put it back in line."""

@@ -14,11 +14,12 @@ from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.models import Cluster, MaintenanceWindow
 from apps.core import clock
 from apps.core.actor import Actor
+from apps.core.errors import Conflict
 from apps.core.testing import settle
 from apps.demo.cluster import SimulatedCluster
-from apps.provisioning import actions, selectors
+from apps.provisioning import actions, drift_actions, planning, selectors
 from apps.provisioning.choices import DeclarationStatus, PlanStatus, RunOutcome
-from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Observation, Plan
+from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Drift, Observation, Plan
 from tests.cluster.fixtures import (
     client_of,
     declare,
@@ -125,6 +126,34 @@ def test_two_requests_on_one_workspace(cluster: Cluster) -> None:
     assert (other.status, other.base_generation) == (PlanStatus.READY, 2)
     changes = next(one["changes"] for one in other.entries if one["kind"] == "ResourceQuota")
     assert [(one["before"], one["after"]) for one in changes] == [("8", "16")]
+
+
+@pytest.mark.requirement("provisioning-2.5", "provisioning-2.6")
+def test_a_plan_with_a_conflict_is_made_anew_once_that_is_over(
+    cluster: Cluster, live: KubernetesClient, company: Company
+) -> None:
+    """By itself when what was approved is applied again; by a person where somebody undid it on the cluster."""
+    ns, owner = fresh_namespace(), uuid.uuid4()
+    row = declare(cluster, workspace(ns, 8), owner_uid=owner)
+    settle(only=ONLY)
+    _patch(live, _quota_path(ns), {"spec": {"hard": {"requests.nvidia.com/gpu": "20"}}}, "helm")
+    plan = _plan(cluster, owner, workspace(ns, 12))
+    assert planning.may_be_remade(plan)
+    settle(only=ONLY)
+    found = list(Drift.objects.filter(declaration=row, resolved_at__isnull=True).values_list("pk", flat=True))
+    drift_actions.reapply(found, "not approved", actor=Actor.of(company.admin))
+    settle(only=ONLY)
+    plan.refresh_from_db()
+    assert (plan.status, [one for entry in plan.entries for one in entry["conflicts"]]) == (PlanStatus.READY, [])
+    with pytest.raises(Conflict):
+        planning.remake_failed(plan.pk, actor=Actor.of(company.admin))
+    _patch(live, _quota_path(ns), {"spec": {"hard": {"requests.nvidia.com/gpu": "20"}}}, "helm")
+    fought = _plan(cluster, owner, workspace(ns, 16))
+    live.apply(quota(ns, 8), force=True)
+    planning.remake_failed(fought.pk, actor=Actor.of(company.admin))
+    settle(only=ONLY)
+    fought.refresh_from_db()
+    assert not planning.may_be_remade(fought)
 
 
 @pytest.mark.requirement("provisioning-1.1", "provisioning-3.1")
