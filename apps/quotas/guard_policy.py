@@ -33,7 +33,7 @@ _NOT_GUARDED = frozenset(
 )  # fmt: skip
 #: Where kinds keep what they want, besides metadata.
 _CONTENT = ("spec", "rules", "roleRef", "subjects", "aggregationRule", "value", "globalDefault", "data", "binaryData")
-_MESSAGE = "GPU Commons owns this object and puts it back: request the change in the portal instead."
+_MESSAGE = "GPU Commons owns this object: request the change in the portal instead."
 _ACTIONS: Mapping[str, list[str]] = {GuardMode.AUDIT: ["Audit"], GuardMode.DENY: ["Deny", "Audit"]}
 
 

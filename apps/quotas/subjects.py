@@ -270,8 +270,8 @@ class QuotaRequestSubject:
             fought = sorted({c["manager"] for entry in plan.entries for c in entry.get("conflicts", [])})
             if fought:
                 found.append(
-                    f"Somebody else manages fields that it sets: {', '.join(fought)}. Let a platform admin undo that on the"
-                    " cluster, or apply again what was approved; then the cluster is asked anew."
+                    f"Somebody else manages fields that it sets: {', '.join(fought)}. Let a platform admin undo that"
+                    " on the cluster, or apply again what was approved; then the cluster is asked anew."
                 )
         return found
 
