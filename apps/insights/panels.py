@@ -15,7 +15,7 @@ from apps.quotas.models import Workspace
 from apps.teams.models import Team, Unit
 from portal.panels import nav, panel
 
-nav("Findings", "insights:finding-list", icon="scale", order=50, permission="insights.finding.view", group="Work")
+nav("Findings", "insights:finding-list", icon="search", order=50, permission="insights.finding.view", group="Work")
 nav(
     "Idle workloads", "insights:idle-list", icon="hourglass", order=55, permission="insights.finding.view", group="Work"
 )

@@ -77,7 +77,7 @@ def evidence_figure(finding: Finding, days: Sequence[EvidenceDay]) -> Figure:
     return lines(
         [day.day for day in days],
         [
-            Series("Guaranteed", [day.guaranteed for day in days], "caution", links),
+            Series("Guaranteed", [day.guaranteed for day in days], "other", links),
             Series("Highest use of the day", [day.peak for day in days], colour, links),
         ],
         unit="units",

@@ -52,13 +52,13 @@ class FindingList(ListView):
     export_event = FINDINGS_EXPORTED
     empty_title = "No findings"
     empty_text = "Nothing that is guaranteed lies idle, as far as the metered hours tell."
-    empty_icon = "scale"
+    empty_icon = "search"
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer idle workloads, and another look to those who run the platform."""
         found = [("Idle workloads", reverse("insights:idle-list"))]
         if may(self.request.user, "clusters.cluster.manage"):
-            found.append(("Look again now", reverse("insights:look")))
+            found.insert(0, ("Look again now", reverse("insights:look")))
         return found
 
 
