@@ -68,41 +68,39 @@ class PoolLeft:
             return turn.spans[0][0]  # nothing is always there, whatever the pool has lost
         laid = self._laid.get(turn.key, ())
         # Its own promises, and what is kept for it, are in what is taken from the pool, but not taken from itself.
-        back = Profile.of([*turn.held, *turn.kept, *laid]) if turn.held or turn.kept or laid else None
-        own = Profile.of([*turn.held, *laid]) if turn.held or laid else None
+        back, own = Profile.of([*turn.held, *turn.kept, *laid]), Profile.of([*turn.held, *laid])
         need = math.ceil(turn.need * self.scale)
         if len(turn.spans) == 1:
             start, end = turn.spans[0]
-            full = self._full_until(need, turn.need, (start, end), back, own)
+            full = self._full_until(need, (start, end), back, own)
             return start if full is None else None if full == (end or FOREVER) else full
         found: datetime | None = None
         for span in reversed(turn.spans):
-            if self._full_until(need, turn.need, span, back, own) is not None:
+            if self._full_until(need, span, back, own) is not None:
                 return found
             found = span[0]
         return found
 
-    def _full_until(
-        self, need: int, whole: Fraction, span: Span, back: Profile | None, own: Profile | None
-    ) -> datetime | None:
+    def _full_until(self, need: int, span: Span, back: Profile, own: Profile) -> datetime | None:
         """Return the end of the last stretch of a span in which it does not fit; None: it fits throughout."""
         start, end = span[0], span[1] or FOREVER
+        cuts = sorted({*back.within(start, end), *own.within(start, end)})
+        for low, high in reversed(list(itertools.pairwise([start, *cuts, end]))):
+            if own.at(low) * self.scale >= need:
+                continue
+            full = self._short(need - math.floor(back.at(low) * self.scale), low, high)
+            if full is not None:
+                return full
+        return None
+
+    def _short(self, parts: int, start: datetime, end: datetime) -> datetime | None:
+        """Return the end of the last stretch in which less than `parts` are left; None: there is none."""
         low, high = bisect.bisect_right(self.edges, start), bisect.bisect_left(self.edges, end)
-        if back is None:
-            until = end
-            for index in range(high - 1, low - 1, -1):
-                if self.left[index] < need:
-                    return until
-                until = self.edges[index]
-            return until if (self.left[low - 1] if low else 0) < need else None
-        moments = {start, *self.edges[low:high], *back.within(start, end)}
-        until = end
-        for at in sorted(moments | set(own.within(start, end)) if own is not None else moments, reverse=True):
-            place = bisect.bisect_right(self.edges, at)
-            left = Fraction(self.left[place - 1] if place else 0, self.scale) + back.at(at)
-            if left < whole and (own is None or own.at(at) < whole):
-                return until
-            until = at
+        if low < high and min(self.left[low:high]) < parts:
+            last = next(index for index in range(high - 1, low - 1, -1) if self.left[index] < parts)
+            return self.edges[last + 1] if last + 1 < high else end
+        if (self.left[low - 1] if low else 0) < parts:
+            return self.edges[low] if low < high else end
         return None
 
     def lay(self, turn: Turn, start: datetime) -> None:

@@ -25,9 +25,10 @@ from apps.core.formats import datetime_utc
 from apps.quotas import book, recurrence
 from apps.quotas.assess import number
 from apps.quotas.choices import RequestStatus
-from apps.quotas.ledger import Profile, Step, gpus
+from apps.quotas.ledger import Step, gpus
 from apps.quotas.line_forecast import PoolLeft, Turn
 from apps.quotas.models import QuotaRequest
+from apps.quotas.pool_calendar import profile_of
 from apps.quotas.waiting import NEWEST, WaitRange, ordinal, range_of
 from apps.teams.models import Team
 
@@ -194,7 +195,7 @@ def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
 
 def dated_facts(view: book.PoolBook, at: datetime) -> list[str]:
     """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named."""
-    promised, there = Profile.of(view.all_promises()), Profile.of(view.capacity)
+    promised, there = profile_of(view.all_promises()), profile_of(view.capacity)
     found: list[str] = []
     limit = at + _AHEAD
     for edge in sorted({*promised.within(at, limit), *there.within(at, limit)}):
