@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Case, DateTimeField, F, Q, When
 
-from apps.clusters import capabilities, checking
+from apps.clusters import capabilities, checking, selectors
 from apps.clusters.choices import CheckStatus, StepOutcome
 from apps.clusters.models import Cluster, ClusterCheck, MaintenanceWindow
 from apps.clusters.preflight import WARN_BEFORE
@@ -147,14 +147,16 @@ def _expiry(label: str, at: datetime | None, unknown: str) -> Expiry:
 
 
 def windows(cluster: Cluster, *, limit: int = 10) -> list[dict[str, Any]]:
-    """Return the windows that are planned or last, soonest first, then the latest ended ones (one query each)."""
+    """Return the windows that are planned or last, soonest first, then the latest ended ones (one query)."""
     now = clock.now()
-    rows = MaintenanceWindow.objects.filter(cluster=cluster)
-    ahead = list(rows.filter(cancelled_at=None, valid__endswith__gt=now).order_by("valid")[:limit])
-    past = rows.exclude(Q(cancelled_at=None) & Q(valid__endswith__gt=now)).order_by("-valid")[
-        : max(0, limit - len(ahead))
-    ]
-    return [{"row": row, "state": _state(row, now)} for row in [*ahead, *past]]
+    ahead = Q(cancelled_at=None, valid__endswith__gt=now)
+    rows = MaintenanceWindow.objects.filter(cluster=cluster).annotate(
+        soonest=Case(When(ahead, then=F("valid__startswith")), default=None, output_field=DateTimeField())
+    )
+    ordered = list(rows.order_by(F("soonest").asc(nulls_last=True), "-valid")[:limit])
+    # The window that a cluster is in comes first of all.
+    selectors.know_maintenance(cluster, next((row for row in ordered if _state(row, now)[0] == "Now"), None))
+    return [{"row": row, "state": _state(row, now)} for row in ordered]
 
 
 def _state(row: MaintenanceWindow, now: datetime) -> tuple[str, str, bool]:

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from apps.clusters import pool_inventory
 from apps.clusters.capacity import MANAGE as MANAGE_POOLS
 from apps.clusters.models import Cluster
-from apps.clusters.pool_views import pools_now
+from apps.clusters.pool_views import pools_of
 from apps.core.permissions import may
 from portal.panels import nav, panel
 
@@ -21,14 +21,14 @@ nav("Flavours", "clusters:flavour-list", icon="cpu", order=30, group="Platform")
 @panel(page="cluster", order=10, permission="clusters.pool.view")
 def pools(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
     """The pools of a cluster."""
-    rows = list(pools_now().visible_to(request.user).filter(cluster=cluster).order_by("gpu_model", "pk"))
+    rows = pools_of(cluster, request.user)
     return {"template": "clusters/panels/pools.html", "rows": rows}
 
 
 @panel(page="cluster", order=15, permission="clusters.cluster.view")
 def inventory(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
     """What the nodes of a cluster carry, per GPU model and CPU class."""
-    found = pool_inventory.by_model(cluster.pk)
+    found = pool_inventory.of_cluster(cluster)
     return {
         "template": "clusters/panels/inventory.html",
         "cluster": cluster,

@@ -17,7 +17,7 @@ from apps.clusters.capacity_view import (
     is_cpu_node,
 )
 from apps.clusters.choices import DeviceClass
-from apps.clusters.models import Flavour, Node, Pool
+from apps.clusters.models import Cluster, Flavour, Node, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,16 @@ class ClusterInventory:
     cores: FlavourCapacity
     unknown: tuple[SeenNode, ...]
     drained: tuple[SeenNode, ...]
+    physical_gpus: int
+    nodes: int
+
+
+def of_cluster(cluster: Cluster) -> ClusterInventory:
+    """Return `by_model`, once for all that shows this very instance of a cluster (a page loads one)."""
+    held: ClusterInventory | None = cluster.__dict__.get("_inventory_read")
+    if held is None:
+        held = cluster.__dict__["_inventory_read"] = by_model(cluster.pk)
+    return held
 
 
 def by_model(cluster_id: int) -> ClusterInventory:
@@ -125,6 +135,8 @@ def by_model(cluster_id: int) -> ClusterInventory:
         cpu_capacity({}, nodes),
         tuple(node for node in nodes if node.problem),
         tuple(node for node in nodes if not node.problem and not (node.ready and node.schedulable)),
+        sum(node.physical_gpus for node in nodes),
+        len(nodes),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import django_filters
 import django_tables2 as tables
+from django.core.paginator import Paginator
 
 from apps.clusters.choices import PoolKind, Sharing
 from apps.clusters.models import Cluster, Flavour, Node, Pool
@@ -132,6 +134,17 @@ class _NodeColumns(CommonsTable):
     def value_offers(self, record: Node) -> str:
         """Export the same."""
         return offer_words(record)
+
+
+def counted(total: int) -> type[Paginator[Any]]:
+    """Return a paginator for rows that a page has counted already."""
+
+    class Counted(Paginator):  # type: ignore[type-arg]  # Django's own class takes no parameter at run time
+        @cached_property
+        def count(self) -> int:
+            return total
+
+    return Counted
 
 
 class NodeTable(_NodeColumns):

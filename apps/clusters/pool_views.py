@@ -39,6 +39,18 @@ def pools_now() -> Any:
     return Pool.objects.select_related("cluster").annotate(committable=committable)
 
 
+def pools_of(cluster: Cluster, user: Any) -> list[Pool]:
+    """Return the pools of a cluster that a person may view, with what may be promised now.
+
+    Read once for all that shows this very instance of a cluster (a page loads one, for one person).
+    """
+    held: list[Pool] | None = cluster.__dict__.get("_pools_read")
+    if held is None:
+        rows = pools_now().visible_to(user).filter(cluster=cluster).order_by("gpu_model", "pk")
+        held = cluster.__dict__["_pools_read"] = list(rows)
+    return held
+
+
 class PoolList(ListView):
     """All pools."""
 

@@ -79,6 +79,19 @@ def maintenance_of(
     return {row.cluster_id: row for row in rows}
 
 
+def maintenance_on_page(cluster: Cluster) -> dict[int, MaintenanceWindow]:
+    """Return `maintenance_of` one cluster, read once for all that shows this very instance (a page loads one)."""
+    held: dict[int, MaintenanceWindow] | None = cluster.__dict__.get("_maintenance_read")
+    if held is None:
+        held = cluster.__dict__["_maintenance_read"] = maintenance_of([cluster.pk])
+    return held
+
+
+def know_maintenance(cluster: Cluster, window: MaintenanceWindow | None) -> None:
+    """Note, for `maintenance_on_page`, the window that a page has read already."""
+    cluster.__dict__["_maintenance_read"] = {cluster.pk: window} if window is not None else {}
+
+
 def may_apply_now(cluster: Cluster, at: datetime | None = None) -> tuple[bool, str, datetime | None]:
     """Return whether the portal may apply to a cluster at `at` (default: now), else why not and until when.
 

@@ -7,14 +7,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.db.models import IntegerField, OuterRef, Subquery, Sum
-from django.db.models.functions import Coalesce
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import reverse
 
-from apps.clusters import actions, capabilities, overview, rbac, selectors
+from apps.clusters import actions, capabilities, overview, pool_inventory, rbac, selectors
 from apps.clusters.forms import ClusterForm, CredentialsForm, PauseForm
 from apps.clusters.models import Cluster, Node
-from apps.clusters.pool_tables import NodeTable
+from apps.clusters.pool_tables import NodeTable, counted
 from apps.clusters.tables import ClusterFilter, ClusterTable, health_of
 from apps.core.errors import Conflict
 from apps.core.permissions import may
@@ -92,21 +91,22 @@ class ClusterDetail(DetailView):
         found = capabilities.of(cluster)
         nodes = NodeTable(cluster.nodes.order_by("name", "pk"))
         nodes.request = self.request
-        nodes.paginate(page=1, per_page=50)
-        total = cluster.nodes.aggregate(gpus=Coalesce(Sum("physical_gpus"), 0))["gpus"]
+        inventory = pool_inventory.of_cluster(cluster)
+        nodes.paginate(page=1, per_page=50, paginator_class=counted(inventory.nodes))
+        windows = overview.windows(cluster)
         return super().get_context(
             health=health_of(cluster),
             nodes=nodes,
             node_count=nodes.page.paginator.count,
-            physical_gpus=total,
+            physical_gpus=inventory.physical_gpus,
             may_manage=may(self.request.user, actions.MANAGE, cluster),
             check=self.check,
             abilities=overview.abilities(cluster),
             installed=overview.installed(cluster),
             checked_at=found.checked_at,
             expiries=overview.expiries(cluster),
-            maintenance=selectors.maintenance_now(cluster),
-            windows=overview.windows(cluster),
+            maintenance=selectors.maintenance_on_page(cluster).get(cluster.pk),
+            windows=windows,
             needs_query=_needs_query(cluster),
             panels=panels_for("cluster", self.request, cluster),
             **extra,

@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.clusters.models import Cluster
+from apps.clusters.selectors import maintenance_on_page
 from apps.core import clock
 from apps.provisioning import selectors
 from apps.provisioning.models import Declaration, Drift
@@ -39,13 +40,14 @@ def team(request: HttpRequest, team: Team) -> dict[str, Any] | None:
 def cluster(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | None:
     """How current the portal's view of a cluster is, and what waits to be applied there."""
     ages = selectors.ages(cluster)
-    waiting = selectors.unapplied(Declaration.objects.visible_to(request.user).filter(cluster=cluster))
+    rows = Declaration.objects.visible_to(request.user).filter(cluster=cluster)
+    waiting = selectors.unapplied(rows, maintenance=maintenance_on_page(cluster)) if ages.waiting else []
     stale = ages.observed_at is not None and clock.now() - ages.observed_at > FULL_SWEEP
     return {
         "template": "provisioning/panels/cluster.html",
         "ages": ages,
         "stale": stale,
         "waiting": waiting,
-        "drifted": _open_drift(declaration__cluster=cluster),
-        "total": Declaration.objects.visible_to(request.user).filter(cluster=cluster).count(),
+        "drifted": ages.drifted,
+        "total": ages.total,
     }

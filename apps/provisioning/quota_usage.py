@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 
+from django.db.models import OuterRef, Subquery
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 
 from apps.clusters.quantities import parse
@@ -18,39 +20,54 @@ Place = tuple[int, str]
 
 @dataclass(slots=True)
 class Used:
-    """Units in use by resource name, and when that was seen (the oldest sight, where there are several quotas)."""
+    """Units in use by resource name, and when that was seen (the oldest sight, where there are several quotas).
+
+    `limits`: the tightest limit by resource name, where it was asked for.
+    """
 
     at: datetime
     units: dict[str, Fraction] = field(default_factory=dict)
+    limits: dict[str, Fraction] = field(default_factory=dict)
 
 
-def used_units(cluster_ids: Collection[int], resources: Collection[str]) -> dict[Place, Used]:
-    """Return what each observed namespace of the clusters uses of these resources; unseen ones are absent. Two queries.
+def used_units(cluster_ids: Collection[int], resources: Collection[str], *, limits: bool = False) -> dict[Place, Used]:
+    """Return what each observed namespace of the clusters uses of these resources; unseen ones are absent. One query.
 
-    The same figures as `selectors.quota_statuses`, without reading every resource of every quota.
+    The same figures as `selectors.quota_statuses`, without reading every resource of every quota. `limits`: read what
+    the quotas allow, too.
     """
     names = sorted(resources)
-    used = KeyTransform("used", "status")
-    columns = {f"used_{index}": KeyTextTransform(f"requests.{name}", used) for index, name in enumerate(names)}
+    columns = {
+        f"{part}_{index}": KeyTextTransform(f"requests.{name}", KeyTransform(part, "status"))
+        for part in (("used", "hard") if limits else ("used",))
+        for index, name in enumerate(names)
+    }
     rows = Observation.objects.filter(kind="ResourceQuota", missing=False, cluster_id__in=cluster_ids)
     rows = rows.exclude(status__has_key="scoped")
-    watched = WatchCursor.objects.filter(kind="ResourceQuota", cluster_id__in=cluster_ids)
-    current = dict(watched.values_list("cluster_id", "seen_at"))
+    # A watch that is alive vouches for what has not changed since. Of one cluster it is looked up once, not per row.
+    watched = WatchCursor.objects.filter(kind="ResourceQuota")
+    alone = len(cluster_ids) == 1
+    watched = watched.filter(cluster_id__in=cluster_ids) if alone else watched.filter(cluster_id=OuterRef("cluster_id"))
+    current = Subquery(watched.values("seen_at")[:1])
     found: dict[Place, Used] = {}
-    values = rows.annotate(**columns).values_list("cluster_id", "namespace", "observed_at", *columns)
-    for cluster_id, namespace, observed_at, *texts in values.iterator(chunk_size=5000):
-        # A watch that is alive vouches for what has not changed since.
-        vouched = current.get(cluster_id)
+    values = rows.annotate(vouched=current, **columns)
+    names_of = ("cluster_id", "namespace", "observed_at", "vouched", *columns)
+    for cluster_id, namespace, observed_at, vouched, *texts in values.values_list(*names_of).iterator(chunk_size=5000):
         at = max(observed_at, vouched) if vouched is not None else observed_at
         one = found.setdefault((cluster_id, namespace), Used(at))
         one.at = min(one.at, at)
-        for name, text in zip(names, texts, strict=True):
+        for name, text in zip(names, texts, strict=False):
             units = _units(text)
             if units is not None:
                 one.units[name] = max(one.units.get(name, Fraction(0)), units)
+        for name, text in zip(names, texts[len(names) :], strict=False):
+            units = _units(text)
+            if units is not None:
+                one.limits[name] = min(one.limits.get(name, units), units)
     return found
 
 
+@functools.lru_cache(maxsize=4096)
 def _units(text: str | None) -> Fraction | None:
     """Return a quantity's number; None: there is none, or it is none."""
     if text is None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from django.db.models import F, Max
+from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, Subquery
 
 from apps.clusters.choices import Health
 from apps.clusters.models import Cluster, MaintenanceWindow
@@ -17,7 +17,7 @@ from apps.clusters.quantities import parse
 from apps.clusters.selectors import maintenance_of
 from apps.core import clock, formats
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
-from apps.provisioning.models import ApplyRun, Declaration, Observation, WatchCursor
+from apps.provisioning.models import ApplyRun, Declaration, Drift, Observation, WatchCursor
 from apps.provisioning.querysets import ApplyRunQuerySet, DeclarationQuerySet
 
 
@@ -45,25 +45,19 @@ def quota_status(cluster_id: int, namespace: str) -> QuotaStatus:
 
 
 def quota_statuses(places: Iterable[tuple[int, str]]) -> dict[tuple[int, str], QuotaStatus]:
-    """Return `quota_status` of many (cluster id, namespace) places, in two queries."""
+    """Return `quota_status` of many (cluster id, namespace) places, in one query."""
     wanted = set(places)
     rows = Observation.objects.filter(
         kind="ResourceQuota", missing=False, cluster_id__in={c for c, _ in wanted}, namespace__in={n for _, n in wanted}
     ).exclude(status__has_key="scoped")
-    current = dict(
-        WatchCursor.objects.filter(kind="ResourceQuota", cluster_id__in={c for c, _ in wanted}).values_list(
-            "cluster_id", "seen_at"
-        )
-    )
+    rows = rows.annotate(vouched=vouched())
     resources: dict[tuple[int, str], dict[str, tuple[Decimal, Decimal]]] = {place: {} for place in wanted}
     seen: dict[tuple[int, str], datetime] = {}
     for row in rows:
         place = (row.cluster_id, row.namespace)
         if place not in wanted:
             continue
-        # A watch that is alive vouches for what has not changed since.
-        vouched = current.get(row.cluster_id)
-        at = max(row.observed_at, vouched) if vouched is not None else row.observed_at
+        at = current_at(row)
         seen[place] = min(seen.get(place, at), at)
         for resource, (hard, used) in _pairs(row.status).items():
             before = resources[place].get(resource)
@@ -71,6 +65,18 @@ def quota_statuses(places: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Q
                 (hard, used) if before is None else (min(before[0], hard), max(before[1], used))
             )
     return {place: QuotaStatus(resources[place], seen.get(place)) for place in wanted}
+
+
+def vouched() -> Subquery:
+    """Return, for observations, until when a watch has vouched for what it has not reported changed."""
+    cursors = WatchCursor.objects.filter(cluster_id=OuterRef("cluster_id"), kind=OuterRef("kind"))
+    return Subquery(cursors.values("seen_at")[:1])
+
+
+def current_at(row: Observation) -> datetime:
+    """Return how current an observation is that was read with `vouched`."""
+    seen: datetime | None = getattr(row, "vouched", None)
+    return max(row.observed_at, seen) if seen is not None else row.observed_at
 
 
 def _pairs(status: dict[str, Any]) -> dict[str, tuple[Decimal, Decimal]]:
@@ -102,7 +108,9 @@ def standing(
     *,
     maintenance: Mapping[int, MaintenanceWindow] | None = None,
 ) -> Standing:
-    """Say whether a declaration is applied, since when, and if not, why not yet. `run`: the attempt under way.
+    """Say whether a declaration is applied, since when, and if not, why not yet.
+
+    `run`: the attempt under way; a declaration that was read with `running_since` needs none.
 
     `maintenance`: cluster id → the window it is in; None: looked up, one query.
     """
@@ -127,23 +135,32 @@ def standing(
         return Standing(declaration, "failing", since, declaration.last_error, declaration.retry_at, run)
     if cluster.retry_at is not None and cluster.retry_at > clock.now():
         return Standing(declaration, "waiting", since, f"{cluster} asked for a pause", cluster.retry_at, run)
-    if run is not None:
-        return Standing(declaration, "applying", run.started_at, "", None, run)
+    started: datetime | None = run.started_at if run is not None else getattr(declaration, "running_since", None)
+    if started is not None:
+        return Standing(declaration, "applying", started, "", None, run)
     return Standing(declaration, "waiting", since, "waits for its turn on the cluster", None, run)
 
 
-def unapplied(rows: DeclarationQuerySet, *, limit: int = 20) -> list[Standing]:
+def running_since() -> Subquery:
+    """Return, for declarations, since when an attempt is under way."""
+    runs = ApplyRun.objects.filter(declaration=OuterRef("pk"), outcome=RunOutcome.RUNNING)
+    return Subquery(runs.order_by("-started_at", "-pk").values("started_at")[:1])
+
+
+def unapplied(
+    rows: DeclarationQuerySet, *, limit: int = 20, maintenance: Mapping[int, MaintenanceWindow] | None = None
+) -> list[Standing]:
     """Return how the declarations among `rows` stand that are not applied or need a person, oldest first."""
     waiting = list(
         rows.filter(generation__gt=F("observed_generation"))
         .select_related("cluster", "team")
+        .annotate(running_since=running_since())
         .order_by("declared_at", "pk")[:limit]
     )
-    runs = {
-        run.declaration_id: run for run in ApplyRun.objects.filter(declaration__in=waiting, outcome=RunOutcome.RUNNING)
-    }
-    windows = maintenance_of({declaration.cluster_id for declaration in waiting}) if waiting else {}
-    return [standing(declaration, runs.get(declaration.pk), maintenance=windows) for declaration in waiting]
+    if not waiting:
+        return []
+    windows = maintenance if maintenance is not None else maintenance_of({one.cluster_id for one in waiting})
+    return [standing(declaration, maintenance=windows) for declaration in waiting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +171,27 @@ class Ages:
     waiting_since: datetime | None
     waiting: int
     last_applied_at: datetime | None
+    drifted: int
+    total: int
 
 
 def ages(cluster: Cluster) -> Ages:
-    """Return when the cluster was last observed, how long the oldest unapplied declaration waits, the last apply."""
-    rows = Declaration.objects.filter(cluster=cluster)
-    waiting = rows.filter(generation__gt=F("observed_generation")).order_by("declared_at")
-    first = waiting.first()
-    return Ages(
-        observed_at=WatchCursor.objects.filter(cluster=cluster).aggregate(at=Max("seen_at"))["at"],
-        waiting_since=first.declared_at if first else None,
-        waiting=waiting.count(),
-        last_applied_at=rows.aggregate(at=Max("applied_at"))["at"],
+    """Return when a cluster was last observed, since when the oldest unapplied declaration waits, the last apply.
+
+    One query.
+    """
+    behind = Q(generation__gt=F("observed_generation"))
+    open_drift = Drift.objects.open().filter(declaration=OuterRef("pk"))
+    seen = WatchCursor.objects.filter(cluster=cluster)
+    newest = seen.order_by("-seen_at").values("seen_at")[:1]
+    found = Declaration.objects.filter(cluster=cluster).aggregate(
+        since=Min("declared_at", filter=behind),
+        waiting=Count("pk", filter=behind),
+        applied=Max("applied_at"),
+        drifted=Count("pk", filter=Exists(open_drift)),
+        total=Count("pk"),
+        seen=Max(Subquery(newest)),
     )
+    if not found["total"]:
+        found["seen"] = seen.aggregate(at=Max("seen_at"))["at"]  # where nothing is declared there is no row to ask with
+    return Ages(found["seen"], found["since"], found["waiting"], found["applied"], found["drifted"], found["total"])

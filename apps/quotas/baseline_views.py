@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.clusters.models import Cluster
+from apps.clusters.selectors import maintenance_on_page
 from apps.core.errors import Conflict
 from apps.core.forms import CommonsForm
 from apps.core.permissions import may
@@ -18,7 +19,7 @@ from apps.quotas.assess import MIN_REASON
 from apps.quotas.change_selectors import SHOWN
 from apps.quotas.change_subject import where_words
 from apps.quotas.choices import ChangeKind
-from apps.quotas.kueue_state import baseline_of
+from apps.quotas.kueue_state import baseline_on_page
 from apps.quotas.models import BaselineState
 from apps.quotas.selectors import PlanRow
 from portal.panels import panel
@@ -71,11 +72,14 @@ class BaselineRequest(ActionView):
         """Add what would change."""
         seen = baseline_look.preview(self.object)
         lines = seen.frozen.lines if seen.frozen is not None else []
+        nothing = seen.frozen is not None and not seen.frozen.leaves
+        # No form where there is nothing to ask for: sending it could only be refused.
+        extra.setdefault("blocked", nothing or bool(seen.problem))
         return super().get_context(
             problem=seen.problem,
             rows=[_row(line) for line in lines[:SHOWN]],
             left_out=max(0, len(lines) - SHOWN),
-            nothing=seen.frozen is not None and not seen.frozen.leaves,
+            nothing=nothing,
             **extra,
         )
 
@@ -108,12 +112,12 @@ def cluster_baseline(request: HttpRequest, cluster: Cluster) -> dict[str, Any] |
     """What the cluster's workspaces stand on: whether it is declared, applied, due; and where to request it."""
     from apps.provisioning import selectors as provisioning
 
-    declaration = baseline_of(cluster)
+    declaration = baseline_on_page(cluster)
     found = baseline_look.open_request(cluster)
     standing = None
     if declaration is not None:
         declaration.cluster = cluster
-        standing = provisioning.standing(declaration, None)
+        standing = provisioning.standing(declaration, None, maintenance=maintenance_on_page(cluster))
     allowed = may(request.user, "quotas.change.create", cluster) and (found is None or not found.is_open)
     return {
         "template": "quotas/change_baseline_panel.html",

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from apps.core.actor import Actor
 from apps.provisioning import actions, selectors
-from apps.provisioning.choices import DeclarationKind, RunOutcome
+from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration, Plan
 from apps.provisioning.selectors import Standing
 from apps.quotas.manifests import Manifest
@@ -75,12 +75,12 @@ def close_plans(subject_uid: uuid.UUID) -> None:
 
 def standing_of(workspace: Workspace) -> Standing | None:
     """Return how a workspace's declaration stands, with the attempt under way; None: nothing is declared."""
-    declaration = declaration_of(workspace)
+    rows = Declaration.objects.filter(kind=KIND, owner_uid=workspace.uid, cluster_id=workspace.cluster_id)
+    declaration = rows.annotate(running_since=selectors.running_since()).first()
     if declaration is None:
         return None
     declaration.cluster = workspace.cluster
-    run = selectors.runs_for(declaration).filter(outcome=RunOutcome.RUNNING).first()
-    return selectors.standing(declaration, run)
+    return selectors.standing(declaration)
 
 
 def declarations_of(workspaces: Iterable[Workspace]) -> dict[uuid.UUID, Declaration]:

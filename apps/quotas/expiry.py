@@ -7,11 +7,12 @@ admitting is what the end of every quota means. No transaction is open while a c
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Count, Exists, Max, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 
 from apps import audit
 from apps.core import clock, outbox
@@ -80,15 +81,21 @@ def holds_something(workspace: Workspace, at: datetime) -> bool:
     return Quota.objects.filter(_SOMETHING, workspace=workspace, valid__contains=at).exists()
 
 
-def facts_of(workspace: Workspace, at: datetime, seen: cluster_side.Usage | None = None) -> Facts:
-    """Return how a workspace stands. About seven queries; one where a page has `seen` its use and limits already."""
-    held = Quota.objects.filter(workspace=workspace).filter(_SOMETHING)
-    found = held.aggregate(
-        holds=Count("pk", filter=Q(valid__contains=at)),
-        coming=Count("pk", filter=Q(valid__startswith__gt=at)),
-        ended=Max("valid__endswith", filter=Q(valid__endswith__lte=at)),
-    )
-    marks = [mark for mark in (workspace.rung_at, found["ended"]) if mark is not None]
+def facts_of(
+    workspace: Workspace,
+    at: datetime,
+    seen: cluster_side.Usage | None = None,
+    quotas: Iterable[Quota] | None = None,
+) -> Facts:
+    """Return how a workspace stands. About seven queries; none where a page has `seen` its use and limits already, and
+    all of its `quotas`."""
+    if quotas is None:
+        quotas = Quota.objects.filter(_SOMETHING, workspace=workspace)
+    times = [row.valid for row in quotas if row.guaranteed or row.borrow_mode != BorrowMode.NONE]
+    holds = any(one.lower <= at and (one.upper is None or at < one.upper) for one in times)
+    coming = any(one.lower > at for one in times)
+    ended = [one.upper for one in times if one.upper is not None and one.upper <= at]
+    marks = [mark for mark in (workspace.rung_at, *ended) if mark is not None]
     if seen is not None:
         usage, limits = seen, seen.hard
     else:
@@ -96,12 +103,14 @@ def facts_of(workspace: Workspace, at: datetime, seen: cluster_side.Usage | None
         limits = {name: units for name, units in book.gpu_limits(workspace, at).items() if "/" in name}
     used = sum(usage.used.get(name, 0) for name in limits) if usage.at is not None else None
     over = any(usage.used.get(name, 0) > units for name, units in limits.items())
-    return Facts(workspace.rung, max(marks, default=at), bool(found["holds"]), over, bool(found["coming"]), used)
+    return Facts(workspace.rung, max(marks, default=at), holds, over, coming, used)
 
 
-def standing_of(workspace: Workspace, seen: cluster_side.Usage | None = None) -> Standing:
-    """Return where a workspace stands, for pages (`seen`: its use and limits as last observed)."""
-    policy, facts = approved_policy(workspace), facts_of(workspace, clock.now(), seen)
+def standing_of(
+    workspace: Workspace, seen: cluster_side.Usage | None = None, quotas: Iterable[Quota] | None = None
+) -> Standing:
+    """Return where a workspace stands, for pages (`seen`: its use and limits as last observed; `quotas`: all of it)."""
+    policy, facts = approved_policy(workspace), facts_of(workspace, clock.now(), seen, quotas)
     return Standing(policy, facts, ladder.upcoming(policy, facts))
 
 

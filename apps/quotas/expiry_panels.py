@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.core.permissions import may
-from apps.provisioning import selectors
-from apps.quotas import cluster_side, expiry, limits
+from apps.provisioning.selectors import quota_status
+from apps.quotas import cluster_side, expiry, limits, selectors
 from apps.quotas.choices import Rung
 from apps.quotas.models import Workspace
 from apps.quotas.tables import RUNG_TONES
@@ -18,8 +18,8 @@ from portal.panels import panel
 @panel(page="workspace", order=5, permission="quotas.workspace.view")
 def workspace_end(request: HttpRequest, workspace: Workspace) -> dict[str, Any]:
     """The expiry ladder of one workspace."""
-    status = selectors.quota_status(workspace.cluster_id, workspace.namespace)
-    standing = expiry.standing_of(workspace, cluster_side.usage_of(status))
+    status = quota_status(workspace.cluster_id, workspace.namespace)
+    standing = expiry.standing_of(workspace, cluster_side.usage_of(status), selectors.quotas_of(workspace))
     step = standing.next
     return {
         "template": "quotas/workspace_end.html",

@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import OuterRef, Subquery
 
 from apps import audit
 from apps.clusters import capabilities
@@ -23,9 +24,8 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid
-from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration
-from apps.quotas import baseline, guard_events
+from apps.quotas import baseline, guard_events, kueue_state
 from apps.quotas.guard_policy import NAME, guard_manifests
 from apps.quotas.manifests import Manifest
 
@@ -62,11 +62,10 @@ class GuardState:
         return self.live_since + audit_time()
 
 
-def state_of(cluster: Cluster) -> GuardState:
-    """Return how the guard of a cluster stands."""
-    declaration = Declaration.objects.filter(
-        kind=DeclarationKind.BASELINE, owner_uid=cluster.uid, cluster=cluster
-    ).first()
+def state_of(cluster: Cluster, declaration: Declaration | Literal[False] | None = False) -> GuardState:
+    """Return how the guard of a cluster stands. `declaration`: its baseline's, where a page has read it already."""
+    if declaration is False:
+        declaration = kueue_state.baseline_of(cluster)
     live, since = GuardMode.OFF, None
     if declaration is not None and declaration.observed_generation:
         live, since = _applied(declaration)
@@ -75,20 +74,14 @@ def state_of(cluster: Cluster) -> GuardState:
 
 def _applied(declaration: Declaration) -> tuple[GuardMode, datetime | None]:
     mode, since = GuardMode.OFF, None
-    runs = declaration.runs.filter(outcome="succeeded").order_by("-generation", "-pk")
-    first: dict[int, datetime] = {}
-    for generation, finished in runs.values_list("generation", "finished_at")[:200]:
-        if finished is not None:
-            first[generation] = finished
-    revisions = declaration.revisions.filter(generation__in=list(first)).order_by("-generation")
-    for revision in revisions:
-        found = _mode_in(json.loads(bytes(revision.manifest)))
-        if since is None:
-            mode, since = found, first[revision.generation]
-        elif found == mode:
-            since = first[revision.generation]
-        else:
+    runs = declaration.runs.filter(outcome="succeeded", finished_at__isnull=False, generation=OuterRef("generation"))
+    first = Subquery(runs.order_by("pk").values("finished_at")[:1])
+    revisions = declaration.revisions.annotate(first=first).filter(first__isnull=False).order_by("-generation")
+    for manifest, finished in revisions.values_list("manifest", "first")[:200].iterator(chunk_size=5):
+        found = _mode_in(json.loads(bytes(manifest)))
+        if since is not None and found != mode:
             break
+        mode, since = found, finished
     return mode, since if mode != GuardMode.OFF else None
 
 

@@ -14,6 +14,7 @@ from apps.core.forms import CommonsForm
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb
 from apps.quotas import guard
+from apps.quotas.kueue_state import baseline_on_page
 from portal.panels import panel
 
 
@@ -74,6 +75,6 @@ def cluster_guard(request: HttpRequest, cluster: Cluster) -> dict[str, Any] | No
     return {
         "template": "quotas/panels/guard.html",
         "cluster": cluster,
-        "guard": guard.state_of(cluster),
+        "guard": guard.state_of(cluster, baseline_on_page(cluster)),
         "may_manage": may(request.user, guard.MANAGE, cluster),
     }

@@ -104,6 +104,14 @@ def baseline_of(cluster: Cluster) -> Declaration | None:
     ).first()
 
 
+def baseline_on_page(cluster: Cluster) -> Declaration | None:
+    """Return `baseline_of`, read once for all that shows this very instance of a cluster (a page loads one)."""
+    if "_baseline_read" not in cluster.__dict__:
+        cluster.__dict__["_baseline_read"] = baseline_of(cluster)
+    held: Declaration | None = cluster.__dict__["_baseline_read"]
+    return held
+
+
 def blockers(workspace: Workspace, flavour: Flavour, *, borrows: bool, creates: bool) -> list[str]:
     """Return why a quota of `flavour` cannot be put into Kueue yet; empty where nothing stands in the way.
 

@@ -1,9 +1,9 @@
-"""What workspaces hold and use now, and whether what was promised is there: four queries, so that it can be live."""
+"""What workspaces hold and use now, and whether what was promised is there: three queries, so that it can be live."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -13,10 +13,9 @@ from django.db.models import F
 
 from apps.clusters.choices import DeviceClass, Health, PoolKind
 from apps.clusters.models import Cluster, Flavour, Pool
-from apps.clusters.quantities import parse
 from apps.core import clock
 from apps.core.formats import age
-from apps.provisioning.models import Declaration, Observation
+from apps.provisioning.models import Declaration
 from apps.provisioning.quota_usage import Used, used_units
 from apps.quotas import book
 from apps.quotas.assess import guaranteed_word
@@ -262,7 +261,7 @@ def _after_the_end(
 def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> list[QuotaRow]:
     """Return what the workspaces hold at `at`, by namespace and flavour, with use and standing.
 
-    Four queries, however many there are; up to two more per cluster where work runs on without a quota.
+    Three queries, however many there are; up to two more per cluster where work runs on without a quota.
     """
     now = at or clock.now()
     if not workspaces:
@@ -271,8 +270,7 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
     clusters = {workspace.cluster_id: workspace.cluster for workspace in workspaces}
     held = _held(clusters, now)
     resources = {one.resource for rows in held.values() for one in rows}
-    used = used_units(list(clusters), resources) if resources else {}
-    limits = _limits(workspaces, resources) if resources else {}
+    used = used_units(list(clusters), resources, limits=True) if resources else {}
     found: list[QuotaRow] = []
     for cluster_id, rows in sorted(held.items()):
         cluster = clusters[cluster_id]
@@ -285,6 +283,7 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
             pool = _pool(row, cluster)
             stand = stands.get(row.key, _UNKNOWN)
             units = seen.units.get(row.resource) if seen is not None else None
+            limit = seen.limits.get(row.resource) if seen is not None else None
             unlimited = row.borrow_mode == BorrowMode.UNLIMITED
             found.append(
                 QuotaRow(
@@ -297,7 +296,7 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
                     maximum=None if unlimited else row.guaranteed + row.borrow_limit,
                     used=int(units) if units is not None else None,
                     used_at=seen.at if seen is not None else None,
-                    hard=limits.get((cluster_id, row.namespace), {}).get(row.resource),
+                    hard=int(limit) if limit is not None else None,
                     valid_until=row.valid.upper,  # type: ignore[attr-defined]  # a range, as above
                     word=guaranteed_word(pool),
                     standing=stand.standing.value,
@@ -332,29 +331,6 @@ def _flavour(row: _Held) -> Flavour:
         numerator=row.numerator,
         denominator=row.denominator,
     )
-
-
-def _limits(workspaces: Sequence[Workspace], resources: Collection[str]) -> dict[tuple[int, str], dict[str, int]]:
-    """Return what the namespaces' quotas allow of these resources, the tightest where there are several."""
-    rows = Observation.objects.filter(
-        kind="ResourceQuota",
-        missing=False,
-        cluster_id__in={one.cluster_id for one in workspaces},
-        namespace__in={one.namespace for one in workspaces},
-    ).values_list("cluster_id", "namespace", "status")
-    found: dict[tuple[int, str], dict[str, int]] = {}
-    for cluster_id, namespace, status in rows:
-        for key, value in (status.get("hard") or {}).items():
-            name = key.removeprefix("requests.")
-            if name == key or name not in resources:
-                continue
-            try:
-                units = int(parse(value))
-            except ValueError:
-                continue  # a quantity that is none: the page shows nothing rather than something wrong
-            place = found.setdefault((cluster_id, namespace), {})
-            place[name] = min(place.get(name, units), units)
-    return found
 
 
 __all__ = ["FRESH", "QuotaRow", "quota_rows"]

@@ -20,7 +20,7 @@ from apps.teams.models import Team
 
 
 def table_context(workspaces: Sequence[Workspace], *, may_use: bool, show_workspace: bool) -> dict[str, Any]:
-    """Return what `quotas/live_table.html` draws. Four queries."""
+    """Return what `quotas/live_table.html` draws. Three queries."""
     rows = quota_rows(workspaces)
     return {
         "rows": rows,

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.clusters.models import Pool
+from apps.clusters.pool_views import pools_of
 from apps.core.permissions import may
 from apps.quotas import (
     adopt_views,
@@ -90,7 +91,7 @@ def pool_ledger(request: HttpRequest, pool: Pool) -> dict[str, Any]:
 @panel(page="cluster", order=20, permission="clusters.pool.view")
 def cluster_pools(request: HttpRequest, cluster: Any) -> dict[str, Any] | None:
     """The pools of a cluster with committable, observed, promised, borrowed and used GPUs."""
-    rows = selectors.pool_rows(pools=Pool.objects.filter(cluster=cluster).select_related("cluster").order_by("pk"))
+    rows = selectors.pool_rows(pools=sorted(pools_of(cluster, request.user), key=lambda pool: pool.pk))
     if not rows:
         return None
     return {"template": "quotas/panels/cluster.html", "rows": [(row, row.shown()) for row in rows]}

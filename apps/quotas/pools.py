@@ -121,6 +121,9 @@ def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: date
 
 
 def _committable(pools: Sequence[Pool], at: datetime) -> dict[int, int]:
+    known = {pool.pk: pool.__dict__["committable"] for pool in pools if "committable" in pool.__dict__}
+    if len(known) == len(pools):
+        return known  # read with the pools (`clusters.pool_views.pools_now`)
     rows = PoolCapacity.objects.filter(pool__in=pools, valid__contains=at)
     return dict(rows.values_list("pool_id", "committable_gpus"))
 

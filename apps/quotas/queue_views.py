@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, Window
 
 from apps.clusters import capabilities
 from apps.clusters.choices import KueueMode
@@ -21,7 +21,8 @@ from apps.clusters.models import Flavour, Pool
 from apps.clusters.quantities import parse
 from apps.core import clock
 from apps.provisioning.choices import Removal
-from apps.provisioning.models import DeclaredObject, Observation, QueueEntry, QueueWait, WatchCursor
+from apps.provisioning.models import DeclaredObject, Observation, QueueEntry, QueueWait
+from apps.provisioning.selectors import current_at, vouched
 from apps.quotas import waiting_reasons
 from apps.quotas.assess import number
 from apps.quotas.models import Quota, Workspace
@@ -127,7 +128,7 @@ def history_of(cluster_id: int, queue: str) -> WaitRange:
 
 
 def of_workspace(workspace: Workspace) -> WorkspaceQueue | None:
-    """Return a workspace's queue; None where its cluster has none. Seven queries."""
+    """Return a workspace's queue; None where its cluster has none. Five queries."""
     cluster = workspace.cluster
     if cluster.kueue_mode == KueueMode.OFF:
         return None
@@ -138,18 +139,20 @@ def of_workspace(workspace: Workspace) -> WorkspaceQueue | None:
     if first is None:
         return None
     name, body = first
-    observation = Observation.objects.filter(cluster=cluster, kind="ClusterQueue", name=name, missing=False).first()
+    rows = Observation.objects.filter(cluster=cluster, kind="ClusterQueue", name=name, missing=False)
+    observation = rows.annotate(vouched=vouched()).first()
     status: Mapping[str, Any] = observation.status if observation is not None else {}
     entries = QueueEntry.objects.filter(cluster=cluster, namespace=workspace.namespace)
-    total = entries.aggregate(count=Count("pk"))["count"]
-    shown = list(entries.order_by("position_cluster", "queued_at", "pk")[:SHOWN])
+    counted = entries.annotate(total=Window(Count("pk")))
+    shown = list(counted.order_by("position_cluster", "queued_at", "pk")[:SHOWN])
+    total: int = getattr(shown[0], "total", 0) if shown else 0
     return WorkspaceQueue(
         name=name,
         limits=_shown(limits_of(json.loads(bytes(body)), status)),
         waiting=[WaitingWork(entry, waiting_reasons.why(entry.reason, entry.message)) for entry in shown],
         more=max(0, total - len(shown)),
         history=history_of(cluster.pk, name),
-        observed_at=_vouched(observation),
+        observed_at=current_at(observation) if observation is not None else None,
         entries_at=min((entry.observed_at for entry in shown), default=None),
         inactive="" if status.get("active", True) else str(status.get("message") or status.get("reason") or "stopped"),
         no_positions=capabilities.missing(cluster, "queue_positions") or "",
@@ -161,15 +164,6 @@ def _shown(limits: list[QueueLimit]) -> list[QueueLimit]:
     saying = [one for one in limits if one.guaranteed or one.borrow != 0 or one.reserved or one.used]
     names = dict(Flavour.objects.filter(slug__in={one.flavour for one in saying}).values_list("slug", "name"))
     return [replace(one, flavour=names.get(one.flavour, one.flavour)) for one in saying]
-
-
-def _vouched(observation: Observation | None) -> datetime | None:
-    """Return how current an observation is: a watch that is alive vouches for what has not changed since."""
-    if observation is None:
-        return None
-    cursor = WatchCursor.objects.filter(cluster=observation.cluster_id, kind=observation.kind).first()
-    seen = cursor.seen_at if cursor is not None else None
-    return max(observation.observed_at, seen) if seen is not None else observation.observed_at
 
 
 @dataclass(frozen=True, slots=True)

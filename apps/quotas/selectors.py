@@ -87,6 +87,18 @@ def coming_quotas(rows: Iterable[Quota]) -> list[DatedQuota]:
     return found
 
 
+def quotas_of(workspace: Workspace) -> list[Quota]:
+    """Return all quota rows of a workspace, past ones too, in order of flavour and time.
+
+    Read once for all that shows this very instance of a workspace (a page loads one).
+    """
+    held: list[Quota] | None = workspace.__dict__.get("_quotas_read")
+    if held is None:
+        rows = Quota.objects.filter(workspace=workspace).select_related("flavour", "request")
+        held = workspace.__dict__["_quotas_read"] = list(rows.order_by("flavour__name", "valid", "pk"))
+    return held
+
+
 def all_best_effort(rows: Sequence[QuotaRow]) -> bool:
     """Whether every row is a share by agreement, so that no heading may say *guaranteed*."""
     return bool(rows) and all(row.pool is not None and row.pool.best_effort for row in rows)

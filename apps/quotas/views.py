@@ -12,7 +12,7 @@ from apps.core.views import CreateView, Crumb, DetailView, ListView, PageView
 from apps.quotas import actions, cluster_side, live_views, selectors, waitlist
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
-from apps.quotas.models import Quota, Workspace
+from apps.quotas.models import Workspace
 from apps.quotas.pool_pages import pool_context, time_of
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
 from portal.panels import panels_for
@@ -92,17 +92,12 @@ class WorkspaceDetail(DetailView):
         """Add quotas, requests and the cluster's view."""
         workspace: Workspace = self.object
         user = self.request.user
-        dated = (
-            Quota.objects.filter(workspace=workspace)
-            .select_related("flavour", "request")
-            .order_by("flavour__name", "valid", "pk")
-        )
         requests = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")[:10]
         may_use = may(user, "quotas.workspace.use", workspace)
         panels = panels_for("workspace", self.request, workspace)
         return super().get_context(
             **live_views.table_context([workspace], may_use=may_use, show_workspace=False),
-            dated=selectors.coming_quotas(dated),
+            dated=selectors.coming_quotas(selectors.quotas_of(workspace)),
             requests=list(requests),
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
