@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,6 +67,39 @@ def test_a_revoked_token_is_shown_as_refused_until_it_is_replaced(
     row.refresh_from_db()
     assert row.status == DeclarationStatus.APPLIED
     assert live.get("ResourceQuota", "gpu-quota", ns)
+
+
+@pytest.mark.requirement("resilience-3.1", "provisioning-3.4")
+def test_a_certificate_that_expires_while_running_stops_the_calls_until_it_is_renewed(
+    frozen_clock: datetime, simulated: SimulatedCluster, live: KubernetesClient
+) -> None:
+    """Nothing goes over a connection that cannot be trusted; the page says why; after renewal it goes on by itself."""
+    cluster: Cluster = register(simulated)
+    ns, owner = fresh_namespace(), uuid.uuid4()
+    row = declare(cluster, workspace(ns), owner_uid=owner)
+    settle(only=ONLY)
+    row.refresh_from_db()
+    assert row.status == DeclarationStatus.APPLIED
+    simulated.faults.set("expired-cert")
+    KubernetesClient.forget_all()  # connections made under the old certificate end with their idle time
+    declare(cluster, workspace(ns, 12), owner_uid=owner)
+    for _ in range(3):
+        settle(only=ONLY)
+        clock.advance(timedelta(minutes=2))
+    cluster.refresh_from_db()
+    assert cluster.health == Health.UNREACHABLE
+    assert "certificate has expired" in cluster.last_error
+    assert "certificate has expired" in _standing(row).why
+    row.refresh_from_db()
+    assert (row.generation, row.observed_generation) == (2, 1)
+    simulated.faults.clear()
+    assert live.get("ResourceQuota", "gpu-quota", ns)["spec"]["hard"]["requests.nvidia.com/gpu"] == "8"
+    clock.advance(timedelta(minutes=6))
+    settle(only=ONLY)
+    row.refresh_from_db()
+    cluster.refresh_from_db()
+    assert (row.observed_generation, cluster.health, cluster.last_error) == (2, Health.HEALTHY, "")
+    assert live.get("ResourceQuota", "gpu-quota", ns)["spec"]["hard"]["requests.nvidia.com/gpu"] == "12"
 
 
 @pytest.mark.requirement("provisioning-3.4", "provisioning-3.10")
