@@ -249,7 +249,7 @@ def test_lists_take_few_queries_however_long_they_are(world: World, query_limit:
             with query_limit(20):
                 assert client.get(reverse(name)).status_code == 200
         detail = reverse("quotas:workspace-detail", kwargs={"workspace_uid": world.workspaces["finance"].uid})
-        with query_limit(30):
+        with query_limit(25):
             assert client.get(detail).status_code == 200
 
 
