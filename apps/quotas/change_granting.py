@@ -72,7 +72,9 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     change.granted_at = at
     handler.on_granted(change, at)
     ordered = _in_order(frozen.proposed)
-    first, later = (ordered[:PORTION], ordered[PORTION:]) if isinstance(handler, Staged) else (ordered, [])
+    # What one portion does not hold is the sweep's; the decision that somebody waits for makes the cluster's own alone.
+    staged = isinstance(handler, Staged) and len(ordered) > PORTION
+    first, later = (ordered[:1], ordered[1:]) if staged else (ordered, [])
     change.generations = _declare(change, first, grant)
     change.change = change.change | {"pending": [str(item.owner_uid) for item in later]}
     change.objects_after = records.objects_bytes(frozen.proposed)
