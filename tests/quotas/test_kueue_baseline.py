@@ -141,6 +141,9 @@ def test_one_request_brings_the_cluster_and_every_workspace_into_kueue(world: Wo
     assert change.status == RequestStatus.ACTIVE
     with pytest.raises(Invalid, match="nothing would change"):
         ask(world)
+    page = client_for(world.company.admin).get(f"/quotas/baselines/{world.cluster.uid}/").content.decode()
+    assert "there is nothing to request" in page
+    assert "Submit the request" not in page
 
 
 @pytest.mark.requirement("kueue-3.2")
