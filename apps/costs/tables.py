@@ -114,7 +114,7 @@ class ChargeFilter(CommonsFilterSet):
 class BudgetTable(CommonsTable):
     """Budgets of teams, newest first."""
 
-    team = UidLinkColumn("costs:budget-set", kwarg="team_slug", lookup="slug", target="team")
+    team = UidLinkColumn("reports:team", kwarg="team_slug", lookup="slug", target="team")
     unit = tables.Column(accessor="team__unit__name")
     month_from = tables.DateColumn(verbose_name="From month", format="Y-m")
     amount = MoneyColumn(verbose_name="Budget a month")

@@ -132,6 +132,10 @@ def test_more_in_use_than_allowed_is_said_in_words(world: World) -> None:
         world.workspaces["finance"], world.flavour, None, 10, "none", 0, 10, 10, None, 10, None, "guaranteed"
     )
     assert row.over_words == ""
+    # Borrowing reaches beyond what the quota for production pods alone allows: that one limits other pods only.
+    seen = Observation.objects.get(kind="ResourceQuota")
+    Observation.objects.filter(pk=seen.pk).update(status={**seen.status, "scoped": True})
+    assert "allowed" not in signed_in(world["member_finance"]).get(live_url(world, "finance")).content.decode()
 
 
 @pytest.mark.django_db
