@@ -320,7 +320,8 @@ def _effects(reading: NamespaceReading, state: kueue_state.State) -> list[str]:
     if pods:
         found.append(
             f"{pods:,} pod{'s run' if pods > 1 else ' runs'} there. The portal's network policy lets pods "
-            "of the namespace talk to each other and to DNS only: traffic from or to other namespaces goes on where a policy of theirs allows it, and is cut elsewhere."
+            "of the namespace talk to each other and to DNS only: traffic from or to other namespaces goes on where "
+            "a policy of theirs allows it, and is cut elsewhere."
         )
     if state.queues and any(sum(places.values()) for places in reading.found["pods"]["gpus"].values()):
         found.append(
