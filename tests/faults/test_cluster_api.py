@@ -175,7 +175,8 @@ def test_a_dead_cluster_costs_one_call_per_pause(world: World, monkeypatch: pyte
     cluster = world.cluster
     assert cluster.health == Health.UNREACHABLE
     assert "does not answer" in page(world, request)
-    assert AuditEvent.objects.filter(action="clusters.cluster.unreachable").count() == 1
+    told = AuditEvent.objects.filter(action="clusters.cluster.unreachable", object_id=str(cluster.uid))
+    assert told.count() == 1
     world.simulated.faults.clear()
     world.stage.advance(timedelta(minutes=6))
     settle(only=ONLY)
