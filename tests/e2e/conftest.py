@@ -107,6 +107,9 @@ class Watch:
             return
         if any(f"status of {status}" in message.text for status in self.expected):
             return
+        # A look at live figures that was under way when the person went on to another page.
+        if message.text.startswith(("htmx:sendAbort", "htmx:afterRequest")):
+            return
         self.seen.append(f"console: {message.text} ({message.location})")
 
     def _request(self, request: Any) -> None:
