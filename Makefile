@@ -11,7 +11,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 # Tests run side by side, a process per core up to four; each process has a database, a broker and servers of its own.
 WORKERS ?= auto
-SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses 4 --dist load
+SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help
 help: ## Show this list

@@ -36,6 +36,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, a module's tests stay together; those that commit make a group of their own, which comes later.
+
+    So every process keeps the order of a single one: what is committed (the audit trail is never flushed) comes after
+    all tests that are rolled back.
+    """
+    for item in items:
+        marker = item.get_closest_marker("django_db")
+        commits = bool(marker and marker.kwargs.get("transaction")) or bool(
+            {"transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
+        )
+        module = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(f"{module}:{'commits' if commits else 'rolls back'}"))
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(
     request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any

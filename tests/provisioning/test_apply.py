@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,8 +62,18 @@ def _hard(live: KubernetesClient, ns: str) -> dict[str, str]:
     return hard
 
 
+_before: dict[str, int] = {}
+
+
+@pytest.fixture(autouse=True)
+def _trail_so_far(db: None) -> None:
+    """The trail outlives tests: what stands there before is not this test's."""
+    _before.clear()
+    _before.update(Counter(AuditEvent.objects.values_list("action", flat=True)))
+
+
 def _audited(action: str) -> int:
-    return AuditEvent.objects.filter(action=action).count()
+    return AuditEvent.objects.filter(action=action).count() - _before.get(action, 0)
 
 
 def _foreign_edit(live: KubernetesClient, ns: str, manager: str = "kubectl-edit", **hard: str) -> None:

@@ -108,7 +108,8 @@ def test_drift_names_field_values_manager_and_time(cluster: Cluster, live: Kuber
     assert drift.manager == "kubectl-edit"
     assert drift.changed_at is not None
     assert abs((clock.now() - drift.changed_at).total_seconds()) < 60
-    assert AuditEvent.objects.filter(action="provisioning.declaration.drifted").count() == 1
+    told = AuditEvent.objects.filter(action="provisioning.declaration.drifted", object_id=str(row.uid))
+    assert told.count() == 1
     assert company.admin.pk in OutboxMessage.objects.get(event="provisioning.declaration.drifted").recipient_ids
     _edit(live, {**quota(ns, 8), "metadata": {"name": "gpu-quota", "namespace": ns}})
     settle(only=ONLY)
