@@ -96,7 +96,7 @@ class Snapshot:
         return {name for group in groups for name in group["coveredResources"]}
 
     def path(self, queue: str) -> str:
-        """`/root/unit/queue`."""
+        """`/company/unit/queue`."""
         entry = self.cluster_queues.get(queue)
         names = [queue]
         parent = str(_spec(entry).get("cohortName", "")) if entry else ""
