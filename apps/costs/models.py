@@ -10,12 +10,38 @@ from django.db import models
 from django.db.models import Q
 
 from apps.clusters.models import Cluster
-from apps.core.models import VersionedRow
+from apps.core.models import Row, VersionedRow
 from apps.core.money import Money
-from apps.costs.choices import ChargeKind
+from apps.costs.adjusting_models import (
+    Bill,
+    BillLine,
+    Correction,
+    Credit,
+    CrossCheck,
+    Dispute,
+    DisputeComment,
+    JournalAccount,
+    UnitBilling,
+)
+from apps.costs.choices import ChargeKind, Measure
+from apps.costs.period_models import (
+    DistributionPolicy,
+    Period,
+    PeriodWaiver,
+    ReopenRequest,
+    Statement,
+    StatementFile,
+    StatementLine,
+)
 from apps.costs.querysets import BudgetQuerySet, ChargeQuerySet, DayChargeQuerySet
 from apps.rates.models import Rate
-from apps.teams.models import Team
+from apps.teams.models import Team, Unit
+
+__all__ = [
+    "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "Correction", "Credit", "CrossCheck", "DayCharge", "Dispute",
+    "DisputeComment", "DistributionPolicy", "JournalAccount", "Period", "PeriodWaiver", "PricedHour", "ReopenRequest",
+    "Statement", "StatementFile", "StatementLine", "UnitBilling",
+]  # fmt: skip
 
 
 class Charge(models.Model):
@@ -43,6 +69,9 @@ class Charge(models.Model):
     gpu_ms = models.BigIntegerField(help_text="The same in physical GPUs.")
     fact_uid = models.UUIDField(null=True, help_text="The fact or capacity line of the same hour that is priced.")
     revision = models.PositiveIntegerField(default=1)
+    environment = models.CharField(max_length=20, blank=True, default="")
+    capacity_type = models.CharField(max_length=20, blank=True, default="")
+    service_class = models.CharField(max_length=20, blank=True, default="")
 
     objects = ChargeQuerySet.as_manager()
 
@@ -108,12 +137,19 @@ class DayCharge(models.Model):
 
 
 class Budget(VersionedRow):
-    """What a team may spend in a month, from a month on, until the next budget of the team begins."""
+    """What a team or unit may spend in a month, in money or GPU-hours, from a month on until its next budget begins.
 
-    team = models.ForeignKey(Team, models.PROTECT, related_name="budgets")
+    `actions` maps a step ("50", "80", "100", "120", "forecast") to what is done when it is reached: notify,
+    require_approval, stop_borrowing, hold_admissions; never anything that stops what runs.
+    """
+
+    team = models.ForeignKey(Team, models.PROTECT, null=True, related_name="budgets")
+    unit = models.ForeignKey(Unit, models.PROTECT, null=True, related_name="budgets")
     month_from = models.DateField(help_text="First day of the first month it counts for.")
-    amount = models.DecimalField(max_digits=20, decimal_places=2)
+    amount = models.DecimalField(max_digits=20, decimal_places=2, null=True, help_text="NULL: no limit in money.")
     currency = models.CharField(max_length=3)
+    gpu_hours = models.PositiveBigIntegerField(null=True, help_text="NULL: no limit in GPU-hours.")
+    actions: models.JSONField = models.JSONField(default=dict, blank=True)
     set_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
 
     objects = BudgetQuerySet.as_manager()
@@ -121,16 +157,48 @@ class Budget(VersionedRow):
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["team", "month_from"], name="budget_once"),
+            models.UniqueConstraint(fields=["unit", "month_from"], name="budget_unit_once"),
+            models.CheckConstraint(
+                condition=Q(team__isnull=False, unit__isnull=True) | Q(team__isnull=True, unit__isnull=False),
+                name="budget_of_team_or_unit",
+            ),
+            models.CheckConstraint(
+                condition=Q(amount__isnull=False) | Q(gpu_hours__isnull=False), name="budget_has_a_limit"
+            ),
             models.CheckConstraint(condition=Q(amount__gte=0), name="budget_not_negative"),
             models.CheckConstraint(condition=Q(month_from__day=1), name="budget_first_of_month"),
         ]
 
     @property
-    def scope_team_id(self) -> int:
+    def scope_team_id(self) -> int | None:
         """Where this row belongs, for the permission gate."""
         return self.team_id
 
     @property
-    def monthly(self) -> Money:
-        """The amount per month."""
-        return Money(self.amount, self.currency)
+    def scope_unit_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.unit_id
+
+    @property
+    def monthly(self) -> Money | None:
+        """The amount per month; None: no limit in money."""
+        return None if self.amount is None else Money(self.amount, self.currency)
+
+
+class BudgetStep(Row):
+    """A step of a budget that was reached in a month: once per month, with the figure and what was done."""
+
+    budget = models.ForeignKey(Budget, models.PROTECT, related_name="steps")
+    month = models.DateField()
+    measure = models.CharField(max_length=20, choices=Measure.choices)
+    step = models.CharField(max_length=20, help_text="50, 80, 100, 120 (per cent) or forecast.")
+    figure = models.DecimalField(max_digits=24, decimal_places=6)
+    limit = models.DecimalField(max_digits=24, decimal_places=6)
+    basis: models.JSONField = models.JSONField(default=dict, help_text="Of a forecast: what it stands on.")
+    actions: models.JSONField = models.JSONField(default=list, help_text="What was done, with uids.")
+    reached_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["budget", "month", "measure", "step"], name="budget_step_once")
+        ]

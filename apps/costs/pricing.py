@@ -143,7 +143,7 @@ def _crossed(rates: Iterable[Rate], hours: Sequence[datetime]) -> set[datetime]:
 
 
 def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rate]) -> None:
-    by_flavour: dict[int, list[tuple[int, int, int]]] = {}
+    by_flavour: dict[int | None, list[tuple[int, int, int]]] = {}
     for rate in rates:
         start = ms(rate.valid.lower) if rate.valid.lower else 0
         end = ms(rate.valid.upper) if rate.valid.upper else 1 << 60
@@ -170,7 +170,7 @@ def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rat
                 copy.write("\n".join(lines) + "\n")
 
 
-def _split_row(row: tuple[Any, ...], by_flavour: Mapping[int, list[tuple[int, int, int]]]) -> Iterable[str]:
+def _split_row(row: tuple[Any, ...], by_flavour: Mapping[int | None, list[tuple[int, int, int]]]) -> Iterable[str]:
     hour, uid, kind, cluster_id, team_id, unit_id, unit_path, centre, team, unit, workspace, flavour, model = row[:13]
     spans, unit_ms, gpu_ms, revision = row[13:]
     cuts = cuts_of_hour(ms(hour), by_flavour.get(flavour, []))

@@ -10,11 +10,12 @@ class SourceKind(models.TextChoices):
 
     PROMETHEUS = "prometheus", "Prometheus"
     ALLOCATION = "allocation", "OpenCost/Kubecost allocation API"
+    KUBECOST = "kubecost", "Kubecost"
     CSV = "csv", "Imported intervals (CSV)"
 
 
 #: Kinds that the sweep reads by itself; imported intervals arrive by import only.
-POLLED = (SourceKind.PROMETHEUS, SourceKind.ALLOCATION)
+POLLED = (SourceKind.PROMETHEUS, SourceKind.ALLOCATION, SourceKind.KUBECOST)
 
 
 class HourState(models.TextChoices):
@@ -58,3 +59,11 @@ class LineKind(models.TextChoices):
     STRANDED = "stranded", "Stranded by layout"
     MAINTENANCE = "maintenance", "Maintenance"
     PHYSICAL = "physical", "Physical"
+
+
+class CheckVerdict(models.TextChoices):
+    """What a source's self-test came to."""
+
+    PASSED = "passed", "Fit to bill from"
+    WARNED = "warned", "Fit, with remarks"
+    FAILED = "failed", "Not fit to bill from"

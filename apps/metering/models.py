@@ -10,19 +10,29 @@ from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, Range
 from django.db import models
 from django.db.models import Q
 
+from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster
-from apps.core.models import IntRange, Row, VersionedRow
-from apps.metering.choices import HourState, LineKind, RunStatus, SourceKind, Trigger
+from apps.core.models import IntRange, Row, TextRange, VersionedRow
+from apps.metering.choices import CheckVerdict, HourState, LineKind, RunStatus, SourceKind, Trigger
 from apps.metering.querysets import (
     CapacityLineQuerySet,
+    CheckQuerySet,
     DayUsageQuerySet,
     HourFactQuerySet,
     HourStatusQuerySet,
     IntervalQuerySet,
+    NamespaceOwnerQuerySet,
     ProofQuerySet,
+    ResourceFactQuerySet,
+    RuleQuerySet,
     RunQuerySet,
     SourceQuerySet,
+    WaiverQuerySet,
+    WorkspaceClassQuerySet,
 )
+from apps.quotas.models import Workspace
+from apps.rates.choices import Resource, ServiceClass
+from apps.teams.models import Team
 
 
 class Source(VersionedRow):
@@ -98,6 +108,10 @@ class HourStatus(models.Model):
     reason = models.TextField(blank=True)
     attempts = models.PositiveIntegerField(default=0)
     retry_at = models.DateTimeField(null=True)
+    late_revision = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Newest revision of rows that came after the period was closed; 0: none."
+    )
+    late_hash = models.CharField(max_length=64, blank=True, default="", db_default="")
     requested_at = models.DateTimeField(null=True, help_text="Asked to be read again; due while later than read_at.")
     read_at = models.DateTimeField(null=True)
     written_at = models.DateTimeField(null=True)
@@ -211,6 +225,11 @@ class HourFact(_Owned):
     source_id = models.BigIntegerField()
     proof_id = models.BigIntegerField(null=True)
     revision = models.PositiveIntegerField(default=1)
+    project = models.CharField(max_length=120, blank=True, default="")
+    purpose = models.CharField(max_length=40, blank=True, default="")
+    release_uid = models.UUIDField(null=True)
+    service_class = models.CharField(max_length=20, blank=True, default="")
+    gpu_memory_mib = models.BigIntegerField(null=True, help_text="Mean GPU memory held, all devices; NULL: unknown.")
 
     objects = HourFactQuerySet.as_manager()
 
@@ -266,4 +285,157 @@ class DayUsage(models.Model):
             models.Index(fields=["day", "team_id"], name="dayusage_day_team"),
             models.Index(fields=["cluster_id", "day"], name="dayusage_cluster_day"),
             models.Index(fields=["team_id", "day"], name="dayusage_team_day"),
+        ]
+
+
+class ResourceFact(_Owned):
+    """CPU, memory, storage or egress of one workload in one hour. Month-partitioned.
+
+    `quantity_ms` is what is charged for: milliseconds × units (cores, GiB); one GiB of egress counts as 3,600,000,
+    so that price × quantity ÷ 3,600,000 holds for every resource.
+    """
+
+    pk = models.CompositePrimaryKey("hour", "uid")
+    hour = models.DateTimeField()
+    uid = models.UUIDField()
+    cluster_id = models.BigIntegerField()
+    namespace = models.CharField(max_length=120)
+    workload_key = models.CharField(max_length=300)
+    workload_name = models.CharField(max_length=253)
+    workload_kind = models.CharField(max_length=60, blank=True)
+    node = models.CharField(max_length=253, blank=True)
+    capacity_type = models.CharField(max_length=20, blank=True)
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    quantity_ms = models.BigIntegerField()
+    requested_ms = models.BigIntegerField(null=True, help_text="Requested; NULL: nothing requested or unknown.")
+    used_ms = models.BigIntegerField(null=True, help_text="Measured; NULL: unknown, never zero.")
+    coverage_permille = models.PositiveSmallIntegerField(default=0)
+    flags: ArrayField[list[str], list[str]] = ArrayField(models.CharField(max_length=30), default=list)
+    project = models.CharField(max_length=120, blank=True)
+    purpose = models.CharField(max_length=40, blank=True)
+    service_class = models.CharField(max_length=20, blank=True)
+    source_id = models.BigIntegerField()
+    proof_id = models.BigIntegerField(null=True)
+    revision = models.PositiveIntegerField(default=1)
+
+    objects = ResourceFactQuerySet.as_manager()
+
+    class Meta:
+        managed = False
+        db_table = "metering_resourcefact"
+
+
+class SourceCheck(Row):
+    """One self-test of a source: what it can tell, what is missing, what to do about it."""
+
+    source = models.ForeignKey(Source, models.PROTECT, related_name="checks")
+    verdict = models.CharField(max_length=20, choices=CheckVerdict.choices)
+    findings: models.JSONField = models.JSONField(
+        default=list, help_text="In order: code, status ok|warning|failed, title, detail, todo, evidence."
+    )
+    requests = models.PositiveIntegerField(default=0)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    checked_at = models.DateTimeField()
+
+    objects = CheckQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["source", "-checked_at"], name="check_newest")]
+
+
+class SourceWaiver(VersionedRow):
+    """Somebody's word, by name and for a time, that a source may be billed from although these checks fail."""
+
+    source = models.ForeignKey(Source, models.PROTECT, related_name="waivers")
+    codes: ArrayField[list[str], list[str]] = ArrayField(models.CharField(max_length=40))
+    reason = models.CharField(max_length=500)
+    waived_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    valid = DateTimeRangeField()
+    revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = WaiverQuerySet.as_manager()
+
+
+class ResourceRule(VersionedRow):
+    """What one unit of an extended resource is of a device: the admin's table (design §7), dated."""
+
+    resource = models.CharField(max_length=120, help_text="As nodes name it, e.g. nvidia.com/mig-3g.40gb.")
+    gpu_model = models.CharField(max_length=120, blank=True, help_text="Empty: every model.")
+    device_class = models.CharField(max_length=20, choices=DeviceClass.choices, default=DeviceClass.GPU)
+    numerator = models.PositiveIntegerField(default=1)
+    denominator = models.PositiveIntegerField(default=1)
+    note = models.CharField(max_length=300, blank=True)
+    set_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    valid = DateTimeRangeField()
+
+    objects = RuleQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(numerator__gt=0, denominator__gte=models.F("numerator")), name="rule_at_most_one_device"
+            ),
+            ExclusionConstraint(
+                name="rule_once",
+                expressions=[
+                    (TextRange("resource"), RangeOperators.OVERLAPS),
+                    (TextRange("gpu_model"), RangeOperators.OVERLAPS),
+                    ("valid", RangeOperators.OVERLAPS),
+                ],
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.resource
+
+
+class NamespaceOwner(VersionedRow):
+    """A namespace that is no workspace, claimed for a team from an hour on: its cost is the team's from then."""
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="+")
+    namespace = models.CharField(max_length=120)
+    team = models.ForeignKey(Team, models.PROTECT, related_name="+")
+    environment = models.CharField(max_length=20, blank=True)
+    reason = models.CharField(max_length=300, blank=True)
+    claimed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    valid = DateTimeRangeField()
+
+    objects = NamespaceOwnerQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            ExclusionConstraint(
+                name="namespace_one_owner",
+                expressions=[
+                    (IntRange("cluster"), RangeOperators.OVERLAPS),
+                    (TextRange("namespace"), RangeOperators.OVERLAPS),
+                    ("valid", RangeOperators.OVERLAPS),
+                ],
+            )
+        ]
+
+    @property
+    def scope_team_id(self) -> int:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+
+class WorkspaceClass(Row):
+    """The service class a workspace is charged at, valid in time; without a row: standard."""
+
+    workspace = models.ForeignKey(Workspace, models.PROTECT, related_name="service_classes")
+    service_class = models.CharField(max_length=20, choices=ServiceClass.choices)
+    set_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    reason = models.CharField(max_length=300, blank=True)
+    valid = DateTimeRangeField()
+
+    objects = WorkspaceClassQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            ExclusionConstraint(
+                name="workspace_one_class",
+                expressions=[(IntRange("workspace"), RangeOperators.OVERLAPS), ("valid", RangeOperators.OVERLAPS)],
+            )
         ]

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
         HourFact,
         HourStatus,
         IngestRun,
+        NamespaceOwner,
+        ResourceFact,
+        ResourceRule,
         Source,
+        SourceCheck,
         SourceProof,
+        SourceWaiver,
         UsageInterval,
+        WorkspaceClass,
     )
 
 
@@ -102,3 +108,61 @@ class IntervalQuerySet(ScopedQuerySet["UsageInterval"]):
     def visible_to(self, user: Any) -> Self:
         """Return all intervals to those who may view ingest runs."""
         return self.all() if _may_see_runs(user) else self.none()
+
+
+class ResourceFactQuerySet(ScopedQuerySet["ResourceFact"]):
+    """Facts of CPU, memory, storage and egress by the team and unit on the row."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the facts whose team or unit, as of that hour, lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).row_filter("metering.fact.view", team="team_id", unit="unit_id"))
+
+
+class CheckQuerySet(ScopedQuerySet["SourceCheck"]):
+    """Self-tests of sources."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all self-tests to those who may view ingest runs."""
+        return self.all() if _may_see_runs(user) else self.none()
+
+
+class WaiverQuerySet(ScopedQuerySet["SourceWaiver"]):
+    """Waivers of sources."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all waivers to those who may view ingest runs."""
+        return self.all() if _may_see_runs(user) else self.none()
+
+    def standing(self, at: datetime | None = None) -> Self:
+        """Return the waivers that count at `at` (default: now)."""
+        return self.filter(valid__contains=at or clock.now(), revoked_at__isnull=True)
+
+
+class RuleQuerySet(ScopedQuerySet["ResourceRule"]):
+    """The table of resources: everybody signed in may know how shares of a GPU are counted."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all rules to any active person."""
+        return self.all() if getattr(user, "is_authenticated", False) and user.is_active else self.none()
+
+
+class NamespaceOwnerQuerySet(ScopedQuerySet["NamespaceOwner"]):
+    """Claimed namespaces."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the claims of teams in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("metering.fact.view"))
+
+
+class WorkspaceClassQuerySet(ScopedQuerySet["WorkspaceClass"]):
+    """Service classes of workspaces."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the classes of workspaces whose team lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("metering.fact.view", field="workspace__team"))

@@ -132,7 +132,7 @@ def publish_card(
     checked = _checked_prices(cluster, prices)
     card = RateCard.objects.create(name=name.strip(), cluster=cluster, note=note.strip(), created_by_id=actor.user_id)
     existing = Rate.objects.filter(cluster=cluster, flavour__in=checked).select_related("card").order_by("valid", "pk")
-    by_flavour: dict[int, list[Rate]] = {}
+    by_flavour: dict[int | None, list[Rate]] = {}
     for rate in existing:
         by_flavour.setdefault(rate.flavour_id, []).append(rate)
     superseded: list[str] = []

@@ -27,6 +27,7 @@ _TEAM_READ = {
     "metering.fact.view",
     "costs.charge.view",
     "costs.budget.view",
+    "costs.statement.view",
 }
 _READ_EVERYTHING = _TEAM_READ | {
     "teams.unit.view",
@@ -39,6 +40,7 @@ _READ_EVERYTHING = _TEAM_READ | {
     "reports.monthly.view",
     "provisioning.run.view",
     "metering.run.view",
+    "costs.whatif.run",
     "audit.event.view",
     "audit.event.export",
     "notifications.outbox.view",
@@ -57,6 +59,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "approvals.request.view",
             "approvals.request.withdraw",
             "teams.member.manage",
+            "costs.statement.dispute",
+            "metering.namespace.claim",
         }
     ),
     Role.UNIT_OWNER: frozenset(
@@ -73,6 +77,9 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "quotas.request.withdraw",
             "reports.monthly.view",
             "costs.budget.set",
+            "costs.statement.dispute",
+            "costs.whatif.run",
+            "metering.namespace.claim",
         }
     ),
     Role.COMPLIANCE: frozenset(
@@ -92,6 +99,9 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "provisioning.drift.decide",
             "metering.run.retry",
             "metering.import.create",
+            "metering.source.waive",
+            "metering.rule.manage",
+            "metering.namespace.claim",
             "notifications.mail.retry",
             "teams.unit.manage",
             "teams.grant.manage",
@@ -109,8 +119,21 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "rates.card.view",
             "rates.card.import",
             "rates.card.manage",
+            "rates.card.approve",
             "reports.monthly.view",
             "costs.budget.set",
+            "costs.period.manage",
+            "costs.period.approve",
+            "costs.credit.create",
+            "costs.credit.approve",
+            "costs.dispute.decide",
+            "costs.policy.manage",
+            "costs.policy.approve",
+            "costs.bill.manage",
+            "costs.whatif.run",
+            "metering.run.view",
+            "metering.source.waive",
+            "metering.namespace.claim",
             "clusters.pool.view",
         }
     ),
