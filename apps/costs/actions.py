@@ -74,7 +74,8 @@ def set_budget(
     before = None if budget is None else budget.amount
     if expected_version is not None and (budget.version if budget else 0) != expected_version:
         raise Conflict(
-            "Somebody set this month's budget in the meantime.", current={"amount": str(before), "month": str(month)}
+            "Somebody set this month's budget in the meantime.",
+            current={"amount": None if before is None else str(before), "month": str(month)},
         )
     if budget is None:
         budget = Budget.objects.create(

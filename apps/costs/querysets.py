@@ -31,10 +31,14 @@ class DayChargeQuerySet(ScopedQuerySet["DayCharge"]):
 
 
 class BudgetQuerySet(ScopedQuerySet["Budget"]):
-    """Budgets by team."""
+    """Budgets of teams and of units."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the budgets of teams in scope."""
+        """Return the budgets of teams in scope, and those of units in which the person may view budgets."""
         from apps.teams import scope
 
-        return self.filter(scope.of(user).team_filter("costs.budget.view"))
+        held = scope.of(user)
+        # Where the permission reaches everywhere both conditions are empty, and so is their union.
+        return self.filter(
+            held.team_filter("costs.budget.view") | held.unit_filter("costs.budget.view", field="unit")
+        )

@@ -112,10 +112,10 @@ class ChargeFilter(CommonsFilterSet):
 
 
 class BudgetTable(CommonsTable):
-    """Budgets of teams, newest first."""
+    """Budgets of teams and units, newest first."""
 
     team = UidLinkColumn("reports:team", kwarg="team_slug", lookup="slug", target="team")
-    unit = tables.Column(accessor="team__unit__name")
+    unit = tables.Column(empty_values=(), order_by=("unit__name", "team__unit__name"))
     month_from = tables.DateColumn(verbose_name="From month", format="Y-m")
     amount = MoneyColumn(verbose_name="Budget a month")
     set_by = tables.Column(verbose_name="Set by")
@@ -126,3 +126,9 @@ class BudgetTable(CommonsTable):
         fields = ("team", "unit", "month_from", "amount", "set_by", "updated_at")
         order_by = ("-month_from", "team")
         caption = "Budgets"
+
+    def render_unit(self, record: Budget) -> str:
+        """Name the unit whose budget it is, or the team's."""
+        if record.unit_id is not None:
+            return str(record.unit)
+        return str(record.team.unit) if record.team is not None else "–"

@@ -305,7 +305,7 @@ class BudgetList(ListView):
 
     title = "Budgets"
     permission = "costs.budget.view"
-    queryset = Budget.objects.select_related("team__unit", "set_by")
+    queryset = Budget.objects.select_related("team__unit", "unit", "set_by")
     table_class = BudgetTable
     intro = "What each team may spend a month, from a month on until its next budget begins."
     empty_title = "No budgets yet"
