@@ -125,6 +125,9 @@ class DayCharge(models.Model):
     rate = models.ForeignKey(Rate, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+")
     quantity_ms = models.BigIntegerField()
     gpu_ms = models.BigIntegerField()
+    # As metered, not as priced: a price for every type or class stands behind many of them.
+    capacity_type = models.CharField(max_length=20, blank=True, default="", db_default="")
+    service_class = models.CharField(max_length=20, blank=True, default="", db_default="")
 
     objects = DayChargeQuerySet.as_manager()
 
