@@ -39,6 +39,4 @@ class BudgetQuerySet(ScopedQuerySet["Budget"]):
 
         held = scope.of(user)
         # Where the permission reaches everywhere both conditions are empty, and so is their union.
-        return self.filter(
-            held.team_filter("costs.budget.view") | held.unit_filter("costs.budget.view", field="unit")
-        )
+        return self.filter(held.team_filter("costs.budget.view") | held.unit_filter("costs.budget.view", field="unit"))
