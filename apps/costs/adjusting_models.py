@@ -63,14 +63,19 @@ class Correction(Row):
 
 
 class Credit(VersionedRow):
-    """Money given back to a team (or between teams: two rows) with reason and second approver, billed when open."""
+    """Money given back to a team (or between teams: two rows) with reason and second approver, billed when open.
+
+    Between teams it is two rows of one `pair`: the payer's is negative, and both are decided as one.
+    """
 
     period = models.ForeignKey(
         Period, models.PROTECT, null=True, related_name="credits", help_text="Where it is billed."
     )
     team = models.ForeignKey(Team, models.PROTECT, related_name="+")
     statement = models.ForeignKey(Statement, models.PROTECT, null=True, related_name="credits")
-    amount = models.DecimalField(max_digits=20, decimal_places=2, help_text="Positive: lowers the team's statement.")
+    amount = models.DecimalField(
+        max_digits=20, decimal_places=2, help_text="Positive: lowers the team's statement; negative: raises it."
+    )
     currency = models.CharField(max_length=3)
     reason = models.CharField(max_length=500)
     status = models.CharField(max_length=20, choices=choices.Verdict.choices, default=choices.Verdict.PROPOSED)
@@ -78,12 +83,14 @@ class Credit(VersionedRow):
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     decided_at = models.DateTimeField(null=True)
     decision_reason = models.CharField(max_length=500, blank=True)
+    pair = models.UUIDField(null=True, help_text="The same on both rows of a transfer between teams.")
 
     objects = CreditQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=Q(amount__gt=0), name="credit_positive"),
+            models.CheckConstraint(condition=Q(amount__gt=0) | Q(amount__lt=0, pair__isnull=False), name="credit_sign"),
+            models.UniqueConstraint(fields=["pair", "team"], name="credit_pair_once"),
             models.CheckConstraint(
                 condition=~Q(status="approved") | ~Q(decided_by=models.F("proposed_by")), name="credit_second_person"
             ),

@@ -217,6 +217,7 @@ class StatementFile(VersionedRow):
     sha256 = models.CharField(max_length=64, blank=True)
     report: models.JSONField = models.JSONField(default=dict, help_text="Of FOCUS: which rules were checked, and how.")
     error = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0, db_default=0)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     finished_at = models.DateTimeField(null=True)
 
