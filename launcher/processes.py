@@ -1,5 +1,6 @@
 """Starting and ending processes so that none outlives the one that started it (Linux)."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -36,8 +37,15 @@ class ProcessInfo:
     session: int
 
 
-def _die_with_parent(death_signal: int, parent: int) -> Callable[[], None]:
+def _die_with_parent(death_signal: int, parent: int, announce: int | None) -> Callable[[], None]:
     def run() -> None:
+        if announce is not None:
+            # A watchdog that is gone is replaced by the parent, which tells the new one of this process, too; so no
+            # broken pipe may end this one here, where the signal has its default action already.
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(announce, f"+ {os.getpid()} {death_signal}\n".encode())
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, death_signal)
         if os.getppid() != parent:  # the parent died before the line above took effect
             os._exit(1)
@@ -54,11 +62,15 @@ def spawn(
     death_signal: int = signal.SIGTERM,
     account: Account | None = None,
     pass_fds: Sequence[int] = (),
+    announce: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own; the kernel sends it ``death_signal`` when the caller's thread ends.
 
     Call it from the main thread only: the kernel watches the thread, not the process. The session lets
     ``end_session`` reach the grandchildren (gunicorn's and Celery's workers), which the death signal does not.
+
+    ``announce``: the watchdog's pipe. The process itself says there that it is, before its program runs: however soon
+    after that the caller is killed, a program that ignores the death signal is known.
     """
     return subprocess.Popen(
         list(command),
@@ -69,7 +81,7 @@ def spawn(
         cwd=cwd,
         start_new_session=True,
         # Runs after the change of user, which would clear the death signal.
-        preexec_fn=_die_with_parent(death_signal, os.getpid()),
+        preexec_fn=_die_with_parent(death_signal, os.getpid(), announce),
         user=account.uid if account else None,
         group=account.gid if account else None,
         extra_groups=[] if account else None,

@@ -53,13 +53,15 @@ class Command:
     cwd: Path = ROOT
     process: subprocess.Popen[bytes] | None = None
     asked_to_stop: bool = False
+    #: The watchdog's pipe, to which the new process makes itself known before it runs anything of its own.
+    pipe: int | None = None
 
     def start(self) -> None:
         """Start it; does not wait until it is ready."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.asked_to_stop = False
         with self.log.open("ab") as handle:
-            self.process = spawn(self.command, log=handle, env=self.env, cwd=self.cwd)
+            self.process = spawn(self.command, log=handle, env=self.env, cwd=self.cwd, announce=self.pipe)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM once: a second one makes some programs drop the work that the first lets them finish."""
@@ -136,6 +138,11 @@ class Supervisor:
 
     def _start_watchdog(self) -> None:
         read_end, self._pipe = os.pipe()
+        # Before it starts, not after: killed in between, the supervisor would leave a watchdog that knows of nobody.
+        # Fifteen bytes a session fit into the pipe's buffer of 64 KiB.
+        for child in self.children:
+            if child.session is not None:
+                os.write(self._pipe, f"+ {child.session} {int(child.stop_signal)}\n".encode())
         inherited = [read_end, *([self._lock] if self._lock is not None else [])]
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "launcher.watchdog", str(read_end), str(self._grace_seconds)],
@@ -172,12 +179,10 @@ class Supervisor:
         try:
             os.write(self._pipe, f"{line}\n".encode())
         except BrokenPipeError:
-            # Somebody killed the watchdog: a new one learns of every open session.
+            # Somebody killed the watchdog: a new one learns of every open session, and of this line.
             os.close(self._pipe)
             self._start_watchdog()
-            for child in self.children:
-                if child.session is not None:
-                    os.write(self._pipe, f"+ {child.session} {int(child.stop_signal)}\n".encode())
+            os.write(self._pipe, f"{line}\n".encode())
 
     # -- children
 
@@ -192,6 +197,8 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         child.log_start = size_of(child.log)
+        if isinstance(child.server, Command):
+            child.server.pipe = self._pipe
         child.server.start()
         child.started = time.monotonic()
         child.restart_at = None
@@ -264,10 +271,13 @@ class Supervisor:
         log_start = 0
         if show:
             sys.stdout.flush()
-            command.process = spawn(command.command, log=sys.stdout.fileno(), env=command.env, cwd=command.cwd)
+            command.process = spawn(
+                command.command, log=sys.stdout.fileno(), env=command.env, cwd=command.cwd, announce=self._pipe
+            )
         else:
             rotate(command.log)
             log_start = size_of(command.log)
+            command.pipe = self._pipe
             command.start()
         process = command.process
         if process is None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import LauncherError
 from launcher.paths import ROOT
-from launcher.processes import is_running, session_members, wait_until
+from launcher.processes import is_running, session_members, spawn, wait_until
 from launcher.supervisor import (
     FIRST_DELAY_SECONDS,
     HEALTHY_SECONDS,
@@ -153,7 +153,52 @@ def test_a_killed_watchdog_is_replaced(tmp_path: Path) -> None:
     watched = pids_of(tmp_path)
     portal.kill()
     portal.wait()
-    assert wait_until(lambda: not any(is_running(pid) for pid in watched), 20)
+    gone = wait_until(lambda: not any(is_running(pid) for pid in watched), 30)
+    assert gone, [pid for pid in watched if is_running(pid)]
+
+
+@pytest.mark.requirement("installation-3.3")
+def test_a_new_watchdog_knows_the_open_sessions_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at any moment after the new watchdog began to run, the supervisor leaves nobody unwatched."""
+    known: list[str] = []
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        if "launcher.watchdog" in command and supervisor.children:
+            pipe = int(command[3])
+            with os.fdopen(os.dup(pipe), "rb", buffering=0) as lines:
+                os.set_blocking(pipe, False)
+                known.append((lines.read(4096) or b"").decode())
+                os.set_blocking(pipe, True)
+        return started(command, **options)  # type: ignore[call-overload,no-any-return]  # what was asked, handed on
+
+    started = subprocess.Popen
+    supervisor = Supervisor(grace_seconds=1)
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with supervisor:
+        child = supervisor.add("program", Command(sleeper, tmp_path / "log", dict(os.environ)), tmp_path / "log")
+        (first,) = watchdogs_of(os.getpid())
+        monkeypatch.setattr("launcher.supervisor.subprocess.Popen", popen)
+        os.kill(first, signal.SIGKILL)
+        assert wait_until(lambda: not is_running(first), 10)
+        supervisor.tend()
+        assert known == [f"+ {child.session} {int(signal.SIGTERM)}\n"]
+
+
+@pytest.mark.requirement("installation-3.3")
+def test_a_program_is_known_to_the_watchdog_before_it_runs(tmp_path: Path) -> None:
+    read_end, pipe = os.pipe()
+    with (tmp_path / "log").open("wb") as log:
+        process = spawn([sys.executable, "-c", "pass"], log=log, announce=pipe)
+    os.close(pipe)
+    process.wait()
+    with os.fdopen(read_end) as lines:
+        assert read_sessions(lines) == {process.pid: signal.SIGTERM}
+    # Where nobody reads, it starts all the same.
+    read_end, pipe = os.pipe()
+    os.close(read_end)
+    with (tmp_path / "log").open("wb") as log:
+        assert spawn([sys.executable, "-c", "pass"], log=log, announce=pipe).wait() == 0
+    os.close(pipe)
 
 
 @pytest.mark.requirement("installation-3.1")
