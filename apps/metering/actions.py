@@ -219,7 +219,9 @@ def _imported_owners(source: Source, context: books.ClusterContext) -> dict[str,
 
 
 def _count(run: IngestRun, outcome: Outcome, absent: int, size: int) -> None:
-    run.hours_written += outcome.written
+    run.hours_written += outcome.written + outcome.late
+    if outcome.late:
+        run.report = {**run.report, "late": run.report.get("late", 0) + outcome.late}
     run.hours_unchanged += outcome.unchanged
     run.hours_failed += outcome.open + absent
     run.facts += outcome.facts

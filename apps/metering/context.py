@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Pool
-from apps.metering.engine import Share, sanitised
-from apps.metering.sources.base import ms
+from apps.metering import ports
+from apps.metering.engine import HOUR_MS, Share, hour_of, sanitised
+from apps.metering.models import NamespaceOwner, WorkspaceClass
+from apps.metering.sources.base import at_ms, ms
 from apps.quotas.models import Quota, Workspace
 from apps.teams.models import Team
 
@@ -84,11 +87,39 @@ class ClusterContext:
     recorded: dict[tuple[int, str], Owner] = field(default_factory=dict)
     #: Owners given with an import, by namespace; they win over workspaces.
     given: dict[str, Owner] = field(default_factory=dict)
+    #: Owners of closed hours as their facts carry them, nobody included: they stand whatever happened since.
+    closed: dict[tuple[int, str], Owner] = field(default_factory=dict)
+    #: Claimed namespaces: (from ms, until ms, owner).
+    claims: dict[str, list[tuple[int, int, Owner]]] = field(default_factory=dict)
+    #: Service classes by workspace: (from ms, until ms, class).
+    classes: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     _found: dict[tuple[str, str, str], FlavourInfo | None] = field(default_factory=dict)
 
     def owner_of(self, hour: int, namespace: str) -> Owner:
-        """Return who owns `namespace` in `hour`: as given, as recorded, else as the workspaces say."""
-        return self.given.get(namespace) or self.recorded.get((hour, namespace)) or self.owners.get(namespace) or NOBODY
+        """Return who owns `namespace` in `hour`: as billed, as given, as recorded, else by workspace or claim."""
+        key = (hour, namespace)
+        return (
+            self.closed.get(key)
+            or self.given.get(namespace)
+            or self.recorded.get(key)
+            or self.owners.get(namespace)
+            or self.claimed(hour, namespace)
+            or NOBODY
+        )
+
+    def claimed(self, hour: int, namespace: str) -> Owner | None:
+        """Return who claimed `namespace` for the hour."""
+        for start, end, owner in self.claims.get(namespace, ()):
+            if start <= hour < end:
+                return owner
+        return None
+
+    def class_of(self, hour: int, workspace_id: int | None) -> str:
+        """Return the service class a workspace is charged at in `hour`; "": standard."""
+        for start, end, name in self.classes.get(workspace_id or 0, ()):
+            if start <= hour < end:
+                return name
+        return ""
 
     def flavour_for(self, resource: str, gpu_model: str, hint: str = "") -> FlavourInfo | None:
         """Return the flavour of a holding: by its stated flavour, else by resource and GPU model.
@@ -118,7 +149,7 @@ class ClusterContext:
         return next(iter(self.pools)) if len(self.pools) == 1 else ""
 
 
-def owner_of_team(team: Team, workspace: Workspace | None = None) -> Owner:
+def owner_of_team(team: Team, workspace: Workspace | None = None, *, environment: str = "") -> Owner:
     """Return what a fact copies of a team (with its unit loaded)."""
     return Owner(
         team_id=team.pk,
@@ -128,12 +159,12 @@ def owner_of_team(team: Team, workspace: Workspace | None = None) -> Owner:
         team_name=team.name,
         unit_name=team.unit.name,
         workspace_id=workspace.pk if workspace else None,
-        environment=workspace.environment if workspace else "",
+        environment=workspace.environment if workspace else environment,
     )
 
 
 def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
-    """Read the context of a cluster for the hours in [start, end): five queries."""
+    """Read the context of a cluster for the hours in [start, end): a fixed number of queries."""
     context = ClusterContext(cluster_id)
     workspaces = list(Workspace.objects.filter(cluster_id=cluster_id).select_related("team__unit"))
     owners = {workspace.pk: owner_of_team(workspace.team, workspace) for workspace in workspaces}
@@ -183,21 +214,75 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
                     end=ms(quota.valid.upper) if quota.valid.upper else FAR,
                 )
             )
+    context.claims = claims_of(cluster_id, start, end)
+    context.classes = classes_of(cluster_id, start, end)
     context.recorded = recorded_owners(cluster_id, start, end)
+    hours = [at_ms(hour) for hour in range(hour_of(ms(start)), ms(end), HOUR_MS)]
+    if frozen := ports.frozen(cluster_id, hours):
+        context.closed = closed_owners(cluster_id, sorted(frozen))
     return context
+
+
+def claims_of(cluster_id: int, start: datetime, end: datetime) -> dict[str, list[tuple[int, int, Owner]]]:
+    """Return the claims that touch [start, end), by namespace."""
+    found: dict[str, list[tuple[int, int, Owner]]] = {}
+    claims = NamespaceOwner.objects.filter(cluster_id=cluster_id, valid__overlap=(start, end))
+    for claim in claims.select_related("team__unit").order_by("pk"):
+        owner = owner_of_team(claim.team, environment=claim.environment)
+        found.setdefault(claim.namespace, []).append((*bounds(claim.valid), owner))
+    return found
+
+
+def classes_of(cluster_id: int, start: datetime, end: datetime) -> dict[int, list[tuple[int, int, str]]]:
+    """Return the service classes that touch [start, end), by workspace."""
+    found: dict[int, list[tuple[int, int, str]]] = {}
+    rows = WorkspaceClass.objects.filter(workspace__cluster_id=cluster_id, valid__overlap=(start, end))
+    for row in rows.order_by("pk"):
+        found.setdefault(row.workspace_id, []).append((*bounds(row.valid), row.service_class))
+    return found
+
+
+def bounds(valid: Any) -> tuple[int, int]:
+    """Return a range of time in milliseconds, open ends as far away as needed."""
+    return (ms(valid.lower) if valid.lower else 0, ms(valid.upper) if valid.upper else FAR)
+
+
+_OWNER = (
+    "hour, namespace, team_id, unit_id, unit_path, cost_centre, team_name, unit_name, workspace_id, environment,"
+    " revision"
+)
+
+
+def _owners(sql: str, parameters: list[Any]) -> dict[tuple[int, str], Owner]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        # Ordered by revision: where several stand, the newest row wins.
+        return {(ms(row[0]), row[1]): Owner(row[2], row[3], tuple(row[4]), *row[5:10]) for row in cursor.fetchall()}
 
 
 def recorded_owners(cluster_id: int, start: datetime, end: datetime) -> dict[tuple[int, str], Owner]:
     """Return the owners that facts of [start, end) already carry, by (hour ms, namespace)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT hour, namespace, team_id, unit_id, unit_path, cost_centre, team_name, unit_name,"
-            " workspace_id, environment FROM metering_hourfact"
-            " WHERE cluster_id = %s AND hour >= %s AND hour < %s AND team_id IS NOT NULL"
-            " ORDER BY hour, namespace, team_id",
-            [cluster_id, start, end],
-        )
-        return {(ms(row[0]), row[1]): Owner(row[2], row[3], tuple(row[4]), *row[5:]) for row in cursor.fetchall()}
+    # `hour` and `cluster_id` select partitions and rows through the index of both tables.
+    tables = ("metering_resourcefact", "metering_hourfact")
+    parts = [
+        f"(SELECT DISTINCT {_OWNER} FROM {table}"  # noqa: S608 (own constants)
+        " WHERE cluster_id = %s AND hour >= %s AND hour < %s AND team_id IS NOT NULL)"
+        for table in tables
+    ]
+    sql = " UNION ".join(parts) + " ORDER BY hour, namespace, revision, team_id"
+    return _owners(sql, [cluster_id, start, end] * len(tables))
+
+
+def closed_owners(cluster_id: int, hours: list[datetime]) -> dict[tuple[int, str], Owner]:
+    """Return the owners, nobody included, of every namespace in closed hours: as billed first, late rows after."""
+    tables = ("metering_latefact", "metering_lateresource", "metering_resourcefact", "metering_hourfact")
+    parts = [
+        f"(SELECT DISTINCT {_OWNER}, {rank} AS rank FROM {table}"  # noqa: S608 (own constants)
+        " WHERE cluster_id = %s AND hour >= %s AND hour <= %s AND hour = ANY(%s))"
+        for rank, table in enumerate(tables)
+    ]
+    sql = " UNION ".join(parts) + " ORDER BY hour, namespace, rank, revision, team_id NULLS FIRST"
+    return _owners(sql, [cluster_id, hours[0], hours[-1], hours] * len(tables))
 
 
 def teams_given(team_map: Mapping[str, str], workspaces: Iterable[tuple[str, Owner]]) -> dict[str, Owner]:

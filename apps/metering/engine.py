@@ -65,6 +65,15 @@ class Holding:
     flags: frozenset[str] = frozenset()
     used: Mapping[int, Use] | None = None
     pod: str = ""
+    project: str = ""
+    purpose: str = ""
+    release_uid: str | None = None
+    #: Mean GPU memory held by hour, all devices together, in MiB; a missing hour is unknown.
+    memory: Mapping[int, int] | None = None
+
+    def memory_mib(self, hour: int) -> int | None:
+        """Return the mean GPU memory held in `hour`, in MiB; None: unknown."""
+        return self.memory.get(hour) if self.memory else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,18 @@ FACT_COLUMNS = (
     "workspace_id", "environment", "namespace", "workload_key", "workload_name", "workload_kind", "pod", "container",
     "node", "flavour_id", "flavour_name", "gpu_model", "resource", "capacity_type", "spans", "allocated_unit_ms",
     "allocated_gpu_ms", "used_gpu_ms", "used_source", "coverage_permille", "flags",
+    "project", "purpose", "release_uid", "service_class", "gpu_memory_mib",
     "source_id", "proof_id", "revision",
 )  # fmt: skip
 LINE_COLUMNS = (
     "hour", "uid", "cluster_id", "team_id", "unit_id", "unit_path", "cost_centre", "team_name", "unit_name",
     "workspace_id", "environment", "gpu_model", "kind", "flavour_id", "gpu_ms", "revision",
+)  # fmt: skip
+RESOURCE_COLUMNS = (
+    "hour", "uid", "cluster_id", "team_id", "unit_id", "unit_path", "cost_centre", "team_name", "unit_name",
+    "workspace_id", "environment", "namespace", "workload_key", "workload_name", "workload_kind", "node",
+    "capacity_type", "resource", "quantity_ms", "requested_ms", "used_ms", "coverage_permille", "flags", "project",
+    "purpose", "service_class", "source_id", "proof_id", "revision",
 )  # fmt: skip
 
 CAPACITY_SHORT = "capacity_short"
@@ -56,16 +63,19 @@ class HourRows:
     hour: int
     facts: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    resources: list[str] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
     coverage_permille: int = 1000
     complete: bool = True
     reason: str = ""
 
     def content_hash(self) -> str:
-        """Return the SHA-256 over the facts and lines of the hour: equal hashes mean equal rows."""
+        """Return the SHA-256 over the hour's rows, in the order of their uids: equal hashes mean equal rows."""
         digest = hashlib.sha256()
-        for line in (*self.facts, "", *self.lines):
-            digest.update(line.encode())
+        for part in (self.facts, self.lines, self.resources):
+            for line in sorted(part):
+                digest.update(line.encode())
+                digest.update(b"\n")
             digest.update(b"\n")
         return digest.hexdigest()
 
@@ -192,6 +202,8 @@ def _fact(context: ClusterContext, at: str, quantity: HourQuantity, owner: Owner
             holding.gpu_model[:120], holding.resource[:120], holding.capacity_type[:20], spans, quantity.unit_ms,
             quantity.gpu_ms, quantity.used_gpu_ms, quantity.used_source, quantity.coverage_permille,
             tuple(sorted(flags)),
+            holding.project[:120], holding.purpose[:40], holding.release_uid,
+            context.class_of(quantity.hour, owner.workspace_id), holding.memory_mib(quantity.hour),
         )
     )  # fmt: skip
 

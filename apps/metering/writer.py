@@ -14,7 +14,7 @@ from apps.core.partitions import ensure_month, months_between
 from apps.metering import billing, ports
 from apps.metering.choices import METERED, HourState
 from apps.metering.models import HourStatus, IngestRun, Source, SourceProof
-from apps.metering.rows import FACT_COLUMNS, LINE_COLUMNS, HourRows
+from apps.metering.rows import FACT_COLUMNS, LINE_COLUMNS, RESOURCE_COLUMNS, HourRows
 from apps.metering.sources.base import Proof, at_ms
 
 #: A new reading of an hour stands as provisional from this long after its end, as final from that long.
@@ -24,12 +24,24 @@ FINAL_AFTER = timedelta(hours=2)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What writing a window did."""
+    """What writing a window did; `late` hours are closed ones whose other content was put beside what was billed."""
 
     written: int
     unchanged: int
     facts: int
     open: int
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows of one hour that are to stand under `revision`, with where they come from."""
+
+    hour: datetime
+    rows: HourRows
+    revision: int
+    source_id: int
+    proof_id: int | None
 
 
 def idle_permille() -> int:
@@ -76,48 +88,65 @@ def write_hours(
             cluster_id=cluster_id, hour__gte=at_ms(min(hours)), hour__lte=at_ms(max(hours))
         )
     }
-    changed: list[tuple[datetime, HourRows, str, int]] = []
+    frozen = ports.frozen(cluster_id, [at_ms(key) for key in sorted(hours)])
+    changed: list[tuple[HourStatus, HourRows]] = []
+    late: list[tuple[HourStatus, HourRows]] = []
     statuses: list[HourStatus] = []
     for key in sorted(hours):
         hour, rows = at_ms(key), hours[key]
         content = rows.content_hash()
         status = known.get(hour) or HourStatus(cluster_id=cluster_id, hour=hour)
-        state = state_for(hour, rows, now)
-        if not rows.complete and status.revision and rows.coverage_permille < status.coverage_permille:
-            # The source has forgotten what it once told: what was recorded stands.
+        statuses.append(status)
+        forgotten = status.revision and rows.coverage_permille < status.coverage_permille
+        if not rows.complete and (forgotten or hour in frozen):
+            # The source has forgotten what it once told, or tells only part of a closed hour: what stands, stands.
             status.read_at, status.reason = now, rows.reason
-            statuses.append(status)
+            if status.state not in METERED:
+                status.attempts += 1
+                status.retry_at = now + pause(status.attempts)
             continue
-        if status.inputs_hash != content:
-            status.revision += 1
-            status.inputs_hash = content
+        if hour in frozen:
+            if content != (status.late_hash or status.inputs_hash):
+                status.late_revision = max(status.revision, status.late_revision) + 1
+                status.late_hash = content
+                late.append((status, rows))
+        elif status.inputs_hash != content:
+            status.revision = max(status.revision, status.late_revision) + 1
+            status.inputs_hash, status.late_hash = content, ""
             status.facts = len(rows.facts)
             status.written_at = now
-            changed.append((hour, rows, content, status.revision))
-        status.state, status.source, status.read_at = state, source, now
-        status.coverage_permille, status.flags, status.reason = rows.coverage_permille, sorted(rows.flags), rows.reason
-        if state in METERED:
-            status.attempts, status.retry_at = 0, None
-        else:
-            status.attempts += 1
-            status.retry_at = now + pause(status.attempts)
-        statuses.append(status)
+            changed.append((status, rows))
+        _read(status, rows, source, now)
     HourStatus.objects.bulk_create([status for status in statuses if status.hour not in known], batch_size=2000)
     HourStatus.objects.bulk_update(
         [status for status in statuses if status.hour in known],
         ["state", "source", "coverage_permille", "inputs_hash", "revision", "facts", "flags", "reason", "attempts",
-         "retry_at", "read_at", "written_at"],
+         "retry_at", "read_at", "written_at", "late_revision", "late_hash"],
         batch_size=1000,
     )  # fmt: skip
     facts = 0
-    if changed:
+    if changed or late:
         kept = _keep_proof(source, proof, run, window)
-        facts = _replace(source, changed, kept.pk if kept else None)
-        days = sorted({billing.day_of(hour) for hour, *_ in changed})
-        roll_up(cluster_id, days)
-        ports.tell(ports.Written(cluster_id, [hour for hour, *_ in changed], days, [item[3] for item in changed]))
+        proof_id = kept.pk if kept else None
+        facts = replace_hours(
+            cluster_id, [Change(s.hour, rows, s.revision, source.pk, proof_id) for s, rows in changed]
+        )
+        facts += add_late(cluster_id, [Change(s.hour, rows, s.late_revision, source.pk, proof_id) for s, rows in late])
     open_hours = sum(1 for status in statuses if status.state not in METERED)
-    return Outcome(len(changed), len(statuses) - len(changed), facts, open_hours)
+    unchanged = len(statuses) - len(changed) - len(late)
+    return Outcome(len(changed), unchanged, facts, open_hours, len(late))
+
+
+def _read(status: HourStatus, rows: HourRows, source: Source, now: datetime) -> None:
+    """Note on the hour how well it could be read this time."""
+    state = state_for(status.hour, rows, now)
+    status.state, status.source, status.read_at = state, source, now
+    status.coverage_permille, status.flags, status.reason = rows.coverage_permille, sorted(rows.flags), rows.reason
+    if state in METERED:
+        status.attempts, status.retry_at = 0, None
+    else:
+        status.attempts += 1
+        status.retry_at = now + pause(status.attempts)
 
 
 def pause(attempts: int) -> timedelta:
@@ -143,31 +172,67 @@ def _keep_proof(
     )
 
 
-def _replace(source: Source, changed: Sequence[tuple[datetime, HourRows, str, int]], proof_id: int | None) -> int:
-    first, last = changed[0][0], changed[-1][0]
-    for table in ("metering_hourfact", "metering_capacityline"):
-        for month in months_between(first, last):
-            ensure_month(table, month)
-    hours = [hour for hour, *_ in changed]
-    facts = 0
-    with connection.cursor() as cursor:
-        for table in ("metering_hourfact", "metering_capacityline"):
+#: The tables of an hour, those of late rows, what holds the rows in `HourRows`, and their columns.
+_TABLES: tuple[tuple[str, str, str, Sequence[str]], ...] = (
+    ("metering_hourfact", "metering_latefact", "facts", FACT_COLUMNS),
+    ("metering_capacityline", "metering_lateline", "lines", LINE_COLUMNS),
+    ("metering_resourcefact", "metering_lateresource", "resources", RESOURCE_COLUMNS),
+)
+
+
+def replace_hours(cluster_id: int, changes: Sequence[Change]) -> int:
+    """Replace the rows of hours, roll up their days and tell the rooms above; returns how many facts stand now.
+
+    In the caller's transaction, which holds the cluster's lock (`lock_cluster`).
+    """
+    if not changes:
+        return 0
+    hours = [change.hour for change in changes]
+    first, last = hours[0], hours[-1]
+    for table, _, held, columns in _TABLES:
+        _months(table, first, last)
+        with connection.cursor() as cursor:
             cursor.execute(
                 f"DELETE FROM {table} WHERE cluster_id = %s AND hour >= %s AND hour <= %s AND hour = ANY(%s)",  # noqa: S608 (own constants)
-                [source.cluster_id, first, last, hours],
+                [cluster_id, first, last, hours],
             )
-        with cursor.copy(f"COPY metering_hourfact ({', '.join(FACT_COLUMNS)}) FROM STDIN") as copy:
-            for _, rows, _, revision in changed:
-                tail = f"\t{source.pk}\t{proof_id if proof_id is not None else chr(92) + 'N'}\t{revision}\n"
-                if rows.facts:
-                    copy.write(tail.join(rows.facts) + tail)
-                facts += len(rows.facts)
-        with cursor.copy(f"COPY metering_capacityline ({', '.join(LINE_COLUMNS)}) FROM STDIN") as copy:
-            for _, rows, _, revision in changed:
-                tail = f"\t{revision}\n"
-                if rows.lines:
-                    copy.write(tail.join(rows.lines) + tail)
-    return facts
+        _copy(table, held, columns, changes)
+    days = sorted({billing.day_of(hour) for hour in hours})
+    roll_up(cluster_id, days)
+    ports.tell(ports.Written(cluster_id, hours, days, [change.revision for change in changes]))
+    return sum(len(change.rows.facts) for change in changes)
+
+
+def add_late(cluster_id: int, changes: Sequence[Change]) -> int:
+    """Keep what is now told of closed hours beside what was billed, append-only, and tell the rooms above."""
+    if not changes:
+        return 0
+    hours = [change.hour for change in changes]
+    for _, table, held, columns in _TABLES:
+        _months(table, hours[0], hours[-1])
+        _copy(table, held, columns, changes)
+    ports.tell_late(ports.Late(cluster_id, hours, [change.revision for change in changes]))
+    return sum(len(change.rows.facts) for change in changes)
+
+
+def _months(table: str, first: datetime, last: datetime) -> None:
+    for month in months_between(first, last):
+        ensure_month(table, month)
+
+
+def _copy(table: str, held: str, columns: Sequence[str], changes: Sequence[Change]) -> None:
+    sourced = "source_id" in columns
+    if not any(getattr(change.rows, held) for change in changes):
+        return
+    with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        for change in changes:
+            lines: list[str] = getattr(change.rows, held)
+            if not lines:
+                continue
+            proof = change.proof_id if change.proof_id is not None else "\\N"
+            origin = f"\t{change.source_id}\t{proof}" if sourced else ""
+            tail = f"{origin}\t{change.revision}\n"
+            copy.write(tail.join(lines) + tail)
 
 
 def roll_up(cluster_id: int, days: Sequence[date]) -> None:
