@@ -1,7 +1,7 @@
-"""Turns facts and capacity lines of cluster-hours into charges: quantity and rate, never an amount.
+"""Turns facts, capacity lines and resource facts of cluster-hours into charges: quantity and rate, never an amount.
 
-Most hours lie inside one rate and are priced by one INSERT … SELECT; an hour in which a rate of a flavour begins or
-ends is split at that second from the spans that the fact keeps.
+Most hours lie inside one set of prices and are priced by one INSERT … SELECT per table (`pricing_sql`); an hour inside
+which a price begins or ends is split at that second: facts by the spans that they keep, resources by time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.db import connection
 from apps.core import clock
 from apps.core.money import largest_remainder
 from apps.core.partitions import ensure_month, months_between
+from apps.costs import pricing_sql as sql
 from apps.costs.models import PricedHour
 from apps.metering import billing
 from apps.metering.engine import HOUR_MS
@@ -24,39 +25,19 @@ from apps.metering.models import HourStatus
 from apps.metering.ports import Written
 from apps.metering.rows import copy_line
 from apps.metering.sources.base import ms
+from apps.rates.choosing import keys, pieces
 from apps.rates.models import Rate
-from apps.rates.selectors import rates_between
+from apps.rates.selectors import first_prices, rates_between
 
 HOUR = timedelta(hours=1)
-#: An hour within one rate: one statement for all of them. `whole` is a table of (flavour, rate, from, until).
-_WHOLE_FACTS = """
-INSERT INTO costs_charge (hour, uid, kind, cluster_id, team_id, unit_id, unit_path, cost_centre, team_name, unit_name,
-  workspace_id, flavour_id, gpu_model, rate_id, quantity_ms, gpu_ms, fact_uid, revision)
-SELECT f.hour, f.uid, CASE WHEN f.team_id IS NULL THEN 'unattributed' ELSE 'allocated' END, f.cluster_id, f.team_id,
-  f.unit_id, f.unit_path, f.cost_centre, f.team_name, f.unit_name, f.workspace_id, f.flavour_id, f.gpu_model, r.id,
-  f.allocated_unit_ms, f.allocated_gpu_ms, f.uid, f.revision
-FROM metering_hourfact f
-LEFT JOIN rates_rate r ON r.cluster_id = f.cluster_id AND r.flavour_id = f.flavour_id
-  AND r.valid @> tstzrange(f.hour, f.hour + interval '1 hour', '[)')
-WHERE f.cluster_id = %(cluster)s AND f.hour >= %(low)s AND f.hour <= %(high)s AND f.hour = ANY(%(hours)s)
-"""
-_WHOLE_LINES = """
-INSERT INTO costs_charge (hour, uid, kind, cluster_id, team_id, unit_id, unit_path, cost_centre, team_name, unit_name,
-  workspace_id, flavour_id, gpu_model, rate_id, quantity_ms, gpu_ms, fact_uid, revision)
-SELECT l.hour, l.uid, l.kind, l.cluster_id, l.team_id, l.unit_id, l.unit_path, l.cost_centre, l.team_name, l.unit_name,
-  l.workspace_id, l.flavour_id, l.gpu_model, r.id, coalesce(l.gpu_ms * v.denominator / v.numerator, l.gpu_ms), l.gpu_ms,
-  l.uid, l.revision
-FROM metering_capacityline l
-LEFT JOIN clusters_flavour v ON v.id = l.flavour_id
-LEFT JOIN rates_rate r ON r.cluster_id = l.cluster_id AND r.flavour_id = l.flavour_id
-  AND r.valid @> tstzrange(l.hour, l.hour + interval '1 hour', '[)')
-WHERE l.cluster_id = %(cluster)s AND l.hour >= %(low)s AND l.hour <= %(high)s AND l.hour = ANY(%(hours)s)
-  AND l.kind IN ('reserved_unused', 'unsold', 'stranded', 'maintenance')
-"""
-_COLUMNS = (
-    "hour", "uid", "kind", "cluster_id", "team_id", "unit_id", "unit_path", "cost_centre", "team_name", "unit_name",
-    "workspace_id", "flavour_id", "gpu_model", "rate_id", "quantity_ms", "gpu_ms", "fact_uid", "revision",
-)  # fmt: skip
+#: Rows of split hours in memory at a time.
+CHUNK = 5000
+#: Stands for "before the resource's first price": not charged for at all, which is not the same as unknown.
+NOT_SOLD = -1
+#: (from ms, until ms, rate id)
+Span = tuple[int, int, int]
+#: What a price is for: (flavour id or None, resource, capacity type, service class).
+Key = tuple[int | None, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +49,9 @@ class Cut:
     rate_id: int | None
 
 
-def cuts_of_hour(hour: int, rates: Sequence[tuple[int, int, int]]) -> list[Cut]:
-    """Return the pieces of the hour beginning at `hour` (ms) by rate; `rates`: (from ms, until ms, id)."""
-    found: list[Cut] = []
-    at = hour
-    for start, end, rate_id in sorted(rates):
-        low, high = max(start, hour), min(end, hour + HOUR_MS)
-        if low >= high:
-            continue
-        if low > at:
-            found.append(Cut(at - hour, low - hour, None))
-        found.append(Cut(low - hour, high - hour, rate_id))
-        at = high
-    if at < hour + HOUR_MS:
-        found.append(Cut(at - hour, HOUR_MS, None))
-    return found
+def cuts_of_hour(hour: int, *layers: Sequence[Span]) -> list[Cut]:
+    """Return the pieces of the hour beginning at `hour` (ms) by rate; `layers`: (from ms, until ms, id), best first."""
+    return [Cut(low - hour, high - hour, rate) for low, high, rate in pieces(hour, hour + HOUR_MS, layers)]
 
 
 def split_quantity(
@@ -120,15 +89,11 @@ def price_hours(written: Written) -> None:
     whole = [hour for hour in hours if hour not in crossed]
     with connection.cursor() as cursor:
         parameters: dict[str, Any] = {"cluster": written.cluster_id, "low": low, "high": high, "hours": hours}
-        cursor.execute(
-            "DELETE FROM costs_charge WHERE cluster_id = %(cluster)s AND hour >= %(low)s AND hour <= %(high)s"
-            " AND hour = ANY(%(hours)s)",
-            parameters,
-        )
+        cursor.execute(sql.DELETE, parameters)
         if whole:
             parameters["hours"] = whole
-            cursor.execute(_WHOLE_FACTS, parameters)
-            cursor.execute(_WHOLE_LINES, parameters)
+            for statement in (sql.FACTS, sql.LINES, sql.RESOURCES):
+                cursor.execute(statement, parameters)
     if crossed:
         _price_split(written.cluster_id, sorted(crossed), rates)
     roll_up(written.cluster_id, written.days)
@@ -142,44 +107,57 @@ def _crossed(rates: Iterable[Rate], hours: Sequence[datetime]) -> set[datetime]:
     return {hour for edge in edges if (hour := clock.hour_floor(edge)) != edge and hour in wanted}
 
 
+class _Cuts:
+    """The pieces of hours for everything that has prices, each worked out once."""
+
+    def __init__(self, rates: Iterable[Rate], sold_since: Mapping[str, datetime | None]) -> None:
+        self._spans: dict[Key, list[Span]] = {}
+        for rate in rates:
+            start = ms(rate.valid.lower) if rate.valid.lower else 0
+            end = ms(rate.valid.upper) if rate.valid.upper else 1 << 60
+            key = (rate.flavour_id, rate.resource, rate.capacity_type, rate.service_class)
+            self._spans.setdefault(key, []).append((start, end, rate.pk))
+        self._since = {resource: ms(at) if at else 0 for resource, at in sold_since.items()}
+        self._found: dict[tuple[int, Key], list[Cut]] = {}
+
+    def of(self, hour: int, key: Key) -> list[Cut]:
+        """Return the pieces of an hour for a flavour or resource, capacity type and service class."""
+        if (hour, key) not in self._found:
+            flavour, resource, capacity_type, service_class = key
+            fitting = [(flavour, resource, *one) for one in keys(capacity_type, service_class)]
+            layers = [self._spans[one] for one in fitting if one in self._spans]
+            if resource:
+                layers.append([(0, self._since.get(resource, 1 << 60), NOT_SOLD)])
+            self._found[hour, key] = cuts_of_hour(hour, *layers)
+        return self._found[hour, key]
+
+
 def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rate]) -> None:
-    by_flavour: dict[int | None, list[tuple[int, int, int]]] = {}
-    for rate in rates:
-        start = ms(rate.valid.lower) if rate.valid.lower else 0
-        end = ms(rate.valid.upper) if rate.valid.upper else 1 << 60
-        by_flavour.setdefault(rate.flavour_id, []).append((start, end, rate.pk))
-    lines: list[str] = []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT hour, uid, CASE WHEN team_id IS NULL THEN 'unattributed' ELSE 'allocated' END, cluster_id, team_id,"
-            " unit_id, unit_path, cost_centre, team_name, unit_name, workspace_id, flavour_id, gpu_model, spans,"
-            " allocated_unit_ms, allocated_gpu_ms, revision FROM metering_hourfact"
-            " WHERE cluster_id = %s AND hour = ANY(%s)"
-            " UNION ALL SELECT l.hour, l.uid, l.kind, l.cluster_id, l.team_id, l.unit_id, l.unit_path, l.cost_centre,"
-            " l.team_name, l.unit_name, l.workspace_id, l.flavour_id, l.gpu_model, '{}'::integer[],"
-            " coalesce(l.gpu_ms * v.denominator / v.numerator, l.gpu_ms), l.gpu_ms, l.revision"
-            " FROM metering_capacityline l LEFT JOIN clusters_flavour v ON v.id = l.flavour_id"
-            " WHERE l.cluster_id = %s AND l.hour = ANY(%s)"
-            " AND l.kind IN ('reserved_unused', 'unsold', 'stranded', 'maintenance') ORDER BY 1, 2",
-            [cluster_id, list(hours), cluster_id, list(hours)],
-        )
-        for row in cursor.fetchall():
-            lines.extend(_split_row(row, by_flavour))
-        with cursor.copy(f"COPY costs_charge ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+    """Charge the hours inside which a price begins or ends: row by row, a chunk in memory at a time."""
+    cuts = _Cuts(rates, first_prices(cluster_id))
+    parameters = {"cluster": cluster_id, "low": hours[0], "high": hours[-1], "hours": list(hours)}
+    with connection.chunked_cursor() as reader, connection.cursor() as writer:
+        reader.execute(sql.SPLIT, parameters)
+        while rows := reader.fetchmany(CHUNK):
+            lines = [line for row in rows for line in _split_row(row, cuts)]
             if lines:
-                copy.write("\n".join(lines) + "\n")
+                with writer.copy(f"COPY costs_charge ({', '.join(sql.COLUMNS)}) FROM STDIN") as copy:
+                    copy.write("\n".join(lines) + "\n")
 
 
-def _split_row(row: tuple[Any, ...], by_flavour: Mapping[int | None, list[tuple[int, int, int]]]) -> Iterable[str]:
+def _split_row(row: tuple[Any, ...], cuts: _Cuts) -> Iterable[str]:
     hour, uid, kind, cluster_id, team_id, unit_id, unit_path, centre, team, unit, workspace, flavour, model = row[:13]
-    spans, unit_ms, gpu_ms, revision = row[13:]
-    cuts = cuts_of_hour(ms(hour), by_flavour.get(flavour, []))
-    for index, (rate_id, quantity, gpu) in enumerate(split_quantity(spans, unit_ms, gpu_ms, cuts)):
+    resource, spans, unit_ms, gpu_ms, revision, environment, capacity_type, service_class = row[13:]
+    start = ms(hour)
+    parts = split_quantity(spans, unit_ms, gpu_ms, cuts.of(start, (flavour, resource, capacity_type, service_class)))
+    # Spread over the whole hour first: what lies before a resource's first price is then left out, not moved.
+    parts = [part for part in parts if part[0] != NOT_SOLD]
+    for index, (rate_id, quantity, gpu) in enumerate(parts):
         own = uid if index == 0 else uuid.uuid5(uid, str(index))
         yield copy_line(
             (
                 hour, own, kind, cluster_id, team_id, unit_id, tuple(unit_path), centre, team, unit, workspace, flavour,
-                model, rate_id, quantity, gpu, uid, revision,
+                model, rate_id, quantity, gpu, uid, revision, environment, capacity_type, service_class,
             )
         )  # fmt: skip
 
@@ -191,21 +169,7 @@ def roll_up(cluster_id: int, days: Sequence[date]) -> None:
     zone = f"{int(billing.offset().total_seconds())} seconds"
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM costs_daycharge WHERE cluster_id = %s AND day = ANY(%s)", [cluster_id, list(days)])
-        cursor.execute(
-            """
-            INSERT INTO costs_daycharge (day, cluster_id, kind, team_id, unit_id, cost_centre, team_name, unit_name,
-              flavour_id, gpu_model, rate_id, quantity_ms, gpu_ms)
-            SELECT day, cluster_id, kind, team_id, unit_id, cost_centre, max(team_name), max(unit_name), flavour_id,
-              gpu_model, rate_id, sum(quantity_ms), sum(gpu_ms)
-            FROM (
-              SELECT ((hour AT TIME ZONE 'UTC') + %s::interval)::date AS day, c.* FROM costs_charge c
-              WHERE cluster_id = %s AND hour >= %s AND hour < %s
-            ) charge
-            WHERE day = ANY(%s)
-            GROUP BY day, cluster_id, kind, team_id, unit_id, cost_centre, flavour_id, gpu_model, rate_id
-            """,
-            [zone, cluster_id, start, end, list(days)],
-        )
+        cursor.execute(sql.ROLL_UP, [zone, cluster_id, start, end, list(days)])
 
 
 def _remember(written: Written, hours: Sequence[datetime]) -> None:
@@ -240,21 +204,10 @@ def _remember(written: Written, hours: Sequence[datetime]) -> None:
 def due_hours(limit: int) -> dict[int, list[HourStatus]]:
     """Return hours whose charges do not stand on the present facts and rates, by cluster, newest first.
 
-    Due are: facts of a revision that is not priced, and hours with unpriced quantity for which a rate of the cluster
-    was published since.
+    Hours of a closed month are never due: late facts of theirs become corrections, and no later price reaches them.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT s.id FROM metering_hourstatus s
-            LEFT JOIN costs_pricedhour p ON p.cluster_id = s.cluster_id AND p.hour = s.hour
-            WHERE s.revision > 0 AND (p.id IS NULL OR p.revision <> s.revision OR (p.unpriced_ms > 0 AND EXISTS (
-              SELECT FROM rates_rate r WHERE r.cluster_id = s.cluster_id AND r.created_at > p.priced_at
-                AND r.valid && tstzrange(s.hour, s.hour + interval '1 hour', '[)'))))
-            ORDER BY s.hour DESC, s.id LIMIT %s
-            """,
-            [limit],
-        )
+        cursor.execute(sql.DUE, [limit])
         ids = [pk for (pk,) in cursor.fetchall()]
     found: dict[int, list[HourStatus]] = {}
     for status in HourStatus.objects.filter(pk__in=ids).order_by("-hour"):

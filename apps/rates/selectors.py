@@ -10,6 +10,7 @@ from django.db.models import Case, CharField, Count, Exists, Min, OuterRef, Valu
 
 from apps.core import clock
 from apps.core.money import Money
+from apps.rates.choosing import chosen
 from apps.rates.models import Rate, RateCard, exact
 from apps.rates.pricing import HOURS_PER_MONTH, monthly
 from apps.rates.querysets import RateCardQuerySet
@@ -54,18 +55,34 @@ class PriceRow:
     ends: datetime | None
 
 
-def rate_at(cluster_id: int, flavour_id: int, at: datetime) -> Rate | None:
-    """Return the rate in force at `at`, or None where none is."""
-    return Rate.objects.filter(cluster_id=cluster_id, flavour_id=flavour_id, valid__contains=at).first()
+def rate_at(
+    cluster_id: int, flavour_id: int, at: datetime, *, capacity_type: str = "", service_class: str = ""
+) -> Rate | None:
+    """Return the rate that applies at `at` (`choosing`), or None where none does."""
+    rates = Rate.objects.filter(cluster_id=cluster_id, flavour_id=flavour_id, valid__contains=at)
+    return chosen(rates, capacity_type, service_class, at)
 
 
 def rates_between(cluster_id: int, start: datetime, end: datetime) -> list[Rate]:
-    """Return the rates of every flavour of a cluster in force at any time in `[start, end)`, by flavour and start."""
+    """Return the rates of every flavour and resource of a cluster in force at any time in `[start, end)`.
+
+    By flavour, resource, capacity type, class and start.
+    """
     return list(
         Rate.objects.filter(cluster_id=cluster_id, valid__overlap=(start, end))
         .select_related("flavour", "card")
-        .order_by("flavour_id", "valid", "pk")
+        .order_by("flavour_id", "resource", "capacity_type", "service_class", "valid", "pk")
     )
+
+
+def first_prices(cluster_id: int) -> dict[str, datetime | None]:
+    """Return since when each resource of a cluster has had prices (None: since ever); others are not charged for."""
+    found: dict[str, datetime | None] = {}
+    rows = Rate.objects.filter(cluster_id=cluster_id, flavour=None).values_list("resource", "valid")
+    for resource, valid in rows:
+        before = found.get(resource, valid.lower)
+        found[resource] = None if before is None or valid.lower is None else min(before, valid.lower)
+    return found
 
 
 def monthly_estimate(cluster_id: int, flavour_id: int, delta_units: int, at: datetime) -> Estimate:
