@@ -49,6 +49,10 @@ class Source(VersionedRow):
     valid = DateTimeRangeField()
     retry_at = models.DateTimeField(null=True, help_text="No reading before this time, after failures.")
     failures = models.PositiveIntegerField(default=0)
+    check_requested_at = models.DateTimeField(
+        null=True, help_text="A self-test was asked for; due while later than the newest one."
+    )
+    check_requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
 
     objects = SourceQuerySet.as_manager()
 
