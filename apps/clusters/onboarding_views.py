@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from django.http import HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 from apps.clusters import actions, capabilities, rbac
@@ -41,19 +41,23 @@ class ClusterNeeds(PageView):
                 return self.page(status=400, form=form, text="", commands=[], parts=[])
             names = {field.name for field in fields(rbac.Options)}
             options = rbac.Options(**{key: value for key, value in form.cleaned_data.items() if key in names})
-        text = rbac.to_yaml(rbac.manifests(options))
-        if request.GET.get("download"):
-            name = 'attachment; filename="gpu-commons-access.yaml"'
-            return HttpResponse(text, content_type="application/yaml", headers={"Content-Disposition": name})
+        text, settings = rbac.to_yaml(rbac.manifests(options)), rbac.settings_files(options)
+        if wanted := request.GET.get("download"):
+            files = {"1": ("gpu-commons-access.yaml", text)} | {file.namespace: (file.name, file.text) for file in settings}
+            if wanted not in files:
+                raise Http404(f"No file of the chosen parts is for {wanted}.")
+            name, body = files[wanted]
+            disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+            return HttpResponse(body, content_type="application/yaml", headers=disposition)
         query = request.GET.copy()
-        query["download"] = "1"
+        query.pop("download", None)
         chosen = options.parts()
         parts = [
             (part, part.key in chosen, [need for need in rbac.NEEDS if need.part == part.key]) for part in rbac.PARTS
         ]
         return self.page(
-            form=form, text=text, commands=rbac.commands(options), parts=parts, download=f"?{query.urlencode()}",
-            username=options.username,
+            form=form, text=text, commands=rbac.commands(options), parts=parts, username=options.username,
+            settings=settings, download=f"?{query.urlencode()}&download=",
         )  # fmt: skip
 
 

@@ -174,8 +174,8 @@ def needs(parts: Iterable[str]) -> list[Need]:
 def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
     """Return what an administrator of a cluster applies before it is registered, in order.
 
-    Namespace, ServiceAccount, ClusterRole with its binding, and a Role with its binding for each foreign namespace of
-    which one ConfigMap is read. They are the administrator's: they do not carry the label of what the portal owns.
+    Namespace, ServiceAccount, ClusterRole with its binding. They are the administrator's: they do not carry the label of
+    what the portal owns. Nothing in it lies in a namespace that it does not make: see `settings_files`.
     """
     if not isinstance(options, Options):
         options = options_for(options)
@@ -198,14 +198,54 @@ def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
             "subjects": [subject],
         },
     ]
-    for namespace in sorted({need.namespace for need in wanted if need.namespace}):
-        name = f"{options.account}-reads-settings"
-        objects += [
+    if options.lasting_token:
+        meta = _meta(f"{options.account}-token", options.namespace)
+        meta["annotations"] = {"kubernetes.io/service-account.name": options.account}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "kubernetes.io/service-account-token"}
+        objects.append(secret)
+    return objects
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """A Role in a namespace of others, to read one ConfigMap there. Applied once that namespace exists, never before."""
+
+    part: Part
+    namespace: str
+    name: str
+    breaks: str
+    objects: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """The file as YAML."""
+        return to_yaml(self.objects)
+
+    @property
+    def command(self) -> str:
+        """What applies it where it can be, and says why not elsewhere."""
+        return f"kubectl get namespace {self.namespace} && kubectl apply --filename {self.name}"
+
+
+def settings_files(options: Options | Cluster) -> list[SettingsFile]:
+    """Return a file for each namespace of others of which one ConfigMap is read, by name.
+
+    In files of their own: where such a namespace is missing, `kubectl apply` of one file stops half-way.
+    """
+    if not isinstance(options, Options):
+        options = options_for(options)
+    wanted = [need for need in needs(options.parts()) if need.namespace]
+    name = f"{options.account}-reads-settings"
+    subject = {"kind": "ServiceAccount", "name": options.account, "namespace": options.namespace}
+    found: list[SettingsFile] = []
+    for namespace in sorted({need.namespace for need in wanted}):
+        here = [need for need in wanted if need.namespace == namespace]
+        objects: list[dict[str, Any]] = [
             {
                 "apiVersion": f"{_RBAC}/v1",
                 "kind": "Role",
                 "metadata": _meta(name, namespace),
-                "rules": _rules(need for need in wanted if need.namespace == namespace),
+                "rules": _rules(here),
             },
             {
                 "apiVersion": f"{_RBAC}/v1",
@@ -215,12 +255,9 @@ def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
                 "subjects": [subject],
             },
         ]
-    if options.lasting_token:
-        meta = _meta(f"{options.account}-token", options.namespace)
-        meta["annotations"] = {"kubernetes.io/service-account.name": options.account}
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "kubernetes.io/service-account-token"}
-        objects.append(secret)
-    return objects
+        part = next(part for part in PARTS if part.key == here[0].part)
+        found.append(SettingsFile(part, namespace, f"gpu-commons-access-{namespace}.yaml", here[0].breaks, objects))
+    return found
 
 
 def to_yaml(objects: Iterable[dict[str, Any]]) -> str:

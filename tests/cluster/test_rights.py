@@ -21,7 +21,8 @@ class Account:
     def __init__(self, api: KubernetesClient, space: str, simulator: Any) -> None:
         self.api = api
         self.options = rbac.Options(guard=True, namespace=space, account=space)
-        self.manifests = [m for m in rbac.manifests(self.options) if self._applicable(m)]
+        files = [file for file in rbac.settings_files(self.options) if self._exists(file.namespace)]
+        self.manifests = [*rbac.manifests(self.options), *(m for file in files for m in file.objects)]
         for manifest in self.manifests:
             api.apply(manifest)
         if simulator is not None:
@@ -36,11 +37,8 @@ class Account:
             answer = api._call("POST", path, body=body, content_type="application/json").object
             self.token = answer["status"]["token"]
 
-    def _applicable(self, manifest: dict[str, Any]) -> bool:
-        """Settings of Kueue and KServe are read from namespaces of theirs, which need not exist here."""
-        return manifest["kind"] not in ("Role", "RoleBinding") or self._exists(manifest["metadata"]["namespace"])
-
     def _exists(self, namespace: str) -> bool:
+        """Settings of Kueue and KServe are read from namespaces of theirs, which need not exist here."""
         try:
             self.api.get("Namespace", namespace)
         except NotFound:

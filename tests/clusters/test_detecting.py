@@ -249,7 +249,8 @@ def test_what_is_generated_is_valid_in_every_supported_version(version: str) -> 
     from apps.clusters import rbac
 
     for options in (rbac.Options(guard=True, lasting_token=True), rbac.Options(kueue=False, serving=False)):
-        objects = list(yaml.safe_load_all(rbac.to_yaml(rbac.manifests(options))))
+        texts = [rbac.to_yaml(rbac.manifests(options)), *(file.text for file in rbac.settings_files(options))]
+        objects = [manifest for text in texts for manifest in yaml.safe_load_all(text)]
         assert "&id" not in rbac.to_yaml(rbac.manifests(options))
         for manifest in objects:
             kubernetes_validate.validate(manifest, version, strict=True)
@@ -261,6 +262,22 @@ def test_what_is_generated_is_valid_in_every_supported_version(version: str) -> 
                 assert "delete" not in rule["verbs"]
             if "bind" in rule["verbs"]:
                 assert rule["resourceNames"] == ["edit", "view"]
+
+
+@pytest.mark.requirement("cluster-onboarding-1.1")
+def test_no_file_holds_objects_in_a_namespace_that_it_does_not_make() -> None:
+    """But the files of Kueue and KServe, one for each namespace, which say so."""
+    from apps.clusters import rbac
+
+    options = rbac.Options(guard=True, lasting_token=True)
+    for manifest in rbac.manifests(options):
+        assert manifest["metadata"].get("namespace", "gpu-commons") == "gpu-commons"
+    files = rbac.settings_files(options)
+    assert [file.namespace for file in files] == ["kserve", "kueue-system"]
+    for file in files:
+        assert {manifest["metadata"]["namespace"] for manifest in file.objects} == {file.namespace}
+        assert file.command.startswith(f"kubectl get namespace {file.namespace} && ")
+    assert rbac.settings_files(rbac.Options(kueue=False, serving=False)) == []
 
 
 def test_the_roles_handed_out_are_those_that_may_be_bound() -> None:
