@@ -107,7 +107,7 @@ def _crossed(rates: Iterable[Rate], hours: Sequence[datetime]) -> set[datetime]:
     return {hour for edge in edges if (hour := clock.hour_floor(edge)) != edge and hour in wanted}
 
 
-class _Cuts:
+class Cuts:
     """The pieces of hours for everything that has prices, each worked out once."""
 
     def __init__(self, rates: Iterable[Rate], sold_since: Mapping[str, datetime | None]) -> None:
@@ -134,7 +134,7 @@ class _Cuts:
 
 def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rate]) -> None:
     """Charge the hours inside which a price begins or ends: row by row, a chunk in memory at a time."""
-    cuts = _Cuts(rates, first_prices(cluster_id))
+    cuts = Cuts(rates, first_prices(cluster_id))
     parameters = {"cluster": cluster_id, "low": hours[0], "high": hours[-1], "hours": list(hours)}
     with connection.chunked_cursor() as reader, connection.cursor() as writer:
         reader.execute(sql.SPLIT, parameters)
@@ -145,7 +145,7 @@ def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rat
                     copy.write("\n".join(lines) + "\n")
 
 
-def _split_row(row: tuple[Any, ...], cuts: _Cuts) -> Iterable[str]:
+def _split_row(row: tuple[Any, ...], cuts: Cuts) -> Iterable[str]:
     hour, uid, kind, cluster_id, team_id, unit_id, unit_path, centre, team, unit, workspace, flavour, model = row[:13]
     resource, spans, unit_ms, gpu_ms, revision, environment, capacity_type, service_class = row[13:]
     start = ms(hour)
