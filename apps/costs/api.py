@@ -36,7 +36,7 @@ class ChargeSerializer(serializers.ModelSerializer[Charge]):
         model = Charge
         fields = [
             "uid", "hour", "kind", "team_name", "unit_name", "cost_centre", "gpu_model", "quantity_ms", "gpu_ms",
-            "rate_amount", "currency", "cost", "fact_uid", "revision",
+            "environment", "capacity_type", "service_class", "rate_amount", "currency", "cost", "fact_uid", "revision",
         ]  # fmt: skip
 
     def get_cost(self, charge: Any) -> str | None:

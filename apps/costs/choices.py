@@ -26,6 +26,12 @@ UNALLOCATED = (ChargeKind.RESERVED_UNUSED, ChargeKind.UNSOLD, ChargeKind.STRANDE
 #: What besides GPUs is charged for; a charge of it without a team belongs to the platform.
 RESOURCES = (ChargeKind.CPU, ChargeKind.MEMORY, ChargeKind.STORAGE, ChargeKind.EGRESS)
 
+#: GPU time that somebody held: what GPU-hours and GPU money are counted in.
+HELD = (ChargeKind.ALLOCATED, ChargeKind.UNATTRIBUTED)
+
+#: What a team pays for: GPU time and resources. Quantities of the two are never added up; their money is.
+PAID = (*HELD, *RESOURCES)
+
 
 class PeriodStatus(models.TextChoices):
     """Where a billing month stands (design §7). Re-opening is its own approved action."""

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Sum
 
 from apps.core.money import Money
-from apps.costs.choices import ChargeKind
+from apps.costs.choices import RESOURCES, ChargeKind
 from apps.costs.models import Budget, DayCharge
 from apps.costs.tally import Tally
 from apps.metering import billing
@@ -18,16 +18,24 @@ from apps.metering import billing
 
 @dataclass(frozen=True, slots=True)
 class TeamMoney:
-    """A team's month: what it spent so far (the priced part), what has no price, and what it may spend."""
+    """A team's month: what it spent so far (the priced part), what has no price, and what it may spend.
+
+    `spent` is GPU time and resources; `unpriced_ms` > 0: part of either has no price, in its own units.
+    """
 
     spent: Money
     unpriced_gpu_ms: int
     budget: Money | None
+    unpriced_ms: int = 0
 
     @property
     def left(self) -> Money | None:
         """What is left of the budget; None without one, or where part of the cost is unknown."""
-        return None if self.budget is None or self.unpriced_gpu_ms else (self.budget - self.spent).quantized()
+        return (
+            None
+            if self.budget is None or self.unpriced_ms or self.unpriced_gpu_ms
+            else (self.budget - self.spent).quantized()
+        )
 
 
 def money_of(team_ids: Collection[int], month: date) -> dict[int, TeamMoney]:
@@ -36,7 +44,10 @@ def money_of(team_ids: Collection[int], month: date) -> dict[int, TeamMoney]:
     first = month.replace(day=1)
     rows = (
         DayCharge.objects.filter(
-            team_id__in=team_ids, day__gte=first, day__lt=billing.following(first), kind=ChargeKind.ALLOCATED
+            team_id__in=team_ids,
+            day__gte=first,
+            day__lt=billing.following(first),
+            kind__in=[ChargeKind.ALLOCATED, *RESOURCES],
         )
         .values_list("team_id", "rate__amount", "rate__currency")
         .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
@@ -53,6 +64,8 @@ def money_of(team_ids: Collection[int], month: date) -> dict[int, TeamMoney]:
         .distinct("team_id")
     }
     return {
-        team_id: TeamMoney(tally.amount or Money.zero(currency), tally.unpriced_ms, budgets.get(team_id))
+        team_id: TeamMoney(
+            tally.amount or Money.zero(currency), tally.unpriced_gpu_ms, budgets.get(team_id), tally.unpriced_ms
+        )
         for team_id, tally in tallies.items()
     }

@@ -15,7 +15,7 @@ from django.db.models import Case, F, Max, Q, Sum, Value, When
 
 from apps.core.errors import NotVisible
 from apps.core.money import Money
-from apps.costs.choices import UNALLOCATED, ChargeKind
+from apps.costs.choices import HELD, PAID, RESOURCES, UNALLOCATED, ChargeKind
 from apps.costs.models import DayCharge
 from apps.costs.tally import Tally, round_to_total, share, total_of
 from apps.metering import billing
@@ -27,14 +27,18 @@ from apps.teams.models import Team, Unit
 #: Teams drawn by name in the chart; the others are one band.
 TOP = 10
 OTHERS = "Other owners"
-#: What a team is charged for.
-OWN = [ChargeKind.ALLOCATED, ChargeKind.UNATTRIBUTED]
+#: What a team is charged for: GPU time and resources.
+OWN = [str(kind) for kind in PAID]
+#: Resources of a team in one row.
+RESOURCE = "resource"
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class TeamLine:
     """One team's month. `amount` None: nothing of it has a rate; `unpriced_gpu_ms` > 0: part of the cost is unknown.
+
+    `amount`, `share`, `previous` and `change` are what the team pays: GPU time and resources. Idle is GPU time alone.
 
     `used_gpu_ms` None: nothing was measured; it stands on `coverage_permille` of the allocated time.
     """
@@ -54,6 +58,10 @@ class TeamLine:
     share: Decimal | None
     previous: Money | None
     idle_amount: Money | None
+    #: The part of `amount` that is CPU, memory, storage and egress; None: none charged, or unknown.
+    resource_amount: Money | None = None
+    #: Part of the resources has no price.
+    resources_unpriced: bool = False
 
     @property
     def change(self) -> Money | None:
@@ -134,6 +142,11 @@ class MonthReport:
         return sum(line.gpu_ms for line in self.unallocated)
 
     @property
+    def resource_total(self) -> Money | None:
+        """The part of the total that is CPU, memory, storage and egress; None: none was charged."""
+        return total_of(line.resource_amount for line in self.lines)
+
+    @property
     def unpriced_gpu_ms(self) -> int:
         """Allocated GPU time without a rate: its cost is unknown."""
         return sum(line.unpriced_gpu_ms for line in self.lines)
@@ -167,22 +180,26 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
         inside = Q(unit_id__in=below)
     everything = unit is None and scope.of(user).everywhere("costs.charge.view")
     now: dict[int | None, Tally] = {}
+    resources: dict[int | None, Tally] = {}
     past: dict[int | None, Tally] = {}
     spare: list[_Sum] = []
     clusters: set[int] = set()
     for row in _charged(user, inside, first):
-        if row.kind:
+        if row.kind in UNALLOCATED:
             spare.append(row)
             continue
         if row.current:
             clusters.add(row.cluster_id)
         tally = (now if row.current else past).setdefault(row.team_id, Tally(currency))
         tally.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
+        if row.current and row.kind == RESOURCE:
+            own = resources.setdefault(row.team_id, Tally(currency))
+            own.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
     # Pool aggregates are open to everyone with a quota in the pool (design invariant 10), and to nobody else.
     spare = [row for row in spare if everything or row.cluster_id in clusters]
     owners = {row.team_id for row in spare if row.owned_here}
     teams = _teams(now.keys() | past.keys() | owners)
-    _lines(report, user, inside, now, past, teams)
+    _lines(report, user, inside, now, past, teams, resources)
     _unallocated(report, spare, teams)
     _by_day(report, user, inside)
     report.completeness = completeness(None if everything else sorted(clusters), start, end)
@@ -191,7 +208,7 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """Charges of one team, cluster and price; `kind` "": its own; else unallocated capacity of this month."""
+    """Charges of one team, cluster and price; `kind` "" or "resource": its own; else this month's unallocated."""
 
     current: bool
     kind: str
@@ -225,7 +242,9 @@ def _charged(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
         DayCharge.objects.filter(own | unallocated, day__gte=billing.previous(month), day__lt=billing.following(month))
         .annotate(
             current=Case(When(day__gte=month, then=Value(True)), default=Value(False), output_field=Flag()),
-            spare=Case(When(kind__in=OWN, then=Value("")), default=F("kind")),
+            spare=Case(
+                When(kind__in=HELD, then=Value("")), When(kind__in=RESOURCES, then=Value(RESOURCE)), default=F("kind")
+            ),
             mine=mine,
         )
         .values_list("current", "spare", "mine", "team_id", "cluster_id", "rate__amount", "rate__currency")
@@ -260,6 +279,7 @@ def _lines(
     now: dict[int | None, Tally],
     past: dict[int | None, Tally],
     teams: dict[int, _Team],
+    resources: dict[int | None, Tally],
 ) -> None:
     usage = {
         row[0]: row[1:]
@@ -284,7 +304,10 @@ def _lines(
             part = amount.amount / report.total.amount
         elif not report.total:
             part = share(now[key].gpu_ms, whole)
-        whole_cost = exact[key]
+        whole_cost, others = exact[key], resources.get(key)
+        gpu_cost = whole_cost
+        if whole_cost is not None and others is not None and others.amount is not None:
+            gpu_cost = whole_cost - others.amount
         report.lines.append(
             TeamLine(
                 team_id=key,
@@ -298,12 +321,14 @@ def _lines(
                 idle_gpu_ms=idle,
                 coverage_permille=measured * 1000 // allocated if allocated else 0,
                 amount=amount,
-                unpriced_gpu_ms=now[key].unpriced_ms,
+                unpriced_gpu_ms=now[key].unpriced_gpu_ms,
                 share=part,
                 previous=before.get(key) if past else None,
-                idle_amount=(whole_cost * (Decimal(idle) / Decimal(allocated))).quantized()
-                if whole_cost and allocated
+                idle_amount=(gpu_cost * (Decimal(idle) / Decimal(allocated))).quantized()
+                if gpu_cost and allocated
                 else None,
+                resource_amount=others.amount.quantized() if others is not None and others.amount else None,
+                resources_unpriced=bool(others is not None and others.unpriced_ms),
             )
         )
 
@@ -325,7 +350,7 @@ def _unallocated(report: MonthReport, rows: list[_Sum], teams: dict[int, _Team])
         kind, team_id, foreign = key
         owner = OTHERS if foreign else names.get(team_id or 0, "")
         tally = tallies[key]
-        report.unallocated.append(UnallocatedLine(kind, owner, team_id, tally.gpu_ms, amount, tally.unpriced_ms))
+        report.unallocated.append(UnallocatedLine(kind, owner, team_id, tally.gpu_ms, amount, tally.unpriced_gpu_ms))
 
 
 def _by_day(report: MonthReport, user: Any, inside: Q) -> None:

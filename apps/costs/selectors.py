@@ -15,12 +15,12 @@ from django.db import connection
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.money import Money
-from apps.costs.choices import ChargeKind
+from apps.costs.choices import RESOURCES, ChargeKind
 from apps.costs.models import Budget, Charge, DayCharge
 from apps.costs.reporting import NO_RATE, DayCell, MonthReport, TeamLine, UnallocatedLine, month_report
 from apps.costs.tally import Tally, round_to_total
 from apps.metering import billing
-from apps.metering.models import DayUsage, HourFact
+from apps.metering.models import DayUsage, HourFact, ResourceFact
 from apps.metering.selectors import Completeness, ProofView, completeness, proof_of
 from apps.rates.models import Rate
 from apps.teams.models import Team
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DayLine:
-    """A team's day: GPU time and cost. `used_gpu_ms` None: nothing was measured."""
+    """A team's day: GPU time, and cost with resources. `used_gpu_ms` None: nothing was measured."""
 
     day: date
     allocated_gpu_ms: int
@@ -44,11 +44,13 @@ class DayLine:
     amount: Money | None
     unpriced_gpu_ms: int
     workloads: int
+    #: The part of `amount` that is CPU, memory, storage and egress; None: none was charged, or it is unknown.
+    resource_amount: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadLine:
-    """A workload's share of a team's day on one cluster."""
+    """A workload's share of a team's day on one cluster; `resources`: the line of its CPU, memory, storage, egress."""
 
     cluster_id: int
     cluster: str
@@ -63,6 +65,7 @@ class WorkloadLine:
     coverage_permille: int
     amount: Money | None
     unpriced_gpu_ms: int
+    resources: bool = False
 
     @property
     def query(self) -> str:
@@ -93,12 +96,15 @@ def team_month_days(team: Team, month: date, user: Any, *, total: Money | None =
     first, last = month.replace(day=1), billing.following(month.replace(day=1))
     tallies: dict[date, Tally] = {}
     charges = DayCharge.objects.visible_to(user).filter(
-        team_id=team.pk, day__gte=first, day__lt=last, kind=ChargeKind.ALLOCATED
+        team_id=team.pk, day__gte=first, day__lt=last, kind__in=[ChargeKind.ALLOCATED, *RESOURCES]
     )
     rates = _rates(charges.filter(rate_id__isnull=False).values_list("rate_id", flat=True).distinct())
-    for day, rate_id, quantity, gpu in charges.values_list("day", "rate_id", "quantity_ms", "gpu_ms"):
+    resources: dict[date, Tally] = {}
+    for day, kind, rate_id, quantity, gpu in charges.values_list("day", "kind", "rate_id", "quantity_ms", "gpu_ms"):
         tally = tallies.setdefault(day, Tally(_ledger()))
         tally.add(quantity, gpu, *rates.get(rate_id, NO_RATE))
+        if kind in RESOURCES:
+            resources.setdefault(day, Tally(_ledger())).add(quantity, gpu, *rates.get(rate_id, NO_RATE))
     usage: dict[date, list[int]] = {}
     rows = DayUsage.objects.visible_to(user).filter(team_id=team.pk, day__gte=first, day__lt=last)
     columns = ("day", "allocated_gpu_ms", "used_gpu_ms", "measured_gpu_ms", "idle_gpu_ms", "workloads")
@@ -118,8 +124,9 @@ def team_month_days(team: Team, month: date, user: Any, *, total: Money | None =
                 idle_gpu_ms=idle,
                 coverage_permille=measured * 1000 // allocated if allocated else 0,
                 amount=amount,
-                unpriced_gpu_ms=own.unpriced_ms if own is not None else 0,
+                unpriced_gpu_ms=own.unpriced_gpu_ms if own is not None else 0,
                 workloads=workloads,
+                resource_amount=resources[day].amount if day in resources else None,
             )
         )
     return result
@@ -136,8 +143,11 @@ def _rates(ids: Iterable[int | None]) -> dict[int | None, tuple[Any, str | None]
 
 def _visible_units(team: Team, start: datetime, end: datetime, user: Any) -> list[int]:
     """Return the units on a team's facts of [start, end) that the person may see; with the team they decide."""
-    facts = HourFact.objects.visible_to(user).filter(team_id=team.pk, hour__gte=start, hour__lt=end)
-    return [unit for unit in facts.order_by("unit_id").values_list("unit_id", flat=True).distinct() if unit is not None]
+    units: set[int | None] = set()
+    for rows in (HourFact.objects.visible_to(user), ResourceFact.objects.visible_to(user)):
+        inside = rows.filter(team_id=team.pk, hour__gte=start, hour__lt=end)
+        units.update(inside.order_by("unit_id").values_list("unit_id", flat=True).distinct())
+    return sorted(unit for unit in units if unit is not None)
 
 
 def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = None) -> list[WorkloadLine]:
@@ -148,40 +158,50 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
         cursor.execute(
             """
             WITH fact AS (
-              SELECT * FROM metering_hourfact
+              SELECT hour, uid, cluster_id, namespace, workload_name, workload_kind, flavour_name, false AS resource,
+                allocated_gpu_ms, used_gpu_ms, coverage_permille
+              FROM metering_hourfact
               WHERE team_id = %(team)s AND hour >= %(start)s AND hour < %(end)s AND unit_id = ANY(%(units)s)
+              UNION ALL
+              SELECT f.hour, f.uid, f.cluster_id, f.namespace, f.workload_name, f.workload_kind, '', true, 0, NULL, 0
+              FROM metering_resourcefact f
+              WHERE f.team_id = %(team)s AND f.hour >= %(start)s AND f.hour < %(end)s AND f.unit_id = ANY(%(units)s)
+                AND EXISTS (SELECT FROM costs_charge c WHERE c.hour = f.hour AND c.fact_uid = f.uid)
             ), used AS (
               SELECT cluster_id, namespace, workload_name, max(workload_kind) AS kind, flavour_name,
                 count(DISTINCT hour) AS hours, sum(allocated_gpu_ms) AS allocated, sum(used_gpu_ms) AS used,
                 coalesce(sum(allocated_gpu_ms * coverage_permille) FILTER (WHERE used_gpu_ms IS NOT NULL), 0)
-                  AS measured
-              FROM fact GROUP BY cluster_id, namespace, workload_name, flavour_name
+                  AS measured, resource
+              FROM fact GROUP BY cluster_id, namespace, workload_name, flavour_name, resource
             ), priced AS (
-              SELECT f.cluster_id, f.namespace, f.workload_name, f.flavour_name, c.rate_id,
+              SELECT f.cluster_id, f.namespace, f.workload_name, f.flavour_name, f.resource, c.rate_id,
                 sum(c.quantity_ms) AS quantity, sum(c.gpu_ms) AS gpu
               FROM fact f JOIN costs_charge c ON c.hour = f.hour AND c.fact_uid = f.uid AND c.cluster_id = f.cluster_id
               WHERE c.hour >= %(start)s AND c.hour < %(end)s
-              GROUP BY f.cluster_id, f.namespace, f.workload_name, f.flavour_name, c.rate_id
+              GROUP BY f.cluster_id, f.namespace, f.workload_name, f.flavour_name, f.resource, c.rate_id
             )
-            SELECT u.*, k.name, p.rate_id, p.quantity, p.gpu, r.amount, r.currency, k.slug
+            SELECT u.cluster_id, u.namespace, u.workload_name, u.kind, u.flavour_name, u.hours, u.allocated, u.used,
+              u.measured, k.name, p.rate_id, p.quantity, p.gpu, r.amount, r.currency, k.slug, u.resource
             FROM used u JOIN clusters_cluster k ON k.id = u.cluster_id
-            LEFT JOIN priced p USING (cluster_id, namespace, workload_name, flavour_name)
+            LEFT JOIN priced p USING (cluster_id, namespace, workload_name, flavour_name, resource)
             LEFT JOIN rates_rate r ON r.id = p.rate_id
-            ORDER BY u.cluster_id, u.namespace, u.workload_name, u.flavour_name, p.rate_id
+            ORDER BY u.cluster_id, u.namespace, u.workload_name, u.flavour_name, u.resource, p.rate_id
             """,
             {"team": team.pk, "start": start, "end": end, "units": units},
         )
         rows = cursor.fetchall()
     found: dict[tuple[Any, ...], tuple[Any, Tally]] = {}
     for row in rows:
-        key = (row[0], row[1], row[2], row[4])
+        key = (row[0], row[1], row[2], row[4], row[16])
         _, tally = found.setdefault(key, (row, Tally(_ledger())))
         if row[11] is not None:
             tally.add(int(row[11]), int(row[12]), row[13], row[14])
     ordered = sorted(
-        found.values(), key=lambda item: (-int(item[0][6]), item[0][2], item[0][1], item[0][0], item[0][4])
+        found.values(), key=lambda item: (-int(item[0][6]), item[0][2], item[0][1], item[0][0], item[0][4], item[0][16])
     )
-    amounts = round_to_total([tally.amount if tally.gpu_ms else None for _, tally in ordered], total)
+    amounts = round_to_total(
+        [tally.amount if tally.priced_ms or tally.unpriced_ms else None for _, tally in ordered], total
+    )
     return [
         WorkloadLine(
             cluster_id=row[0],
@@ -196,7 +216,8 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
             used_gpu_ms=None if row[7] is None else int(row[7]),
             coverage_permille=int(row[8]) // int(row[6]) if row[6] else 0,
             amount=amount,
-            unpriced_gpu_ms=tally.unpriced_ms,
+            unpriced_gpu_ms=tally.unpriced_gpu_ms,
+            resources=row[16],
         )
         for (row, tally), amount in zip(ordered, amounts, strict=True)
     ]
@@ -225,7 +246,7 @@ def workload_hours(
         HourLine(
             fact=fact,
             amount=amount,
-            unpriced_gpu_ms=tallies[fact.uid].unpriced_ms if fact.uid in tallies else fact.allocated_gpu_ms,
+            unpriced_gpu_ms=tallies[fact.uid].unpriced_gpu_ms if fact.uid in tallies else fact.allocated_gpu_ms,
             rate_ids=(),
         )
         for fact, amount in zip(facts, amounts, strict=True)
@@ -318,31 +339,41 @@ def running_workloads(team: Team, user: Any, *, since: datetime) -> list[Running
 
 @dataclass(frozen=True, slots=True)
 class MonthCost:
-    """A team's cost in a billing month so far: exact amount of what is priced, and what is not."""
+    """A team's cost in a billing month so far, resources included: exact amount of what is priced, and what is not.
+
+    `gpu_ms` is GPU time alone; `unpriced_ms` > 0: something, GPU time or a resource, has no price.
+    """
 
     amount: Money
     unpriced_ms: int
     gpu_ms: int
+    resources: Money | None = None
 
 
 def cost_of_month(team_id: int, month: date) -> MonthCost:
     """Return a team's cost in a billing month so far (one query); what has no rate is counted apart."""
     first = month.replace(day=1)
     tally = Tally(_ledger())
+    others: Tally | None = None
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT r.amount, r.currency, sum(d.quantity_ms), sum(d.gpu_ms) FROM costs_daycharge d"
-            " LEFT JOIN rates_rate r ON r.id = d.rate_id"
-            " WHERE d.team_id = %s AND d.day >= %s AND d.day < %s AND d.kind = 'allocated' GROUP BY 1, 2",
-            [team_id, first, billing.following(first)],
+            "SELECT r.amount, r.currency, d.kind <> 'allocated', sum(d.quantity_ms), sum(d.gpu_ms)"
+            " FROM costs_daycharge d LEFT JOIN rates_rate r ON r.id = d.rate_id"
+            " WHERE d.team_id = %s AND d.day >= %s AND d.day < %s AND d.kind = ANY(%s) GROUP BY 1, 2, 3",
+            [team_id, first, billing.following(first), [ChargeKind.ALLOCATED, *RESOURCES]],
         )
-        for hourly, currency, quantity, gpu in cursor.fetchall():
+        for hourly, currency, resource, quantity, gpu in cursor.fetchall():
             tally.add(int(quantity), int(gpu), hourly, currency)
-    return MonthCost(tally.amount or Money.zero(_ledger()), tally.unpriced_ms, tally.gpu_ms)
+            if resource:
+                others = others or Tally(_ledger())
+                others.add(int(quantity), int(gpu), hourly, currency)
+    return MonthCost(
+        tally.amount or Money.zero(_ledger()), tally.unpriced_ms, tally.gpu_ms, others.amount if others else None
+    )
 
 
 def month_to_date(team: Team, *, at: datetime | None = None) -> Money:
-    """Return what a team's allocated GPU time cost since the billing month began (priced part, unrounded)."""
+    """Return what a team's GPU time and resources cost since the billing month began (priced part, unrounded)."""
     return cost_of_month(team.pk, billing.month_of(at or clock.now())).amount
 
 

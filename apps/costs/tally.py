@@ -11,19 +11,24 @@ from apps.core.money import MILLISECONDS_PER_HOUR, CurrencyMismatch, Money, mino
 
 @dataclass(slots=True)
 class Tally:
-    """A running Σ quantity × rate: divided once, at the end. `unpriced_ms` is quantity without a rate: unknown cost."""
+    """A running Σ quantity × rate: divided once, at the end. `unpriced_ms` is quantity without a rate: unknown cost.
+
+    `gpu_ms` and `unpriced_gpu_ms` count GPU time alone: resources are added with none.
+    """
 
     currency: str
     product: Decimal = Decimal(0)
     priced_ms: int = 0
     unpriced_ms: int = 0
     gpu_ms: int = 0
+    unpriced_gpu_ms: int = 0
 
     def add(self, quantity_ms: int, gpu_ms: int, hourly: Decimal | None, currency: str | None) -> None:
         """Add a quantity at an hourly rate (None: no rate). Raises CurrencyMismatch for a foreign currency."""
         self.gpu_ms += gpu_ms
         if hourly is None:
             self.unpriced_ms += quantity_ms
+            self.unpriced_gpu_ms += gpu_ms
             return
         if currency != self.currency:
             raise CurrencyMismatch(f"{currency} and {self.currency} cannot be mixed")

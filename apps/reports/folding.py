@@ -73,6 +73,8 @@ def _together(lines: list[TeamLine]) -> TeamLine:
         share=sum(shares, Decimal(0)) if shares else None,
         previous=None if None in before else total_of(before),
         idle_amount=total_of(line.idle_amount for line in lines),
+        resource_amount=total_of(line.resource_amount for line in lines),
+        resources_unpriced=any(line.resources_unpriced for line in lines),
     )
 
 
