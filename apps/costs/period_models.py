@@ -47,6 +47,10 @@ class DistributionPolicy(VersionedRow):
             models.UniqueConstraint(
                 fields=["month_from"], name="distribution_one_a_month", condition=Q(status="approved")
             ),
+            models.CheckConstraint(
+                condition=~Q(status="approved") | Q(proposed_by__isnull=True) | ~Q(decided_by=models.F("proposed_by")),
+                name="distribution_second_person",
+            ),
         ]
 
     def __str__(self) -> str:
