@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 TRAILING = timedelta(hours=48)
 REREAD_AFTER = timedelta(hours=6)
 #: Hours read per source and round, by how many one request brings.
-BATCH = {SourceKind.PROMETHEUS: 12, SourceKind.ALLOCATION: 24 * 31, SourceKind.CSV: 24 * 35}
+BATCH = {
+    SourceKind.PROMETHEUS: 12,
+    SourceKind.ALLOCATION: 24 * 31,
+    SourceKind.KUBECOST: 48,
+    SourceKind.CSV: 24 * 35,
+}
 
 
 def due_hours(source: Source, limit: int) -> list[datetime]:

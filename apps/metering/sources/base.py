@@ -38,6 +38,8 @@ class NodeReading:
     closed: tuple[Span, ...] = ()
     broken: tuple[Span, ...] = ()
     stranded: tuple[int, int] = (0, 1)
+    #: The resource whose units `spans` count, where the node does not say how many of them make a device; "": devices.
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +63,46 @@ class Proof:
 
     def add(self, purpose: str, url: str, query: str, parameters: Mapping[str, str], body: bytes) -> None:
         """Record one exchange with the bytes of its response."""
-        self.exchanges.append(
-            {
-                "purpose": purpose,
-                "url": url,
-                "query": query,
-                "parameters": dict(parameters),
-                "sha256": hashlib.sha256(body).hexdigest(),
-                "bytes": len(body),
-                "offset": self.size,
-            }
-        )
-        self._parts.append(self._compressor.compress(body))
-        self.size += len(body)
+        feed = self.stream(purpose, url, query, parameters)
+        feed.take(body)
+        feed.close()
+
+    def stream(self, purpose: str, url: str, query: str, parameters: Mapping[str, str]) -> Feed:
+        """Begin one exchange whose response arrives in pieces; one at a time, closed before the next begins."""
+        exchange: dict[str, Any] = {"purpose": purpose, "url": url, "query": query, "parameters": dict(parameters)}
+        return Feed(self, exchange)
+
+    def compress(self, piece: bytes) -> None:
+        """Add bytes to the body (through `add` and `stream` only)."""
+        self._parts.append(self._compressor.compress(piece))
+        self.size += len(piece)
 
     def body(self) -> bytes:
         """Return the compressed bodies; the proof takes no more exchanges afterwards."""
         self._parts = [b"".join(self._parts) + self._compressor.flush()]
         return self._parts[0]
+
+
+class Feed:
+    """The response of one exchange, piece by piece."""
+
+    def __init__(self, proof: Proof, exchange: dict[str, Any]) -> None:
+        self._proof = proof
+        self._exchange = exchange
+        self._digest = hashlib.sha256()
+        self._offset = proof.size
+
+    def take(self, piece: bytes) -> None:
+        """Hash and compress one piece."""
+        self._digest.update(piece)
+        self._proof.compress(piece)
+
+    def close(self) -> None:
+        """Record the exchange."""
+        size = self._proof.size - self._offset
+        self._proof.exchanges.append(
+            {**self._exchange, "sha256": self._digest.hexdigest(), "bytes": size, "offset": self._offset}
+        )
 
 
 def excerpt(body: bytes, exchange: Mapping[str, Any], *, needle: str = "", size: int = 2000) -> str:
@@ -126,6 +150,10 @@ def at_ms(value: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
 
 
+#: Prefixes of extended resources that count as GPUs: NVIDIA with MIG and HAMi's cores, AMD, Intel.
+DEFAULT_RESOURCES = ("nvidia_com_gpu", "nvidia_com_gpucores", "nvidia_com_mig_", "amd_com_gpu", "gpu_intel_com_")
+
+
 def gpu_resources(options: Mapping[str, Any]) -> Sequence[str]:
     """Return the resource-name prefixes that count as GPUs, in kube-state-metrics spelling."""
-    return options.get("gpu_resources") or ["nvidia_com_gpu", "nvidia_com_mig_", "amd_com_gpu", "gpu_intel_com_"]
+    return options.get("gpu_resources") or list(DEFAULT_RESOURCES)
