@@ -110,7 +110,7 @@ def write_hours(
                 status.late_revision = max(status.revision, status.late_revision) + 1
                 status.late_hash = content
                 late.append((status, rows))
-        elif status.inputs_hash != content:
+        elif status.inputs_hash != content or status.late_hash:  # late rows: the hour was closed once, and is open again
             status.revision = max(status.revision, status.late_revision) + 1
             status.inputs_hash, status.late_hash = content, ""
             status.facts = len(rows.facts)
