@@ -24,13 +24,14 @@ class DeclarationSerializer(serializers.ModelSerializer[Declaration]):
     team = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     state = serializers.SerializerMethodField()
     why = serializers.SerializerMethodField()
+    drift = serializers.SerializerMethodField()
 
     class Meta:
         model = Declaration
         fields = [
             "uid", "kind", "owner_uid", "title", "cluster", "team", "generation", "observed_generation", "grant_uid",
-            "status", "state", "why", "declared_at", "applied_at", "attempts", "retry_at", "error_class", "last_error",
-            "failing_since", "version",
+            "status", "state", "why", "drift", "declared_at", "applied_at", "attempts", "retry_at", "error_class",
+            "last_error", "failing_since", "version",
         ]  # fmt: skip
 
     def get_state(self, declaration: Declaration) -> str:
@@ -40,6 +41,10 @@ class DeclarationSerializer(serializers.ModelSerializer[Declaration]):
     def get_why(self, declaration: Declaration) -> str:
         """Return why it is not applied, empty where it is."""
         return self._standing(declaration).why
+
+    def get_drift(self, declaration: Declaration) -> str:
+        """Return open where something lives differently, left where people left all of that until a date, or empty."""
+        return selectors.drift_of(declaration)
 
     def _standing(self, declaration: Declaration) -> selectors.Standing:
         """Say how it stands; the windows in force are read once for the whole answer."""
@@ -72,7 +77,7 @@ class RetrySerializer(serializers.Serializer[Any]):
 class DeclarationViewSet(CommonsViewSet):
     """Declarations."""
 
-    queryset = Declaration.objects.select_related("cluster", "team")
+    queryset = Declaration.objects.select_related("cluster", "team").annotate(**selectors.drift_flags())
     serializer_class = DeclarationSerializer
     permission = "provisioning.declaration.view"
     permissions = {"retry": actions.RETRY}

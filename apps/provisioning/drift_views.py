@@ -86,7 +86,10 @@ class DriftIgnore(_Decision):
     title = "Leave it until a date"
     form_class = IgnoreForm
     submit_label = "Leave it until then"
-    intro = "It stays as it lives. It opens again at that time, or as soon as somebody changes it once more."
+    intro = (
+        "It stays as it lives. It opens again at that time, or as soon as somebody changes it once more. As long as it"
+        " is left, no other change of this object can be approved: objects are applied whole."
+    )
     success_message = "It is left alone until then."
 
     def perform(self, form: Any) -> str | HttpResponseBase:

@@ -16,7 +16,7 @@ from apps.provisioning.models import Declaration, DeclaredObject, Drift
 from apps.provisioning.ordering import Key
 
 #: Values longer than this are cut in findings.
-_SHOWN_CHARACTERS = 2000
+SHOWN_CHARACTERS = 2000
 #: The field under which it is found that an object is about to vanish.
 BEING_DELETED = "metadata.deletionTimestamp"
 
@@ -55,8 +55,8 @@ def judge(
         found.append(
             Found(
                 change.text_path[:500],
-                (diff.show(change.before) or "")[:_SHOWN_CHARACTERS],
-                (diff.show(change.after) or "")[:_SHOWN_CHARACTERS],
+                (diff.show(change.before) or "")[:SHOWN_CHARACTERS],
+                (diff.show(change.after) or "")[:SHOWN_CHARACTERS],
                 owner.manager[:128] if owner else "",
                 owner.operation[:20] if owner else "",
                 owner.at if owner else None,

@@ -288,6 +288,8 @@ class Drift(Row):
     decided_at = models.DateTimeField(null=True)
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     change_uid = models.UUIDField(null=True, help_text="The change request that adopts it.")
+    #: Why it cannot be adopted, set by pages that offer it (`ports.adoption_refusals`).
+    not_adoptable: str = ""
 
     objects = DriftQuerySet.as_manager()
 

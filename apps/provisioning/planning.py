@@ -107,7 +107,6 @@ def _record(plan: Plan, base: int, entries: list[planner.Entry], error: ClusterE
     row.bump("attempts", "status", "entries", "base_generation", "made_at", "error_class", "last_error", "retry_at")
 
 
-@transaction.atomic
 def may_be_remade(plan: Plan) -> bool:
     """Whether asking the cluster once more can help: an open plan that failed, or that shows somebody else's fields."""
     if plan.closed_at is not None:
@@ -117,6 +116,7 @@ def may_be_remade(plan: Plan) -> bool:
     return plan.status == PlanStatus.READY and any(entry.get("conflicts") for entry in plan.entries)
 
 
+@transaction.atomic
 def remake_failed(plan_id: int, *, actor: Actor) -> Plan:
     """Put a plan that failed or shows a conflict back in line: somebody changed something on the cluster.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from apps.provisioning.models import Declaration
+    from apps.provisioning.models import Declaration, Drift
 
 _Hook = Callable[["Declaration"], None]
 #: Of many declarations just applied, the ids of those whose owner has something to do: asked once for all.
@@ -43,6 +43,23 @@ def register_owner(
     `concerned`, where given, is asked once about all that are recorded together: `on_applied` runs for those it names.
     """
     _owners[str(kind)] = Owner(on_applied, on_stopped, lock, concerned)
+
+
+#: Of drifts, by id, why each cannot be adopted; those that can are not in it.
+_Refusals = Callable[[Sequence["Drift"]], dict[int, str]]
+_adoption: list[_Refusals] = []
+
+
+def register_adoption(refusals: _Refusals) -> None:
+    """Register who takes drift over into what is declared. The last one that registers counts."""
+    _adoption[:] = [refusals]
+
+
+def adoption_refusals(drifts: Sequence[Drift]) -> dict[int, str]:
+    """Return why drifts cannot be adopted, by id, in one pass over all of them."""
+    if not drifts:
+        return {}
+    return _adoption[0](drifts) if _adoption else {drift.pk: "Nothing here takes drift over." for drift in drifts}
 
 
 def owner_of(kind: str) -> Owner:

@@ -17,7 +17,7 @@ from apps.clusters.quantities import parse
 from apps.clusters.selectors import maintenance_of
 from apps.core import clock, formats
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
-from apps.provisioning.models import ApplyRun, Declaration, Drift, Observation, WatchCursor
+from apps.provisioning.models import ApplyRun, Declaration, Drift, Observation, Plan, WatchCursor
 from apps.provisioning.querysets import ApplyRunQuerySet, DeclarationQuerySet
 
 
@@ -92,7 +92,11 @@ def _pairs(status: dict[str, Any]) -> dict[str, tuple[Decimal, Decimal]]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a declaration stands: `state` is applied, applying, waiting, failing or stopped, and why."""
+    """How a declaration stands: `state` is applied, applying, waiting, failing or stopped, and why.
+
+    `drift`, of what is applied and was read with `drift_flags`: "open" where something lives differently by now, "left"
+    where people decided to leave all of that until a date, "" where it lives as declared.
+    """
 
     declaration: Declaration
     state: str
@@ -100,6 +104,38 @@ class Standing:
     why: str
     retry_at: datetime | None
     run: ApplyRun | None = None
+    drift: str = ""
+
+    @property
+    def badge(self) -> tuple[str, str]:
+        """The status and the words for it on a badge."""
+        if self.state == "applied":
+            return APPLIED_BADGES[self.drift]
+        return {"stopped": ("stopped", "Needs a person"), "failing": ("retrying", "Failing, is retried")}.get(
+            self.state, (self.state, "")
+        )
+
+
+#: What is applied, by what became of it since.
+APPLIED_BADGES = {
+    "": ("applied", "Applied"), "open": ("drifted", "Applied, drifted"), "left": ("drifted", "Applied, drift left"),
+}  # fmt: skip
+
+
+def drift_flags() -> dict[str, Exists]:
+    """Return annotations of declarations: whether they drifted, and whether only so that it is left until a date.
+
+    What was left until a date that has passed counts as left until the sweep opens it again, which takes minutes.
+    """
+    found = Drift.objects.filter(declaration=OuterRef("pk"), resolved_at__isnull=True)
+    return {"drifted_open": Exists(found.filter(ignored_until__isnull=True)), "drifted": Exists(found)}
+
+
+def drift_of(declaration: Declaration) -> str:
+    """Return "open", "left" or "" for a declaration that was read with `drift_flags`; "" where it was not."""
+    if getattr(declaration, "drifted_open", False):
+        return "open"
+    return "left" if getattr(declaration, "drifted", False) else ""
 
 
 def standing(
@@ -118,7 +154,7 @@ def standing(
     if declaration.status == DeclarationStatus.STOPPED:
         return Standing(declaration, "stopped", declaration.failing_since, declaration.last_error, None, run)
     if declaration.observed_generation == declaration.generation:
-        return Standing(declaration, "applied", declaration.applied_at, "", None, run)
+        return Standing(declaration, "applied", declaration.applied_at, "", None, run, drift_of(declaration))
     since = declaration.declared_at
     if cluster.paused_at is not None:
         return Standing(declaration, "waiting", since, f"{cluster} is paused: {cluster.pause_reason}", None, run)
@@ -161,6 +197,36 @@ def unapplied(
         return []
     windows = maintenance if maintenance is not None else maintenance_of({one.cluster_id for one in waiting})
     return [standing(declaration, maintenance=windows) for declaration in waiting]
+
+
+def drift_in_plans(plans: Iterable[Plan]) -> list[Drift]:
+    """Return the drift that keeps plans from being approved: of objects in which they meet others' fields.
+
+    An object is applied whole, so somebody else's value of any declared field is a conflict of every plan for it, also
+    where people decided to leave it as it lives. At most one query, none where no plan meets any.
+    """
+    places = {
+        (plan.cluster_id, entry["kind"], entry["namespace"], entry["name"])
+        for plan in plans
+        for entry in plan.entries
+        if entry.get("conflicts") and plan.closed_at is None
+    }
+    if not places:
+        return []
+    rows = Drift.objects.filter(
+        resolved_at__isnull=True,
+        declaration__cluster__in={place[0] for place in places},
+        namespace__in={place[2] for place in places},
+        name__in={place[3] for place in places},
+    )
+    found = rows.select_related("declaration").order_by("declaration_id", "kind", "name", "field", "pk")
+    return [row for row in found if (row.declaration.cluster_id, row.kind, row.namespace, row.name) in places]
+
+
+def drift_context(plans: Iterable[Plan]) -> dict[str, Any]:
+    """Return what `provisioning/drift_in_plan.html` needs, on pages of plans and of what they are for."""
+    drifts = drift_in_plans(plans)
+    return {"drifts": drifts, "drifts_left": any(row.ignored_until is not None for row in drifts)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,14 @@ from typing import Any
 import django_filters
 import django_tables2 as tables
 from django.db.models import F, Q, QuerySet
+from django.utils.safestring import SafeString
 
 from apps.core.filters import CommonsFilterSet, SearchFilter
 from apps.core.tables import AgeColumn, CommonsTable, QuantityColumn, StatusColumn, TimeColumn, UidLinkColumn
+from apps.core.templatetags import commons
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
 from apps.provisioning.models import ApplyRun, Declaration, Drift
+from apps.provisioning.selectors import APPLIED_BADGES, drift_of
 
 #: Tones of an apply run's outcome.
 OUTCOME_TONES = {
@@ -22,13 +25,30 @@ _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
 _WIDE_TIME = {"cell": {"class": "text-nowrap d-none d-md-table-cell"}}
 
 
+class AppliedColumn(StatusColumn):
+    """How far a declaration has come; what is applied says whether it drifted since."""
+
+    def _shown(self, record: Declaration) -> tuple[str, str]:
+        if record.status != DeclarationStatus.APPLIED or record.generation != record.observed_generation:
+            return str(record.status), str(record.get_status_display())
+        return APPLIED_BADGES[drift_of(record)]
+
+    def render(self, value: Any, record: Any, bound_column: Any) -> SafeString:
+        """Draw the badge."""
+        return commons.status_badge(*self._shown(record))
+
+    def value(self, value: Any, record: Any, bound_column: Any, **_: Any) -> str:
+        """Export the words."""
+        return self._shown(record)[1]
+
+
 class DeclarationTable(CommonsTable):
     """What is declared where, and how it stands."""
 
     title = UidLinkColumn("provisioning:declaration-detail", kwarg="declaration_uid", verbose_name="Declaration")
     cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster")
     team = tables.Column(accessor="team__name", verbose_name="Team", attrs=_WIDE)
-    status = StatusColumn()
+    status = AppliedColumn()
     generation = QuantityColumn(unit=None)
     observed_generation = QuantityColumn(unit=None, verbose_name="Applied generation")
     declared_at = AgeColumn(verbose_name="Declared", attrs=_WIDE_TIME)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,7 +13,7 @@ from django.urls import reverse
 from apps.core.errors import Conflict
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.provisioning import actions, drift_actions, planning, selectors
+from apps.provisioning import actions, drift_actions, planning, ports, selectors
 from apps.provisioning.choices import DeclarationStatus, Removal, RunOutcome
 from apps.provisioning.forms import RetryForm
 from apps.provisioning.models import ApplyRun, Declaration, Plan
@@ -51,7 +51,7 @@ class DeclarationList(ListView):
     intro = "The objects that approved changes want on the clusters, and whether they live there."
     table_class = DeclarationTable
     filterset_class = DeclarationFilter
-    queryset = Declaration.objects.select_related("cluster", "team")
+    queryset = Declaration.objects.select_related("cluster", "team").annotate(**selectors.drift_flags())
     empty_title = "Nothing is declared yet"
     empty_text = "Approved quota and the workspaces themselves appear here."
     empty_icon = "file-text"
@@ -60,7 +60,7 @@ class DeclarationList(ListView):
 class DeclarationDetail(DetailView):
     """One declaration: how it stands, its objects, its attempts, its drift."""
 
-    queryset = Declaration.objects.select_related("cluster", "team")
+    queryset = Declaration.objects.select_related("cluster", "team").annotate(**selectors.drift_flags())
     permission = VIEW
     template_name = "provisioning/declaration_detail.html"
 
@@ -78,15 +78,21 @@ class DeclarationDetail(DetailView):
         ]
         runs = list(selectors.runs_for(declaration)[:10])
         running = next((run for run in runs if run.outcome == RunOutcome.RUNNING), None)
+        drift = list(declaration.drifts.filter(resolved_at__isnull=True).order_by("kind", "namespace", "name", "field"))
+        may_decide = may(self.request.user, drift_actions.DECIDE, declaration)
+        if may_decide:
+            for row in drift:
+                row.declaration = declaration
+            refused = ports.adoption_refusals(drift)
+            for row in drift:
+                row.not_adoptable = refused.get(row.pk, "")
         return super().get_context(
             standing=selectors.standing(declaration, running),
             objects=objects,
             leaving=list(declaration.declared_objects.exclude(removal=Removal.NONE)),
             runs=[{"run": run, "tone": OUTCOME_TONES[RunOutcome(run.outcome)]} for run in runs],
-            drift=list(
-                declaration.drifts.filter(resolved_at__isnull=True).order_by("kind", "namespace", "name", "field")
-            ),
-            may_decide=may(self.request.user, drift_actions.DECIDE, declaration),
+            drift=drift,
+            may_decide=may_decide,
             may_retry=may(self.request.user, actions.RETRY, declaration),
             may_see_runs=may(self.request.user, VIEW_RUN, declaration),
             **extra,
@@ -194,6 +200,7 @@ class PlanDetail(DetailView):
         """Add the entries as rows of the diff component."""
         return super().get_context(
             entries=plan_entries(self.object),
+            **selectors.drift_context([self.object]),
             may_remake=planning.may_be_remade(self.object) and may(self.request.user, actions.RETRY, self.object),
             **extra,
         )
@@ -222,6 +229,20 @@ class PlanRemake(ActionView):
         """Put it back in line."""
         planning.remake_failed(self.object.pk, actor=self.actor)
         return reverse("provisioning:plan-detail", kwargs={"plan_uid": self.object.uid})
+
+
+def plan_links(plans: Sequence[Plan], user: Any) -> list[tuple[str, str]]:
+    """Return labels and addresses of the plan's page and of making it again, of the first plan that needs that.
+
+    For pages of what the plans are for; only to those who may open them.
+    """
+    chosen = next((plan for plan in plans if planning.may_be_remade(plan)), plans[0] if len(plans) == 1 else None)
+    if chosen is None or not may(user, VIEW, chosen):
+        return []
+    found = [("The plan", reverse("provisioning:plan-detail", kwargs={"plan_uid": chosen.uid}))]
+    if planning.may_be_remade(chosen) and may(user, actions.RETRY, chosen):
+        found.append(("Make it again", reverse("provisioning:plan-remake", kwargs={"plan_uid": chosen.uid})))
+    return found
 
 
 def plan_entries(plan: Plan) -> list[dict[str, Any]]:

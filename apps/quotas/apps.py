@@ -22,8 +22,17 @@ class QuotasConfig(AppConfig):
         from apps.approvals.ports import register_subject
         from apps.clusters.pool_ports import register_pool_check
         from apps.provisioning.choices import DeclarationKind
-        from apps.provisioning.ports import register_owner
-        from apps.quotas import change_events, change_granting, events, granting, guard, pool_layout, subjects  # noqa: F401 (events declare)
+        from apps.provisioning.ports import register_adoption, register_owner
+        from apps.quotas import (  # noqa: F401 (events declare)
+            change_events,
+            change_granting,
+            drift_changes,
+            events,
+            granting,
+            guard,
+            pool_layout,
+            subjects,
+        )
         from apps.quotas.adopting_change import AdoptNamespaceHandler
         from apps.quotas.adopting_change import describe_facts as describe_adoption_facts
         from apps.quotas.baseline import BaselineHandler, contribute
@@ -43,6 +52,7 @@ class QuotasConfig(AppConfig):
         describe_change_facts()
         register_change(BaselineHandler())
         register_change(AdoptDriftHandler())
+        register_adoption(drift_changes.refusals)
         register_change(AdoptNamespaceHandler())
         describe_adoption_facts()
         contribute(guard.contribution)

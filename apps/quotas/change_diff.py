@@ -7,14 +7,16 @@ that a quota landing in between voids nothing.
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.clusters import kinds
 from apps.core.canonical import digest_of
+from apps.provisioning import diff
 from apps.quotas.change import object_path
 from apps.quotas.manifests import Manifest
 
@@ -128,6 +130,22 @@ def _object_words(path: str, namespace: str) -> str:
     return kind if namespace and name == namespace else f"{kind} {name}"
 
 
+def readable(change: FieldChange) -> Iterable[FieldChange]:
+    """Return a change of a list as changes inside it, for people. What is approved, and its digest, is the list whole.
+
+    Items are told apart by name where they have one, else by their place.
+    """
+    if isinstance(change.before, list) and isinstance(change.after, list):
+        inside = diff.changes({"list": change.before}, {"list": change.after})
+        if inside and all(len(one.path) > 1 for one in inside):
+            for one in inside:
+                word = "add" if one.before is None else "drop" if one.after is None else "set"
+                place = f"{change.pointer}{diff.render_path(one.path[1:])}"
+                yield replace(change, pointer=place, operation=word, before=one.before, after=one.after)
+            return
+    yield change
+
+
 def grouped(sides: Sequence[Side], changes: Mapping[uuid.UUID, Sequence[FieldChange]]) -> list[dict[str, Any]]:
     """Return lines for people: the same change in many workspaces is one line with their number and a few names.
 
@@ -135,7 +153,7 @@ def grouped(sides: Sequence[Side], changes: Mapping[uuid.UUID, Sequence[FieldCha
     """
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for side in sides:
-        for change in changes[side.owner]:
+        for change in itertools.chain.from_iterable(map(readable, changes[side.owner])):
             whole = change.operation in ("create", "remove", "retain")
             before = "" if whole else text(_neutral(change.before, side.namespace))
             after = "" if whole else text(_neutral(change.after, side.namespace))

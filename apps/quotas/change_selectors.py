@@ -9,6 +9,7 @@ from apps.approvals.models import Decision, Stage
 from apps.core.formats import datetime_utc
 from apps.provisioning.choices import DeclarationStatus, PlanStatus
 from apps.provisioning.models import Plan
+from apps.provisioning.selectors import drift_context
 from apps.quotas import change_granting, change_subject
 from apps.quotas.change_records import plans_of
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
@@ -62,10 +63,12 @@ def evidence(change: ChangeRequest) -> dict[str, Any]:
         "objects_left_out": max(0, len(change.change["objects"]) - SHOWN),
         "blockers": change_subject.plan_blockers(change) if change.is_open else [],
         "outdated": change_granting.MOVED if change.is_open and change.change.get("outdated") else "",
+        **drift_context(plans),
         "plans_total": total,
         "plans_ready": len(ready),
         "plans_waiting": change.is_open and len(ready) < total,
         "plan_errors": sorted({plan.last_error for plan in plans if plan.last_error and plan.closed_at is None})[:5],
+        "plans": plans,
         "plan_made_at": max((plan.made_at for plan in ready if plan.made_at), default=None),
         "plan_rows": said[:SHOWN],
         "plan_rows_left_out": max(0, len(said) - SHOWN),

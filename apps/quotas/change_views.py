@@ -6,6 +6,7 @@ from typing import Any
 
 import django_filters
 import django_tables2 as tables
+from django.db.models import Q, QuerySet
 from django.urls import reverse
 
 from apps.clusters.models import Cluster
@@ -13,6 +14,7 @@ from apps.core.errors import Conflict
 from apps.core.filters import CommonsFilterSet, DateFromFilter, DateUntilFilter, SearchFilter
 from apps.core.tables import AgeColumn, CommonsTable, StatusColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView
+from apps.provisioning.views import plan_links
 from apps.quotas import change_selectors, changes
 from apps.quotas.change_events import CHANGES_EXPORTED
 from apps.quotas.choices import ChangeKind, RequestStatus
@@ -69,7 +71,7 @@ class ChangeFilter(CommonsFilterSet):
     kind = django_filters.ChoiceFilter(choices=ChangeKind.choices, empty_label="All")
     cluster = django_filters.ModelChoiceFilter(queryset=Cluster.objects.none(), empty_label="All")
     team = django_filters.ModelChoiceFilter(
-        field_name="workspace__team", label="Team", queryset=Team.objects.none(), empty_label="All"
+        method="by_team", label="Team", queryset=Team.objects.none(), empty_label="All"
     )
     requested_from = DateFromFilter(field_name="created_at", label="Requested from")
     requested_until = DateUntilFilter(field_name="created_at", label="Requested until")
@@ -82,7 +84,12 @@ class ChangeFilter(CommonsFilterSet):
         super().__init__(*args, **kwargs)
         mine = ChangeRequest.objects.visible_to(self.request.user).order_by()
         self.filters["cluster"].queryset = Cluster.objects.filter(pk__in=mine.values("cluster")).order_by("name")
-        self.filters["team"].queryset = Team.objects.filter(pk__in=mine.values("workspace__team")).order_by("name")
+        teams = Q(pk__in=mine.values("workspace__team")) | Q(pk__in=mine.values("receiver"))
+        self.filters["team"].queryset = Team.objects.filter(teams).order_by("name")
+
+    def by_team(self, queryset: QuerySet[ChangeRequest], name: str, value: Team) -> QuerySet[ChangeRequest]:
+        """Changes of a team's workspaces, and adoptions, whose workspace is only made with the grant."""
+        return queryset.filter(Q(workspace__team=value) | Q(workspace__isnull=True, receiver=value))
 
 
 class ChangeList(ListView):
@@ -122,8 +129,10 @@ class ChangeDetail(DetailView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add evidence, timeline and what the person may do."""
         change: ChangeRequest = self.object
+        evidence = change_selectors.evidence(change)
         return super().get_context(
-            **change_selectors.evidence(change),
+            **evidence,
+            plan_links=plan_links(evidence["plans"], self.request.user),
             timeline=change_selectors.timeline_of(change),
             moving=change.status == RequestStatus.APPLYING,
             may_change=change.is_open and changes.may_withdraw(self.request.user, change),

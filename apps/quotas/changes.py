@@ -198,6 +198,11 @@ def _place(cluster_id: int, workspace_id: int | None, user: User) -> tuple[Clust
     return cluster, workspace
 
 
+def policy_published() -> bool:
+    """Whether a policy for changes is published: without one nothing can be asked for. One query."""
+    return bool(Policy.objects.filter(slug=POLICY, versions__isnull=False).exists())
+
+
 def checked_reason(reason: str) -> str:
     """Return the reason as it is stored. Raises Invalid where it is too short or too long."""
     text = reason.strip()
@@ -241,7 +246,7 @@ def request_change(
     cluster, workspace = _place(cluster_id, workspace_id, user)
     handler = handler_of(kind)
     text = checked_reason(reason)
-    if not Policy.objects.filter(slug=POLICY, versions__isnull=False).exists():
+    if not policy_published():
         raise Invalid({"": "No policy for changes is published yet. A platform admin has to publish one first."})
     cleaned = handler.check(cluster, workspace, dict(values))
     frozen = records.freeze(handler, cluster, workspace, cleaned, clock.now())
@@ -373,6 +378,7 @@ __all__ = [
     "handler_of",
     "may_request",
     "may_withdraw",
+    "policy_published",
     "register_change",
     "request_change",
     "unregister_change",

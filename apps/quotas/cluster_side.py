@@ -76,7 +76,7 @@ def close_plans(subject_uid: uuid.UUID) -> None:
 def standing_of(workspace: Workspace) -> Standing | None:
     """Return how a workspace's declaration stands, with the attempt under way; None: nothing is declared."""
     rows = Declaration.objects.filter(kind=KIND, owner_uid=workspace.uid, cluster_id=workspace.cluster_id)
-    declaration = rows.annotate(running_since=selectors.running_since()).first()
+    declaration = rows.annotate(running_since=selectors.running_since(), **selectors.drift_flags()).first()
     if declaration is None:
         return None
     declaration.cluster = workspace.cluster

@@ -23,12 +23,12 @@ from apps.clusters.quantities import parse
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.provisioning import drift_actions
-from apps.provisioning.choices import DeclarationKind
-from apps.provisioning.drifting import BEING_DELETED
+from apps.provisioning.choices import DeclarationKind, DriftDecision
+from apps.provisioning.drifting import BEING_DELETED, SHOWN_CHARACTERS
 from apps.provisioning.models import Declaration, Drift
 from apps.quotas.change import object_path
-from apps.quotas.changes import Proposed, request_change
-from apps.quotas.choices import ChangeKind
+from apps.quotas.changes import Proposed, policy_published, request_change
+from apps.quotas.choices import OPEN_STATUSES, ChangeKind
 from apps.quotas.manifests import LABEL, Manifest
 from apps.quotas.models import ChangeRequest, Workspace
 
@@ -119,6 +119,8 @@ def refusal(drift: Drift) -> str | None:
         return "An object that was deleted cannot be adopted: apply it again, or ask for its removal."
     if drift.kind in _QUEUES:
         return "Its numbers follow the approved quotas: request quota instead."
+    if len(drift.live) >= SHOWN_CHARACTERS:
+        return "The value is too long to be kept whole: apply what was approved again."
     try:
         path = path_of(drift.field)
     except ValueError:
@@ -128,6 +130,35 @@ def refusal(drift: Drift) -> str | None:
     if drift.kind == "ResourceQuota" and path[:2] == ["spec", "hard"] and _GPU_KEY.match(str(path[-1])):
         return _gpu_refusal(drift)
     return None
+
+
+def refusals(drifts: Sequence[Drift]) -> dict[int, str]:
+    """Return why drifts cannot be adopted now, by id: by what they are, or because of what is asked for already.
+
+    Three queries, however many drifts. What it leaves out is taken by `request_adoption`.
+    """
+    found = {drift.pk: why for drift in drifts if (why := refusal(drift)) is not None}
+    left = [drift for drift in drifts if drift.pk not in found]
+    if not left:
+        return found
+    if not policy_published():
+        return found | {drift.pk: "No policy for changes is published yet." for drift in left}
+    owners = {drift.declaration.owner_uid for drift in left}
+    asked = set(
+        ChangeRequest.objects.filter(
+            kind=ChangeKind.ADOPT_DRIFT, status__in=OPEN_STATUSES, workspace__uid__in=owners
+        ).values_list("workspace__uid", flat=True)
+    )
+    known = set(Workspace.objects.filter(uid__in=owners).values_list("uid", flat=True))
+    for drift in left:
+        owner = drift.declaration.owner_uid
+        if owner not in known:
+            found[drift.pk] = "Only what a workspace declares can be adopted."
+        elif drift.decision == DriftDecision.ADOPT and owner in asked:
+            found[drift.pk] = "It is asked for already: the change request waits for its decision."
+        elif owner in asked:
+            found[drift.pk] = "Another adoption in this workspace waits for its decision: let that be decided first."
+    return found
 
 
 def _gpu_refusal(drift: Drift) -> str | None:

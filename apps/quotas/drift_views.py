@@ -49,7 +49,7 @@ class AdoptDrift(ActionView):
         """Refuse what is resolved and what cannot be adopted, with the reason."""
         if self.object.resolved_at is not None:
             raise Conflict("It lives as declared again: there is nothing to adopt.")
-        if why := drift_changes.refusal(self.object):
+        if why := drift_changes.refusals([self.object]).get(self.object.pk):
             raise Conflict(why)
 
     def get_context(self, **extra: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from django.db.models import F
 from apps.clusters.choices import KueueMode
 from apps.provisioning.choices import DeclarationKind, DeclarationStatus
 from apps.provisioning.models import Declaration, DeclaredObject
+from apps.provisioning.selectors import drift_flags
 from apps.quotas import priorities
 from apps.quotas.kueue import ANY_NODE, Share, cohort_name
 
@@ -99,9 +100,10 @@ def apart(one: Flavour, other: Flavour) -> bool:
 
 def baseline_of(cluster: Cluster) -> Declaration | None:
     """Return the cluster's baseline declaration; None: none was ever approved."""
-    return Declaration.objects.filter(
+    rows = Declaration.objects.filter(
         kind=DeclarationKind.BASELINE, owner_uid=cluster.uid, cluster=cluster, generation__gt=0
-    ).first()
+    )
+    return rows.annotate(**drift_flags()).first()
 
 
 def baseline_on_page(cluster: Cluster) -> Declaration | None:

@@ -16,6 +16,7 @@ from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
+from apps.provisioning.views import plan_links
 from apps.quotas import actions, live_views, renewal, selectors, timeline, windows
 from apps.quotas.assess import guaranteed_word
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
@@ -274,6 +275,7 @@ class RequestDetail(DetailView):
         later = QuotaRequest.objects.visible_to(user).filter(supersedes=request).first()
         return super().get_context(
             **selectors.request_evidence(request),
+            plan_links=plan_links([request.plan] if request.plan is not None else [], user),
             borrow=borrow_words(request.borrow_mode, request.borrow_limit),
             lend=lend_words(request.lend_mode, request.lend_limit),
             kueue=request.workspace.cluster.kueue_mode != KueueMode.OFF,

@@ -17,7 +17,7 @@ from apps.clusters.models import Pool
 from apps.core import clock
 from apps.core.money import Money
 from apps.provisioning.models import Plan
-from apps.provisioning.selectors import Standing
+from apps.provisioning.selectors import Standing, drift_context
 from apps.quotas import book, cluster_side, feasibility_reader, recurrence, waitlist
 from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
@@ -156,6 +156,11 @@ class ChangeEstimate:
         return self.assessment.estimate
 
     @property
+    def budget_exhausted(self) -> bool:
+        """Whether a reached step of a budget asks for approval of whatever the team requests this month."""
+        return self.facts.get("team.budget_exhausted") == "yes"
+
+    @property
     def over_budget(self) -> bool:
         """Whether the change costs more than what is left of this month's budget."""
         return self.budget_after is not None and self.budget_after.amount < 0
@@ -179,10 +184,14 @@ def estimate_change(draft: Any, requester: User) -> ChangeEstimate:
         but=unwritten,
     )
     team = draft.workspace.team
-    left = read_fact("team.budget_remaining", FactContext(SUBJECT_TYPE, unwritten, team.pk, team.unit_id, at))
+    asked = FactContext(SUBJECT_TYPE, unwritten, team.pk, team.unit_id, at)
+    left = read_fact("team.budget_remaining", asked)
+    exhausted = read_fact("team.budget_exhausted", asked)
     budget = Money(Decimal(left), _currency()) if isinstance(left, int | Decimal) else None
     if left is not None:
         facts["team.budget_remaining"] = left
+    if exhausted is not None:
+        facts["team.budget_exhausted"] = exhausted
     return ChangeEstimate(
         assessment=assessment,
         approval=_preview(draft, facts, requester),
@@ -286,6 +295,7 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "feasibility": feasibility_reader.of_draft(draft, now, stored=request) if reviewed and draft else None,
         "own_place": waitlist.place_of(request, now),
         "plan": request.plan,
+        **drift_context([request.plan] if request.plan is not None else []),
         "plan_rows": plan_rows(request.plan),
         "plan_created": created_yaml(request.plan),
         "plan_warnings": [text for entry in _entries(request.plan) for text in entry.get("warnings", [])],

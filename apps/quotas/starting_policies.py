@@ -14,11 +14,19 @@ _PLATFORM: dict[str, Any] = {
     "name": "Platform", "role": "platform_admin", "scope": "installation", "quorum": 1, "due_hours": 72,
 }  # fmt: skip
 
-#: The unit's owner decides; a large increase is looked at by the platform, too.
+_FINANCE: dict[str, Any] = {
+    "name": "Finance", "role": "finance", "scope": "installation", "quorum": 1, "due_hours": 72,
+}  # fmt: skip
+
+#: The unit's owner decides; a large increase is looked at by the platform, too; once a budget says so, by finance.
 QUOTA = {
     "validity_days": 365,
     "automatic": [],
-    "stages": [_UNIT_OWNER, _PLATFORM | {"when": [["delta_gpus", "gt", 16]]}],
+    "stages": [
+        _UNIT_OWNER,
+        _PLATFORM | {"when": [["delta_gpus", "gt", 16]]},
+        _FINANCE | {"when": [["team.budget_exhausted", "eq", "yes"]]},
+    ],
 }
 #: A workspace's settings are decided by the unit's owner, a whole cluster's by a second platform admin.
 CHANGE = {

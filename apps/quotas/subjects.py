@@ -46,7 +46,12 @@ def describe_facts() -> None:
         ("borrow_limit", "Borrow limit", "Units that may be borrowed after the change.", ""),
         ("environment", "Environment", "development, staging or production.", ""),
         ("fits_now", "Fits", "yes where the pool has room over the whole time, else no.", ""),
-        ("within_budget", "Within budget", "yes where the cost change is at most what is left of the budget.", ""),
+        (
+            "within_budget",
+            "Within budget",
+            "yes where the cost change is at most what is left, and no budget is exhausted.",
+            "",
+        ),
         ("auto_approved_30d_gpus", "Approved by policy in 30 days", "GPUs so added for the team in the pool.", "GPUs"),
         ("auto_approved_30d_cost", "Approved by policy in 30 days", "Monthly cost so added.", "money"),
     ):
@@ -83,10 +88,11 @@ def facts_of(
     if cost is not None:
         facts[MONTHLY_COST] = cost
         facts["monthly_cost_change"] = cost
-        left = read_fact(
-            "team.budget_remaining", FactContext(SUBJECT_TYPE, but, workspace.team_id, workspace.team.unit_id, at)
-        )
-        if isinstance(left, int | Decimal):
+        asked = FactContext(SUBJECT_TYPE, but, workspace.team_id, workspace.team.unit_id, at)
+        left = read_fact("team.budget_remaining", asked)
+        if read_fact("team.budget_exhausted", asked) == YES:
+            facts["within_budget"] = NO
+        elif isinstance(left, int | Decimal):
             facts["within_budget"] = YES if cost <= left else NO
     return facts
 

@@ -155,3 +155,19 @@ def test_only_the_latest_readings_are_kept(world: World, reading: NamespaceReadi
         adopting.request_reading(world.cluster.pk, f"theirs-{number}", team, "staging", [], actor=admin)
     assert NamespaceReading.objects.count() == adopting.KEPT
     assert not NamespaceReading.objects.filter(pk=reading.pk).exists()
+
+
+@pytest.mark.requirement("change-requests-1.7")
+def test_the_filter_by_team_finds_adoptions_too(world: World) -> None:
+    """Their workspace is only made with the grant: the team is the one that receives it."""
+    for team in ("finance", "marketing"):
+        ChangeRequest.objects.create(
+            cluster=world.cluster, kind="adopt_namespace", title=f"Adopt a namespace of {team}", reason="It moves in.",
+            change={"leaves": [], "objects": [], "settings": []}, requester=world.company.admin,
+            receiver=world.company.teams[team], status="withdrawn",
+        )  # fmt: skip
+    client = client_for(world.company.admin)
+    team = world.company.teams["finance"]
+    page = client.get("/quotas/changes/", {"team": team.pk}).content.decode()
+    assert "Adopt a namespace of finance" in page
+    assert "Adopt a namespace of marketing" not in page

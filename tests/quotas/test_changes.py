@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -302,3 +303,30 @@ def test_the_same_change_in_many_workspaces_is_one_line() -> None:
     lines = grouped(sides, {side.owner: changes_of(side) for side in sides})
     assert [(line["object"], line["count"], len(line["names"])) for line in lines] == [("ClusterQueue", 212, 5)]
     assert "the same change in 212 workspaces" in change_subject.where_words(lines[0])
+
+
+@pytest.mark.requirement("change-requests-1.8", "change-requests-2.1")
+def test_a_changed_list_is_told_field_by_field_and_approved_whole() -> None:
+    """Kueue's groups are one list for the server: one leaf; people read which number of which resource changes."""
+
+    def queue(pods: str, *more: dict[str, str]) -> dict[str, Any]:
+        resources = [{"name": "cpu", "nominalQuota": "64"}, {"name": "pods", "nominalQuota": pods}, *more]
+        group = {"coveredResources": ["cpu", "pods"], "flavors": [{"name": "any-node", "resources": resources}]}
+        meta = {"name": "finance-development"}
+        return {
+            "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ClusterQueue", "metadata": meta,
+            "spec": {"resourceGroups": [group]},
+        }  # fmt: skip
+
+    owner = uuid.uuid4()
+    side = Side("workspace", owner, "finance-development", [queue("200")], [queue("300")])
+    found = changes_of(side)
+    assert [change.leaf_path.split("#")[1] for change in found] == ["/spec/resourceGroups"]
+    (line,) = grouped([side], {owner: found})
+    place = "/spec/resourceGroups[0].flavors[name=any-node].resources[name=pods].nominalQuota"
+    assert (line["path"], line["operation"], line["before"], line["after"]) == (place, "set", "200", "300")
+    more = Side("workspace", owner, "x", [queue("200")], [queue("200", {"name": "gpu", "nominalQuota": "1"})])
+    (line,) = grouped([more], {owner: changes_of(more)})
+    assert (line["operation"], line["before"]) == ("add", "")
+    assert line["path"].endswith(".resources[name=gpu]")
+    assert '"nominalQuota": "1"' in line["after"]

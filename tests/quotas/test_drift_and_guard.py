@@ -16,11 +16,11 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
-from apps.provisioning import drifting
-from apps.provisioning.choices import DeclarationStatus, DriftDecision, DriftResolution
+from apps.provisioning import drift_actions, drifting
+from apps.provisioning.choices import DeclarationStatus, DriftDecision, DriftResolution, PlanStatus
 from apps.provisioning.models import ApplyRun, Declaration, Drift
 from apps.provisioning.ordering import Key
-from apps.quotas import baseline, drift_changes, guard
+from apps.quotas import baseline, changes, drift_changes, guard
 from apps.quotas.choices import RequestStatus
 from apps.quotas.guard_policy import CONTROLLERS, guard_manifests
 from apps.quotas.models import ChangeRequest
@@ -119,6 +119,95 @@ def test_what_cannot_be_adopted_says_what_to_do(held: World, field: str, declare
     page = client_for(held.company.admin).get(f"/quotas/drift/{drift.uid}/adopt/")
     assert page.status_code == 409
     assert says in page.content.decode()
+
+
+@pytest.mark.requirement("drift-2.4")
+def test_only_what_will_be_taken_is_offered_and_the_reason_stands_beside_the_rest(held: World) -> None:
+    """By what it is, and by what is asked for already."""
+    gpus = _drift(held, 'spec.hard["requests.nvidia.com/gpu"]', "10", "40")
+    pods = _drift(held, "spec.hard.pods", "200", "400")
+    jobs = _drift(held, 'spec.hard["count/jobs.batch"]', "50", "60")
+    url = f"/provisioning/declarations/{_declaration(held).uid}/"
+
+    def offered() -> tuple[set[str], str]:
+        body = client_for(held.company.admin).get(url).content.decode()
+        return {str(row.uid) for row in (gpus, pods, jobs) if f"/quotas/drift/{row.uid}/adopt/" in body}, body
+
+    links, body = offered()
+    assert links == {str(pods.uid), str(jobs.uid)}
+    assert "Not to be adopted: GPUs are promised by the pool&#x27;s ledger" in body
+    change = _adopt(held, pods)
+    links, body = offered()
+    assert links == set()
+    assert "It is asked for already" in body
+    assert "Another adoption in this workspace waits" in body
+    assert client_for(held.company.admin).get(f"/quotas/drift/{jobs.uid}/adopt/").status_code == 409
+    changes.withdraw_change(change.pk, "Not needed.", actor=Actor.of(held.company.admin))
+    assert offered()[0] == {str(pods.uid), str(jobs.uid)}
+
+
+@pytest.mark.requirement("drift-2.7")
+def test_what_is_applied_but_drifted_says_so(held: World) -> None:
+    """In the list, its export, the API, on the declaration's and the workspace's page; left alone, too."""
+    row, workspace = _declaration(held), held.workspaces["finance"]
+    client = client_for(held.company.admin)
+    pages = (
+        "/provisioning/declarations/",
+        "/provisioning/declarations/?export=csv",
+        f"/provisioning/declarations/{row.uid}/",
+        f"/quotas/workspaces/{workspace.uid}/",
+    )
+
+    def said() -> list[str]:
+        found = []
+        for page in pages:
+            answer = client.get(page)
+            body = b"".join(answer.streaming_content) if answer.streaming else answer.content
+            words = ("Applied, drifted", "Applied, drift left", "Applied")
+            found.append(next(word for word in words if word in body.decode()))
+        return [*found, client.get(f"/api/v1/declarations/{row.uid}").json()["drift"]]
+
+    assert said() == ["Applied"] * 4 + [""]
+    drift = _drift(held, "spec.hard.pods", "200", "400")
+    assert said() == ["Applied, drifted"] * 4 + ["open"]
+    drift_actions.ignore(
+        drift.pk, clock.now() + timedelta(days=3), "They move out on Friday.", actor=Actor.of(held.company.admin)
+    )
+    assert said() == ["Applied, drift left"] * 4 + ["left"]
+
+
+@pytest.mark.requirement("drift-2.8", "change-requests-1.8")
+def test_drift_that_is_left_says_on_every_page_that_nothing_can_be_approved(held: World) -> None:
+    drift = _drift(held, "spec.hard.pods", "200", "400")
+    until = clock.now() + timedelta(days=3)
+    form = client_for(held.company.admin).get(f"/provisioning/drift/{drift.uid}/ignore/").content.decode()
+    assert "no other change of this object can be approved" in form
+    drift_actions.ignore(drift.pk, until, "They move out on Friday.", actor=Actor.of(held.company.admin))
+    request = held.ask("finance", 30)
+    assert request.plan is not None
+    assert request.approval is not None
+    conflict = {"manager": "kubectl-edit", "field": ".spec.hard.pods", "message": ""}
+    entry = {"kind": drift.kind, "namespace": drift.namespace, "name": drift.name, "operation": "update",
+             "server_checked": True, "changes": [], "conflicts": [conflict], "warnings": []}  # fmt: skip
+    request.plan.status, request.plan.entries, request.plan.made_at = PlanStatus.READY, [entry], clock.now()
+    request.plan.save()
+    remake = f"/provisioning/plans/{request.plan.uid}/remake/"
+    for who, page, again in (
+        (held["lead_finance"], f"/quotas/requests/{request.uid}/", False),
+        (held.company.admin, f"/quotas/requests/{request.uid}/", True),
+        (held.company.vp, f"/approvals/requests/{request.approval.uid}/", False),
+        (held.company.admin, f"/provisioning/plans/{request.plan.uid}/", True),
+    ):
+        body = client_for(who).get(page).content.decode()
+        assert "stands in the way" in body, page
+        assert "left as it lives until" in body
+        assert "They move out on Friday." in body
+        assert f"/provisioning/declarations/{drift.declaration.uid}/" in body
+        assert (remake in body) == again
+    request.plan.entries = []
+    request.plan.save()
+    body = client_for(held["lead_finance"]).get(f"/quotas/requests/{request.uid}/").content.decode()
+    assert "stands in the way" not in body
 
 
 @pytest.mark.requirement("drift-2.6")
