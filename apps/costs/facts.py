@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from apps.approvals.ports import FactContext, register_fact_provider
-from apps.costs import selectors
+from apps.costs import budget_steps, selectors
 
 
 def team_budget_remaining(context: FactContext) -> Decimal | None:
@@ -16,6 +16,13 @@ def team_budget_remaining(context: FactContext) -> Decimal | None:
     return None if remaining is None else remaining.amount
 
 
+def team_budget_exhausted(context: FactContext) -> str | None:
+    """Return "yes" where a reached step of the team's budget, or of a unit above it, asks for approval; else "no"."""
+    if context.team_id is None:
+        return None
+    return "yes" if budget_steps.exhausted(context.team_id, context.at) else "no"
+
+
 def register() -> None:
     """Register the providers (when the app loads)."""
     register_fact_provider(
@@ -24,4 +31,10 @@ def register() -> None:
         label="Budget left",
         meaning="The team's budget for this month minus what the month cost so far; absent without a budget.",
         unit="money",
+    )
+    register_fact_provider(
+        "team.budget_exhausted",
+        team_budget_exhausted,
+        label="Budget exhausted",
+        meaning="yes where a step of the team's budget, or of a unit above it, asks for approval this month; else no.",
     )

@@ -5,10 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.core.sweeps import sweep
-from apps.costs import actions
+from apps.costs import actions, budget_steps
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
 def price_due() -> int:
     """Price hours whose charges do not stand on the present facts and rates; returns how many."""
     return actions.price_due()
+
+
+@sweep("costs.fire_budget_steps", every=timedelta(minutes=5))
+def fire_budget_steps() -> int:
+    """Write the steps that budgets have passed, and make the requests that steps wait for; returns how many."""
+    return budget_steps.fire_due() + budget_steps.file_pending()
+
+
+@sweep("costs.fire_budget_forecasts", every=timedelta(hours=6))
+def fire_budget_forecasts() -> int:
+    """Write the forecast step of budgets that will not last the month; returns how many."""
+    return budget_steps.fire_forecasts()
