@@ -261,7 +261,7 @@ def labels(answers: Answers, known: Knowledge) -> Iterator[Finding]:
             continue
         if code == "node_labels":
             bare = sorted(answers.values("unlabelled", "node"))
-            todo = f"Add nodes=[nvidia.com/gpu.product,nvidia.com/gpu.count,nvidia.com/mig.strategy] to {option}."
+            todo = f"Add nodes=[nvidia.com/*,amd.com/*,gpu.intel.com/*,gpu-commons/*] to {option}."
             if bare and len(known.models) != 1:
                 detail = f"The GPU model of {listed(bare)} is unknown, so its price is, too."
                 yield Finding(code, FAILED, detail, todo, answers.evidence(key))

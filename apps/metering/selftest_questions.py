@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from apps.metering.sources.labels import MODEL, POD
+
 #: Series without which no GPU time can be metered.
 NEEDED = ("kube_pod_container_resource_requests", "kube_pod_status_phase", "kube_node_status_capacity")
 #: Series that sharpen it: metric → what is lost without it.
@@ -27,7 +29,6 @@ RESOURCES: Mapping[str, Sequence[str]] = {
     "storage": ("kube_persistentvolumeclaim_resource_requests_storage_bytes", "kubelet_volume_stats_capacity_bytes"),
     "egress": ("container_network_transmit_bytes_total",),
 }
-POD_LABELS = ("label_gpu_commons_project", "label_gpu_commons_purpose", "label_gpu_commons_release")
 #: The query behind `range_semantics`: 4 samples on closed ranges, 3 on left-open ones.
 RANGES = "count_over_time(vector(1)[3m:1m])"
 #: How far back hours are read again by themselves, and how far a month is.
@@ -66,10 +67,9 @@ def questions(resources: Sequence[str], selector: str = "") -> list[Question]:
     everything = (*NEEDED, *USEFUL, *TIMES, *MEASURES, *DCGM_MORE, *(name for v in RESOURCES.values() for name in v))
     requests = pick("kube_pod_container_resource_requests", gpu, some("node"))
     capacity = pick("kube_node_status_capacity", gpu)
-    # The model of AMD and Intel devices does not come from this label.
-    nvidia = pick("kube_node_status_capacity", 'resource=~"nvidia_com_.*"')
+    models = " or ".join(pick("kube_node_labels", some(label)) for label in MODEL)
     dcgm = named(MEASURES)
-    labelled = " or ".join(pick("kube_pod_labels", some(label)) for label in POD_LABELS)
+    labelled = " or ".join(pick("kube_pod_labels", some(label)) for label in POD)
     alive = f"count({named(('kube_node_status_capacity', 'kube_node_info'))})"
     running = pick("kube_pod_status_phase", 'phase=~"Pending|Running"') + " == 1"
     finished = pick("kube_pod_status_phase", 'phase=~"Succeeded|Failed"') + " == 1"
@@ -81,12 +81,7 @@ def questions(resources: Sequence[str], selector: str = "") -> list[Question]:
         Question("back_32d", "Retention: a month", alive, MONTH),
         Question("clusters", "Clusters", f"count by (cluster) ({capacity})"),
         Question("nodes", "Nodes", f"count by (node) ({capacity} > 0)"),
-        Question(
-            "unlabelled",
-            "Labels of nodes",
-            f"count by (node) ({nvidia} > 0)"
-            f" unless on (node) {pick('kube_node_labels', some('label_nvidia_com_gpu_product'))}",
-        ),
+        Question("unlabelled", "Labels of nodes", f"count by (node) ({capacity} > 0) unless on (node) ({models})"),
         Question(
             "namespace_labels",
             "Labels of namespaces",

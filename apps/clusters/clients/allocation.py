@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +13,8 @@ from apps.clusters.errors import ServerError
 
 TIMEOUT = (3.0, 60.0)
 MAX_BYTES = 256 * 1024 * 1024
+#: An answer read in pieces is held by nobody as a whole: the limit is there against servers that never end.
+MAX_STREAMED_BYTES = 4 * 1024 * 1024 * 1024
 
 AllocationSet = dict[str, dict[str, Any]]
 
@@ -62,6 +66,25 @@ class AllocationClient:
         if data is not None and not isinstance(data, dict):
             raise ServerError("the answer is no map of assets")
         return data or {}
+
+    @contextmanager
+    def pieces(
+        self, what: str, start: datetime, end: datetime, **params: str
+    ) -> Iterator[tuple[dict[str, str], Iterator[bytes]]]:
+        """Ask for `what` ("allocation" or "assets") of [start, end); gives the parameters sent, and the answer's bytes.
+
+        Raises clusters.errors, also while the bytes are read. Whether they are a success is for the reader to see.
+        """
+        query = {"window": _window(start, end), **params}
+        path = self._path if what == "allocation" else self._assets_path
+        limit = max(self._session.max_bytes, MAX_STREAMED_BYTES)
+        with self._session.streamed(
+            "GET", f"{self.url}{path}", params=query, timeout=self._timeout, max_bytes=limit
+        ) as (response, pieces):
+            if response.status_code != 200:
+                response._content = next(pieces, b"")
+                raise refusal(response)
+            yield query, pieces
 
     def _read(self, path: str, query: dict[str, str]) -> Any:
         response = self._session.request("GET", f"{self.url}{path}", params=query, timeout=self._timeout)

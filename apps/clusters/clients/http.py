@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import requests
@@ -24,6 +26,9 @@ from apps.clusters.errors import (
     Unauthorised,
     Unreachable,
 )
+
+#: Bytes of an answer that are read at a time.
+PIECE = 256 * 1024
 
 
 class BoundedSession(requests.Session):
@@ -50,24 +55,39 @@ class BoundedSession(requests.Session):
 
         Raises Unreachable and TooLarge; statuses are the caller's business.
         """
+        with self.streamed(method, url, *args, **kwargs) as (response, pieces):
+            content = b"".join(pieces)
+        response._content = content
+        response._content_consumed = True  # type: ignore[attr-defined]  # requests keeps the flag under this name
+        return response
+
+    @contextmanager
+    def streamed(
+        self, method: Any, url: Any, *args: Any, max_bytes: int | None = None, **kwargs: Any
+    ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
+        """Send without redirects; gives the response and its body in pieces, up to the limit (`max_bytes`: another).
+
+        Raises Unreachable and TooLarge, also while the pieces are read; statuses are the caller's business.
+        """
         no_transaction(f"{method} {url}")
         kwargs["allow_redirects"] = False
         kwargs["stream"] = True
         try:
             response = super().request(method, url, *args, **kwargs)
-            parts: list[bytes] = []
-            size = 0
-            for part in response.iter_content(65536):
-                size += len(part)
-                if size > self.max_bytes:
-                    response.close()
-                    raise TooLarge(f"the answer is larger than {self.max_bytes} bytes", status=response.status_code)
-                parts.append(part)
+            try:
+                yield response, self._bounded(response, max_bytes or self.max_bytes)
+            finally:
+                response.close()
         except requests.RequestException as error:
             raise Unreachable(f"no answer: {type(error).__name__}") from error
-        response._content = b"".join(parts)
-        response._content_consumed = True  # type: ignore[attr-defined]  # requests keeps the flag under this name
-        return response
+
+    def _bounded(self, response: requests.Response, limit: int) -> Iterator[bytes]:
+        size = 0
+        for part in response.iter_content(PIECE):
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the answer is larger than {limit} bytes", status=response.status_code)
+            yield part
 
 
 _Session = TypeVar("_Session", bound=BoundedSession)

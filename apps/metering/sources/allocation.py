@@ -2,11 +2,13 @@
 
 Quantity = GPU count × minutes. The API's own resolution (OpenCost's default: five minutes) bounds the error of every
 pod edge; `resolution_error_ms` says so on pages. Only exclusive GPUs: their MIG and time-slicing quantities are wrong.
+Answers are parsed row by row: a hundred thousand pods are a quarter of a gigabyte of JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,45 +16,45 @@ from typing import Any
 from apps.clusters.clients.allocation import AllocationClient
 from apps.clusters.errors import ClusterError, ServerError, Throttled
 from apps.metering.engine import HOUR_MS, Holding, Span, Use, hour_of, model_label
+from apps.metering.source_stream import BadAnswer, Rows, checked
+from apps.metering.sources import labels as known_labels
 from apps.metering.sources.base import HourCover, NodeReading, Proof, Reading, SourceError, SourceRefused, ms
 
 #: Keys that are sums or idle capacity, not containers.
 _NOT_WORKLOADS = ("__idle__", "__unallocated__", "__unmounted__", "__shared__", "__external__")
 USED_SOURCE = "allocation_average"
 DEFAULT_RESOLUTION_SECONDS = 300
-
-
-class _Recording(AllocationClient):
-    """Keeps the bytes of the last answer, for the proof."""
-
-    last: bytes = b""
-
-    def __init__(self, url: str, **kwargs: Any) -> None:
-        super().__init__(url, **kwargs)
-        send = self._session.request
-
-        def request(*args: Any, **options: Any) -> Any:
-            response = send(*args, **options)
-            self.last = response.content
-            return response
-
-        self._session.request = request  # type: ignore[method-assign]  # one session of ours, wrapped to keep the bytes
+#: A reading takes about so many rows at most: the window shrinks and grows with what the last one brought.
+ROWS_AT_ONCE = 100_000
 
 
 class AllocationAdapter:
     """Reads windows of whole hours: one request for allocations, one for assets."""
 
-    max_window = timedelta(days=1)
+    path = "/allocation"
+    longest_window = timedelta(days=1)
+    #: What is always sent along; a source's option `parameters` adds to it.
+    parameters: Mapping[str, str] = {"step": "1h", "accumulate": "false"}
 
     def __init__(self, url: str, *, token: str = "", options: Mapping[str, Any] | None = None) -> None:
         self._options = dict(options or {})
-        self._client = _Recording(
+        timeout = float(self._options.get("timeout_seconds", 60))
+        self._client = AllocationClient(
             url,
             token=token,
-            path=str(self._options.get("path", "/allocation")),
+            path=str(self._options.get("path") or self.path),
             assets_path=str(self._options.get("assets_path", "")),
+            timeout=(3.0, timeout),
         )
         self.requests = 0
+        #: How many hours the next reading takes: an hour first, to see how many rows it brings.
+        self._hours_at_once = 1
+        self._seen: dict[str, str] = {}
+
+    @property
+    def max_window(self) -> timedelta:
+        """The longest window of the next `read`: an hour at first, then what keeps a reading small in memory."""
+        return min(self.longest_window, timedelta(hours=self._hours_at_once))
 
     @property
     def resolution_error_ms(self) -> int:
@@ -64,47 +66,84 @@ class AllocationAdapter:
         self._client.close()
 
     def read(self, start: datetime, end: datetime) -> Reading:
-        """Read the hours of [start, end). Raises SourceError, SourceRefused for shared GPUs."""
+        """Read the hours of [start, end). Raises SourceError, SourceRefused for shared GPUs and sets of other hours."""
         reading = Reading()
-        steps = self._ask(reading.proof, "allocation", start, end)
-        assets = self._ask(reading.proof, "assets", start, end)
-        reading.nodes = [node for key, asset in sorted(assets.items()) if (node := _node(key, asset)) is not None]
         first, last = ms(start), ms(end)
-        models = {node.node: node.gpu_model for node in reading.nodes if node.gpu_model}
-        known_nodes = {hour for node in reading.nodes for span in node.spans for hour in _hours(span, first, last)}
+        rows_of = [0] * ((last - first) // HOUR_MS)
         only = set(self._options.get("clusters") or ())
-        for index in range((last - first) // HOUR_MS):
+        with self._answer(reading.proof, "allocation", start, end) as rows:
+            for index, key, row in checked(rows):
+                if index >= len(rows_of):
+                    raise SourceRefused(f"the API gave more than {len(rows_of)} sets for {len(rows_of)} hours")
+                if not isinstance(row, dict) or any(mark in key for mark in _NOT_WORKLOADS):
+                    continue
+                rows_of[index] += 1
+                hour = first + index * HOUR_MS
+                _check_window(key, row, hour)
+                holding = _holding(key, row, hour, only, self._seen)
+                if holding is not None:
+                    reading.holdings.append(holding)
+        self._read_nodes(reading, start, end)
+        known_nodes = {hour for node in reading.nodes for span in node.spans for hour in _hours(span, first, last)}
+        for index, count in enumerate(rows_of[: rows.sets]):
             hour = first + index * HOUR_MS
-            if index >= len(steps):
-                continue
-            rows = {
-                key: row
-                for key, row in steps[index].items()
-                if isinstance(row, dict) and not any(mark in key for mark in _NOT_WORKLOADS)
-            }
-            holdings = [h for key, row in sorted(rows.items()) if (h := _holding(key, row, hour, only)) is not None]
-            if not rows and hour not in known_nodes:
-                continue
-            # The node's label names the model as flavours do; the driver's own name is second best.
-            reading.holdings.extend(replace(h, gpu_model=models.get(h.node, h.gpu_model)) for h in holdings)
-            reading.hours[hour] = HourCover(coverage_permille=1000)
+            if count or hour in known_nodes:
+                reading.hours[hour] = HourCover(coverage_permille=1000)
+        self._seen.clear()
+        if rows_of:
+            self._hours_at_once = max(1, min(24, ROWS_AT_ONCE // max(1, max(rows_of))))
         return reading
 
-    def _ask(self, proof: Proof, what: str, start: datetime, end: datetime) -> Any:
-        parameters = {"window": f"{start:%Y-%m-%dT%H:%M:%SZ},{end:%Y-%m-%dT%H:%M:%SZ}"}
-        extra = {str(k): str(v) for k, v in (self._options.get("parameters") or {}).items()}
+    def _read_nodes(self, reading: Reading, start: datetime, end: datetime) -> None:
+        with self._answer(reading.proof, "assets", start, end) as rows:
+            found = {key: asset for _, key, asset in checked(rows) if isinstance(asset, dict)}
+        reading.nodes = [node for key, asset in sorted(found.items()) if (node := _node(key, asset)) is not None]
+        # The node's label names the model as flavours do; the driver's own name is second best.
+        models = {node.node: node.gpu_model for node in reading.nodes if node.gpu_model}
+        for position, holding in enumerate(reading.holdings):
+            model = models.get(holding.node)
+            if model and model != holding.gpu_model:
+                reading.holdings[position] = replace(holding, gpu_model=model)
+
+    @contextmanager
+    def _answer(self, proof: Proof, what: str, start: datetime, end: datetime) -> Iterator[Rows]:
+        """Ask for `what`; gives its rows as they arrive, their bytes going into the proof. Raises SourceError."""
+        extra: dict[str, str] = {}
+        if what == "allocation":
+            given = self._options.get("parameters") or {}
+            extra = {**self.parameters, **{str(name): str(value) for name, value in given.items()}}
         self.requests += 1
         try:
-            if what == "allocation":
-                parameters |= {"step": "1h", "accumulate": "false", **extra}
-                answer: Any = self._client.allocation(start, end, step="1h", **extra)
-            else:
-                answer = self._client.assets(start, end)
+            with self._client.pieces(what, start, end, **extra) as (asked, pieces):
+                feed = proof.stream(what, self._client.url, what, asked)
+
+                def kept() -> Iterator[bytes]:
+                    for piece in pieces:
+                        feed.take(piece)
+                        yield piece
+
+                yield Rows(kept())
+                feed.close()
         except ClusterError as error:
             pause = error.retry_after if isinstance(error, Throttled | ServerError) else 0.0
             raise SourceError(f"{what}: {error.message}", retry_after=pause) from error
-        proof.add(what, self._client.url, what, parameters, self._client.last)
-        return answer
+        except BadAnswer as error:
+            raise SourceError(f"{what}: {error}") from error
+
+
+def _check_window(key: str, row: Mapping[str, Any], hour: int) -> None:
+    """Refuse a set of another time than its hour: Kubecost answers with daily sets what it keeps no hourly ones of."""
+    window = row.get("window")
+    if not isinstance(window, dict):
+        return
+    begin, finish = _time(window.get("start")), _time(window.get("end"))
+    if begin is None or finish is None or (begin, finish) == (hour, hour + HOUR_MS):
+        return
+    hours = (finish - begin) / HOUR_MS
+    raise SourceRefused(
+        f"{key}: the API answered with a set of {hours:g} hours beginning {window.get('start')} instead of one hour:"
+        " it keeps hourly sets for a shorter time than is read again"
+    )
 
 
 def _hours(span: Span, first: int, last: int) -> range:
@@ -125,7 +164,9 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _holding(key: str, row: Mapping[str, Any], hour: int, only: set[str]) -> Holding | None:
+def _holding(
+    key: str, row: Mapping[str, Any], hour: int, only: set[str], seen: dict[str, str] | None = None
+) -> Holding | None:
     """Return one container's hold in one hour; None where it holds no GPU. Raises SourceRefused for a shared GPU."""
     count, minutes, hours = _number(row.get("gpuCount")), _number(row.get("minutes")), _number(row.get("gpuHours"))
     if not count and not hours:
@@ -153,20 +194,29 @@ def _holding(key: str, row: Mapping[str, Any], hour: int, only: set[str]) -> Hol
     used = None
     if ratio is not None and 0 <= ratio <= 1.5:
         used = {hour: Use(min(1_000_000, round(ratio * 1_000_000)), 1000, USED_SOURCE)}
-    labels = properties.get("labels") or {}
+    labels = known_labels.plain(properties.get("labels") or {})
+    found = seen if seen is not None else {}
+
+    def same(text: str) -> str:
+        """Return the one copy of a text that many rows repeat."""
+        return found.setdefault(text, text)
+
     return Holding(
         key=workload,
-        namespace=namespace,
-        name=str(properties.get("controller") or pod or workload),
-        kind=str(properties.get("controllerKind") or ""),
+        namespace=same(namespace),
+        name=same(str(properties.get("controller") or pod or workload)),
+        kind=same(str(properties.get("controllerKind") or "")),
         resource="nvidia_com_gpu",
         spans=(span._replace(units=units),),
-        container=container,
-        node=str(properties.get("node") or ""),
-        gpu_model=model_label(str(details.get("gpuModel") or "")),
-        flavour=str(labels.get("gpu_commons_flavour") or labels.get("gpu-commons/flavour") or ""),
+        container=same(container),
+        node=same(str(properties.get("node") or "")),
+        gpu_model=same(model_label(str(details.get("gpuModel") or ""))),
+        flavour=same(labels.get("label_gpu_commons_flavour", "")),
         used=used,
         pod=pod,
+        project=same(known_labels.first(labels, known_labels.PROJECT)),
+        purpose=same(known_labels.first(labels, known_labels.PURPOSE)),
+        release_uid=known_labels.release(labels),
     )
 
 
@@ -203,14 +253,7 @@ def _node(key: str, asset: Mapping[str, Any]) -> NodeReading | None:
     else:
         end = _time(asset.get("end")) or start
     properties, labels = asset.get("properties") or {}, asset.get("labels") or {}
-    model = next(
-        (
-            str(labels[name])
-            for name in ("nvidia_com_gpu_product", "label_nvidia_com_gpu_product", "nvidia.com/gpu.product")
-            if labels.get(name)
-        ),
-        str(asset.get("gpuModel") or ""),
-    )
-    return NodeReading(
-        node=str(properties.get("name") or key), gpu_model=model_label(model), spans=(Span(start, end, gpus),)
-    )
+    # OpenCost writes labels with or without the prefix of kube-state-metrics, or as the node has them.
+    plain = known_labels.plain({name.removeprefix("label_"): value for name, value in labels.items()})
+    model = known_labels.gpu_model(plain) or model_label(str(asset.get("gpuModel") or ""))
+    return NodeReading(node=str(properties.get("name") or key), gpu_model=model, spans=(Span(start, end, gpus),))

@@ -9,7 +9,14 @@ from apps.metering.models import Source
 from apps.metering.sources.allocation import AllocationAdapter
 from apps.metering.sources.base import SourceAdapter, SourceError
 from apps.metering.sources.intervals import IntervalAdapter
+from apps.metering.sources.kubecost import KubecostAdapter
 from apps.metering.sources.prometheus import PrometheusAdapter
+
+_KINDS: dict[SourceKind, type[PrometheusAdapter] | type[AllocationAdapter]] = {
+    SourceKind.PROMETHEUS: PrometheusAdapter,
+    SourceKind.ALLOCATION: AllocationAdapter,
+    SourceKind.KUBECOST: KubecostAdapter,
+}
 
 
 def adapter_for(source: Source) -> SourceAdapter:
@@ -18,7 +25,6 @@ def adapter_for(source: Source) -> SourceAdapter:
         return IntervalAdapter(source.pk, source.options.get("windows") or [])
     try:
         token = crypto.decrypt(source.credentials)
-        kind = PrometheusAdapter if source.kind == SourceKind.PROMETHEUS else AllocationAdapter
-        return kind(source.url, token=token, options=source.options)
+        return _KINDS[SourceKind(source.kind)](source.url, token=token, options=source.options)
     except (ClusterError, crypto.CannotDecrypt) as error:
         raise SourceError(str(error)) from error
