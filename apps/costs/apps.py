@@ -11,9 +11,10 @@ class CostsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the listener and the fact provider."""
-        from apps.costs import facts, period_calendar, pricing
+        from apps.costs import corrections_books, facts, period_calendar, pricing
         from apps.metering import ports
 
         ports.on_hours_written("costs.charges", pricing.price_hours)
         ports.register_freeze("costs.periods", period_calendar.frozen_hours)
+        corrections_books.register()
         facts.register()

@@ -18,6 +18,7 @@ from apps.costs.period_querysets import (
     FileQuerySet,
     LineQuerySet,
     PeriodQuerySet,
+    ReopenQuerySet,
     StatementQuerySet,
 )
 from apps.rates.models import Rate
@@ -114,6 +115,8 @@ class ReopenRequest(VersionedRow):
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     decided_at = models.DateTimeField(null=True)
     decision_reason = models.CharField(max_length=500, blank=True)
+
+    objects = ReopenQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

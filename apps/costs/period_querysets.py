@@ -11,7 +11,14 @@ from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
     from apps.costs.adjusting_models import Correction, Credit, CrossCheck, Dispute, UnitBilling
-    from apps.costs.period_models import DistributionPolicy, Period, Statement, StatementFile, StatementLine
+    from apps.costs.period_models import (
+        DistributionPolicy,
+        Period,
+        ReopenRequest,
+        Statement,
+        StatementFile,
+        StatementLine,
+    )
 
 
 def _statements(user: Any) -> Q:
@@ -34,6 +41,16 @@ class DistributionQuerySet(ScopedQuerySet["DistributionPolicy"]):
     def visible_to(self, user: Any) -> Self:
         """Return all policies to those who may view some statement."""
         return self.all() if may(user, "costs.statement.view") else self.none()
+
+
+class ReopenQuerySet(ScopedQuerySet["ReopenRequest"]):
+    """Requests to open a month again concern the whole installation."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all requests to those who read statements everywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("costs.statement.view") else self.none()
 
 
 class StatementQuerySet(ScopedQuerySet["Statement"]):
