@@ -12,13 +12,15 @@ from django.db import connection
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Pool
 from apps.metering import ports
-from apps.metering.engine import HOUR_MS, Share, hour_of, sanitised
-from apps.metering.models import NamespaceOwner, WorkspaceClass
+from apps.metering.engine import HOUR_MS, WHOLE, Holding, Share, default_share, hour_of, sanitised
+from apps.metering.models import NamespaceOwner, ResourceRule, WorkspaceClass
 from apps.metering.sources.base import at_ms, ms
 from apps.quotas.models import Quota, Workspace
 from apps.teams.models import Team
 
 FAR = 1 << 60
+#: Drivers of dynamic resource allocation, as the exporter's labels name them (sanitised).
+CLAIM_DRIVERS = frozenset({"gpu_nvidia_com", "mig_nvidia_com", "gpu_amd_com", "gpu_intel_com"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class ClusterContext:
     claims: dict[str, list[tuple[int, int, Owner]]] = field(default_factory=dict)
     #: Service classes by workspace: (from ms, until ms, class).
     classes: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
-    _found: dict[tuple[str, str, str], FlavourInfo | None] = field(default_factory=dict)
+    #: The table of resources: (resource, GPU model or "") → (from ms, until ms, share).
+    rules: dict[tuple[str, str], list[tuple[int, int, Share]]] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str, int], FlavourInfo | None] = field(default_factory=dict)
 
     def owner_of(self, hour: int, namespace: str) -> Owner:
         """Return who owns `namespace` in `hour`: as billed, as given, as recorded, else by workspace or claim."""
@@ -121,32 +125,70 @@ class ClusterContext:
                 return name
         return ""
 
-    def flavour_for(self, resource: str, gpu_model: str, hint: str = "") -> FlavourInfo | None:
+    def flavour_for(self, resource: str, gpu_model: str, hint: str = "", replicas: int = 1) -> FlavourInfo | None:
         """Return the flavour of a holding: by its stated flavour, else by resource and GPU model.
 
-        Without a model the only flavour of that resource is taken; a resource with several is ambiguous and unknown.
+        Without a model the only flavour of that resource is taken; a resource with several is ambiguous and unknown. On
+        a node whose devices are cut into `replicas`, a flavour of whole devices does not describe what is held.
         """
-        key = (resource, gpu_model, hint)
+        key = (resource, gpu_model, hint, replicas)
         if key not in self._found:
-            self._found[key] = self._find(sanitised(resource), gpu_model, hint.casefold())
+            self._found[key] = self._find(sanitised(resource), gpu_model, hint.casefold(), replicas)
         return self._found[key]
 
-    def _find(self, resource: str, gpu_model: str, hint: str) -> FlavourInfo | None:
+    def _find(self, resource: str, gpu_model: str, hint: str, replicas: int) -> FlavourInfo | None:
         if hint:
             named = [f for f in self.flavours if hint in (f.slug.casefold(), f.name.casefold())]
             named = named or [f for f in self.flavours if hint == f.gpu_model.casefold()]
             return named[0] if named else None
         fitting = [f for f in self.flavours if not resource or f.resource == resource]
+        if not fitting and resource in CLAIM_DRIVERS:
+            # A claim's driver is no resource name: the model decides, and a claimed device is a whole one.
+            fitting = [f for f in self.flavours if f.share == WHOLE]
+        if replicas > 1:
+            fitting = [f for f in fitting if f.share != WHOLE]
+            fitting.sort(key=lambda f: f.share != Share(1, replicas))
         if gpu_model:
-            fitting = [f for f in fitting if f.gpu_model.casefold() == gpu_model.casefold()]
+            fitting = [f for f in fitting if _model(f.gpu_model) == _model(gpu_model)]
             return fitting[0] if fitting else None
         models = {f.gpu_model for f in fitting}
         return fitting[0] if len(models) == 1 else None
+
+    def share_of(self, holding: Holding, hour: int) -> Share:
+        """Return what one unit of a holding is of a device: flavour, then rule, then what the name says."""
+        info = self.flavour_for(holding.resource, holding.gpu_model, holding.flavour, holding.replicas)
+        if info is not None:
+            return info.share
+        if holding.replicas == 1:
+            name = sanitised(holding.resource)
+            for key in ((name, holding.gpu_model), (name, "")):
+                for start, end, share in self.rules.get(key, ()):
+                    if start <= hour < end:
+                        return share
+        return default_share(holding.resource, holding.gpu_model, holding.replicas)
+
+    def devices_of(self, resource: str, gpu_model: str) -> Share:
+        """Return what a node's unit of `resource` is of a device where only shared flavours are offered of it."""
+        fitting = [
+            f.share for f in self.flavours if f.resource == resource and _model(f.gpu_model) == _model(gpu_model)
+        ]
+        return fitting[0] if fitting and WHOLE not in fitting else WHOLE
+
+    def model_of(self, name: str) -> str:
+        """Return a GPU model as the cluster's pools spell it; elsewhere without the mark of time-slicing."""
+        if not name or name in self.pools:
+            return name
+        return next((model for model in self.pools if _model(model) == _model(name)), name.removesuffix("-SHARED"))
 
     @property
     def only_model(self) -> str:
         """The GPU model, where the cluster has pools of one model only; else ""."""
         return next(iter(self.pools)) if len(self.pools) == 1 else ""
+
+
+def _model(name: str) -> str:
+    """Return a model to compare by: GPU feature discovery marks time-sliced devices in their product."""
+    return name.casefold().removesuffix("-shared")
 
 
 def owner_of_team(team: Team, workspace: Workspace | None = None, *, environment: str = "") -> Owner:
@@ -216,6 +258,7 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
             )
     context.claims = claims_of(cluster_id, start, end)
     context.classes = classes_of(cluster_id, start, end)
+    context.rules = rules_of(start, end)
     context.recorded = recorded_owners(cluster_id, start, end)
     hours = [at_ms(hour) for hour in range(hour_of(ms(start)), ms(end), HOUR_MS)]
     if frozen := ports.frozen(cluster_id, hours):
@@ -239,6 +282,16 @@ def classes_of(cluster_id: int, start: datetime, end: datetime) -> dict[int, lis
     rows = WorkspaceClass.objects.filter(workspace__cluster_id=cluster_id, valid__overlap=(start, end))
     for row in rows.order_by("pk"):
         found.setdefault(row.workspace_id, []).append((*bounds(row.valid), row.service_class))
+    return found
+
+
+def rules_of(start: datetime, end: datetime) -> dict[tuple[str, str], list[tuple[int, int, Share]]]:
+    """Return the rules that count in [start, end), by (resource as kube-state-metrics prints it, GPU model)."""
+    found: dict[tuple[str, str], list[tuple[int, int, Share]]] = {}
+    rules = ResourceRule.objects.filter(valid__overlap=(start, end), device_class=DeviceClass.GPU)
+    for rule in rules.order_by("pk"):
+        entry = (*bounds(rule.valid), Share(rule.numerator, rule.denominator))
+        found.setdefault((sanitised(rule.resource), rule.gpu_model), []).append(entry)
     return found
 
 

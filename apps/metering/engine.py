@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import NamedTuple
@@ -25,6 +25,8 @@ SHARED = "shared"
 IMPORTED = "imported"
 NO_FLAVOUR = "no_flavour"
 NO_MODEL = "no_model"
+#: Held through a resource claim; told by the exporter's samples.
+CLAIMED = "resource_claim"
 
 
 class Span(NamedTuple):
@@ -70,6 +72,8 @@ class Holding:
     release_uid: str | None = None
     #: Mean GPU memory held by hour, all devices together, in MiB; a missing hour is unknown.
     memory: Mapping[int, int] | None = None
+    #: Into how many parts the node's devices are cut by time-slicing or MPS, where the node says so; 1: not.
+    replicas: int = 1
 
     def memory_mib(self, hour: int) -> int | None:
         """Return the mean GPU memory held in `hour`, in MiB; None: unknown."""
@@ -89,6 +93,8 @@ class Share:
 
 
 WHOLE = Share()
+#: The share of one unit of a holding's resource in an hour (start in ms).
+ShareOf = Callable[[Holding, int], Share]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ class HourQuantity:
 
     hour: int
     holding: Holding
+    share: Share
     spans: tuple[Span, ...]
     unit_ms: int
     gpu_ms: int
@@ -109,6 +116,8 @@ class HourQuantity:
 # ---------------------------------------------------------------- resources
 
 _MIG = re.compile(r"mig[-_](\d)g[._]")
+#: Per cent of a device's compute that a HAMi container asks for, per virtual GPU.
+HAMI_CORES = "nvidia_com_gpucores"
 #: Compute slices of a whole device by model; everything else MIG-capable has seven (reference cost E6).
 _SLICES = (("A30", 4), ("RTX-PRO-6000", 4))
 
@@ -123,11 +132,17 @@ def model_label(name: str) -> str:
     return "-".join(name.split())
 
 
-def default_share(resource: str, gpu_model: str) -> Share:
-    """Return the share of a resource no flavour describes: MIG by compute slices from its name, else a whole device."""
+def default_share(resource: str, gpu_model: str, replicas: int = 1) -> Share:
+    """Return the share of a resource no flavour and no rule describes.
+
+    MIG by compute slices from its name, HAMi's cores by the hundred, one of the node's configured replicas under
+    time-slicing and MPS (empty replicas stay unsold), else a whole device.
+    """
+    if sanitised(resource) == HAMI_CORES:
+        return Share(1, 100)
     found = _MIG.search(resource.lower())
     if not found:
-        return WHOLE
+        return Share(1, replicas) if replicas > 1 else WHOLE
     slices = next((count for mark, count in _SLICES if mark.lower() in gpu_model.lower()), 7)
     return Share(min(int(found.group(1)), slices), slices)
 
@@ -298,13 +313,16 @@ def used_ms(gpu_ms: int, use: Use | None) -> int | None:
 
 
 def hour_quantities(
-    holdings: Iterable[Holding], share_of: Mapping[tuple[str, str], Share], *, hours: tuple[int, int] | None = None
+    holdings: Iterable[Holding],
+    share_of: Mapping[tuple[str, str], Share] | ShareOf,
+    *,
+    hours: tuple[int, int] | None = None,
 ) -> dict[int, list[HourQuantity]]:
     """Return the facts of every hour that `holdings` touch, in a stable order, whatever order they came in.
 
-    `share_of` maps (resource, gpu_model) to the share of one unit; what it lacks is taken from the resource's name.
-    Holdings with the same identity (key, container, node, resource, flavour) are merged by max, never
-    summed. `hours` limits the result to hours with start in [first, last).
+    `share_of` maps (resource, gpu_model) to the share of one unit, what it lacks is taken from the resource's name; or
+    it is a function of holding and hour. Holdings with the same identity (key, container, node, resource, flavour) are
+    merged by max, never summed. `hours` limits the result to hours with start in [first, last).
     """
     merged: dict[tuple[str, str, str, str, str], Holding] = {}
     for holding in holdings:
@@ -338,12 +356,15 @@ def _combine(a: Holding, b: Holding) -> Holding:
 
 
 def _quantities(
-    hour: int, entries: Sequence[tuple[Holding, tuple[Span, ...]]], share_of: Mapping[tuple[str, str], Share]
+    hour: int, entries: Sequence[tuple[Holding, tuple[Span, ...]]], share_of: Mapping[tuple[str, str], Share] | ShareOf
 ) -> list[HourQuantity]:
     shares: list[Share] = []
     for holding, _ in entries:
-        pair = (holding.resource, holding.gpu_model)
-        shares.append(share_of.get(pair) or default_share(*pair))
+        if callable(share_of):
+            shares.append(share_of(holding, hour))
+        else:
+            pair = (holding.resource, holding.gpu_model)
+            shares.append(share_of.get(pair) or default_share(*pair, holding.replicas))
     units = [unit_ms(spans) for _, spans in entries]
     by_model: dict[str, list[int]] = {}
     for index, (holding, _) in enumerate(entries):
@@ -360,6 +381,7 @@ def _quantities(
             HourQuantity(
                 hour=hour,
                 holding=holding,
+                share=shares[index],
                 spans=spans,
                 unit_ms=units[index],
                 gpu_ms=gpu[index],

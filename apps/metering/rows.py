@@ -13,7 +13,7 @@ from apps.metering import capacity, engine
 from apps.metering.choices import LineKind
 from apps.metering.context import NOBODY, ClusterContext, FlavourInfo, Owner
 from apps.metering.engine import HOUR_MS, Holding, HourQuantity, Span
-from apps.metering.sources.base import HourCover, NodeReading, Reading
+from apps.metering.sources.base import HourCover, NodeReading, Reading, ResourceHold
 
 #: Columns of COPY, in order; what follows `HASHED` columns is not part of the content hash.
 FACT_COLUMNS = (
@@ -97,26 +97,72 @@ def build_hours(context: ClusterContext, reading: Reading) -> dict[int, HourRows
     if not covered:
         return {}
     holdings = [_with_model(context, holding) for holding in reading.holdings]
-    shares = {
-        (holding.resource, holding.gpu_model): info.share
-        for holding in holdings
-        if (info := context.flavour_for(holding.resource, holding.gpu_model, holding.flavour)) is not None
-    }
-    quantities = engine.hour_quantities(holdings, shares, hours=(min(covered), max(covered) + HOUR_MS))
-    nodes = _by_hour(reading.nodes, covered)
+    quantities = engine.hour_quantities(holdings, context.share_of, hours=(min(covered), max(covered) + HOUR_MS))
+    nodes = _by_hour(context, reading.nodes, covered)
+    resources: dict[int, list[ResourceHold]] = {}
+    for hold in reading.resources:
+        resources.setdefault(hold.hour, []).append(hold)
     result: dict[int, HourRows] = {}
     for hour in sorted(covered):
         result[hour] = _hour(context, hour, quantities.get(hour, []), nodes.get(hour, []), covered[hour])
+        _resources(context, result[hour], resources.get(hour, ()), quantities.get(hour, ()))
     return result
 
 
 def _with_model(context: ClusterContext, holding: Holding) -> Holding:
     """Complete the GPU model: from the flavour where the source does not know it."""
     if holding.gpu_model:
-        return holding
-    info = context.flavour_for(holding.resource, "", holding.flavour)
+        model = context.model_of(holding.gpu_model)
+        return holding if model == holding.gpu_model else replace(holding, gpu_model=model)
+    info = context.flavour_for(holding.resource, "", holding.flavour, holding.replicas)
     model = info.gpu_model if info else context.only_model
     return replace(holding, gpu_model=model) if model else holding
+
+
+def _resources(
+    context: ClusterContext, rows: HourRows, holds: Sequence[ResourceHold], quantities: Sequence[HourQuantity]
+) -> None:
+    """Add the resource facts of metered namespaces: those with an owner, and those that hold GPUs in the hour."""
+    with_gpus = {quantity.holding.namespace for quantity in quantities}
+    at = stamp(rows.hour)
+    whole: dict[tuple[str, str, str, str], ResourceHold] = {}
+    for hold in holds:
+        # Sources that tell containers tell a pod several times: its parts add up.
+        key = (hold.resource, hold.namespace, hold.key, hold.node)
+        whole[key] = _added(whole[key], hold) if key in whole else hold
+    for key in sorted(whole):
+        hold = whole[key]
+        owner = context.owner_of(rows.hour, hold.namespace)
+        if not hold.quantity_ms or (owner.team_id is None and hold.namespace not in with_gpus):
+            continue
+        uid = row_uid(context.cluster_id, rows.hour, *key)
+        rows.resources.append(
+            copy_line(
+                (
+                    at, uid, context.cluster_id, owner.team_id, owner.unit_id, owner.unit_path, owner.cost_centre,
+                    owner.team_name, owner.unit_name, owner.workspace_id, owner.environment, hold.namespace[:120],
+                    hold.key[:300], hold.name[:253], hold.kind[:60], hold.node[:253], hold.capacity_type[:20],
+                    hold.resource, hold.quantity_ms, hold.requested_ms, hold.used_ms, hold.coverage_permille,
+                    tuple(sorted(hold.flags)), hold.project[:120], hold.purpose[:40],
+                    context.class_of(rows.hour, owner.workspace_id),
+                )
+            )
+        )  # fmt: skip
+
+
+def _added(a: ResourceHold, b: ResourceHold) -> ResourceHold:
+    requested, used = (
+        None if x is None and y is None else (x or 0) + (y or 0)
+        for x, y in ((a.requested_ms, b.requested_ms), (a.used_ms, b.used_ms))
+    )
+    return replace(
+        a,
+        quantity_ms=a.quantity_ms + b.quantity_ms,
+        requested_ms=requested,
+        used_ms=used,
+        coverage_permille=min(a.coverage_permille, b.coverage_permille),
+        flags=tuple(sorted({*a.flags, *b.flags})),
+    )
 
 
 @dataclass(slots=True)
@@ -127,14 +173,22 @@ class _Node:
     broken: int
 
 
-def _by_hour(nodes: Iterable[NodeReading], covered: Mapping[int, HourCover]) -> dict[int, list[_Node]]:
+def _by_hour(
+    context: ClusterContext, nodes: Iterable[NodeReading], covered: Mapping[int, HourCover]
+) -> dict[int, list[_Node]]:
     found: dict[int, list[_Node]] = {}
     for node in nodes:
+        node = replace(node, gpu_model=context.model_of(node.gpu_model))
+        # A node without a word on replicas counts units of a flavour: devices are what these make up.
+        share = context.devices_of(node.resource, node.gpu_model) if node.resource else engine.WHOLE
         parts = [engine.split_by_hour(engine.merge(spans)) for spans in (node.spans, node.closed, node.broken)]
         for hour, spans in parts[0].items():
             if hour in covered:
-                closed, broken = (engine.unit_ms(part.get(hour, ())) for part in parts[1:])
-                found.setdefault(hour, []).append(_Node(node, engine.unit_ms(spans), closed, broken))
+                physical, closed, broken = (
+                    engine.unit_ms(part) * share.numerator // share.denominator
+                    for part in (spans, parts[1].get(hour, ()), parts[2].get(hour, ()))
+                )
+                found.setdefault(hour, []).append(_Node(node, physical, closed, broken))
     return found
 
 
@@ -156,7 +210,7 @@ def _hour(
     for quantity in quantities:
         holding = quantity.holding
         owner = context.owner_of(hour, holding.namespace)
-        info = context.flavour_for(holding.resource, holding.gpu_model, holding.flavour)
+        info = context.flavour_for(holding.resource, holding.gpu_model, holding.flavour, holding.replicas)
         rows.facts.append(_fact(context, at, quantity, owner, info))
         model = holding.gpu_model
         target = attributed if owner.team_id is not None else unattributed

@@ -110,7 +110,8 @@ def write_hours(
                 status.late_revision = max(status.revision, status.late_revision) + 1
                 status.late_hash = content
                 late.append((status, rows))
-        elif status.inputs_hash != content or status.late_hash:  # late rows: the hour was closed once, and is open again
+        elif status.inputs_hash != content or status.late_hash:
+            # Where late rows stand, the hour was closed once and is open again: it is written anew, too.
             status.revision = max(status.revision, status.late_revision) + 1
             status.inputs_hash, status.late_hash = content, ""
             status.facts = len(rows.facts)

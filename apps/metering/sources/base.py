@@ -43,6 +43,31 @@ class NodeReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceHold:
+    """CPU, memory, storage or egress of one workload in one hour.
+
+    Quantities are milliseconds × units (cores, GiB); a GiB of egress counts as 3,600,000. `quantity_ms` is what is
+    charged for. `kind` … `purpose` as in `Holding`.
+    """
+
+    hour: int
+    resource: str
+    key: str
+    namespace: str
+    name: str
+    quantity_ms: int
+    kind: str = ""
+    node: str = ""
+    capacity_type: str = ""
+    requested_ms: int | None = None
+    used_ms: int | None = None
+    coverage_permille: int = 1000
+    flags: tuple[str, ...] = ()
+    project: str = ""
+    purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HourCover:
     """How much of an hour the source could tell; `complete` False keeps the hour open for another reading."""
 
@@ -121,6 +146,7 @@ class Reading:
 
     holdings: list[Holding] = field(default_factory=list)
     nodes: list[NodeReading] = field(default_factory=list)
+    resources: list[ResourceHold] = field(default_factory=list)
     hours: dict[int, HourCover] = field(default_factory=dict)
     proof: Proof = field(default_factory=Proof)
 

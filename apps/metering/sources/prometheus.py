@@ -6,7 +6,6 @@ left-open (3.x) ranges. Range selectors occur only around constants (`last_over_
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,11 +13,19 @@ from typing import Any
 
 from apps.clusters.clients.prometheus import PrometheusClient
 from apps.clusters.errors import ClusterError, ServerError, Throttled
-from apps.metering.engine import HOUR_MS, Holding, Share, Span, Use, default_share, merge, spans_from_samples
+from apps.metering.engine import CLAIMED, HAMI_CORES, HOUR_MS, Holding, Use, model_label, sanitised, spans_from_samples
+from apps.metering.sources import labels as words
 from apps.metering.sources import promql
-from apps.metering.sources.base import HourCover, NodeReading, Reading, SourceError, at_ms, gpu_resources, ms
+from apps.metering.sources.base import HourCover, Reading, SourceError, at_ms, gpu_resources, ms
+from apps.metering.sources.gpunodes import Node, away_spans, node_readings
+from apps.metering.sources.promresources import Pod as ResourcePod
+from apps.metering.sources.promresources import ResourceReader
 from apps.metering.sources.series import series_of
 
+#: The cluster hands GPUs out through resource claims that neither exporter tells of.
+CLAIMS_UNKNOWN = "claims_unknown"
+#: The server refused to answer for a part of CPU, memory, storage or network.
+RESOURCES_UNKNOWN = "resources_unknown"
 #: How long after an hour events of it are still looked for (a completion is scraped after it happened).
 LOOK_AFTER = timedelta(minutes=5)
 
@@ -35,7 +42,7 @@ class _Reader(PrometheusClient):
 
 @dataclass(slots=True)
 class _Pod:
-    """What is known of one container's request for one resource."""
+    """What is known of one container's hold on one resource."""
 
     uid: str
     container: str
@@ -45,21 +52,41 @@ class _Pod:
     namespace: str = ""
     name: str = ""
     samples: list[tuple[int, int]] = field(default_factory=list)
+    #: From the exporter, where the node does not name it (resource claims).
+    model: str = ""
+    claimed: bool = False
 
 
 @dataclass(slots=True)
-class _Node:
-    capacity: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    allocatable: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    closed: list[tuple[int, int]] = field(default_factory=list)
-    model: str = ""
-    count: int = 0
-    mig: str = ""
-    capacity_type: str = ""
+class _Owner:
+    """What a pod is part of, and what it says about itself."""
+
+    kind: str = ""
+    name: str = ""
+    node: str = ""
+    project: str = ""
+    purpose: str = ""
+    release: str | None = None
+
+
+@dataclass(slots=True)
+class _Owners:
+    by_uid: dict[str, _Owner] = field(default_factory=dict)
+    #: (namespace, pod) → uid, for exporters that name pods only.
+    uids: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What the exporter tells by (namespace, pod, container)."""
+
+    devices: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    memory: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    claims: list[tuple[dict[str, str], int]] = field(default_factory=list)
 
 
 class PrometheusAdapter:
-    """Reads one hour at a time. Requests: see `promql`; `requests` counts them."""
+    """Reads one hour at a time. Requests: see `promql` and `promresources`; `requests` counts them."""
 
     max_window = timedelta(hours=1)
 
@@ -71,7 +98,10 @@ class PrometheusAdapter:
             resources=tuple(gpu_resources(self._options)), selector=str(self._options.get("cluster_filter", ""))
         )
         self._step = int(self._options.get("step_seconds", 60))
+        self._with_resources = bool(self._options.get("resources", True))
         self.requests = 0
+        #: Of these, what was asked for CPU, memory, storage and network.
+        self.resource_requests = 0
 
     @property
     def step_ms(self) -> int:
@@ -134,13 +164,16 @@ class PrometheusAdapter:
         expected = HOUR_MS // self.step_ms
         if not present:
             return
-        pods = self._pods(reading, hour)
+        pods = self._pods(reading, hour, nodes)
         started, completed = self._times(reading, hour)
-        owners = self._owners(reading, hour) if pods else {}
-        use = self._use(reading, hour, pods) if pods else {}
-        away = _away(present, self.step_ms, window)
-        for pod in pods:
-            node = nodes.get(pod.node, _Node())
+        unadvertised = any(node.unadvertised for node in nodes.values())
+        owners = self._owners(reading, hour) if pods or unadvertised or self._with_resources else _Owners()
+        measured = self._devices(reading, hour) if pods or unadvertised else _Measured()
+        claimed = _claimed(measured, pods, owners)
+        use = self._use(reading, hour, pods, claimed, measured) if pods or claimed else {}
+        away = away_spans(present, self.step_ms, window)
+        for pod in (*pods, *claimed):
+            node = nodes.get(pod.node, Node())
             spans, flags = spans_from_samples(
                 sorted(pod.samples),
                 self.step_ms,
@@ -152,44 +185,76 @@ class PrometheusAdapter:
             )
             if not spans:
                 continue
-            kind, owner = owners.get(pod.uid, ("", ""))
-            measured = use.get((pod.namespace, pod.name, pod.container))
+            owner = owners.by_uid.get(pod.uid, _Owner())
+            workload = (pod.namespace, pod.name, pod.container)
+            memory = measured.memory.get(workload)
             reading.holdings.append(
                 Holding(
                     key=pod.uid,
                     namespace=pod.namespace,
-                    name=owner or pod.name,
-                    kind=kind,
+                    name=owner.name or pod.name,
+                    kind=owner.kind,
                     resource=pod.resource,
                     spans=spans,
                     container=pod.container,
                     node=pod.node,
-                    gpu_model=node.model,
+                    gpu_model=node.model or pod.model,
                     capacity_type=node.capacity_type,
-                    flags=flags,
-                    used={hour: measured} if measured else None,
+                    flags=flags | {CLAIMED} if pod.claimed else flags,
+                    used={hour: use[workload]} if workload in use else None,
                     pod=pod.name,
+                    project=owner.project,
+                    purpose=owner.purpose,
+                    release_uid=owner.release,
+                    memory=None if memory is None else {hour: memory},
+                    replicas=1 if pod.claimed or pod.resource == HAMI_CORES else node.cut,
                 )
             )
-        reading.nodes.extend(_node_readings(nodes, self.step_ms, window, away))
+        reading.nodes.extend(node_readings(nodes, self.step_ms, away))
         coverage = min(1000, len(present) * 1000 // expected)
-        bridged = coverage < 1000
+        marks: tuple[str, ...] = ("source_gap",) if coverage < 1000 else ()
+        if unadvertised and not claimed:
+            marks = (*marks, CLAIMS_UNKNOWN)
+        if self._with_resources and self._resources(reading, hour, nodes, owners, coverage):
+            marks = (*marks, RESOURCES_UNKNOWN)
+        missing = f"{expected - len(present)} of {expected} samples of the hour are missing"
         reading.hours[hour] = HourCover(
             coverage_permille=coverage,
             complete=coverage >= 500,
-            flags=("source_gap",) if bridged else (),
-            reason=f"{expected - len(present)} of {expected} samples of the hour are missing" if bridged else "",
+            flags=marks,
+            reason=missing if coverage < 1000 else "",
         )
 
-    def _nodes(self, reading: Reading, hour: int) -> tuple[dict[str, _Node], set[int]]:
-        """Return the nodes, and the sample times at which kube-state-metrics told anything at all."""
-        nodes: dict[str, _Node] = {}
+    def _resources(
+        self, reading: Reading, hour: int, nodes: Mapping[str, Node], owners: _Owners, coverage: int
+    ) -> bool:
+        """Read CPU, memory, storage and network; returns whether a part of them stays unknown."""
+        reader = ResourceReader(
+            lambda purpose, query, at: self._ask(reading, purpose, "query", {"query": query, "time": str(at // 1000)}),
+            selector=str(self._options.get("cluster_filter", "")),
+            step_ms=self.step_ms,
+        )
+        about = {uid: ResourcePod(o.kind, o.name, o.node, o.project, o.purpose) for uid, o in owners.by_uid.items()}
+        types = {name: node.capacity_type for name, node in nodes.items()}
+        before = self.requests
+        reading.resources.extend(reader.read(hour, about, owners.uids, types, coverage))
+        self.resource_requests += self.requests - before
+        return reader.unknown
+
+    def _nodes(self, reading: Reading, hour: int) -> tuple[dict[str, Node], set[int]]:
+        """Return the nodes, and the sample times at which kube-state-metrics told of them."""
+        nodes: dict[str, Node] = {}
         present: set[int] = set()
+        named: set[int] = set()
         for labels, points in self._range(reading, "nodes", self._queries.nodes(), hour):
             samples = [(int(float(t) * 1000), int(float(v))) for t, v in points]
-            present.update(t for t, _ in samples)
-            node = nodes.setdefault(labels.get("node", ""), _Node())
+            node = nodes.setdefault(labels.get("node", ""), Node())
             what, resource = labels.get("what", ""), labels.get("resource", "")
+            if what == "labelled":
+                node.labelled = [t for t, _ in samples]
+                named.update(node.labelled)
+                continue
+            present.update(t for t, _ in samples)
             if what == "closed":
                 node.closed = [(t, v) for t, v in samples if v]
             elif what == "capacity":
@@ -198,15 +263,15 @@ class PrometheusAdapter:
                 node.allocatable[resource] = samples
         if nodes:
             for labels, _ in self._instant(reading, "node labels", self._queries.node_labels(), hour):
-                node = nodes.setdefault(labels.get("node", ""), _Node())
-                node.model = labels.get("label_nvidia_com_gpu_product", "") or node.model
-                node.mig = labels.get("label_nvidia_com_mig_strategy", "") or node.mig
-                count = labels.get("label_nvidia_com_gpu_count", "")
-                node.count = int(count) if count.isdigit() else node.count
-                node.capacity_type = labels.get("label_gpu_commons_capacity_type", "")
-        return nodes, present
+                node = nodes.setdefault(labels.get("node", ""), Node())
+                node.model = words.gpu_model(labels) or node.model
+                node.mig = words.first(labels, words.MIG_STRATEGY) or node.mig
+                node.count = words.number(labels, words.COUNT) or node.count
+                node.replicas = words.number(labels, words.REPLICAS) or node.replicas
+                node.capacity_type = words.capacity_type(labels) or node.capacity_type
+        return nodes, present or named
 
-    def _pods(self, reading: Reading, hour: int) -> list[_Pod]:
+    def _pods(self, reading: Reading, hour: int, nodes: Mapping[str, Node]) -> list[_Pod]:
         """Return every container that requests GPUs and has a node in or just after the hour, with its held samples."""
         pods: dict[tuple[str, str, str, str], _Pod] = {}
         for labels, points in self._instant(reading, "requests", self._queries.requests(), hour):
@@ -225,7 +290,7 @@ class PrometheusAdapter:
                 continue
             samples = [(int(float(t) * 1000), int(float(v))) for t, v in points]
             pod.samples = samples if not pod.samples else _largest([*pod.samples, *samples])
-        return [pods[key] for key in sorted(pods)]
+        return _with_cores([pods[key] for key in sorted(pods)], nodes)
 
     def _times(self, reading: Reading, hour: int) -> tuple[dict[str, int], dict[str, int]]:
         started: dict[str, int] = {}
@@ -237,37 +302,116 @@ class PrometheusAdapter:
                 target[labels.get("uid", "")] = value
         return started, completed
 
-    def _owners(self, reading: Reading, hour: int) -> dict[str, tuple[str, str]]:
-        return {
-            labels.get("uid", ""): (labels.get("created_by_kind", ""), labels.get("created_by_name", ""))
-            for labels, _ in self._instant(reading, "owners", self._queries.owners(), hour)
-        }
+    def _owners(self, reading: Reading, hour: int) -> _Owners:
+        found = _Owners()
+        for labels, _ in self._instant(reading, "owners", self._queries.owners(), hour):
+            uid = labels.get("uid", "")
+            owner = found.by_uid.setdefault(uid, _Owner())
+            if "created_by_name" in labels or "pod" in labels:
+                owner.kind, owner.name = labels.get("created_by_kind", ""), labels.get("created_by_name", "")
+                # A pod that was scheduled within the hour shows without and with its node.
+                owner.node = labels.get("node", "") or owner.node
+                found.uids[(labels.get("namespace", ""), labels.get("pod", ""))] = uid
+            else:
+                owner.project = words.first(labels, words.PROJECT) or owner.project
+                owner.purpose = words.first(labels, words.PURPOSE) or owner.purpose
+                owner.release = words.release(labels) or owner.release
+        return found
 
-    def _use(self, reading: Reading, hour: int, pods: list[_Pod]) -> dict[tuple[str, str, str], Use]:
-        """Return measured use by (namespace, pod, container): mean over devices and samples, never extrapolated."""
+    def _devices(self, reading: Reading, hour: int) -> _Measured:
+        found = _Measured()
+        for labels, points in self._instant(reading, "devices", self._queries.devices(), hour):
+            key, value = promql.workload_of(labels), float(points[0][1])
+            what = labels.get("what", "")
+            if what == "memory":
+                found.memory[key] = round(value)
+            elif what == "claims":
+                found.claims.append((labels, int(value)))
+            else:
+                found.devices[key] = int(value)
+        return found
+
+    def _use(
+        self, reading: Reading, hour: int, pods: list[_Pod], claimed: list[_Pod], measured: _Measured
+    ) -> dict[tuple[str, str, str], Use]:
+        """Return measured use by (namespace, pod, container): mean over devices and samples, never extrapolated.
+
+        What is held through a claim has no request in any pod's spec: the exporter's samples tell when it was held.
+        """
         found: dict[tuple[str, str, str], tuple[int, int, str]] = {}
-        held = {(pod.namespace, pod.name, pod.container): pod for pod in pods}
+        held = {(pod.namespace, pod.name, pod.container): pod for pod in (*pods, *claimed)}
+        through: dict[tuple[str, str, str], list[_Pod]] = {}
+        for pod in claimed:
+            through.setdefault((pod.namespace, pod.name, pod.container), []).append(pod)
         for labels, points in self._range(reading, "use", self._queries.use(), hour):
             key = promql.workload_of(labels)
             source, divisor = promql.USE.get(labels.get("__name__", ""), ("", 1))
             if key not in held or not source:
                 continue
+            for pod in through.get(key, ()):
+                seen = [(int(float(t) * 1000), pod.units) for t, _ in points]
+                pod.samples = _largest([*pod.samples, *seen])
             values = [value for _, text in points if 0 <= (value := float(text) / divisor) <= 1.0]
             if values:
                 before = found.get(key)
                 if before is None or len(values) > before[1]:
                     found[key] = (round(sum(values) * 1_000_000), len(values), source)
-        devices = {
-            promql.workload_of(labels): int(float(points[0][1]))
-            for labels, points in self._instant(reading, "devices", self._queries.devices(), hour)
-        }
         result: dict[tuple[str, str, str], Use] = {}
         for key, (ppm, count, source) in found.items():
             pod = held[key]
             expected = max(1, len(pod.samples)) * max(1, pod.units)
-            seen = min(count, max(1, len(pod.samples))) * min(devices.get(key, pod.units), pod.units)
-            result[key] = Use(min(1_000_000, ppm // count), min(1000, seen * 1000 // expected), source)
+            devices = pod.units if pod.resource == HAMI_CORES else measured.devices.get(key, pod.units)
+            seen_samples = min(count, max(1, len(pod.samples))) * min(devices, pod.units)
+            result[key] = Use(min(1_000_000, ppm // count), min(1000, seen_samples * 1000 // expected), source)
         return result
+
+
+def _with_cores(pods: list[_Pod], nodes: Mapping[str, Node]) -> list[_Pod]:
+    """Join what HAMi containers ask for: per cent of compute for each of their virtual GPUs, counted once."""
+    cores = {(pod.uid, pod.container): pod for pod in pods if pod.resource == HAMI_CORES}
+    if not cores:
+        return pods
+    kept = []
+    for pod in pods:
+        mine = cores.get((pod.uid, pod.container))
+        if mine is None or pod is mine:
+            kept.append(pod)
+            continue
+        mine.units *= pod.units
+        mine.samples = [(t, value * pod.units) for t, value in mine.samples]
+    for pod in cores.values():
+        if pod.node in nodes:
+            nodes[pod.node].hami = True
+    return kept
+
+
+def _claimed(measured: _Measured, pods: list[_Pod], owners: _Owners) -> list[_Pod]:
+    """Return the containers that hold devices through resource claims, as the exporter tells; samples follow."""
+    known = {(pod.namespace, pod.name, pod.container) for pod in pods}
+    found: dict[tuple[str, str, str, str], _Pod] = {}
+    for labels, count in measured.claims:
+        key = promql.workload_of(labels)
+        if key in known or not key[1]:
+            continue
+        uid = labels.get("pod_uid") or owners.uids.get(key[:2]) or f"{key[0]}/{key[1]}"
+        profile = labels.get("GPU_I_PROFILE", "")
+        driver = labels.get("dra_driver_name") or "gpu.nvidia.com"
+        resource = sanitised(f"nvidia.com/mig-{profile}" if profile else driver)
+        if (*key, resource) in found:
+            found[(*key, resource)].units += count
+            continue
+        found[(*key, resource)] = _Pod(
+            uid=uid,
+            container=key[2],
+            resource=resource,
+            node=owners.by_uid.get(uid, _Owner()).node or labels.get("Hostname") or labels.get("hostname") or "",
+            units=count,
+            namespace=key[0],
+            name=key[1],
+            model=model_label(labels.get("modelName", "")),
+            claimed=True,
+        )
+    return [found[key] for key in sorted(found)]
 
 
 def _pod_key(labels: Mapping[str, str]) -> tuple[str, str, str, str]:
@@ -277,64 +421,3 @@ def _pod_key(labels: Mapping[str, str]) -> tuple[str, str, str, str]:
 def _largest(samples: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return one sample per time, the largest: replicas of an exporter tell the same pod several times."""
     return sorted(dict(sorted(samples)).items())
-
-
-def _away(present: set[int], step_ms: int, window: tuple[int, int]) -> tuple[Span, ...]:
-    """Return the times without any answer of kube-state-metrics: holes there say nothing about pods."""
-    missing = [t for t in range(window[0] + step_ms, window[1] + 1, step_ms) if t not in present]
-    return merge([Span(t - step_ms, t, 1) for t in missing])
-
-
-def _filled(samples: list[tuple[int, int]], step_ms: int, away: tuple[Span, ...]) -> tuple[Span, ...]:
-    spans, _ = spans_from_samples(samples, step_ms, away=away)
-    return spans
-
-
-def _node_readings(
-    nodes: Mapping[str, _Node], step_ms: int, window: tuple[int, int], away: tuple[Span, ...]
-) -> Iterator[NodeReading]:
-    """Return the physical GPUs of every node: whole devices as reported, MIG by the devices its parts make up."""
-    for name in sorted(nodes):
-        node = nodes[name]
-        parts = {resource: default_share(resource, node.model) for resource in node.capacity}
-        whole = [resource for resource, share in parts.items() if share == Share()]
-        sliced = [resource for resource, share in parts.items() if share != Share()]
-        spans: list[Span] = []
-        broken: list[Span] = []
-        for resource in whole:
-            spans.extend(_filled(node.capacity[resource], step_ms, away))
-            usable = dict(node.allocatable.get(resource, ()))
-            lost = [(t, v - usable[t]) for t, v in node.capacity[resource] if t in usable and v > usable[t]]
-            broken.extend(_filled(lost, step_ms, away))
-        stranded = (0, 1)
-        if sliced:
-            # Every slice as a fraction of a device, over the common denominator of the model's slices.
-            denominator = parts[sliced[0]].denominator
-            held = sum(parts[r].numerator * max((v for _, v in node.capacity[r]), default=0) for r in sliced)
-            free_whole = max((v for r in whole for _, v in node.capacity[r]), default=0)
-            devices = max(-(-held // denominator), node.count - free_whole if node.mig == "mixed" else 0)
-            times = sorted({t for r in sliced for t, _ in node.capacity[r]})
-            spans.extend(_filled([(t, devices) for t in times], step_ms, away))
-            stranded = (devices * denominator - held, denominator)
-        if spans:
-            yield NodeReading(
-                node=name,
-                gpu_model=node.model,
-                spans=_stack(spans),
-                closed=_filled(
-                    [(t, sum(s.units for s in spans if s.start < t <= s.end)) for t, _ in node.closed], step_ms, away
-                ),
-                broken=tuple(broken),
-                stranded=stranded,
-            )
-
-
-def _stack(spans: list[Span]) -> tuple[Span, ...]:
-    """Return overlapping spans added up (different devices of one node), unlike merge, which takes the maximum."""
-    edges = sorted({edge for span in spans for edge in (span.start, span.end)})
-    pieces = [
-        Span(a, b, units)
-        for a, b in itertools.pairwise(edges)
-        if (units := sum(span.units for span in spans if span.start <= a and span.end >= b))
-    ]
-    return merge(pieces)

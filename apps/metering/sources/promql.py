@@ -6,8 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from apps.metering.sources import labels
+
 #: Window of `last_over_time` over constants, seen from five minutes after the hour: reaches back before its start.
 LOOKBACK = "70m"
+
+#: The hour without its first millisecond: a sample on the hour belongs to the hour before, on every server.
+WHOLE_HOUR = "3599999ms"
+#: More than any device has: blank sentinels of exporters lie above.
+BLANK_MIB = 4_194_304
+#: What the exporter adds to a series of a device that is held through a resource claim.
+_CLAIM = "dra_claim_name, dra_driver_name, modelName, GPU_I_PROFILE, pod_uid, Hostname, hostname"
 
 #: Measures of use, best first: metric → (name of the source, divisor to a ratio).
 USE = {
@@ -62,31 +71,40 @@ class Queries:
         return f'label_replace({start}, "what", "start", "", "") or label_replace({end}, "what", "completion", "", "")'
 
     def owners(self) -> str:
-        """What created a pod: the workload that people know by name."""
-        return (
-            f"max by (uid, created_by_kind, created_by_name) (last_over_time(kube_pod_info{self._with()}[{LOOKBACK}]))"
+        """What created a pod (the workload that people know by name), and the labels it carries for us.
+
+        Pods without any of those labels fall out: their series would say no more than the uid. kube-state-metrics tells
+        labels only that its allow-list names.
+        """
+        info = (
+            "max by (uid, namespace, pod, node, created_by_kind, created_by_name)"
+            f" (last_over_time(kube_pod_info{self._with()}[{LOOKBACK}]))"
         )
+        carrying = [self._with(f'{name}!=""') for name in labels.POD]
+        labelled = " or ".join(f"last_over_time(kube_pod_labels{matcher}[{LOOKBACK}])" for matcher in carrying)
+        return f"{info} or max by (uid, {', '.join(labels.POD)}) ({labelled})"
 
     def nodes(self) -> str:
         """Capacity and allocatable of GPUs by node, and nodes closed to scheduling, in one answer by `what`."""
         capacity = f"max by (node, resource) (kube_node_status_capacity{self._with(self._resource)})"
         allocatable = f"max by (node, resource) (kube_node_status_allocatable{self._with(self._resource)})"
         closed = f"max by (node) (kube_node_spec_unschedulable{self._with()} == 1)"
+        # Nodes whose GPUs no resource speaks of (resource claims), by their labels.
+        with_gpus = self._with('label_nvidia_com_gpu_product!=""')
+        named = f"max by (node) (kube_node_labels{with_gpus})"
         # Old exporters without capacity: what is allocatable stands for it.
         both = f"{capacity} or {allocatable}"
         return (
             f'label_replace({both}, "what", "capacity", "", "")'
             f' or label_replace({allocatable}, "what", "allocatable", "", "")'
             f' or label_replace({closed}, "what", "closed", "", "")'
+            f' or label_replace({named}, "what", "labelled", "", "")'
         )
 
     def node_labels(self) -> str:
-        """GPU model, count, MIG strategy and capacity type of nodes."""
-        labels = (
-            "node, label_nvidia_com_gpu_product, label_nvidia_com_gpu_count, label_nvidia_com_mig_strategy,"
-            " label_gpu_commons_capacity_type"
-        )
-        return f"max by ({labels}) (last_over_time(kube_node_labels{self._with()}[{LOOKBACK}]))"
+        """GPU model, count, MIG strategy, configured replicas and capacity type of nodes."""
+        names = ", ".join(("node", *labels.NODE))
+        return f"max by ({names}) (last_over_time(kube_node_labels{self._with()}[{LOOKBACK}]))"
 
     def use(self) -> str:
         """Mean use over a container's devices from the best measure there is, by metric and the workload's labels.
@@ -101,9 +119,23 @@ class Queries:
         return f"avg by (__name__, {_WORKLOAD}) ({devices})"
 
     def devices(self) -> str:
-        """Number of devices seen with a container in the hour: a missing exporter shows as coverage, not idleness."""
+        """Devices seen with a container, GPU memory held, and devices held through claims, told apart by `what`.
+
+        A missing exporter shows as coverage, not idleness. Memory is the mean of the hour's samples by device, summed
+        over a container's devices; one millisecond less than the hour, so that no server counts a sample twice.
+        """
         seen = " or ".join(f"last_over_time({metric}{self._with()}[{LOOKBACK}])" for metric in USE)
-        return f"count by ({_WORKLOAD}) (max by (UUID, GPU_I_ID, {_WORKLOAD}) ({seen}))"
+        devices = f"count by ({_WORKLOAD}) (max by (UUID, GPU_I_ID, {_WORKLOAD}) ({seen}))"
+        mean = f"avg_over_time(DCGM_FI_DEV_FB_USED{self._with()}[{WHOLE_HOUR}] offset 5m) < {BLANK_MIB}"
+        memory = f"sum by ({_WORKLOAD}) (max by (UUID, GPU_I_ID, {_WORKLOAD}) ({mean}))"
+        by = f"{_WORKLOAD}, {_CLAIM}"
+        matcher = self._with('dra_claim_name!=""')
+        claimed = " or ".join(f"last_over_time({metric}{matcher}[{LOOKBACK}])" for metric in USE)
+        claims = f"count by ({by}) (max by (UUID, GPU_I_ID, {by}) ({claimed}))"
+        return (
+            f'label_replace({devices}, "what", "devices", "", "") or label_replace({memory}, "what", "memory", "", "")'
+            f' or label_replace({claims}, "what", "claims", "", "")'
+        )
 
 
 def workload_of(labels: Mapping[str, str]) -> tuple[str, str, str]:

@@ -1,0 +1,173 @@
+"""CPU, memory, storage and egress: quantities, counters, what a node can give at most. Pure (reference cost E1, E4).
+
+All quantities are integer milliseconds × units: cores, GiB; a GiB of egress counts as 3,600,000, so that price ×
+quantity ÷ 3,600,000 holds for every resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from apps.core.money import largest_remainder
+from apps.metering.engine import HOUR_MS
+from apps.metering.sources import labels as words
+from apps.metering.sources.base import ResourceHold
+from apps.rates.choices import Resource
+
+GIB = 1 << 30
+#: The pods of the node together asked for or used more than it has: scaled down pro rata.
+CAPPED = "capped"
+
+
+def core_ms(core_seconds: float) -> int:
+    """Return core-seconds as core-milliseconds."""
+    return max(0, round(core_seconds * 1000))
+
+
+def gib_ms(byte_seconds: float) -> int:
+    """Return byte-seconds as GiB-milliseconds."""
+    return max(0, round(byte_seconds * 1000 / GIB))
+
+
+def egress_ms(count: int) -> int:
+    """Return transmitted bytes as a quantity: a GiB is 3,600,000."""
+    return max(0, count) * HOUR_MS // GIB
+
+
+def charged_ms(requested: int | None, used: int | None) -> int:
+    """Return what is charged for: the larger of requested and used; what is unknown does not count."""
+    return max(requested or 0, used or 0)
+
+
+def rise(samples: Sequence[tuple[int, float]], start: int, end: int) -> int:
+    """Return by how much a counter rose in (start, end], from its raw samples (ms, value).
+
+    The sum of non-negative differences; after a reset (a smaller value) the new value counts, for the counter began
+    at zero. The last sample at or before `start` is the baseline; without one the first sample is: a counter that
+    appears may have been counting for years. Nothing is extrapolated to the edges, unlike `increase()`.
+    """
+    total = 0.0
+    before: float | None = None
+    for at, value in sorted(samples):
+        if at > end:
+            break
+        if at > start and before is not None:
+            total += value - before if value >= before else value
+        before = value
+    return round(total)
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """By how much one series of a counter rose in an hour, and from when to when it was seen (ms)."""
+
+    first: int
+    last: int
+    value: int
+
+
+def rise_of(samples: Sequence[tuple[int, float]], start: int, end: int) -> Rise | None:
+    """Return the rise of one series; None where it has no sample."""
+    if not samples:
+        return None
+    times = [at for at, _ in samples]
+    return Rise(min(times), max(times), rise(samples, start, end))
+
+
+def joined(rises: Iterable[Rise]) -> int:
+    """Return an interface's rise over its series: replicas (overlapping in time) count once, successors add up."""
+    total = best = 0
+    until: int | None = None
+    for found in sorted(rises, key=lambda item: (item.first, item.last, item.value)):
+        if until is not None and found.first <= until:
+            best, until = max(best, found.value), max(until, found.last)
+        else:
+            total, best, until = total + best, found.value, found.last
+    return total + best
+
+
+def capped(holds: Sequence[ResourceHold], capacity_ms: Mapping[tuple[str, str], int]) -> list[ResourceHold]:
+    """Return the holds with each node's CPU and memory scaled down to what it has.
+
+    `capacity_ms`: (node, resource) → milliseconds × units of the hour. Nodes that are not in there are left alone.
+    Shares by largest remainder, so that they add up to the capacity exactly.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, hold in enumerate(holds):
+        if hold.node and (hold.node, hold.resource) in capacity_ms:
+            groups.setdefault((hold.node, hold.resource), []).append(index)
+    result = list(holds)
+    for key in sorted(groups):
+        indexes = sorted(groups[key], key=lambda i: holds[i].key)
+        limit = capacity_ms[key]
+        wanted = [holds[i].quantity_ms for i in indexes]
+        if sum(wanted) > limit:
+            for i, part in zip(indexes, largest_remainder(limit, wanted), strict=True):
+                result[i] = replace(holds[i], quantity_ms=part, flags=(*holds[i].flags, CAPPED))
+    return result
+
+
+# ---------------------------------------------------------------- OpenCost and Kubecost
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+def allocation_resources(key: str, row: Mapping[str, Any], hour: int) -> list[ResourceHold]:
+    """Return CPU, memory, storage and egress of one row of the allocation API in the hour beginning at `hour` (ms).
+
+    `cpuCoreHours`, `ramByteHours` (the larger of request and use, by its own sampling), `pvByteHours` and
+    `networkTransferBytes`; what is missing or null is unknown and gives no row. `key` is the row's key, for rows whose
+    properties are incomplete.
+    """
+    properties = row.get("properties") or {}
+    namespace, pod, container = (str(properties.get(name) or "") for name in ("namespace", "pod", "container"))
+    parts = key.split("/")
+    if not namespace and len(parts) >= 3:
+        namespace, pod, container = parts[-3], pod or parts[-2], container or parts[-1]
+    if not namespace:
+        return []
+    said = words.plain(properties.get("labels") or {})
+    minutes = _number(row.get("minutes")) or 0.0
+    common: dict[str, Any] = {
+        "hour": hour,
+        "key": str(properties.get("uid") or f"{namespace}/{pod}/{container}"),
+        "namespace": namespace,
+        "name": str(properties.get("controller") or pod or key),
+        "kind": str(properties.get("controllerKind") or ""),
+        "node": str(properties.get("node") or ""),
+        "project": words.first(said, words.PROJECT),
+        "purpose": words.first(said, words.PURPOSE),
+    }
+
+    def mean(name: str) -> float | None:
+        value = _number(row.get(name))
+        return None if value is None else value * minutes * 60
+
+    found = []
+    for resource, hours, request, usage, convert in (
+        (Resource.CPU, "cpuCoreHours", "cpuCoreRequestAverage", "cpuCoreUsageAverage", core_ms),
+        (Resource.MEMORY, "ramByteHours", "ramByteRequestAverage", "ramByteUsageAverage", gib_ms),
+        (Resource.STORAGE, "pvByteHours", "", "", gib_ms),
+    ):
+        total = _number(row.get(hours))
+        if not total:
+            continue
+        requested, used = (mean(name) if name else None for name in (request, usage))
+        found.append(
+            ResourceHold(
+                resource=str(resource),
+                quantity_ms=convert(total * 3600),
+                requested_ms=None if requested is None else convert(requested),
+                used_ms=None if used is None else convert(used),
+                **common,
+            )
+        )
+    sent = _number(row.get("networkTransferBytes"))
+    if sent:
+        quantity = egress_ms(round(sent))
+        found.append(ResourceHold(resource=str(Resource.EGRESS), quantity_ms=quantity, used_ms=quantity, **common))
+    return [hold for hold in found if hold.quantity_ms]
