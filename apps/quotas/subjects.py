@@ -88,11 +88,12 @@ def facts_of(
     if cost is not None:
         facts[MONTHLY_COST] = cost
         facts["monthly_cost_change"] = cost
-        asked = FactContext(SUBJECT_TYPE, but, workspace.team_id, workspace.team.unit_id, at)
+    asked = FactContext(SUBJECT_TYPE, but, workspace.team_id, workspace.team.unit_id, at)
+    if (cost is None or cost >= 0) and read_fact("team.budget_exhausted", asked) == YES:
+        facts["within_budget"] = NO
+    elif cost is not None:
         left = read_fact("team.budget_remaining", asked)
-        if read_fact("team.budget_exhausted", asked) == YES:
-            facts["within_budget"] = NO
-        elif isinstance(left, int | Decimal):
+        if isinstance(left, int | Decimal):
             facts["within_budget"] = YES if cost <= left else NO
     return facts
 
