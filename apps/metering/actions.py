@@ -20,6 +20,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
 from apps.core.sweeps import nudge
 from apps.metering import context as books
+from apps.metering import fitness, source_exclusive
 from apps.metering.choices import METERED, POLLED, HourState, RunStatus, SourceKind, Trigger
 from apps.metering.events import HOURS_RETRIED, SOURCE_REGISTERED, HoursRetried, SourceRegistered
 from apps.metering.models import HourStatus, IngestRun, Source
@@ -72,6 +73,8 @@ def register_source(
         errors["url"] = "Give the address of the server, beginning with http:// or https://."
     if valid_until is not None and valid_until <= valid_from:
         errors["valid_until"] = "The end must lie after the beginning."
+    if reason := source_exclusive.refusal(cluster_id, kind):
+        errors["kind"] = reason
     if errors:
         raise Invalid(errors)
     try:
@@ -96,6 +99,9 @@ def register_source(
         subject_type="metering.source",
         subject_uid=source.uid,
     )
+    from apps.metering.tasks import check_sources
+
+    nudge(check_sources)
     return source
 
 
@@ -205,6 +211,9 @@ def _window(
     if source.kind == SourceKind.CSV:
         context.given = _imported_owners(source, context)
     hours = build_hours(context, reading)
+    if fitness.unfit(source) is not None:
+        for rows in hours.values():
+            rows.flags.add(fitness.SOURCE_UNFIT)
     with transaction.atomic():
         leases.require(lease, token)
         outcome = write_hours(source, hours, proof=reading.proof, run=run, window=(start, end))

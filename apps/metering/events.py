@@ -43,6 +43,81 @@ class UsageImported:
     gpu_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class SourceTested:
+    """A self-test of a source came to something else than the one before."""
+
+    check_uid: uuid.UUID
+    source_uid: uuid.UUID
+    verdict: str
+    failed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTestFailed:
+    """A source must not be billed from until it is repaired or its failed checks are waived."""
+
+    check_uid: uuid.UUID
+    source_uid: uuid.UUID
+    source: str
+    cluster: str
+    failed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceWaived:
+    """Somebody said that a source may be billed from although checks fail."""
+
+    waiver_uid: uuid.UUID
+    source_uid: uuid.UUID
+    source: str
+    codes: list[str]
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverRevoked:
+    """A waiver was ended before its time."""
+
+    waiver_uid: uuid.UUID
+    source_uid: uuid.UUID
+    source: str
+    codes: list[str]
+
+
+def _source_page(uid: uuid.UUID) -> str:
+    return f"/usage/sources/{uid}/"
+
+
 SOURCE_REGISTERED = events.declare("metering.source.registered", SourceRegistered, audience="platform admins")
 HOURS_RETRIED = events.declare("metering.hours.retried", HoursRetried, audience="platform admins")
 USAGE_IMPORTED = events.declare("metering.usage.imported", UsageImported, audience="platform admins")
+SOURCE_TESTED = events.declare("metering.source.tested", SourceTested, audience="platform admins")
+SOURCE_TEST_FAILED = events.declare(
+    "metering.source.test_failed",
+    SourceTestFailed,
+    audience="platform admins",
+    mail=True,
+    headline=lambda p: f"{p.source} ({p.cluster}) is not fit to bill from",
+    body=lambda p: "Its usage is read on, but no month is closed on it until it is repaired or the checks are waived.",
+    path=lambda p: _source_page(p.source_uid),
+)
+SOURCE_WAIVED = events.declare(
+    "metering.source.waived",
+    SourceWaived,
+    audience="platform admins and finance",
+    mail=True,
+    headline=lambda p: f"{p.source} may be billed from until {p.until:%Y-%m-%d}, although checks fail",
+    body=lambda p: "Somebody waived failed checks of this source of usage, by name and with a reason.",
+    path=lambda p: _source_page(p.source_uid),
+)
+WAIVER_REVOKED = events.declare(
+    "metering.waiver.revoked",
+    WaiverRevoked,
+    audience="platform admins and finance",
+    mail=True,
+    headline=lambda p: f"The waiver for {p.source} is revoked",
+    body=lambda p: "Its failed checks count again: no month is closed on this source until they are repaired.",
+    path=lambda p: _source_page(p.source_uid),
+)

@@ -261,7 +261,8 @@ def labels(answers: Answers, known: Knowledge) -> Iterator[Finding]:
             continue
         if code == "node_labels":
             bare = sorted(answers.values("unlabelled", "node"))
-            todo = f"Add nodes=[nvidia.com/*,amd.com/*,gpu.intel.com/*,gpu-commons/*] to {option}."
+            wanted = "nvidia.com/gpu.product,nvidia.com/gpu.count,nvidia.com/gpu.replicas,nvidia.com/mig.strategy"
+            todo = f"Add nodes=[{wanted}] to {option}."
             if bare and len(known.models) != 1:
                 detail = f"The GPU model of {listed(bare)} is unknown, so its price is, too."
                 yield Finding(code, FAILED, detail, todo, answers.evidence(key))

@@ -5,10 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.core.sweeps import sweep
-from apps.metering import due
+from apps.metering import due, selftest_run
 
 
 @sweep("metering.ingest_due", every=timedelta(minutes=1))
 def ingest_due() -> int:
     """Read the hours that are due, newest first, a bounded number per source; returns how many were read."""
     return due.ingest_due()
+
+
+@sweep("metering.check_sources", every=timedelta(minutes=1))
+def check_sources() -> int:
+    """Test the sources that are due: asked for, new, six hours after the last time; returns how many were tested."""
+    return selftest_run.run_due()
