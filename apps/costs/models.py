@@ -34,13 +34,14 @@ from apps.costs.period_models import (
     StatementLine,
 )
 from apps.costs.querysets import BudgetQuerySet, ChargeQuerySet, DayChargeQuerySet
+from apps.costs.rollup_models import DayTotal, MonthTotal
 from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
 
 __all__ = [
-    "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "Correction", "Credit", "CrossCheck", "DayCharge", "Dispute",
-    "DisputeComment", "DistributionPolicy", "JournalAccount", "Period", "PeriodWaiver", "PricedHour", "ReopenRequest",
-    "Statement", "StatementFile", "StatementLine", "UnitBilling",
+    "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "Correction", "Credit", "CrossCheck", "DayCharge", "DayTotal",
+    "Dispute", "DisputeComment", "DistributionPolicy", "JournalAccount", "MonthTotal", "Period", "PeriodWaiver",
+    "PricedHour", "ReopenRequest", "Statement", "StatementFile", "StatementLine", "UnitBilling",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from apps.core import clock
 from apps.core.money import largest_remainder
 from apps.core.partitions import ensure_month, months_between
 from apps.costs import pricing_sql as sql
+from apps.costs import rollups
 from apps.costs.models import PricedHour
 from apps.metering import billing
 from apps.metering.engine import HOUR_MS
@@ -170,6 +171,7 @@ def roll_up(cluster_id: int, days: Sequence[date]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM costs_daycharge WHERE cluster_id = %s AND day = ANY(%s)", [cluster_id, list(days)])
         cursor.execute(sql.ROLL_UP, [zone, cluster_id, start, end, list(days)])
+    rollups.roll_up(cluster_id, days)
 
 
 def _remember(written: Written, hours: Sequence[datetime]) -> None:

@@ -5,168 +5,57 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
+from django.db.models import BigIntegerField, Case, DecimalField, F, Q, Sum, Value, When
 from django.db.models import BooleanField as Flag
-from django.db.models import Case, F, Max, Q, Sum, Value, When
+from django.db.models.functions import Coalesce
 
 from apps.core.errors import NotVisible
 from apps.core.money import Money
-from apps.costs.choices import HELD, PAID, RESOURCES, UNALLOCATED, ChargeKind
-from apps.costs.models import DayCharge
+from apps.costs.choices import HELD, PAID, UNALLOCATED, ChargeKind
+from apps.costs.explaining import Item, ItemKey
+from apps.costs.models import DayCharge, DayTotal, MonthTotal
+from apps.costs.report_types import DayCell, DaySum, MonthReport, TeamLine, UnallocatedLine
+from apps.costs.rollup_models import USAGE
 from apps.costs.tally import Tally, round_to_total, share, total_of
 from apps.metering import billing
-from apps.metering.models import DayUsage
-from apps.metering.selectors import Completeness, completeness
+from apps.metering.selectors import completeness
 from apps.teams import scope
 from apps.teams.models import Team, Unit
+
+__all__ = [
+    "NO_RATE",
+    "OTHERS",
+    "OWN",
+    "TOP",
+    "DayCell",
+    "DaySum",
+    "MonthReport",
+    "TeamLine",
+    "UnallocatedLine",
+    "month_report",
+]  # fmt: skip
 
 #: Teams drawn by name in the chart; the others are one band.
 TOP = 10
 OTHERS = "Other owners"
 #: What a team is charged for: GPU time and resources.
 OWN = [str(kind) for kind in PAID]
-#: Resources of a team in one row.
-RESOURCE = "resource"
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class TeamLine:
-    """One team's month. `amount` None: nothing of it has a rate; `unpriced_gpu_ms` > 0: part of the cost is unknown.
-
-    `amount`, `share`, `previous` and `change` are what the team pays: GPU time and resources. Idle is GPU time alone.
-
-    `used_gpu_ms` None: nothing was measured; it stands on `coverage_permille` of the allocated time.
-    """
-
-    team_id: int | None
-    team_uid: uuid.UUID | None
-    slug: str
-    name: str
-    unit_name: str
-    colour: int
-    allocated_gpu_ms: int
-    used_gpu_ms: int | None
-    idle_gpu_ms: int
-    coverage_permille: int
-    amount: Money | None
-    unpriced_gpu_ms: int
-    share: Decimal | None
-    previous: Money | None
-    idle_amount: Money | None
-    #: The part of `amount` that is CPU, memory, storage and egress; None: none charged, or unknown.
-    resource_amount: Money | None = None
-    #: Part of the resources has no price.
-    resources_unpriced: bool = False
-
-    @property
-    def change(self) -> Money | None:
-        """Cost against the month before; None where either is unknown."""
-        return None if self.amount is None or self.previous is None else self.amount - self.previous
-
-    @property
-    def idle_share(self) -> Decimal | None:
-        """Idle of allocated, as a ratio."""
-        return share(self.idle_gpu_ms, self.allocated_gpu_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class UnallocatedLine:
-    """Capacity that nobody had allocated: reserved but unused by owner, unsold, stranded, maintenance."""
-
-    kind: str
-    owner: str
-    team_id: int | None
-    gpu_ms: int
-    amount: Money | None
-    unpriced_gpu_ms: int
-
-    @property
-    def label(self) -> str:
-        """The line in words."""
-        text = str(ChargeKind(self.kind).label)
-        return f"{text}: {self.owner}" if self.owner else text
-
-
-@dataclass(frozen=True, slots=True)
-class DayCell:
-    """A team's day in the chart; `team_id` None: all other teams together."""
-
-    day: date
-    team_id: int | None
-    gpu_ms: int
-    amount: Money | None
-
-
-@dataclass(slots=True)
-class MonthReport:
-    """A billing month of the teams a person may see."""
-
-    month: date
-    start: datetime
-    end: datetime
-    zone: str
-    currency: str
-    unit: Unit | None
-    lines: list[TeamLine] = field(default_factory=list)
-    unallocated: list[UnallocatedLine] = field(default_factory=list)
-    by_day: list[DayCell] = field(default_factory=list)
-    completeness: Completeness = field(default_factory=Completeness)
-    total: Money | None = None
-    previous_total: Money | None = None
-    unallocated_total: Money | None = None
-
-    @property
-    def allocated_gpu_ms(self) -> int:
-        """Σ allocated."""
-        return sum(line.allocated_gpu_ms for line in self.lines)
-
-    @property
-    def used_gpu_ms(self) -> int | None:
-        """Σ used, where measured."""
-        known = [line.used_gpu_ms for line in self.lines if line.used_gpu_ms is not None]
-        return sum(known) if known else None
-
-    @property
-    def idle_gpu_ms(self) -> int:
-        """Σ idle."""
-        return sum(line.idle_gpu_ms for line in self.lines)
-
-    @property
-    def unallocated_gpu_ms(self) -> int:
-        """Σ of capacity that nobody had allocated."""
-        return sum(line.gpu_ms for line in self.unallocated)
-
-    @property
-    def resource_total(self) -> Money | None:
-        """The part of the total that is CPU, memory, storage and egress; None: none was charged."""
-        return total_of(line.resource_amount for line in self.lines)
-
-    @property
-    def unpriced_gpu_ms(self) -> int:
-        """Allocated GPU time without a rate: its cost is unknown."""
-        return sum(line.unpriced_gpu_ms for line in self.lines)
-
-    @property
-    def change(self) -> Money | None:
-        """Total against the month before."""
-        return None if self.total is None or self.previous_total is None else self.total - self.previous_total
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing at all was metered."""
-        return not self.lines and not self.unallocated
+#: How far back daily sums are read: what a forecast's weekdays stand on.
+BEFORE = timedelta(days=62)
+_EXACT = DecimalField(max_digits=60, decimal_places=8)
 
 
 def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     """Return the report of a billing month for `unit` and below, or (None) for everything the person may see.
 
     Rows are chosen by the team and unit on them, as of that hour. Raises NotVisible for a unit outside the scope.
-    Five queries (and the person's subtree, read once a request), whatever the number of teams.
+    Four queries (and the person's subtree, read once a request), whatever the number of teams.
     """
     first = month.replace(day=1)
     start, end = billing.month_bounds(first)
@@ -179,46 +68,37 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
         below = [one.pk for one in scope.of(user).units_with("costs.charge.view") if unit.pk in one.path]
         inside = Q(unit_id__in=below)
     everything = unit is None and scope.of(user).everywhere("costs.charge.view")
-    now: dict[int | None, Tally] = {}
-    resources: dict[int | None, Tally] = {}
-    past: dict[int | None, Tally] = {}
-    spare: list[_Sum] = []
-    clusters: set[int] = set()
-    for row in _charged(user, inside, first):
-        if row.kind in UNALLOCATED:
-            spare.append(row)
-            continue
-        if row.current:
-            clusters.add(row.cluster_id)
-        tally = (now if row.current else past).setdefault(row.team_id, Tally(currency))
-        tally.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
-        if row.current and row.kind == RESOURCE:
-            own = resources.setdefault(row.team_id, Tally(currency))
-            own.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
+    books = _Books(currency)
+    for row in _figures(user, inside, first):
+        books.add(row, first)
     # Pool aggregates are open to everyone with a quota in the pool (design invariant 10), and to nobody else.
-    spare = [row for row in spare if everything or row.cluster_id in clusters]
+    spare = [row for row in books.spare if everything or row.cluster_id in books.clusters]
     owners = {row.team_id for row in spare if row.owned_here}
-    teams = _teams(now.keys() | past.keys() | owners)
-    _lines(report, user, inside, now, past, teams, resources)
+    teams = _teams(books.teams.keys() | owners)
+    _lines(report, books, teams)
     _unallocated(report, spare, teams)
-    _by_day(report, user, inside)
-    report.completeness = completeness(None if everything else sorted(clusters), start, end)
+    _by_day(report, user, inside, everything)
+    report.completeness = completeness(None if everything else sorted(books.clusters), start, end)
     return report
 
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """Charges of one team, cluster and price; `kind` "" or "resource": its own; else this month's unallocated."""
+    """A sum of the month's figures of one team (none: nobody's) and cluster."""
 
-    current: bool
+    month: date
     kind: str
     mine: bool
     team_id: int | None
     cluster_id: int
-    hourly: Decimal | None
-    currency: str | None
+    item: tuple[Any, ...]
+    currency: str
     quantity_ms: int
     gpu_ms: int
+    product: Decimal
+    used_gpu_ms: int
+    measured_gpu_ms: int
+    idle_gpu_ms: int
 
     @property
     def owned_here(self) -> bool:
@@ -226,33 +106,85 @@ class _Sum:
         return self.mine and self.kind == ChargeKind.RESERVED_UNUSED
 
 
-def _charged(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
-    """Yield what teams in scope were charged in this month and the one before, and this month's unallocated capacity.
+def _figures(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
+    """Yield what teams in scope used and were charged in this month and before, and this month's unallocated capacity.
 
     Unallocated capacity comes for every cluster; owners outside the person's scope are marked as not `mine`.
     """
     # A unit in scope lies in it with everything below: asking each row for both would say the same twice.
     visible = inside or scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id")
-    own = visible & Q(kind__in=OWN)
-    unallocated = Q(kind__in=list(UNALLOCATED), day__gte=month)
+    charged = visible & Q(kind__in=OWN)
+    wanted = charged | (visible & Q(kind=USAGE, month=month)) | Q(kind__in=list(UNALLOCATED), month=month)
     mine: Any = Value(True)
     if visible:
         mine = Case(When(visible, then=Value(True)), default=Value(False), output_field=Flag())
-    rows = (
-        DayCharge.objects.filter(own | unallocated, day__gte=billing.previous(month), day__lt=billing.following(month))
-        .annotate(
-            current=Case(When(day__gte=month, then=Value(True)), default=Value(False), output_field=Flag()),
-            spare=Case(
-                When(kind__in=HELD, then=Value("")), When(kind__in=RESOURCES, then=Value(RESOURCE)), default=F("kind")
-            ),
-            mine=mine,
-        )
-        .values_list("current", "spare", "mine", "team_id", "cluster_id", "rate__amount", "rate__currency")
-        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
-        .order_by("spare", "team_id", "cluster_id", "rate__amount", "rate__currency")
+    item = Case(
+        When(kind__in=list(UNALLOCATED), then=Value(None)), default=F("flavour_id"), output_field=BigIntegerField()
     )
-    for current, spare, ours, team_id, cluster_id, hourly, currency, quantity_ms, gpu_ms in rows:
-        yield _Sum(current, spare, ours, team_id, cluster_id, hourly, currency, int(quantity_ms), int(gpu_ms))
+    place = Case(When(kind=USAGE, then=Value(0)), default=F("cluster_id"), output_field=BigIntegerField())
+    by = ("month", "kind", "mine", "team_id", "place", "item", "capacity_type", "service_class", "currency")
+    rows = (
+        MonthTotal.objects.filter(wanted, month__in=[month, billing.previous(month)])
+        .annotate(mine=mine, place=place, item=item)
+        .values_list(*by)
+        .annotate(
+            Sum("quantity_ms"), Sum("gpu_ms"), Sum("product"), Sum("used_gpu_ms"), Sum("measured_gpu_ms"),
+            Sum("idle_gpu_ms"),
+        )
+        .order_by()
+    )  # fmt: skip
+    for at, kind, ours, team_id, cluster_id, flavour, capacity, service, code, *sums in rows:
+        quantity, gpu, product, used, measured, idle = sums
+        item = (cluster_id, flavour, capacity, service)
+        yield _Sum(
+            at, kind, ours, team_id, cluster_id, item, code, int(quantity), int(gpu), product, int(used), int(measured),
+            int(idle),
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _TeamBooks:
+    """One team's two months."""
+
+    now: Tally
+    past: Tally
+    resources: Tally
+    usage: tuple[int, int, int, int] = (0, 0, 0, 0)
+    items: tuple[dict[ItemKey, Item], dict[ItemKey, Item]] = field(default_factory=lambda: ({}, {}))
+
+
+@dataclass(slots=True)
+class _Books:
+    """Both months, sorted by owner."""
+
+    currency: str
+    teams: dict[int | None, _TeamBooks] = field(default_factory=dict)
+    spare: list[_Sum] = field(default_factory=list)
+    clusters: set[int] = field(default_factory=set)
+
+    def add(self, row: _Sum, month: date) -> None:
+        """Put a sum where it belongs."""
+        if row.kind in UNALLOCATED:
+            self.spare.append(row)
+            return
+        team = self.teams.get(row.team_id)
+        if team is None:
+            team = self.teams[row.team_id] = _TeamBooks(*(Tally(self.currency) for _ in range(3)))
+        if row.kind == USAGE:
+            team.usage = (row.gpu_ms, row.used_gpu_ms, row.measured_gpu_ms, row.idle_gpu_ms)
+            return
+        current = row.month == month
+        tally = team.now if current else team.past
+        tally.add_product(row.quantity_ms, row.gpu_ms, row.product, row.currency)
+        if current:
+            self.clusters.add(row.cluster_id)
+            if row.kind not in HELD:
+                team.resources.add_product(row.quantity_ms, 0, row.product, row.currency)
+        if row.currency:
+            # GPUs of different flavours are compared by physical GPU time; each other resource by its own quantity.
+            measure, quantity = ("gpu", row.gpu_ms) if row.kind in HELD else (row.kind, row.quantity_ms)
+            item = team.items[current].setdefault((measure, row.item), Item())
+            item.add(quantity, row.product)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,42 +204,33 @@ def _teams(ids: Iterable[int | None]) -> dict[int, _Team]:
     return {pk: _Team(*row) for pk, *row in found.values_list("pk", *columns)}
 
 
-def _lines(
-    report: MonthReport,
-    user: Any,
-    inside: Q,
-    now: dict[int | None, Tally],
-    past: dict[int | None, Tally],
-    teams: dict[int, _Team],
-    resources: dict[int | None, Tally],
-) -> None:
-    usage = {
-        row[0]: row[1:]
-        for row in DayUsage.objects.visible_to(user)
-        .filter(inside, day__gte=report.month, day__lt=billing.following(report.month))
-        .values_list("team_id")
-        .annotate(Sum("allocated_gpu_ms"), Sum("used_gpu_ms"), Sum("measured_gpu_ms"), Sum("idle_gpu_ms"))
-        .order_by("team_id")
-    }
-    ids = sorted(now, key=lambda key: (key is None, teams[key].name if key in teams else "", key or 0))
-    exact = {key: now[key].amount for key in ids}
-    amounts = round_to_total(list(exact.values()), None)
-    before = dict(zip(past, round_to_total([tally.amount for tally in past.values()], None), strict=True))
-    whole = sum(tally.gpu_ms for tally in now.values())
-    report.total = total_of(amounts)
-    report.previous_total = total_of(before.values())
-    for key, amount in zip(ids, amounts, strict=True):
+def _rounded(tallies: dict[int | None, Tally]) -> dict[int | None, Money | None]:
+    """Round each team's sum such that they add up to the rounded total."""
+    return dict(zip(tallies, round_to_total([tally.amount for tally in tallies.values()], None), strict=True))
+
+
+def _lines(report: MonthReport, books: _Books, teams: dict[int, _Team]) -> None:
+    known = {key: one for key, one in books.teams.items() if not one.now.empty}
+    ids = sorted(known, key=lambda key: (key is None, teams[key].name if key in teams else "", key or 0))
+    amounts = _rounded({key: known[key].now for key in ids})
+    before = _rounded({key: one.past for key, one in books.teams.items() if not one.past.empty})
+    whole = sum(one.now.gpu_ms for one in known.values())
+    report.total, report.previous_total = total_of(amounts.values()), total_of(before.values())
+    report.previous_unpriced = any(one.past.unpriced_ms for one in books.teams.values())
+    report.items = {key: one.items for key, one in books.teams.items()}
+    for key in ids:
+        one, amount = known[key], amounts.get(key)
         team = teams.get(key) if key is not None else None
-        allocated, used, measured, idle = (int(value or 0) for value in usage.get(key, (0, 0, 0, 0))[:4])
+        allocated, used, measured, idle = one.usage
         part: Decimal | None = None
         if amount is not None and report.total:
             part = amount.amount / report.total.amount
         elif not report.total:
-            part = share(now[key].gpu_ms, whole)
-        whole_cost, others = exact[key], resources.get(key)
-        gpu_cost = whole_cost
-        if whole_cost is not None and others is not None and others.amount is not None:
-            gpu_cost = whole_cost - others.amount
+            part = share(one.now.gpu_ms, whole)
+        exact = one.now.amount
+        resources = None if one.resources.empty else one.resources.amount
+        if exact is not None and resources is not None:
+            exact -= resources
         report.lines.append(
             TeamLine(
                 team_id=key,
@@ -316,19 +239,17 @@ def _lines(
                 name=team.name if team else "No owner known",
                 unit_name=team.unit_name if team else "",
                 colour=team.colour if team else 0,
-                allocated_gpu_ms=now[key].gpu_ms,
+                allocated_gpu_ms=one.now.gpu_ms,
                 used_gpu_ms=used if measured else None,
                 idle_gpu_ms=idle,
                 coverage_permille=measured * 1000 // allocated if allocated else 0,
                 amount=amount,
-                unpriced_gpu_ms=now[key].unpriced_gpu_ms,
+                unpriced_gpu_ms=one.now.unpriced_gpu_ms,
                 share=part,
-                previous=before.get(key) if past else None,
-                idle_amount=(gpu_cost * (Decimal(idle) / Decimal(allocated))).quantized()
-                if gpu_cost and allocated
-                else None,
-                resource_amount=others.amount.quantized() if others is not None and others.amount else None,
-                resources_unpriced=bool(others is not None and others.unpriced_ms),
+                previous=before.get(key),
+                idle_amount=(exact * (Decimal(idle) / Decimal(allocated))).quantized() if exact and allocated else None,
+                resource_amount=resources.quantized() if resources else None,
+                resources_unpriced=bool(one.resources.unpriced_ms),
             )
         )
 
@@ -340,7 +261,7 @@ def _unallocated(report: MonthReport, rows: list[_Sum], teams: dict[int, _Team])
         foreign = row.kind == ChargeKind.RESERVED_UNUSED and not row.mine
         key = (row.kind, row.team_id if row.owned_here else None, foreign)
         tally = tallies.setdefault(key, Tally(report.currency))
-        tally.add(row.quantity_ms, row.gpu_ms, row.hourly, row.currency)
+        tally.add_product(row.quantity_ms, row.gpu_ms, row.product, row.currency)
     names = {pk: team.name for pk, team in teams.items()}
     order = [str(kind) for kind in UNALLOCATED]
     keys = sorted(tallies, key=lambda key: (order.index(key[0]), key[2], names.get(key[1] or 0, ""), key[1] or 0))
@@ -353,24 +274,55 @@ def _unallocated(report: MonthReport, rows: list[_Sum], teams: dict[int, _Team])
         report.unallocated.append(UnallocatedLine(kind, owner, team_id, tally.gpu_ms, amount, tally.unpriced_gpu_ms))
 
 
-def _by_day(report: MonthReport, user: Any, inside: Q) -> None:
+def _by_day(report: MonthReport, user: Any, inside: Q, everything: bool) -> None:
+    """Read the days of the largest teams, and of everything: one query.
+
+    Whole units are read from their daily sums; where a person sees single teams only, from the daily charges.
+    """
     largest = sorted(report.lines, key=lambda line: -line.allocated_gpu_ms)[:TOP]
     top = [line.team_id for line in largest if line.team_id is not None]
-    named = Case(When(team_id__in=top, then=F("team_id")), default=Value(None))
-    rows = (
-        DayCharge.objects.visible_to(user)
-        .filter(inside, day__gte=report.month, day__lt=billing.following(report.month), kind__in=OWN)
-        .annotate(named=named)
-        .values_list("day", "named", "rate_id")
-        .annotate(Sum("quantity_ms"), Sum("gpu_ms"), Max("rate__amount"), Max("rate__currency"))
-        .order_by("day", "named", "rate_id")
+    until = billing.following(report.month)
+    since = report.month - BEFORE
+    product = Coalesce(
+        Sum(F("quantity_ms") * F("rate__amount"), output_field=_EXACT), Value(Decimal(0)), output_field=_EXACT
     )
-    tallies: dict[tuple[date, int | None], Tally] = {}
-    for day, team_id, _, quantity, gpu, hourly, code in rows:
-        tally = tallies.setdefault((day, team_id), Tally(report.currency))
-        tally.add(int(quantity), int(gpu), hourly, code)
-    amounts = round_to_total([tally.amount for tally in tallies.values()], report.total)
+    nobody = Value(0, output_field=BigIntegerField())
+    charges = DayCharge.objects.visible_to(user).filter(inside, day__lt=until, kind__in=OWN)
+    charges = charges.annotate(code=Coalesce(F("rate__currency"), Value("")), nobody=nobody)
+    sums = {"quantity": Sum("quantity_ms"), "gpu": Sum("gpu_ms")}
+    named = charges.filter(team_id__in=top, day__gte=report.month).values_list("day", "team_id", "code")
+    if report.unit is not None or everything:
+        whole: Any = (
+            DayTotal.objects.filter(inside, day__gte=since, day__lt=until, kind__in=OWN)
+            .annotate(nobody=nobody)
+            .values_list("day", "nobody", "currency")
+            .annotate(**sums, amounts=Sum("product"))
+        )
+    else:
+        whole = charges.filter(day__gte=since).values_list("day", "nobody", "code").annotate(**sums, amounts=product)
+    teams: dict[tuple[date, int], Tally] = {}
+    days: dict[date, Tally] = {}
+    for day, team_id, code, quantity, gpu, amount in named.annotate(**sums, amounts=product).union(whole, all=True):
+        tally = teams.setdefault((day, team_id), Tally(report.currency)) if team_id else None
+        if tally is None:
+            tally = days.setdefault(day, Tally(report.currency))
+        tally.add_product(int(quantity), int(gpu), amount, code)
+    report.days = [
+        DaySum(day, tally.gpu_ms, None if tally.unpriced_ms else tally.amount) for day, tally in sorted(days.items())
+    ]
+    cells: dict[tuple[date, int | None], Tally] = {}
+    for day, everybody in sorted(days.items()):
+        if day < report.month:
+            continue
+        rest = everybody
+        for team in sorted(top):
+            if (own := teams.get((day, team))) is not None:
+                cells[day, team] = own
+                rest = rest.less(own)
+        if not rest.empty:
+            cells[day, None] = rest
+    amounts = round_to_total([tally.amount for tally in cells.values()], report.total)
     report.by_day = [
         DayCell(day, team_id, tally.gpu_ms, amount)
-        for ((day, team_id), tally), amount in zip(tallies.items(), amounts, strict=True)
+        for ((day, team_id), tally), amount in zip(cells.items(), amounts, strict=True)
     ]

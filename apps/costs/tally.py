@@ -37,6 +37,41 @@ class Tally:
             self.product += Decimal(quantity_ms) * hourly
         self.priced_ms += quantity_ms
 
+    def add_product(self, quantity_ms: int, gpu_ms: int, product: Decimal, currency: str) -> None:
+        """Add a sum of quantity × rate that was made before; currency "": none of it has a rate.
+
+        Raises CurrencyMismatch for a foreign currency.
+        """
+        self.gpu_ms += gpu_ms
+        if not currency:
+            self.unpriced_ms += quantity_ms
+            self.unpriced_gpu_ms += gpu_ms
+            return
+        if currency != self.currency:
+            raise CurrencyMismatch(f"{currency} and {self.currency} cannot be mixed")
+        with localcontext() as context:
+            context.prec = 60
+            self.product += product
+        self.priced_ms += quantity_ms
+
+    def less(self, other: Tally) -> Tally:
+        """Return what is left without `other`, which is part of this."""
+        with localcontext() as context:
+            context.prec = 60
+            return Tally(
+                self.currency,
+                self.product - other.product,
+                self.priced_ms - other.priced_ms,
+                self.unpriced_ms - other.unpriced_ms,
+                self.gpu_ms - other.gpu_ms,
+                self.unpriced_gpu_ms - other.unpriced_gpu_ms,
+            )
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return not (self.priced_ms or self.unpriced_ms or self.gpu_ms)
+
     @property
     def amount(self) -> Money | None:
         """The exact cost of what is priced; None where there is a quantity and none of it has a rate."""

@@ -16,7 +16,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.money import Money
 from apps.core.testing import assert_queries
-from apps.costs import actions, facts, selectors
+from apps.costs import actions, facts, rollups, selectors
 from apps.costs.models import Budget
 from apps.costs.reporting import OTHERS
 from apps.metering import actions as metering
@@ -123,6 +123,8 @@ def test_ten_queries_at_any_size(world: World, company: Any) -> None:
                 " WHERE t.slug LIKE 'team-%%'",
                 [world.cluster.pk],
             )
+    first = date(2026, 10, 1)
+    rollups.roll_up(world.cluster.pk, [first + timedelta(days=number) for number in range(48)])
     with assert_queries(10):
         report = selectors.month_report(company.unit, DAY.date(), company.vp)
     assert len(report.lines) == 120
