@@ -176,6 +176,8 @@ def resume(cluster_id: int, *, actor: Actor, expected_version: int | None = None
     require(actor, MANAGE, cluster)
     if cluster.paused_at is None:
         raise Conflict("This cluster is not paused.")
+    if cluster.archived_at is not None:
+        raise Conflict("This cluster is archived: bring it back first.")
     cluster.paused_at, cluster.pause_reason, cluster.retry_at = None, "", None
     # What was last seen before the pause says nothing about now.
     if cluster.health == Health.HEALTHY:

@@ -34,6 +34,11 @@ def register_kueue_objection(ask: KueueObjection) -> None:
         _objections.append(ask)
 
 
+def kueue_objection(cluster: Cluster, mode: str) -> str | None:
+    """Return what a room above has against a mode, None where nothing: the first objection."""
+    return next((why for ask in _objections if (why := ask(cluster, mode))), None)
+
+
 def kueue_mode_refusal(cluster: Cluster, mode: str) -> str | None:
     """Return in a sentence why Kueue cannot be used so on a cluster by what was found there, None where it can.
 
@@ -72,12 +77,8 @@ def set_kueue_mode(
     require(actor, MANAGE, cluster)
     if mode not in KueueMode.values:
         raise Invalid({"mode": "Choose one of the modes."})
-    if mode != cluster.kueue_mode:
-        why = kueue_mode_refusal(cluster, mode)
-        for ask in _objections:
-            why = why or ask(cluster, mode)
-        if why:
-            raise Invalid({"mode": why})
+    if mode != cluster.kueue_mode and (why := kueue_mode_refusal(cluster, mode) or kueue_objection(cluster, mode)):
+        raise Invalid({"mode": why})
     if namespace_labels is None:
         namespace_labels = capabilities.of(cluster).kueue.managed_labels or {}
     labels = _checked_labels(namespace_labels) if mode != KueueMode.OFF else {}

@@ -32,7 +32,8 @@ class ClusterSerializer(serializers.ModelSerializer[Cluster]):
             "uid", "slug", "name", "region", "api_url", "simulated", "health", "last_seen_at", "unreachable_since",
             "last_error", "retry_at", "probed_at", "kubernetes_version", "capabilities", "not_offered", "last_check",
             "kueue_mode", "kueue_namespace_labels", "guard_mode", "credentials_expire_at", "certificate_expires_at",
-            "maintenance", "paused_at", "pause_reason", "group_prefix", "version", "created_at", "updated_at",
+            "maintenance", "paused_at", "pause_reason", "archived_at", "group_prefix", "version", "created_at",
+            "updated_at",
         ]  # fmt: skip
 
     def get_capabilities(self, cluster: Cluster) -> dict[str, Any]:

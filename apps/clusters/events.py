@@ -168,6 +168,9 @@ CLUSTER_REGISTERED = declare("clusters.cluster.registered", ClusterChanged, audi
 CREDENTIALS_REPLACED = declare("clusters.cluster.credentials_replaced", ClusterChanged, audience=_ADMINS)
 CLUSTER_PAUSED = declare("clusters.cluster.paused", ClusterChanged, audience=_ADMINS)
 CLUSTER_RESUMED = declare("clusters.cluster.resumed", ClusterChanged, audience=_ADMINS)
+CLUSTER_REMOVED = declare("clusters.cluster.removed", ClusterChanged, audience=_ADMINS)
+CLUSTER_ARCHIVED = declare("clusters.cluster.archived", ClusterChanged, audience=_ADMINS)
+CLUSTER_RESTORED = declare("clusters.cluster.restored", ClusterChanged, audience=_ADMINS)
 CLUSTER_UNREACHABLE = declare(
     "clusters.cluster.unreachable",
     ClusterHealth,

@@ -120,7 +120,9 @@ def _tell(event: EventType, cluster: Cluster, error: str, since: datetime | None
 
 
 def shown_health(cluster: Cluster, *, at: datetime | None = None) -> str:
-    """Return what a page may say: never healthy once the last contact is stale, paused where it is paused."""
+    """Return what a page may say: never healthy once the last contact is stale, paused or archived where it is."""
+    if cluster.archived_at is not None:
+        return "archived"
     if cluster.paused_at is not None:
         return "paused"
     if cluster.health != Health.HEALTHY:

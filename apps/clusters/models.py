@@ -39,6 +39,8 @@ class Cluster(VersionedRow):
     simulated = models.BooleanField(default=False, help_text="A simulated cluster is named as such wherever it shows.")
     paused_at = models.DateTimeField(null=True, blank=True)
     pause_reason = models.CharField(max_length=300, blank=True)
+    # An archived cluster is a paused one that nothing new is offered on.
+    archived_at = models.DateTimeField(null=True, blank=True)
     # What people's own kubeconfigs use to sign in: an exec or OIDC hint per cluster; never the portal's credentials.
     identity_provider: models.JSONField = models.JSONField(default=dict, blank=True)
     group_prefix = models.CharField(

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 from apps.clusters import actions, capabilities, rbac
-from apps.clusters.administering import kueue_mode_refusal
+from apps.clusters.administering import kueue_mode_refusal, kueue_objection
 from apps.clusters.choices import KueueMode
 from apps.clusters.forms import EditClusterForm, KueueForm, MaintenanceForm, NeedsForm
 from apps.clusters.models import MaintenanceWindow
@@ -43,7 +43,9 @@ class ClusterNeeds(PageView):
             options = rbac.Options(**{key: value for key, value in form.cleaned_data.items() if key in names})
         text, settings = rbac.to_yaml(rbac.manifests(options)), rbac.settings_files(options)
         if wanted := request.GET.get("download"):
-            files = {"1": ("gpu-commons-access.yaml", text)} | {file.namespace: (file.name, file.text) for file in settings}
+            files = {"1": ("gpu-commons-access.yaml", text)} | {
+                file.namespace: (file.name, file.text) for file in settings
+            }
             if wanted not in files:
                 raise Http404(f"No file of the chosen parts is for {wanted}.")
             name, body = files[wanted]
@@ -153,6 +155,8 @@ class ClusterKueue(ClusterAction):
         cluster = self.object
         whys = {label: kueue_mode_refusal(cluster, mode) for mode, label in KueueMode.choices if mode != KueueMode.OFF}
         modes = [(f"Not possible: {label}", why) for label, why in whys.items() if why]
+        if why := kueue_objection(cluster, KueueMode.OFF):
+            modes.append(("Not to be switched off now", why))
         if len(modes) == len(whys) and len(set(whys.values())) == 1:
             modes = [("Kueue cannot be used here", modes[0][1])]
         return super().get_context(modes=modes, found=capabilities.of(cluster), **extra)

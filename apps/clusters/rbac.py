@@ -174,8 +174,8 @@ def needs(parts: Iterable[str]) -> list[Need]:
 def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
     """Return what an administrator of a cluster applies before it is registered, in order.
 
-    Namespace, ServiceAccount, ClusterRole with its binding. They are the administrator's: they do not carry the label of
-    what the portal owns. Nothing in it lies in a namespace that it does not make: see `settings_files`.
+    Namespace, ServiceAccount, ClusterRole with its binding. They are the administrator's: they do not carry the label
+    of what the portal owns. Nothing in it lies in a namespace that it does not make: see `settings_files`.
     """
     if not isinstance(options, Options):
         options = options_for(options)
@@ -208,7 +208,7 @@ def manifests(options: Options | Cluster) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """A Role in a namespace of others, to read one ConfigMap there. Applied once that namespace exists, never before."""
+    """A Role in a namespace of others, to read one ConfigMap there. Applied once that namespace exists."""
 
     part: Part
     namespace: str

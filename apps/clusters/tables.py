@@ -19,10 +19,11 @@ HEALTH_WORDS = {
     **{value: str(label) for value, label in Health.choices},
     "stale": "Not heard of lately",
     "paused": "Paused",
+    "archived": "Archived",
 }
 HEALTH_TONES = {
     "healthy": "positive", "unreachable": "critical", "refused": "critical", "stale": "caution", "unknown": "caution",
-    "paused": "neutral",
+    "paused": "neutral", "archived": "neutral",
 }  # fmt: skip
 
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}

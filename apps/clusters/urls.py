@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.clusters import flavour_views, onboarding_views, pool_views, views
+from apps.clusters import flavour_views, onboarding_views, pool_views, removal_views, views
 
 app_name = "clusters"
 urlpatterns = [
@@ -30,5 +30,8 @@ urlpatterns = [
     path("clusters/<slug:slug>/kueue/", onboarding_views.ClusterKueue.as_view(), name="cluster-kueue"),
     path("clusters/<slug:slug>/maintenance/", onboarding_views.MaintenanceCreate.as_view(), name="maintenance-create"),
     path("clusters/<slug:slug>/pause/", views.ClusterPause.as_view(), name="cluster-pause"),
+    path("clusters/<slug:slug>/remove/", removal_views.ClusterRemove.as_view(), name="cluster-remove"),
+    path("clusters/<slug:slug>/archive/", removal_views.ClusterArchive.as_view(), name="cluster-archive"),
+    path("clusters/<slug:slug>/restore/", removal_views.ClusterRestore.as_view(), name="cluster-restore"),
     path("clusters/<slug:slug>/resume/", views.ClusterResume.as_view(), name="cluster-resume"),
 ]

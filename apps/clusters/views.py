@@ -213,6 +213,8 @@ class ClusterResume(ClusterAction):
         """Refuse one that is not paused."""
         if self.object.paused_at is None:
             raise Conflict("This cluster is not paused.")
+        if self.object.archived_at is not None:
+            raise Conflict("This cluster is archived: bring it back first.")
 
     def perform(self, form: Any) -> str | HttpResponseBase:
         """Resume it."""

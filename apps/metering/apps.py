@@ -8,3 +8,10 @@ class MeteringConfig(AppConfig):
 
     name = "apps.metering"
     label = "metering"
+
+    def ready(self) -> None:
+        """Register what stands against archiving a cluster."""
+        from apps.clusters.removing import register_archive_objection
+        from apps.metering import cluster_objection
+
+        register_archive_objection(cluster_objection.archive)

@@ -63,6 +63,8 @@ def create_workspace(
     if team is None or cluster is None:
         raise NotVisible
     errors: dict[str, str] = {}
+    if cluster.archived_at is not None:
+        errors["cluster"] = f"{cluster} is archived: nothing new is offered on it."
     if environment not in Environment.values:
         errors["environment"] = "Choose development, staging or production."
     if unknown := sorted(set(data_classes) - set(DataClass.values)):

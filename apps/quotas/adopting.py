@@ -85,6 +85,8 @@ def request_reading(
     if cluster is None:
         raise NotVisible
     user_id = _allowed(actor, cluster)
+    if cluster.archived_at is not None:
+        raise Invalid({"": f"{cluster} is archived: nothing new is taken in there."})
     name = check_namespace(namespace)
     team = Team.objects.filter(pk=team_id, archived_at__isnull=True).first()
     errors: dict[str, str] = {}

@@ -20,12 +20,15 @@ class QuotasConfig(AppConfig):
     def ready(self) -> None:
         """Register quota requests as a subject of approval, and what follows an applied declaration."""
         from apps.approvals.ports import register_subject
+        from apps.clusters.administering import register_kueue_objection
         from apps.clusters.pool_ports import register_pool_check
+        from apps.clusters.removing import register_archive_objection
         from apps.provisioning.choices import DeclarationKind
         from apps.provisioning.ports import register_adoption, register_owner
         from apps.quotas import (  # noqa: F401 (events declare)
             change_events,
             change_granting,
+            cluster_objections,
             drift_changes,
             events,
             granting,
@@ -62,6 +65,8 @@ class QuotasConfig(AppConfig):
         register_owner(DeclarationKind.WORKSPACE, on_applied=_workspace_applied, concerned=_concerned)
         register_owner(DeclarationKind.BASELINE, on_applied=change_granting.on_applied)
         register_pool_check(pool_layout.check_pool)
+        register_kueue_objection(cluster_objections.kueue)
+        register_archive_objection(cluster_objections.archive)
 
 
 def _workspace_applied(declaration: Declaration) -> None:

@@ -195,6 +195,8 @@ def _place(cluster_id: int, workspace_id: int | None, user: User) -> tuple[Clust
             else "Changes of a cluster are requested by platform admins.",
             rule="quotas.change.create",
         )
+    if cluster.archived_at is not None:
+        raise Invalid({"": f"{cluster} is archived: nothing changes there until it is brought back."})
     return cluster, workspace
 
 

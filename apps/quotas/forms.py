@@ -316,4 +316,4 @@ class WorkspaceForm(CommonsForm):
         super().__init__(*args, **kwargs)
         teams = Team.objects.filter(archived_at__isnull=True).order_by("name", "pk")
         self.fields["team"].queryset = teams  # type: ignore[attr-defined]  # a ModelChoiceField
-        self.fields["cluster"].queryset = Cluster.objects.order_by("name", "pk")  # type: ignore[attr-defined]  # the same
+        self.fields["cluster"].queryset = Cluster.objects.filter(archived_at=None).order_by("name")  # type: ignore[attr-defined]  # the same
