@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.core.sweeps import sweep
-from apps.costs import actions, budget_steps
+from apps.costs import actions, budget_steps, freezing, period_calendar
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -24,3 +24,15 @@ def fire_budget_steps() -> int:
 def fire_budget_forecasts() -> int:
     """Write the forecast step of budgets that will not last the month; returns how many."""
     return budget_steps.fire_forecasts()
+
+
+@sweep("costs.make_periods", every=timedelta(hours=1))
+def make_periods() -> int:
+    """Make the periods of months with charges and of the present month; returns how many."""
+    return period_calendar.make_periods()
+
+
+@sweep("costs.freeze_due", every=timedelta(minutes=1))
+def freeze_due() -> int:
+    """Freeze the months whose close is confirmed; returns how many were closed or refused."""
+    return freezing.freeze_due()
