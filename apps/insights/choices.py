@@ -10,6 +10,10 @@ class FindingKind(models.TextChoices):
 
     HOARDED_QUOTA = "hoarded_quota", "Guaranteed but unused"
     CAPACITY_LOST = "capacity_lost", "Promised beyond capacity"
+    IDLE_WORK = "idle_work", "Idle work"
+    RIGHT_SIZE = "right_size", "Larger than needed"
+    OFF_HOURS = "off_hours", "Rests at the same hours"
+    SPIKE = "spike", "Cost spike"
 
 
 class FindingStatus(models.TextChoices):

@@ -13,9 +13,12 @@ from apps.clusters.models import Cluster, Flavour
 from apps.core.models import VersionedRow
 from apps.insights.choices import FindingKind, FindingStatus, IdleStatus
 from apps.insights.querysets import FindingQuerySet, IdleCaseQuerySet
+from apps.insights.report_models import ReportFile, ReportSent, WorkloadMonth
 from apps.provisioning.models import StopOrder
 from apps.quotas.models import QuotaRequest, Workspace
 from apps.teams.models import Team
+
+__all__ = ["Finding", "IdleCase", "ReportFile", "ReportSent", "WorkloadMonth"]
 
 
 class Finding(VersionedRow):
@@ -43,6 +46,11 @@ class Finding(VersionedRow):
     request = models.ForeignKey(QuotaRequest, models.PROTECT, null=True, related_name="+")
     found_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
+    realised = models.DecimalField(
+        max_digits=18, decimal_places=6, null=True, help_text="Saved a month since somebody acted; null: not measured."
+    )
+    realised_basis: models.JSONField = models.JSONField(default=dict, help_text="What was compared with what.")
+    realised_at = models.DateTimeField(null=True)
 
     objects = FindingQuerySet.as_manager()
 

@@ -8,6 +8,7 @@ from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
     from apps.insights.models import Finding, IdleCase
+    from apps.insights.report_models import ReportFile, ReportSent, WorkloadMonth
 
 
 class FindingQuerySet(ScopedQuerySet["Finding"]):
@@ -28,3 +29,33 @@ class IdleCaseQuerySet(ScopedQuerySet["IdleCase"]):
         from apps.teams import scope
 
         return self.filter(scope.of(user).team_filter("insights.finding.view"))
+
+
+class WorkloadMonthQuerySet(ScopedQuerySet["WorkloadMonth"]):
+    """Workloads by the team and unit on the row."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the rows whose team or unit, as of that month, lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id"))
+
+
+class ReportFileQuerySet(ScopedQuerySet["ReportFile"]):
+    """Reports by unit."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the reports of units whose report the person may read."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).unit_filter("reports.monthly.view", field="unit"))
+
+
+class ReportSentQuerySet(ScopedQuerySet["ReportSent"]):
+    """Reports that were mailed, by unit."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those of units whose report the person may read."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).unit_filter("reports.monthly.view", field="unit"))
