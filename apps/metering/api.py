@@ -10,8 +10,9 @@ from rest_framework import serializers
 
 from apps.core.api import CommonsViewSet
 from apps.core.paging import CursorPagination
-from apps.metering.choices import RunStatus
-from apps.metering.models import HourFact, IngestRun
+from apps.metering import fitness
+from apps.metering.choices import RunStatus, SourceKind
+from apps.metering.models import HourFact, IngestRun, Source
 
 
 class FactSerializer(serializers.ModelSerializer[HourFact]):
@@ -91,4 +92,74 @@ class RunViewSet(CommonsViewSet):
     permission = "metering.run.view"
 
 
-routes = [("usage", UsageViewSet, "usage"), ("ingest-runs", RunViewSet, "ingest-run")]
+class SourceSerializer(serializers.ModelSerializer[Source]):
+    """A source of usage and how it stands; its credentials are never part of it."""
+
+    cluster = serializers.CharField(source="cluster.slug", read_only=True)
+    valid_from = serializers.SerializerMethodField()
+    valid_until = serializers.SerializerMethodField()
+    health = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Source
+        fields = [
+            "uid", "name", "cluster", "kind", "url", "valid_from", "valid_until", "failures", "retry_at", "health",
+            "version",
+        ]  # fmt: skip
+
+    def get_valid_from(self, source: Source) -> Any:
+        """Since when it is the source of record."""
+        return source.valid.lower
+
+    def get_valid_until(self, source: Source) -> Any:
+        """Until when; null: no end."""
+        return source.valid.upper
+
+    def get_health(self, source: Source) -> dict[str, Any]:
+        """State in one word, when it was tested, which checks fail, which of them are waived and until when."""
+        found = self._known().get(source.pk) or fitness.Health(None)
+        check = found.check
+        return {
+            "state": found.word,
+            "tested_at": check.checked_at if check else None,
+            "verdict": check.verdict if check else None,
+            "failed": list(found.failing),
+            "waived": list(found.waived),
+            "waived_until": found.waived_until,
+            "findings": check.findings if check else [],
+        }
+
+    def _known(self) -> dict[int, fitness.Health]:
+        """Return the health of all sources of this answer, read once."""
+        shared = self.context.setdefault("source_health", {})
+        if "all" not in shared:
+            shared["all"] = fitness.health_of(Source.objects.only("pk"))
+        found: dict[int, fitness.Health] = shared["all"]
+        return found
+
+
+class SourceFilter(FilterSet):
+    """Filter sources."""
+
+    cluster = django_filters.CharFilter(field_name="cluster__slug")
+    kind = django_filters.ChoiceFilter(choices=SourceKind.choices)
+
+    class Meta:
+        model = Source
+        fields: ClassVar[list[str]] = []
+
+
+class SourceViewSet(CommonsViewSet):
+    """Sources of usage with their health: read-only."""
+
+    queryset = Source.objects.select_related("cluster")
+    serializer_class = SourceSerializer
+    filterset_class = SourceFilter
+    permission = "metering.run.view"
+
+
+routes = [
+    ("usage", UsageViewSet, "usage"),
+    ("ingest-runs", RunViewSet, "ingest-run"),
+    ("usage-sources", SourceViewSet, "usage-source"),
+]

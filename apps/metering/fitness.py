@@ -15,6 +15,21 @@ from apps.metering.selftest import NEVER_WAIVED, TITLES, failed_codes
 
 #: The flag of hours that were read while their source was unfit.
 SOURCE_UNFIT = "source_unfit"
+#: How a source's state in one word reads, and its tone.
+TONES = {
+    "passed": "positive",
+    "warned": "caution",
+    "waived": "caution",
+    "unfit": "critical",
+    "untested": "neutral",
+}
+WORDS = {
+    "passed": "Fit",
+    "warned": "Fit, with remarks",
+    "waived": "Fit by waiver",
+    "unfit": "Not fit to bill from",
+    "untested": "Not tested yet",
+}
 
 
 @dataclass(frozen=True, slots=True)

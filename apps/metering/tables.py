@@ -10,6 +10,8 @@ import django_tables2 as tables
 from apps.clusters.models import Cluster
 from apps.core.filters import CommonsFilterSet, DateFromFilter, DateUntilFilter
 from apps.core.tables import AgeColumn, CommonsTable, QuantityColumn, StatusColumn, TimeColumn, UidLinkColumn
+from apps.core.templatetags import commons
+from apps.metering import fitness
 from apps.metering.choices import RunStatus, Trigger
 from apps.metering.models import IngestRun, Source
 
@@ -71,11 +73,43 @@ class SourceTable(CommonsTable):
     url = tables.Column(verbose_name="Address", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
     valid_from = TimeColumn(accessor="valid__lower", verbose_name="From", order_by="valid")
     valid_until = TimeColumn(accessor="valid__upper", verbose_name="Until", orderable=False)
+    health = tables.Column(empty_values=(), orderable=False, verbose_name="Fit to bill from")
+    tested_at = AgeColumn(empty_values=(), orderable=False, verbose_name="Tested")
     failures = QuantityColumn(unit=None, verbose_name="Failures in a row")
     retry_at = AgeColumn(verbose_name="Next try")
 
     class Meta(CommonsTable.Meta):
         model = Source
-        fields = ("name", "cluster", "kind", "url", "valid_from", "valid_until", "failures", "retry_at")
+        fields = (
+            "name", "cluster", "kind", "health", "tested_at", "url", "valid_from", "valid_until", "failures",
+            "retry_at",
+        )  # fmt: skip
         order_by = ("cluster", "-valid_from")
         caption = "Sources of usage"
+
+    def _health(self, record: Source) -> fitness.Health:
+        """Return how a source stands; worked out for all sources at once, when the first one is drawn."""
+        if self._known is None:
+            self._known = fitness.health_of(Source.objects.only("pk"))
+        return self._known.get(record.pk) or fitness.Health(None)
+
+    _known: dict[int, fitness.Health] | None = None
+
+    def render_health(self, record: Source) -> Any:
+        """Draw the source's state in one word."""
+        word = self._health(record).word
+        return commons.status_badge(word, fitness.WORDS[word], fitness.TONES[word])
+
+    def value_health(self, record: Source) -> str:
+        """Export the word alone."""
+        return fitness.WORDS[self._health(record).word]
+
+    def render_tested_at(self, record: Source, column: AgeColumn) -> Any:
+        """Draw the age of the newest self-test."""
+        check = self._health(record).check
+        return column.render(check.checked_at) if check else "–"
+
+    def value_tested_at(self, record: Source) -> Any:
+        """Export the moment."""
+        check = self._health(record).check
+        return check.checked_at if check else None

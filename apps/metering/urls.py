@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.metering import views
+from apps.metering import source_views, views
 
 app_name = "metering"
 urlpatterns = [
@@ -11,6 +11,11 @@ urlpatterns = [
     path("usage/sources/<uuid:source_uid>/", views.SourceDetail.as_view(), name="source-detail"),
     path("usage/sources/<uuid:source_uid>/retry/", views.SourceRetry.as_view(), name="source-retry"),
     path("usage/sources/<uuid:source_uid>/end/", views.SourceEnd.as_view(), name="source-end"),
+    path("usage/sources/<uuid:source_uid>/test/", source_views.SourceTest.as_view(), name="source-test"),
+    path("usage/sources/<uuid:source_uid>/tests/", source_views.CheckList.as_view(), name="source-check-list"),
+    path("usage/sources/<uuid:source_uid>/waive/", source_views.SourceWaive.as_view(), name="source-waive"),
+    path("usage/self-tests/<uuid:check_uid>/", source_views.CheckDetail.as_view(), name="source-check"),
+    path("usage/waivers/<uuid:waiver_uid>/revoke/", source_views.WaiverRevoke.as_view(), name="waiver-revoke"),
     path("usage/runs/", views.RunList.as_view(), name="run-list"),
     path("usage/runs/<uuid:run_uid>/", views.RunDetail.as_view(), name="run-detail"),
     path("usage/import/", views.ImportCreate.as_view(), name="import-create"),

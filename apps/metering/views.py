@@ -12,10 +12,11 @@ from apps.core import clock
 from apps.core.errors import Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
-from apps.metering import actions, billing, imports, selectors
-from apps.metering.forms import EndSourceForm, ImportForm, RetryForm, SourceForm
+from apps.metering import actions, billing, imports, selectors, source_views
+from apps.metering.forms import EndSourceForm, ImportForm, RetryForm
 from apps.metering.importing import import_intervals
 from apps.metering.models import IngestRun, Source
+from apps.metering.source_forms import SourceForm
 from apps.metering.tables import HOUR_TONES, RUN_TONES, RunFilter, RunTable, SourceTable
 
 
@@ -94,6 +95,7 @@ class SourceDetail(DetailView):
             run_tones=RUN_TONES,
             hour_tones=HOUR_TONES,
             may_retry=may(self.request.user, "metering.run.retry"),
+            **source_views.health_context(source, self.request.user),
             may_end=may(self.request.user, "metering.import.create") and source.valid.upper is None,
             **extra,
         )
@@ -108,7 +110,7 @@ class SourceCreate(CreateView):
     form_class = SourceForm
     submit_label = "Register"
     intro = "From its beginning on, this server is where the cluster's usage comes from."
-    success_message = "The source is registered; its hours are read from now on, newest first."
+    success_message = "The source is registered: it is tested now, and its hours are read, newest first."
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""

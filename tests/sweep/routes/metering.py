@@ -7,14 +7,19 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.metering import actions
-from apps.metering.models import HourFact
+from apps.metering.models import HourFact, SourceCheck, SourceWaiver
 from tests.metering.world import FakeAdapter, hold, make_world
 from tests.sweep.types import Route
 
-_RUNS = {"admin", "auditor"}
+#: The finding of the sweep's self-test: one that can be waived.
+FAILING = {"code": "retention", "status": "failed", "title": "How long it remembers", "detail": "1d", "todo": "40d"}
+_WAIVE = {"admin", "finance"}
+_RUNS = {"admin", "auditor", "finance"}
 #: Everybody who may see facts somewhere.
 FACTS = {
     "member_finance", "lead_finance", "lead_marketing", "vp", "vp_other", "compliance", "finance", "admin", "auditor",
@@ -38,6 +43,16 @@ def build(world: SimpleNamespace) -> None:
         world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings)
     )
     world.ingest_run = run
+    world.source_check = SourceCheck.objects.create(
+        source=world.metered.source, verdict="failed", findings=[FAILING], checked_at=clock.now()
+    )
+    world.source_waiver = SourceWaiver.objects.create(
+        source=world.metered.source,
+        codes=["clock"],
+        reason="The clocks are set right tonight.",
+        waived_by=company.admin,
+        valid=DateTimeTZRange(clock.now(), clock.now() + timedelta(days=2), "[)"),
+    )
     world.fact = HourFact.objects.filter(workload_name="fraud-model").latest("hour")
     world.keep_secret("fraud-model", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("ad-ranking", sees={"lead_marketing", "vp"})
@@ -46,6 +61,10 @@ def build(world: SimpleNamespace) -> None:
 
 def _source(world: Any) -> Mapping[str, Any]:
     return {"source_uid": world.metered.source.uid}
+
+
+def _waiver(world: Any) -> Mapping[str, Any]:
+    return {"waiver_uid": world.source_waiver.uid}
 
 
 def _run(world: Any) -> Mapping[str, Any]:
@@ -61,6 +80,16 @@ ROUTES: dict[str, Route] = {
     "metering:source-retry#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
     "metering:source-end": Route(allowed={"admin"}, kwargs=_source),
     "metering:source-end#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
+    "metering:source-test": Route(allowed={"admin"}, kwargs=_source),
+    "metering:source-test#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
+    "metering:source-check-list": Route(allowed=_RUNS, kwargs=_source),
+    "metering:source-check": Route(allowed=_RUNS, kwargs=lambda world: {"check_uid": world.source_check.uid}),
+    "metering:source-waive": Route(allowed=_WAIVE, kwargs=_source),
+    "metering:source-waive#POST": Route(allowed=_WAIVE, kwargs=_source, method="POST"),
+    "metering:waiver-revoke": Route(allowed=_WAIVE, kwargs=_waiver),
+    "metering:waiver-revoke#POST": Route(allowed=_WAIVE, kwargs=_waiver, method="POST"),
+    "api:usage-source-list": Route(allowed=_RUNS),
+    "api:usage-source-detail": Route(allowed=_RUNS, kwargs=lambda world: {"uid": world.metered.source.uid}),
     "metering:run-list": Route(allowed=_RUNS),
     "metering:run-detail": Route(allowed=_RUNS, kwargs=_run),
     "metering:import-create": Route(allowed={"admin"}),

@@ -1,0 +1,146 @@
+"""Forms of sources: register one, waive its failed checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+
+from apps.clusters.models import Cluster
+from apps.core.forms import CommonsForm, UtcDateTimeField, WholeNumberField
+from apps.metering.choices import POLLED, SourceKind
+from apps.metering.selftest import TITLES
+from apps.metering.source_exclusive import ALLOCATION_KINDS, refusal
+
+_RESOURCE = re.compile(r"[a-z0-9][a-z0-9./_-]{1,119}")
+
+
+class SourceForm(CommonsForm):
+    """Register a source of record."""
+
+    cluster = forms.ModelChoiceField(queryset=Cluster.objects.none(), label="Cluster")
+    kind = forms.ChoiceField(
+        choices=[(kind.value, kind.label) for kind in POLLED],
+        label="Kind",
+        help_text="Prometheus (also Thanos, Mimir) tells everything. OpenCost and Kubecost only where every GPU is"
+        " exclusive: they misstate MIG slices and shared GPUs.",
+    )
+    name = forms.CharField(max_length=120, label="Name", help_text="As pages name it, for example “Prometheus DC1”.")
+    url = forms.CharField(
+        max_length=300,
+        label="Address",
+        help_text="http:// or https://, with the path prefix if there is one, without /api/v1 or /allocation."
+        " OpenCost listens on port 9003, Kubecost on 9090.",
+    )
+    token = forms.CharField(
+        max_length=4000,
+        required=False,
+        label="Bearer token",
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        help_text="Only if the server asks for one; stored encrypted and never shown again.",
+    )
+    cluster_filter = forms.CharField(
+        max_length=200,
+        required=False,
+        label="Label matcher",
+        help_text='Prometheus only, where one server holds several clusters: cluster="dc1".',
+    )
+    gpu_resources = forms.CharField(
+        max_length=500,
+        required=False,
+        label="GPU resources",
+        help_text="Prometheus only. Resources that count as GPUs, separated by commas; empty: those of NVIDIA (MIG"
+        " included), AMD and Intel. One ending in _ stands for all that begin so.",
+    )
+    api_cluster = forms.CharField(
+        max_length=120,
+        required=False,
+        label="Name of the cluster there",
+        help_text="OpenCost and Kubecost only, where one server holds several clusters: the name that its rows carry.",
+    )
+    resolution_seconds = WholeNumberField(
+        unit="s",
+        min_value=10,
+        max_value=3600,
+        required=False,
+        label="Resolution",
+        help_text="OpenCost and Kubecost only: how finely it looks at pods. Each edge of a pod may be off by so much."
+        " Empty: 300 s, OpenCost's default; ask for 60 s where the server can.",
+    )
+    timeout_seconds = WholeNumberField(
+        unit="s",
+        min_value=5,
+        max_value=600,
+        required=False,
+        label="Wait for an answer",
+        help_text="How long the server may be silent before the hour is tried again later. Empty: 60 s.",
+    )
+    valid_from = UtcDateTimeField(label="From", help_text="Hours from here on are read; history is filled backwards.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["cluster"]
+        if isinstance(field, forms.ModelChoiceField):
+            field.queryset = Cluster.objects.order_by("name", "pk")
+
+    def clean_cluster_filter(self) -> str:
+        """Take one or more label matchers, nothing that could leave the braces."""
+        text = str(self.cleaned_data["cluster_filter"]).strip()
+        if "{" in text or "}" in text or (text and "=" not in text):
+            raise forms.ValidationError('Write label matchers without braces, such as cluster="dc1".')
+        return text
+
+    def clean_gpu_resources(self) -> list[str]:
+        """Take resource names as Kubernetes or kube-state-metrics spells them."""
+        names = [name.strip().lower() for name in str(self.cleaned_data["gpu_resources"]).split(",") if name.strip()]
+        if wrong := [name for name in names if not _RESOURCE.fullmatch(name)]:
+            raise forms.ValidationError(f"“{wrong[0]}” is no name of a resource, such as nvidia.com/gpu.")
+        return [re.sub(r"[^a-z0-9]", "_", name) for name in names]
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse an allocation API where a GPU is shared, beside the field that can be changed."""
+        data = super().clean() or {}
+        cluster, kind = data.get("cluster"), data.get("kind")
+        if cluster is not None and kind and (reason := refusal(cluster.pk, kind)):
+            self.add_error("kind", reason)
+        return data
+
+    def options(self) -> dict[str, object]:
+        """Return the source's options: those of its kind."""
+        data = self.cleaned_data
+        found: dict[str, object] = {}
+        if data["kind"] == SourceKind.PROMETHEUS:
+            found = {"cluster_filter": data.get("cluster_filter"), "gpu_resources": data.get("gpu_resources")}
+        elif data["kind"] in ALLOCATION_KINDS:
+            seconds = data.get("resolution_seconds")
+            found = {"clusters": [data["api_cluster"]] if data.get("api_cluster") else None}
+            found |= {"resolution_seconds": seconds}
+            if seconds and data["kind"] == SourceKind.ALLOCATION:
+                found["parameters"] = {"resolution": f"{seconds}s"}
+        found["timeout_seconds"] = data.get("timeout_seconds")
+        return {name: value for name, value in found.items() if value}
+
+
+class WaiveForm(CommonsForm):
+    """Which failed checks count as passed, why, and until when."""
+
+    codes = forms.MultipleChoiceField(
+        label="Failed checks",
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Only these; whatever fails besides still makes the source unfit.",
+    )
+    reason = forms.CharField(
+        max_length=500,
+        label="Reason",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Why the source may be billed from all the same. Auditors read it, with your name.",
+    )
+    until = UtcDateTimeField(label="Until", help_text="At most 92 days from now; it can be revoked earlier.")
+
+    def __init__(self, *args: Any, failing: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["codes"]
+        if isinstance(field, forms.MultipleChoiceField):
+            field.choices = [(code, TITLES.get(code, code)) for code in failing]
