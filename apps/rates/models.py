@@ -94,11 +94,26 @@ class Rate(Row):
                 condition=Q(flavour__isnull=True),
             ),
         ]
+        indexes: ClassVar = [
+            models.Index(fields=["cluster", "resource"], name="rate_resource", condition=Q(flavour__isnull=True))
+        ]
 
     @property
     def hourly(self) -> Money:
         """The price of one hour."""
         return Money(self.amount, self.currency)
+
+    @property
+    def what(self) -> str:
+        """What it is the price of: "A100 80 GB", "CPU core-hour, spot, compliance"."""
+        name = str(self.flavour) if self.flavour_id else str(Resource(self.resource).label)
+        return ", ".join([name, *self.details])
+
+    @property
+    def details(self) -> list[str]:
+        """Capacity type and service class in words, where it is for one only."""
+        found = [str(CapacityType(self.capacity_type).label)] if self.capacity_type else []
+        return [*found, str(ServiceClass(self.service_class).label)] if self.service_class else found
 
     @property
     def exact(self) -> str:
@@ -162,6 +177,7 @@ class RateProposal(VersionedRow):
                 name="rate_proposal_second_person",
             )
         ]
+        indexes: ClassVar = [models.Index(fields=["status", "-created_at"], name="rate_proposal_waiting")]
 
     def __str__(self) -> str:
         return self.name

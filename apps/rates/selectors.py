@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Any
 
-from django.db.models import Case, CharField, Count, Exists, Min, OuterRef, Value, When
+from django.db.models import Case, CharField, Count, Exists, F, Min, OuterRef, Q, Value, When
 
 from apps.core import clock
 from apps.core.money import Money
+from apps.core.permissions import may
+from apps.rates.actions import APPROVE, INSTALLATION
+from apps.rates.choices import ProposalStatus
 from apps.rates.choosing import chosen
-from apps.rates.models import Rate, RateCard, exact
+from apps.rates.models import Rate, RateCard, RateProposal
 from apps.rates.pricing import HOURS_PER_MONTH, monthly
-from apps.rates.querysets import RateCardQuerySet
-
-#: Stands for "no end" in comparisons.
-FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+from apps.rates.querysets import ProposalQuerySet, RateCardQuerySet
 
 IN_FORCE, UPCOMING, PAST = "in_force", "upcoming", "past"
 
@@ -111,66 +112,43 @@ def _rows(rates: list[Rate], at: datetime) -> list[PriceRow]:
     return [PriceRow(rate, state_of(rate, at), rate.valid.lower, rate.valid.upper) for rate in rates]
 
 
+#: Flavours first, by name; then resources; of each the price for every type and standard class first.
+_ORDER = (F("flavour__name").asc(nulls_last=True), "resource", "capacity_type", "service_class")
+
+
 def card_prices(card: RateCard, *, at: datetime | None = None) -> list[PriceRow]:
-    """Return a card's prices, by flavour and start."""
-    rates = card.rates.select_related("flavour", "card").order_by("flavour__name", "valid", "pk")
+    """Return a card's prices, by flavour or resource and start."""
+    rates = card.rates.select_related("flavour", "card").order_by(*_ORDER, "valid", "pk")
     return _rows(list(rates), at or clock.now())
 
 
 def price_history(card: RateCard, *, at: datetime | None = None) -> list[PriceRow]:
-    """Return every price ever published for the flavours of a card on its cluster, newest first per flavour."""
-    flavour_ids = card.rates.values("flavour_id")
-    rates = Rate.objects.filter(cluster_id=card.cluster_id, flavour_id__in=flavour_ids)
-    return _rows(
-        list(rates.select_related("flavour", "card").order_by("flavour__name", "-valid", "pk")), at or clock.now()
+    """Return every price ever published for the flavours and resources of a card on its cluster, newest first."""
+    own = Q(flavour_id__in=card.rates.values("flavour_id")) | Q(
+        flavour=None, resource__in=card.rates.filter(flavour=None).values("resource")
     )
+    rates = Rate.objects.filter(own, cluster_id=card.cluster_id)
+    return _rows(list(rates.select_related("flavour", "card").order_by(*_ORDER, "-valid", "pk")), at or clock.now())
 
 
-@dataclass(frozen=True, slots=True)
-class PriceChange:
-    """What publishing would do to one flavour: the price it ends (if any), the one that begins, and until when."""
-
-    flavour_id: int
-    flavour_name: str
-    begins: Money
-    ends: Rate | None
-    until: datetime | None
-    following: Rate | None
-
-    @property
-    def exact(self) -> str:
-        """The new price with all its decimals."""
-        return exact(self.begins)
+def waiting_proposals(user: Any) -> ProposalQuerySet:
+    """Return the proposals that this person may decide on now, oldest first; empty for everybody else."""
+    if not may(user, APPROVE, INSTALLATION):
+        return RateProposal.objects.none()
+    rows = RateProposal.objects.visible_to(user).filter(status=ProposalStatus.PROPOSED).exclude(proposed_by=user)
+    return rows.select_related("cluster", "proposed_by").order_by("created_at", "pk")
 
 
-def preview_card(
-    cluster_id: int, prices: dict[int, Money], names: dict[int, str], valid_from: datetime, valid_until: datetime | None
-) -> list[PriceChange]:
-    """Return what publishing `prices` (flavour id → hourly price) would change, per flavour by name; writes nothing."""
-    found: list[PriceChange] = []
-    rates = list(Rate.objects.filter(cluster_id=cluster_id, flavour_id__in=prices).select_related("card"))
-    for flavour_id, money in prices.items():
-        own = [rate for rate in rates if rate.flavour_id == flavour_id]
-        later = min(
-            (r for r in own if r.valid.lower and r.valid.lower > valid_from), key=lambda r: r.valid.lower, default=None
-        )
-        running = [r for r in own if (r.valid.lower or valid_from) < valid_from < (r.valid.upper or FAR_FUTURE)]
-        ends = [moment for moment in (valid_until, later.valid.lower if later else None) if moment is not None]
-        found.append(
-            PriceChange(
-                flavour_id, names[flavour_id], money, running[0] if running else None, min(ends, default=None), later
-            )
-        )
-    return sorted(found, key=lambda change: change.flavour_name)
+_RESOURCES = Q(rates__flavour=None)
 
 
 def with_state(cards: RateCardQuerySet) -> RateCardQuerySet:
-    """Annotate cards with `state` (in_force, upcoming, past), `starts` and the number of `flavours`."""
+    """Annotate cards with `state` (in_force, upcoming, past), `starts` and the number of `flavours` and resources."""
     at = clock.now()
     own = Rate.objects.filter(card=OuterRef("pk"))
     return cards.annotate(
         starts=Min("rates__valid__startswith"),
-        flavours=Count("rates__flavour", distinct=True),
+        flavours=Count("rates__flavour", distinct=True) + Count("rates__resource", distinct=True, filter=_RESOURCES),
         state=Case(
             When(Exists(own.filter(valid__contains=at)), then=Value(IN_FORCE)),
             When(Exists(own.filter(valid__startswith__gt=at)), then=Value(UPCOMING)),
