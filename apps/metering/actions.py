@@ -24,10 +24,10 @@ from apps.metering import fitness, source_exclusive
 from apps.metering.choices import METERED, POLLED, HourState, RunStatus, SourceKind, Trigger
 from apps.metering.events import HOURS_RETRIED, SOURCE_REGISTERED, HoursRetried, SourceRegistered
 from apps.metering.models import HourStatus, IngestRun, Source
-from apps.metering.rows import build_hours
-from apps.metering.sources.base import SourceAdapter, SourceError, at_ms, ms
+from apps.metering.rows import HourRows, build_hours
+from apps.metering.sources.base import Reading, SourceAdapter, SourceError, at_ms, ms
 from apps.metering.sources.registry import adapter_for
-from apps.metering.writer import PROVISIONAL_AFTER, Outcome, pause, write_hours
+from apps.metering.writer import PROVISIONAL_AFTER, Outcome, lock_cluster, pause, write_hours
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +207,23 @@ def _window(
     source: Source, run: IngestRun, reader: SourceAdapter, start: datetime, end: datetime, lease: str, token: uuid.UUID
 ) -> None:
     reading = reader.read(start, end)
+    hours, claims = _rows(source, reading, start, end)
+    with transaction.atomic():
+        leases.require(lease, token)
+        lock_cluster(source.cluster_id)
+        if books.claims_seen(source.cluster_id) != claims:
+            # Somebody claimed or released a namespace meanwhile: the rows name its owner of now.
+            hours, _ = _rows(source, reading, start, end)
+        outcome = write_hours(source, hours, proof=reading.proof, run=run, window=(start, end))
+        absent = _mark_absent(source, [at_ms(h) for h in range(ms(start), ms(end), 3_600_000) if h not in hours])
+    _count(run, outcome, absent, reading.proof.size)
+    leases.extend(lease, token, seconds=LEASE_SECONDS)
+
+
+def _rows(
+    source: Source, reading: Reading, start: datetime, end: datetime
+) -> tuple[dict[int, HourRows], tuple[int, int]]:
+    """Return a reading's hours as rows, and which claims they know of."""
     context = books.load(source.cluster_id, start, end)
     if source.kind == SourceKind.CSV:
         context.given = _imported_owners(source, context)
@@ -214,12 +231,7 @@ def _window(
     if fitness.unfit(source) is not None:
         for rows in hours.values():
             rows.flags.add(fitness.SOURCE_UNFIT)
-    with transaction.atomic():
-        leases.require(lease, token)
-        outcome = write_hours(source, hours, proof=reading.proof, run=run, window=(start, end))
-        absent = _mark_absent(source, [at_ms(h) for h in range(ms(start), ms(end), 3_600_000) if h not in hours])
-    _count(run, outcome, absent, reading.proof.size)
-    leases.extend(lease, token, seconds=LEASE_SECONDS)
+    return hours, context.claims_seen
 
 
 def _imported_owners(source: Source, context: books.ClusterContext) -> dict[str, books.Owner]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.models import Count, Sum
 
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Pool
@@ -93,6 +94,8 @@ class ClusterContext:
     closed: dict[tuple[int, str], Owner] = field(default_factory=dict)
     #: Claimed namespaces: (from ms, until ms, owner).
     claims: dict[str, list[tuple[int, int, Owner]]] = field(default_factory=dict)
+    #: (claims there are, Σ of their versions): another pair means that somebody claimed or released since.
+    claims_seen: tuple[int, int] = (0, 0)
     #: Service classes by workspace: (from ms, until ms, class).
     classes: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     #: The table of resources: (resource, GPU model or "") → (from ms, until ms, share).
@@ -256,6 +259,7 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
                     end=ms(quota.valid.upper) if quota.valid.upper else FAR,
                 )
             )
+    context.claims_seen = claims_seen(cluster_id)
     context.claims = claims_of(cluster_id, start, end)
     context.classes = classes_of(cluster_id, start, end)
     context.rules = rules_of(start, end)
@@ -274,6 +278,12 @@ def claims_of(cluster_id: int, start: datetime, end: datetime) -> dict[str, list
         owner = owner_of_team(claim.team, environment=claim.environment)
         found.setdefault(claim.namespace, []).append((*bounds(claim.valid), owner))
     return found
+
+
+def claims_seen(cluster_id: int) -> tuple[int, int]:
+    """Return the number of a cluster's claims and the sum of their versions: what changes when any of them does."""
+    found = NamespaceOwner.objects.filter(cluster_id=cluster_id).aggregate(rows=Count("pk"), versions=Sum("version"))
+    return found["rows"], found["versions"] or 0
 
 
 def classes_of(cluster_id: int, start: datetime, end: datetime) -> dict[int, list[tuple[int, int, str]]]:

@@ -404,6 +404,9 @@ class NamespaceOwner(VersionedRow):
     reason = models.CharField(max_length=300, blank=True)
     claimed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
     valid = DateTimeRangeField()
+    pending_from = models.DateTimeField(
+        null=True, help_text="Hours from here on are still to be moved to whom the claims name."
+    )
 
     objects = NamespaceOwnerQuerySet.as_manager()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.core.sweeps import sweep
-from apps.metering import due, selftest_run
+from apps.metering import due, reattribution, selftest_run
 
 
 @sweep("metering.ingest_due", every=timedelta(minutes=1))
@@ -18,3 +18,9 @@ def ingest_due() -> int:
 def check_sources() -> int:
     """Test the sources that are due: asked for, new, six hours after the last time; returns how many were tested."""
     return selftest_run.run_due()
+
+
+@sweep("metering.move_claimed", every=timedelta(minutes=1))
+def move_claimed() -> int:
+    """Move open hours of claimed and released namespaces to whom they are; returns how many hours were moved."""
+    return reattribution.move_claimed()
