@@ -95,9 +95,7 @@ def set_mode(unit_id: int, month_from: date, mode: str, *, actor: Actor, account
     if mode == BillingMode.CHARGEBACK and not code:
         errors["account"] = "Chargeback is posted to an expense account: give its number."
     # Months are closed in their order: one that is closing or closed bars every month before it as well.
-    barred = (
-        Period.objects.filter(month__gte=month).exclude(status=PeriodStatus.OPEN).order_by("-month").first()
-    )
+    barred = Period.objects.filter(month__gte=month).exclude(status=PeriodStatus.OPEN).order_by("-month").first()
     if barred is not None:
         status = PeriodStatus(barred.status).label.lower()
         errors["month_from"] = f"{barred.month:%B %Y} is {status}: choose a later month."
@@ -112,9 +110,7 @@ def set_mode(unit_id: int, month_from: date, mode: str, *, actor: Actor, account
         row.mode, row.account, row.set_by = mode, code, user
         row.save(update_fields=["mode", "account", "set_by"])
     payload = events.BillingModeSet(unit.name, f"{month:%Y-%m}", BillingMode(mode).name.lower(), code)
-    audit.record(
-        events.BILLING_MODE_SET, payload, actor=actor, subject_type="teams.unit", subject_uid=unit.uid
-    )
+    audit.record(events.BILLING_MODE_SET, payload, actor=actor, subject_type="teams.unit", subject_uid=unit.uid)
     recipients = [pk for one in unit.path for pk in scope.holders_of_role(Role.UNIT_OWNER, unit_id=one)]
     if recipients:
         outbox.publish(events.BILLING_MODE_SET, payload, recipients=recipients, subject_uid=unit.uid)

@@ -147,9 +147,7 @@ def _must_be_open(rows: Iterable[Credit]) -> None:
 
 
 @transaction.atomic
-def approve_credit(
-    credit_id: int, *, actor: Actor, reason: str = "", expected_version: int | None = None
-) -> Credit:
+def approve_credit(credit_id: int, *, actor: Actor, reason: str = "", expected_version: int | None = None) -> Credit:
     """Approve a credit: it is billed in the open month. With its pair, both rows are.
 
     Raises NotVisible, NotAllowed for the proposer, a member of the receiving team or without `costs.credit.approve`,
@@ -216,7 +214,9 @@ def _end(rows: Iterable[Credit], status: Verdict, user: User | None, reason: str
 def _record(
     event: EventType, credit: Credit, *, actor: Actor, reason: str = "", recipients: Iterable[int] = ()
 ) -> None:
-    payer = Credit.objects.filter(pair=credit.pair, amount__lt=0).select_related("team").first() if credit.pair else None
+    payer = (
+        Credit.objects.filter(pair=credit.pair, amount__lt=0).select_related("team").first() if credit.pair else None
+    )
     payload = events.CreditEvent(
         credit=str(credit.uid),
         team=credit.team.name,

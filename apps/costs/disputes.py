@@ -51,7 +51,10 @@ def open_dispute(statement_id: int, text: str, *, actor: Actor, line_ordinal: in
             f"Statement {statement} was superseded when its month was opened again: look at the newer one.",
             current={"superseded_at": str(statement.superseded_at)},
         )
-    if line_ordinal is not None and not StatementLine.objects.filter(statement=statement, ordinal=line_ordinal).exists():
+    if (
+        line_ordinal is not None
+        and not StatementLine.objects.filter(statement=statement, ordinal=line_ordinal).exists()
+    ):
         raise Invalid({"line_ordinal": f"Statement {statement} has no line {line_ordinal}."})
     stored = checked_text(text, field="text", longest=LONGEST)
     same = Dispute.objects.filter(statement=statement, line_ordinal=line_ordinal, status=DisputeStatus.OPEN).first()
@@ -222,7 +225,5 @@ def _record(
         comment=comment,
     )
     team_uid: Any = statement.team.uid if statement.team is not None else None
-    audit.record(
-        event, payload, actor=actor, subject_type="costs.dispute", subject_uid=dispute.uid, team_uid=team_uid
-    )
+    audit.record(event, payload, actor=actor, subject_type="costs.dispute", subject_uid=dispute.uid, team_uid=team_uid)
     outbox.publish(event, payload, recipients=recipients, subject_uid=dispute.uid)

@@ -57,9 +57,7 @@ class Entry:
     text: str
 
 
-def entries(
-    month: date, statements: Iterable[Posted], accounts: Mapping[str, tuple[str, str]]
-) -> list[Entry]:
+def entries(month: date, statements: Iterable[Posted], accounts: Mapping[str, tuple[str, str]]) -> list[Entry]:
     """Return the entries, debit equal to credit per document and in all; `accounts`: purpose → (account, cost centre).
 
     Statements of zero are left out. Raises Incomplete with everything that is missing, not only the first.

@@ -91,7 +91,9 @@ def approve_reopening(
         "status", "closing_by", "closing_at", "closed_by", "closed_at", "bill", "digest", "checklist", "freeze_state",
         "freeze_error", "reopened",
     )  # fmt: skip
-    HourStatus.objects.filter(hour__gte=period.start, hour__lt=period.end).exclude(late_hash="").update(requested_at=now)
+    HourStatus.objects.filter(hour__gte=period.start, hour__lt=period.end).exclude(late_hash="").update(
+        requested_at=now
+    )
     recipients = {*scope.holders(MANAGE), *scope.holders("audit.event.export"), request.requested_by_id}
     _record(
         events.REOPEN_APPROVED, request, actor=actor, reason=text, recipients=recipients, bill=bill, digest=digest,
@@ -161,8 +163,6 @@ def _record(
         statements=statements,
         reason=reason,
     )
-    audit.record(
-        event, payload, actor=actor, subject_type="costs.period", subject_uid=period.uid, before_digest=digest
-    )
+    audit.record(event, payload, actor=actor, subject_type="costs.period", subject_uid=period.uid, before_digest=digest)
     if recipients := list(recipients):
         outbox.publish(event, payload, recipients=recipients, subject_uid=request.uid)

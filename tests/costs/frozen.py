@@ -64,7 +64,9 @@ def _charges(period: Period) -> list[Draft]:
             "charge_end": period.end,
         }  # fmt: skip
         exact = Decimal(0) if price is None else Decimal(quantity) * price / MILLISECONDS_PER_HOUR
-        drafts.append(Draft(LineSort.CHARGE, f"{ChargeKind(kind).label} on {values['cluster_name']}", exact, team, values))
+        drafts.append(
+            Draft(LineSort.CHARGE, f"{ChargeKind(kind).label} on {values['cluster_name']}", exact, team, values)
+        )
     return drafts
 
 

@@ -91,7 +91,9 @@ def world(company: Any) -> Any:
         half = LATE_HOUR + timedelta(minutes=30)
         PoolCapacity.objects.update(valid=type(world.rate.valid)(utc(2025, 1, 1), half, "[)"))  # type: ignore[union-attr]  # has a rate
         PoolCapacity.objects.create(
-            pool=world.pool, committable_gpus=25, valid=type(world.rate.valid)(half, None, "[)")  # type: ignore[union-attr]  # has a rate
+            pool=world.pool,
+            committable_gpus=25,
+            valid=type(world.rate.valid)(half, None, "[)"),  # type: ignore[union-attr]  # has a rate
         )
         yield world
 

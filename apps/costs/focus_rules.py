@@ -1,0 +1,503 @@
+"""Checks a FOCUS 1.2 file while it is written: pure, table-driven, every rule under its identifier of the rule model.
+
+Source: FOCUS 1.2 rule model (`model-1.2.json` of finopsfoundation/focus_validator 2.0.1, 621 rules). Of those the ones
+are checked that can be broken by a file of ours and decided from it alone. What looks at text as it stands in the file
+can be run on any file (`check_file`). Rules whose model is itself at fault are named in `DEFECTS` and never counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+Row = Mapping[str, str]
+#: FOCUS 1.2, in the specification's (alphabetical) order.
+FOCUS_COLUMNS = (
+    "AvailabilityZone", "BilledCost", "BillingAccountId", "BillingAccountName", "BillingAccountType", "BillingCurrency",
+    "BillingPeriodEnd", "BillingPeriodStart", "CapacityReservationId", "CapacityReservationStatus", "ChargeCategory",
+    "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart",
+    "CommitmentDiscountCategory", "CommitmentDiscountId", "CommitmentDiscountName", "CommitmentDiscountQuantity",
+    "CommitmentDiscountStatus", "CommitmentDiscountType", "CommitmentDiscountUnit", "ConsumedQuantity", "ConsumedUnit",
+    "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId", "InvoiceIssuerName", "ListCost",
+    "ListUnitPrice", "PricingCategory", "PricingCurrency", "PricingCurrencyContractedUnitPrice",
+    "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice", "PricingQuantity", "PricingUnit", "ProviderName",
+    "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
+    "ServiceName", "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId",
+    "SubAccountName", "SubAccountType", "Tags",
+)  # fmt: skip
+#: Ours, after those of the specification, with its prefix for custom columns.
+OWN_COLUMNS = (
+    "x_AllocatedMethodId", "x_AllocatedRatio", "x_BillingMode", "x_CapacityType", "x_ChargeKind", "x_Cluster",
+    "x_CostCentre", "x_GpuModel", "x_LineNumber", "x_ServiceClass", "x_Unpriced",
+)  # fmt: skip
+COLUMNS = (*FOCUS_COLUMNS, *OWN_COLUMNS)
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_FOCUS_PROPERTIES = {
+    "CoreCount", "DiskMaxIops", "DiskSpace", "DiskType", "GpuCount", "InstanceSeries", "InstanceType", "MemorySize",
+    "NetworkMaxIops", "NetworkMaxThroughput", "OperatingSystem", "Redundancy", "StorageClass",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: whether a row keeps it. `when` (None: always) says for which rows it counts."""
+
+    id: str
+    column: str
+    text: str
+    keeps: Callable[[Row], bool]
+    when: Callable[[Row], bool] | None = None
+
+
+def _charged(row: Row) -> bool:
+    """Usage or purchase that corrects nothing: what needs price and quantity."""
+    return row["ChargeCategory"] in ("Usage", "Purchase") and row["ChargeClass"] != "Correction"
+
+
+def _filled(column: str) -> Callable[[Row], bool]:
+    return lambda row: row[column].strip() != ""
+
+
+def _empty(column: str) -> Callable[[Row], bool]:
+    return lambda row: row[column] == ""
+
+
+def _among(column: str, *allowed: str) -> Callable[[Row], bool]:
+    found = frozenset(allowed)
+    return lambda row: row[column] in found
+
+
+def _matches(column: str, pattern: re.Pattern[str]) -> Callable[[Row], bool]:
+    return lambda row: pattern.fullmatch(row[column]) is not None
+
+
+def _not_negative(column: str) -> Callable[[Row], bool]:
+    return lambda row: not row[column].startswith("-")
+
+
+def _product(price: str, cost: str) -> Callable[[Row], bool]:
+    def keeps(row: Row) -> bool:
+        return Decimal(row[price]) * Decimal(row["PricingQuantity"]) == Decimal(row[cost])
+
+    return keeps
+
+
+def _product_when(price: str) -> Callable[[Row], bool]:
+    return lambda row: row[price] != "" and row["PricingQuantity"] != "" and row["ChargeClass"] != "Correction"
+
+
+def _flat_object(column: str, keys: Callable[[str], bool]) -> Callable[[Row], bool]:
+    def keeps(row: Row) -> bool:
+        try:
+            found = json.loads(row[column])
+        except ValueError:
+            return False
+        return isinstance(found, dict) and all(
+            keys(key) and not isinstance(value, dict | list) for key, value in found.items()
+        )
+
+    return keeps
+
+
+def _always(key: str) -> bool:
+    return bool(key)
+
+
+def _own_or_focus(key: str) -> bool:
+    return key.startswith("x_") or key in _FOCUS_PROPERTIES
+
+
+#: Columns that may not be null, whatever the row is.
+_NOT_NULL = {
+    "BilledCost": "C-003-M", "BillingAccountId": "C-001-M", "BillingCurrency": "C-004-M", "BillingPeriodEnd": "C-003-M",
+    "BillingPeriodStart": "C-003-M", "ChargeCategory": "C-002-M", "ChargePeriodEnd": "C-003-M",
+    "ChargePeriodStart": "C-003-M", "ContractedCost": "C-003-M", "EffectiveCost": "C-003-M",
+    "InvoiceIssuerName": "C-003-M", "ListCost": "C-003-M", "PricingCurrency": "C-004-M", "ProviderName": "C-003-M",
+    "PublisherName": "C-003-M", "ServiceCategory": "C-002-M", "ServiceName": "C-003-M",
+    "PricingCurrencyEffectiveCost": "C-003-M", "ChargeFrequency": "C-002-M", "ServiceSubcategory": "C-002-M",
+}  # fmt: skip
+_NUMERIC = {
+    "BilledCost": "C-002-M", "ConsumedQuantity": "C-002-M", "ContractedCost": "C-002-M",
+    "ContractedUnitPrice": "C-003-M", "EffectiveCost": "C-002-M", "ListCost": "C-002-M", "ListUnitPrice": "C-002-M",
+    "PricingQuantity": "C-002-M",
+}  # fmt: skip
+_MOMENTS = ("BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", "ChargePeriodStart")
+#: Filled for usage and purchases that correct nothing.
+_WHEN_CHARGED = {
+    "ContractedUnitPrice": "C-006-C", "ListUnitPrice": "C-005-C", "PricingCategory": "C-004-C",
+    "PricingQuantity": "C-005-C", "SkuId": "C-005-C", "SkuPriceId": "C-005-C",
+    "PricingCurrencyContractedUnitPrice": "C-005-C", "PricingCurrencyListUnitPrice": "C-005-C",
+}  # fmt: skip
+#: (column, other column) → (null together, filled together).
+_TOGETHER = {
+    ("ConsumedUnit", "ConsumedQuantity"): ("C-005-C", "C-006-C"),
+    ("PricingUnit", "PricingQuantity"): ("C-005-C", "C-006-C"),
+    ("ResourceType", "ResourceId"): ("C-004-C", "C-005-C"),
+    ("SubAccountType", "SubAccountId"): ("C-004-C", "C-005-C"),
+    ("BillingAccountType", "BillingAccountId"): ("C-004-C", "C-005-C"),
+    ("RegionName", "RegionId"): ("C-004-C", "C-005-C"),
+}
+#: Mandatory columns of the dataset.
+_MANDATORY = {
+    "BilledCost": "006", "BillingAccountId": "024", "BillingAccountName": "005", "BillingCurrency": "035",
+    "BillingPeriodEnd": "010", "BillingPeriodStart": "009", "ChargeCategory": "008", "ChargeClass": "026",
+    "ChargeDescription": "025", "ChargePeriodEnd": "028", "ChargePeriodStart": "037", "ContractedCost": "030",
+    "EffectiveCost": "031", "InvoiceIssuerName": "023", "ListCost": "032", "PricingQuantity": "036",
+    "PricingUnit": "068", "ProviderName": "038", "PublisherName": "021", "ServiceCategory": "040",
+    "ServiceName": "041",
+}  # fmt: skip
+_SUBCATEGORIES = {
+    "Containers": "Compute", "Other (Compute)": "Compute", "Block Storage": "Storage", "Other (Storage)": "Storage",
+    "Network Infrastructure": "Networking", "Other (Networking)": "Networking", "Other (Other)": "Other",
+    "Cost Management": "Management and Governance",
+}  # fmt: skip
+
+
+def _rules() -> list[Rule]:
+    found = [
+        Rule(f"{name}-{number}", name, f"{name} MUST NOT be null.", _filled(name)) for name, number in _NOT_NULL.items()
+    ]
+    found += [
+        Rule(
+            f"{name}-{number}", name, f"{name} MUST conform to NumericFormat requirements (here: without exponent).",
+            _matches(name, _NUMBER), _filled(name),
+        )
+        for name, number in _NUMERIC.items()
+    ]  # fmt: skip
+    found += [
+        Rule(f"{name}-C-002-M", name, f"{name} MUST conform to DateTimeFormat requirements.", _matches(name, _MOMENT))
+        for name in _MOMENTS
+    ]
+    found += [
+        Rule(
+            f"{name}-{number}", name,
+            f'{name} MUST NOT be null when ChargeCategory is "Usage" or "Purchase" and ChargeClass is not'
+            ' "Correction".', _filled(name), _charged,
+        )
+        for name, number in _WHEN_CHARGED.items()
+    ]  # fmt: skip
+    for (name, other), (null, filled) in _TOGETHER.items():
+        found += [
+            Rule(f"{name}-{null}", name, f"{name} MUST be null when {other} is null.", _empty(name), _empty(other)),
+            Rule(
+                f"{name}-{filled}", name, f"{name} MUST NOT be null when {other} is not null.", _filled(name),
+                _filled(other),
+            ),
+        ]  # fmt: skip
+    return [*found, *_SINGLE]
+
+
+_SINGLE = [
+    Rule(
+        "BillingCurrency-C-003-M", "BillingCurrency", "BillingCurrency MUST conform to CurrencyFormat requirements.",
+        _matches("BillingCurrency", _CURRENCY),
+    ),
+    Rule(
+        "PricingCurrency-C-003-M", "PricingCurrency", "PricingCurrency MUST conform to CurrencyFormat requirements.",
+        _matches("PricingCurrency", _CURRENCY),
+    ),
+    Rule(
+        "ChargeCategory-C-003-M", "ChargeCategory", "ChargeCategory MUST be one of the allowed values.",
+        _among("ChargeCategory", "Usage", "Purchase", "Tax", "Credit", "Adjustment"),
+    ),
+    Rule(
+        "ChargeClass-C-005-C", "ChargeClass", 'ChargeClass MUST be "Correction" when ChargeClass is not null.',
+        _among("ChargeClass", "", "Correction"),
+    ),
+    Rule(
+        "ChargeClass-C-003-C", "ChargeClass",
+        "ChargeClass MUST be null when the row corrects nothing or something within the current billing period.",
+        lambda row: row["ChargePeriodEnd"] <= row["BillingPeriodStart"],
+        lambda row: row["ChargeClass"] == "Correction",
+    ),
+    Rule(
+        "ChargeClass-C-004-C", "ChargeClass",
+        "ChargeClass MUST NOT be null when the row corrects a previously invoiced billing period.",
+        lambda row: row["ChargePeriodStart"] >= row["BillingPeriodStart"], _empty("ChargeClass"),
+    ),
+    Rule(
+        "ChargeFrequency-C-003-M", "ChargeFrequency", "ChargeFrequency MUST be one of the allowed values.",
+        _among("ChargeFrequency", "One-Time", "Recurring", "Usage-Based"),
+    ),
+    Rule(
+        "ChargePeriodEnd-C-004-M", "ChargePeriodEnd", "ChargePeriodEnd MUST be the exclusive end bound.",
+        lambda row: row["ChargePeriodEnd"] > row["ChargePeriodStart"],
+    ),
+    Rule(
+        "BillingPeriodStart-C-004-M", "BillingPeriodStart", "BillingPeriodStart MUST be the inclusive start bound.",
+        lambda row: row["BillingPeriodStart"] < row["BillingPeriodEnd"],
+    ),
+    Rule(
+        "BilledCost-C-005-C", "BilledCost", "BilledCost MUST be 0 where payments are received by a third party.",
+        _among("BilledCost", "0"), lambda row: row["ProviderName"] != row["InvoiceIssuerName"],
+    ),
+    Rule(
+        "EffectiveCost-C-010-C", "EffectiveCost", "EffectiveCost of a charge unrelated to others MUST match BilledCost.",
+        lambda row: row["EffectiveCost"] == row["BilledCost"],
+        lambda row: row["ChargeCategory"] in ("Credit", "Adjustment"),
+    ),
+    Rule(
+        "ContractedCost-C-008-C", "ContractedCost", "ContractedCost of such a charge MUST match BilledCost.",
+        lambda row: row["ContractedCost"] == row["BilledCost"],
+        lambda row: row["ChargeCategory"] in ("Credit", "Adjustment") and row["ContractedUnitPrice"] == "",
+    ),
+    Rule(
+        "ListCost-C-008-C", "ListCost", "ListCost of such a charge MUST match BilledCost.",
+        lambda row: row["ListCost"] == row["BilledCost"],
+        lambda row: row["ChargeCategory"] in ("Credit", "Adjustment") and row["ListUnitPrice"] == "",
+    ),
+    Rule(
+        "ContractedCost-C-009-C", "ContractedCost",
+        "The product of ContractedUnitPrice and PricingQuantity MUST match the ContractedCost.",
+        _product("ContractedUnitPrice", "ContractedCost"), _product_when("ContractedUnitPrice"),
+    ),
+    Rule(
+        "ListCost-C-009-C", "ListCost", "The product of ListUnitPrice and PricingQuantity MUST match the ListCost.",
+        _product("ListUnitPrice", "ListCost"), _product_when("ListUnitPrice"),
+    ),
+    Rule(
+        "ContractedUnitPrice-C-009-C", "ContractedUnitPrice", "ContractedUnitPrice MUST be non-negative.",
+        _not_negative("ContractedUnitPrice"),
+    ),
+    Rule(
+        "ListUnitPrice-C-008-M", "ListUnitPrice", "ListUnitPrice MUST be non-negative.", _not_negative("ListUnitPrice")
+    ),
+    Rule(
+        "ConsumedQuantity-C-004-C", "ConsumedQuantity", 'ConsumedQuantity MUST be null when ChargeCategory is not "Usage".',
+        _empty("ConsumedQuantity"), lambda row: row["ChargeCategory"] != "Usage",
+    ),
+    Rule(
+        "PricingCategory-C-007-M", "PricingCategory", "PricingCategory MUST be one of the allowed values.",
+        _among("PricingCategory", "", "Standard", "Committed", "Dynamic", "Other"),
+    ),
+    Rule(
+        "CapacityReservationStatus-C-003-C", "CapacityReservationStatus",
+        "CapacityReservationStatus MUST be null when CapacityReservationId is null.",
+        _empty("CapacityReservationStatus"), _empty("CapacityReservationId"),
+    ),
+    Rule(
+        "CapacityReservationStatus-C-004-C", "CapacityReservationStatus",
+        'CapacityReservationStatus MUST NOT be null when CapacityReservationId is not null and ChargeCategory is "Usage".',
+        _filled("CapacityReservationStatus"),
+        lambda row: row["CapacityReservationId"] != "" and row["ChargeCategory"] == "Usage",
+    ),
+    Rule(
+        "CapacityReservationStatus-C-006-M", "CapacityReservationStatus",
+        "CapacityReservationStatus MUST be one of the allowed values.",
+        _among("CapacityReservationStatus", "", "Used", "Unused"),
+    ),
+    Rule(
+        "CapacityReservationId-C-005-C", "CapacityReservationId",
+        "CapacityReservationId MUST NOT be null when a charge represents the unused portion of a capacity reservation.",
+        _filled("CapacityReservationId"), lambda row: row["x_ChargeKind"] == "reserved_unused",
+    ),
+    Rule(
+        "CapacityReservationStatus-C-007-C", "CapacityReservationStatus",
+        'CapacityReservationStatus MUST be "Unused" when the charge represents the unused portion.',
+        _among("CapacityReservationStatus", "Unused"), lambda row: row["x_ChargeKind"] == "reserved_unused",
+    ),
+    Rule(
+        "CommitmentDiscountStatus-C-003-C", "CommitmentDiscountStatus",
+        "CommitmentDiscountStatus MUST be null when CommitmentDiscountId is null.",
+        _empty("CommitmentDiscountStatus"), _empty("CommitmentDiscountId"),
+    ),
+    Rule(
+        "ServiceSubcategory-C-004-M", "ServiceSubcategory",
+        "ServiceSubcategory MUST have one and only one parent ServiceCategory.",
+        lambda row: _SUBCATEGORIES.get(row["ServiceSubcategory"]) == row["ServiceCategory"],
+    ),
+    Rule("SkuMeter-C-004-C", "SkuMeter", "SkuMeter MUST be null when SkuId is null.", _empty("SkuMeter"), _empty("SkuId")),
+    Rule(
+        "SkuPriceDetails-C-004-C", "SkuPriceDetails", "SkuPriceDetails MUST be null when SkuPriceId is null.",
+        _empty("SkuPriceDetails"), _empty("SkuPriceId"),
+    ),
+    Rule(
+        "SkuPriceDetails-C-017-C", "SkuPriceDetails",
+        'Keys of SkuPriceDetails MUST begin with "x_" unless FOCUS defines them; flat key-values.',
+        _flat_object("SkuPriceDetails", _own_or_focus), _filled("SkuPriceDetails"),
+    ),
+    Rule(
+        "Tags-C-001-M", "Tags", "Tags MUST conform to KeyValueFormat requirements.", _flat_object("Tags", _always),
+        _filled("Tags"),
+    ),
+]  # fmt: skip
+RULES = _rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A rule of the model that contradicts itself or the specification; `breaks`: what it would call a failure."""
+
+    id: str
+    text: str
+    breaks: Callable[[Row], bool] | None = None
+
+
+DEFECTS = (
+    Defect(
+        "InvoiceId-C-004-C",
+        "The model has no condition: it wants InvoiceId null on every row, InvoiceId-C-005-C wants it filled on every"
+        " row. No file can keep both; here it is filled, as the specification asks for invoiced charges.",
+        _filled("InvoiceId"),
+    ),
+    Defect(
+        "ResourceType-C-005-C",
+        "The model's condition has a misspelt key, so that any row without a ResourceId fails: it is filled on every"
+        " row here.",
+        _empty("ResourceId"),
+    ),
+    Defect(
+        "ConsumedQuantity-C-006-C",
+        "The model's condition is inverted and needs the column CommitmentDiscountStatus: the column is written, empty,"
+        " and ConsumedQuantity is filled for usage as the specification says.",
+        lambda row: row["ConsumedQuantity"] == "" and _charged(row),
+    ),
+    Defect(
+        "PricingCurrency-C-004-M",
+        "The model requires PricingCurrency and the columns beside it although the specification makes them conditional:"
+        " they are written, equal to the billing currency.",
+        _empty("PricingCurrency"),
+    ),
+)
+
+
+@dataclass
+class _Count:
+    rows: int = 0
+    failed: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def fail(self, example: str) -> None:
+        self.failed += 1
+        if len(self.examples) < 3:
+            self.examples.append(example)
+
+
+class Checker:
+    """Runs all rules over the rows of one file, one by one; `report()` says what was found.
+
+    `bill`: what Σ BilledCost must be; `invoices`: InvoiceId → its amount. None: not asked.
+    """
+
+    def __init__(self, bill: Decimal | None = None, invoices: Mapping[str, Decimal] | None = None) -> None:
+        self._bill, self._invoices = bill, invoices
+        self._counts = {rule.id: _Count() for rule in RULES}
+        self._defects = [0] * len(DEFECTS)
+        self._columns: list[str] = []
+        self._sums: dict[str, Decimal] = {}
+        self._parents: dict[str, str] = {}
+        self._orphans = _Count()
+        self._currencies: set[str] = set()
+        self._categories: dict[str, int] = {}
+        self.rows = 0
+
+    def header(self, columns: Sequence[str]) -> None:
+        """Note the columns that the file has."""
+        self._columns = list(columns)
+
+    def row(self, row: Row) -> None:
+        """Check one row, as it stands in the file."""
+        self.rows += 1
+        for rule in RULES:
+            if rule.when is not None and not rule.when(row):
+                continue
+            count = self._counts[rule.id]
+            count.rows += 1
+            try:
+                kept = rule.keeps(row)
+            except ArithmeticError:
+                kept = False  # a number that is none: its format fails by its own rule
+            if not kept:
+                count.fail(f"row {self.rows}: {rule.column} = {row[rule.column][:80]!r}")
+        for index, defect in enumerate(DEFECTS):
+            if defect.breaks is not None and defect.breaks(row):
+                self._defects[index] += 1
+        self._add(row)
+
+    def _add(self, row: Row) -> None:
+        if _NUMBER.fullmatch(row["BilledCost"]):
+            invoice = row["InvoiceId"]
+            self._sums[invoice] = self._sums.get(invoice, Decimal(0)) + Decimal(row["BilledCost"])
+        self._currencies.add(row["BillingCurrency"])
+        self._categories[row["ChargeCategory"]] = self._categories.get(row["ChargeCategory"], 0) + 1
+        if price := row["SkuPriceId"]:
+            parent = self._parents.setdefault(price, row["SkuId"])
+            if parent != row["SkuId"]:
+                self._orphans.fail(f"row {self.rows}: {price} belongs to {parent} and {row['SkuId']}")
+
+    def report(self) -> dict[str, Any]:
+        """Return what was checked and what failed, as it is stored with the file."""
+        checked = [_entry(rule.id, rule.text, self._counts[rule.id].rows, self._counts[rule.id]) for rule in RULES]
+        checked += self._dataset()
+        failed = [entry for entry in checked if entry["failed"]]
+        return {
+            "model": "FOCUS 1.2",
+            "rows": self.rows,
+            "verdict": "failed" if failed else "passed",
+            "rules": len(checked),
+            "failed": len(failed),
+            "sum": format(sum(self._sums.values(), Decimal(0)), "f"),
+            "categories": dict(sorted(self._categories.items())),
+            "checked": sorted(checked, key=lambda entry: (not entry["failed"], entry["rule"])),
+            "defects": [
+                {"rule": defect.id, "text": defect.text, "rows": count}
+                for defect, count in zip(DEFECTS, self._defects, strict=True)
+            ],
+        }
+
+    def _dataset(self) -> list[dict[str, Any]]:
+        found = []
+        for name, number in _MANDATORY.items():
+            count = _Count()
+            if name not in self._columns:
+                count.fail(f"the column {name} is missing")
+            found.append(_entry(f"CostAndUsage-D-{number}-M", f"{name} MUST be present in a FOCUS dataset.", 1, count))
+        order = _Count()
+        if any(not name.startswith("x_") for name in self._columns[len(FOCUS_COLUMNS) :]):
+            order.fail("a column without x_ follows those of the specification")
+        found.append(_entry("x_CustomColumns", "Columns of our own begin with x_ and come last.", 1, order))
+        one = _Count()
+        if len(self._currencies) > 1:
+            one.fail(f"several currencies: {', '.join(sorted(self._currencies))}")
+        found.append(_entry("BillingCurrency-C-005-M", "BillingCurrency MUST match the invoice's currency.", 1, one))
+        text = "SkuPriceId MUST have one and only one parent SkuId."
+        found.append(_entry("SkuPriceId-C-008-M", text, len(self._parents), self._orphans))
+        if self._invoices is not None:
+            invoices = _Count()
+            for number in sorted(self._invoices.keys() | self._sums.keys()):
+                wanted, got = self._invoices.get(number, Decimal(0)), self._sums.get(number, Decimal(0))
+                if wanted != got:
+                    invoices.fail(f"{number or 'no InvoiceId'}: {got:f}, the statement says {wanted:f}")
+            text = "The sum of the BilledCost for a given InvoiceId MUST match the amount of that invoice."
+            found.append(_entry("BilledCost-C-007-M", text, len(self._invoices), invoices))
+        if self._bill is not None:
+            bill, total = _Count(), sum(self._sums.values(), Decimal(0))
+            if total != self._bill:
+                bill.fail(f"{total:f}, the month's bill is {self._bill:f}")
+            found.append(_entry("x_Bill", "The sum of BilledCost is the month's bill, to the cent.", 1, bill))
+        return found
+
+
+def _entry(rule: str, text: str, rows: int, count: _Count) -> dict[str, Any]:
+    return {"rule": rule, "text": text, "rows": rows, "failed": count.failed, "examples": count.examples}
+
+
+def check_file(
+    rows: Iterable[Sequence[str]], *, bill: Decimal | None = None, invoices: Mapping[str, Decimal] | None = None
+) -> dict[str, Any]:
+    """Check a file as it was read back: the header first, then its rows."""
+    checker = Checker(bill, invoices)
+    reader = iter(rows)
+    header = list(next(reader))
+    checker.header(header)
+    empty = dict.fromkeys(COLUMNS, "")
+    for values in reader:
+        checker.row({**empty, **dict(zip(header, values, strict=True))})
+    return checker.report()
