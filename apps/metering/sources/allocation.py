@@ -19,6 +19,7 @@ from apps.metering.engine import HOUR_MS, Holding, Span, Use, hour_of, model_lab
 from apps.metering.source_stream import BadAnswer, Rows, checked
 from apps.metering.sources import labels as known_labels
 from apps.metering.sources.base import HourCover, NodeReading, Proof, Reading, SourceError, SourceRefused, ms
+from apps.metering.sources.resources import allocation_resources
 
 #: Keys that are sums or idle capacity, not containers.
 _NOT_WORKLOADS = ("__idle__", "__unallocated__", "__unmounted__", "__shared__", "__external__")
@@ -49,6 +50,7 @@ class AllocationAdapter:
         self.requests = 0
         #: How many hours the next reading takes: an hour first, to see how many rows it brings.
         self._hours_at_once = 1
+        self._with_resources = bool(self._options.get("resources", True))
         self._seen: dict[str, str] = {}
 
     @property
@@ -80,9 +82,13 @@ class AllocationAdapter:
                 rows_of[index] += 1
                 hour = first + index * HOUR_MS
                 _check_window(key, row, hour)
-                holding = _holding(key, row, hour, only, self._seen)
+                if only and (row.get("properties") or {}).get("cluster") not in only:
+                    continue
+                holding = _holding(key, row, hour, self._seen)
                 if holding is not None:
                     reading.holdings.append(holding)
+                if self._with_resources:
+                    reading.resources.extend(allocation_resources(key, row, hour))
         self._read_nodes(reading, start, end)
         known_nodes = {hour for node in reading.nodes for span in node.spans for hour in _hours(span, first, last)}
         for index, count in enumerate(rows_of[: rows.sets]):
@@ -164,16 +170,12 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _holding(
-    key: str, row: Mapping[str, Any], hour: int, only: set[str], seen: dict[str, str] | None = None
-) -> Holding | None:
+def _holding(key: str, row: Mapping[str, Any], hour: int, found: dict[str, str]) -> Holding | None:
     """Return one container's hold in one hour; None where it holds no GPU. Raises SourceRefused for a shared GPU."""
     count, minutes, hours = _number(row.get("gpuCount")), _number(row.get("minutes")), _number(row.get("gpuHours"))
     if not count and not hours:
         return None
     properties = row.get("properties") or {}
-    if only and properties.get("cluster") not in only:
-        return None
     details = row.get("gpuAllocation") or {}
     if details.get("isGPUShared"):
         raise SourceRefused(
@@ -195,7 +197,6 @@ def _holding(
     if ratio is not None and 0 <= ratio <= 1.5:
         used = {hour: Use(min(1_000_000, round(ratio * 1_000_000)), 1000, USED_SOURCE)}
     labels = known_labels.plain(properties.get("labels") or {})
-    found = seen if seen is not None else {}
 
     def same(text: str) -> str:
         """Return the one copy of a text that many rows repeat."""
