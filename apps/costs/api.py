@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar
 
 import django_filters
 from django_filters.rest_framework import FilterSet
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from apps.core.api import CommonsViewSet
-from apps.core.errors import Invalid, NotVisible
 from apps.core.money import MILLISECONDS_PER_HOUR
 from apps.core.paging import CursorPagination
-from apps.costs import actions
+from apps.costs.budget_api import BudgetStepViewSet, BudgetViewSet
 from apps.costs.choices import ChargeKind
-from apps.costs.models import Budget, Charge
+from apps.costs.models import Charge
 from apps.costs.views import ChargeList
-from apps.metering import billing
-from apps.teams.models import Team
 
 
 class ChargeSerializer(serializers.ModelSerializer[Charge]):
@@ -80,57 +73,8 @@ class ChargeViewSet(CommonsViewSet):
         return ChargeList.queryset()
 
 
-class BudgetSerializer(serializers.ModelSerializer[Budget]):
-    """A team's budget from a month on."""
-
-    team = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
-    set_by = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
-
-    class Meta:
-        model = Budget
-        fields = ["uid", "team", "month_from", "amount", "currency", "set_by", "created_at", "updated_at", "version"]
-
-
-class BudgetInput(serializers.Serializer[Any]):
-    """Set a team's budget."""
-
-    team = serializers.SlugField()
-    amount = serializers.DecimalField(max_digits=20, decimal_places=6)
-    currency = serializers.CharField(max_length=3, required=False)
-    month_from = serializers.CharField(max_length=7, help_text="yyyy-mm")
-
-
-class BudgetViewSet(CommonsViewSet):
-    """Budgets of the teams in scope; POST sets one."""
-
-    queryset = Budget.objects.select_related("team", "set_by")
-    serializer_class = BudgetSerializer
-    permission = "costs.budget.view"
-    permissions: ClassVar[dict[str, str]] = {"create": "costs.budget.set"}
-
-    @extend_schema(request=BudgetInput, responses={201: BudgetSerializer})
-    def create(self, request: Request) -> Response:
-        """Set a team's budget from a month on."""
-        data = self.read_input(BudgetInput)
-        team = Team.objects.visible_to(request.user).filter(slug=data["team"]).first()
-        if team is None:
-            raise NotVisible
-        budget = actions.set_budget(
-            team.pk,
-            data["amount"],
-            _month(data["month_from"]),
-            actor=self.actor,
-            currency=data.get("currency", ""),
-            expected_version=self.expected_version,
-        )
-        return self.answer(budget, status=201)
-
-
-def _month(text: str) -> date:
-    try:
-        return billing.parse_month(text)
-    except ValueError as error:
-        raise Invalid({"month_from": "Write a month as yyyy-mm."}) from error
-
-
-routes = [("charges", ChargeViewSet, "charge"), ("budgets", BudgetViewSet, "budget")]
+routes = [
+    ("charges", ChargeViewSet, "charge"),
+    ("budgets", BudgetViewSet, "budget"),
+    ("budget-steps", BudgetStepViewSet, "budget-step"),
+]

@@ -33,7 +33,7 @@ from apps.costs.period_models import (
     StatementFile,
     StatementLine,
 )
-from apps.costs.querysets import BudgetQuerySet, ChargeQuerySet, DayChargeQuerySet
+from apps.costs.querysets import BudgetQuerySet, BudgetStepQuerySet, ChargeQuerySet, DayChargeQuerySet
 from apps.costs.rollup_models import DayTotal, MonthTotal
 from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
@@ -201,6 +201,8 @@ class BudgetStep(Row):
     basis: models.JSONField = models.JSONField(default=dict, help_text="Of a forecast: what it stands on.")
     actions: models.JSONField = models.JSONField(default=list, help_text="What was done, with uids.")
     reached_at = models.DateTimeField()
+
+    objects = BudgetStepQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.costs.models import Budget, Charge, DayCharge
+    from apps.costs.models import Budget, BudgetStep, Charge, DayCharge
 
 
 class ChargeQuerySet(ScopedQuerySet["Charge"]):
@@ -40,3 +40,13 @@ class BudgetQuerySet(ScopedQuerySet["Budget"]):
         held = scope.of(user)
         # Where the permission reaches everywhere both conditions are empty, and so is their union.
         return self.filter(held.team_filter("costs.budget.view") | held.unit_filter("costs.budget.view", field="unit"))
+
+
+class BudgetStepQuerySet(ScopedQuerySet["BudgetStep"]):
+    """Reached steps by their budget."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the steps of budgets in scope."""
+        from apps.costs.models import Budget
+
+        return self.filter(budget__in=Budget.objects.visible_to(user))

@@ -12,9 +12,9 @@ from django import forms
 from apps.core import clock
 from apps.core.filters import CommonsFilterSet
 from apps.core.money import MILLISECONDS_PER_HOUR
-from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
+from apps.core.tables import CommonsTable, QuantityColumn, TimeColumn, UidLinkColumn
 from apps.costs.choices import ChargeKind
-from apps.costs.models import Budget, Charge
+from apps.costs.models import Charge
 from apps.metering import billing
 
 
@@ -109,26 +109,3 @@ class ChargeFilter(CommonsFilterSet):
             start, end = billing.month_bounds(billing.month_of(clock.now()))
             queryset = queryset.filter(hour__gte=start, hour__lt=end)
         return super().filter_queryset(queryset)
-
-
-class BudgetTable(CommonsTable):
-    """Budgets of teams and units, newest first."""
-
-    team = UidLinkColumn("reports:team", kwarg="team_slug", lookup="slug", target="team")
-    unit = tables.Column(empty_values=(), order_by=("unit__name", "team__unit__name"))
-    month_from = tables.DateColumn(verbose_name="From month", format="Y-m")
-    amount = MoneyColumn(verbose_name="Budget a month")
-    set_by = tables.Column(verbose_name="Set by")
-    updated_at = TimeColumn(verbose_name="Set at")
-
-    class Meta(CommonsTable.Meta):
-        model = Budget
-        fields = ("team", "unit", "month_from", "amount", "set_by", "updated_at")
-        order_by = ("-month_from", "team")
-        caption = "Budgets"
-
-    def render_unit(self, record: Budget) -> str:
-        """Name the unit whose budget it is, or the team's."""
-        if record.unit_id is not None:
-            return str(record.unit)
-        return str(record.team.unit) if record.team is not None else "–"

@@ -14,13 +14,12 @@ from apps.core.charts import Series, hours, stacked_bars
 from apps.core.errors import Invalid, NotVisible
 from apps.core.money import Money
 from apps.core.permissions import may
-from apps.core.views import ActionView, Crumb, ListView, PageView
+from apps.core.views import Crumb, ListView, PageView
 from apps.costs import actions, selectors
 from apps.costs.events import CHARGES_EXPORTED
-from apps.costs.forms import BudgetForm
-from apps.costs.models import Budget, Charge, DayCharge
+from apps.costs.models import Charge, DayCharge
 from apps.costs.overview import money_of
-from apps.costs.tables import BudgetTable, ChargeFilter, ChargeTable
+from apps.costs.tables import ChargeFilter, ChargeTable
 from apps.metering import billing
 from apps.metering.models import HourFact
 from apps.metering.selectors import completeness
@@ -298,69 +297,3 @@ class ChargeList(ListView):
         data = self.request.GET.copy()
         data.setdefault("month", f"{billing.month_of(clock.now()):%Y-%m}")
         return ChargeFilter(data, queryset=queryset, request=self.request)
-
-
-class BudgetList(ListView):
-    """Budgets of the teams in scope."""
-
-    title = "Budgets"
-    permission = "costs.budget.view"
-    queryset = Budget.objects.select_related("team__unit", "unit", "set_by")
-    table_class = BudgetTable
-    intro = "What each team may spend a month, from a month on until its next budget begins."
-    empty_title = "No budgets yet"
-    empty_text = "Finance or the unit's owner sets them from a team's cost page."
-    empty_icon = "wallet"
-
-
-class BudgetSet(ActionView):
-    """Set a team's budget from a month on."""
-
-    permission = "costs.budget.set"
-    queryset = Team.objects.select_related("unit")
-    lookup = "slug"
-    form_class = BudgetForm
-    template_name = "costs/budget_set.html"
-    submit_label = "Set the budget"
-    success_message = "The budget is set."
-
-    def get_title(self) -> str:
-        """Return whose budget."""
-        return f"Budget of {self.object}"
-
-    def breadcrumbs(self) -> list[Crumb]:
-        """Back to the budgets."""
-        return [Crumb("Budgets", reverse("costs:budget-list"))]
-
-    def get_initial(self) -> dict[str, Any]:
-        """Propose the budget in force, from this month on."""
-        month = billing.month_of(clock.now())
-        budget = selectors.budget_for(self.object.pk, month)
-        own = Budget.objects.filter(team=self.object, month_from=month).first()
-        return {
-            "amount": budget.amount if budget else None,
-            "month_from": f"{month:%Y-%m}",
-            "version": own.version if own else 0,
-        }
-
-    def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add the budgets so far and the month's cost."""
-        month = billing.month_of(clock.now())
-        return super().get_context(
-            budgets=list(self.object.budgets.select_related("set_by").order_by("-month_from")[:24]),
-            cost=selectors.cost_of_month(self.object.pk, month),
-            **extra,
-        )
-
-    def perform(self, form: Any) -> str:
-        """Set it. The version that was seen is this month's; another month is not compared."""
-        data = form.cleaned_data
-        same = data["month_from"] == billing.month_of(clock.now())
-        actions.set_budget(
-            self.object.pk,
-            data["amount"],
-            data["month_from"],
-            actor=self.actor,
-            expected_version=self.expected_version if same else None,
-        )
-        return reverse("costs:budget-list")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from apps.core import clock
-from apps.costs.models import Budget
+from apps.costs.models import Budget, BudgetStep
 from apps.metering import billing
 from tests.sweep.routes.metering import FACTS
 from tests.sweep.types import Route
@@ -23,6 +23,16 @@ def build(world: SimpleNamespace) -> None:
     month = billing.month_of(clock.now())
     make = Budget.objects.create
     world.budget = make(team=world.company.finance_team, month_from=month, amount=Decimal("43219.87"), currency="USD")
+    world.budget_step = BudgetStep.objects.create(
+        budget=world.budget,
+        month=month,
+        measure="money",
+        step="50",
+        figure=Decimal("21609.94"),
+        limit=Decimal("43219.87"),
+        actions=[{"action": "notify", "state": "done", "requests": []}],
+        reached_at=clock.now(),
+    )
     make(team=world.foreign_team, month_from=month, amount=Decimal("98765.43"), currency="USD")
     world.keep_secret("43,219.87", "43219.87", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("98,765.43", "98765.43", sees={"vp_other"})
@@ -38,6 +48,10 @@ def _day(world: Any) -> Mapping[str, Any]:
 
 def _team(world: Any) -> Mapping[str, Any]:
     return {"team_slug": "finance"}
+
+
+def _unit(world: Any) -> Mapping[str, Any]:
+    return {"unit_slug": world.company.unit.slug}
 
 
 def _fact(world: Any) -> Mapping[str, Any]:
@@ -58,6 +72,9 @@ ROUTES: dict[str, Route] = {
     "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
     "costs:charge-list": Route(allowed=FACTS),
     "costs:budget-list": Route(allowed=FACTS),
+    "costs:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"budget_uid": world.budget.uid}),
+    "costs:unit-budget-set": Route(allowed=_SET, kwargs=_unit),
+    "costs:unit-budget-set#POST": Route(allowed=_SET, kwargs=_unit, method="POST"),
     "costs:budget-set": Route(allowed=_SET, kwargs=_team),
     "costs:budget-set#POST": Route(allowed=_SET, kwargs=_team, method="POST"),
     "api:charge-list": Route(allowed=FACTS),
@@ -66,5 +83,7 @@ ROUTES: dict[str, Route] = {
     ),
     "api:budget-list": Route(allowed=FACTS),
     "api:budget-list#POST": Route(allowed=_SET, method="POST", data=_budget),
+    "api:budget-step-list": Route(allowed=FACTS),
+    "api:budget-step-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget_step.uid}),
     "api:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget.uid}),
 }
