@@ -24,7 +24,7 @@ from apps.quotas.models import Quota, QuotaRequest, Workspace
 FRESH = timedelta(minutes=3)
 _HEADLINES = {
     Verdict.FITS_NOW: "Fits now",
-    Verdict.FITS_BY_BORROWING: "Fits by borrowing",
+    Verdict.FITS_BY_BORROWING: "Fits if part of it is borrowed",
     Verdict.IN_LINE: "Fits, after those in line",
     Verdict.FITS_FROM: "Fits later",
     Verdict.NEVER: "Never fits like this",
@@ -260,8 +260,9 @@ def _warning(found: Found, idle: Borrowable | None, pool: Pool) -> str:
         else "Nothing on this cluster takes it back or keeps it for anybody: it is there for whoever comes first."
     )
     return (
-        f"{found.guaranteed:,} now, and {found.borrowed:,} by borrowing: of the {number(idle.held)} GPUs that others "
-        f"hold in this pool, {number(idle.idle)} idle just now, as a sum over all of them. {back}"
+        "As asked for, guaranteed as a whole, it waits for capacity. Ask for "
+        f"{found.guaranteed:,} guaranteed and to borrow up to {found.borrowed:,}: of the {number(idle.held)} GPUs that "
+        f"others hold in this pool, {number(idle.idle)} idle just now, as a sum over all of them. {back}"
     )
 
 

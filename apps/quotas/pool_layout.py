@@ -6,7 +6,7 @@ ledger alone). Sums over all teams; nobody is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -65,6 +65,34 @@ def flavour_promises(
     ]
 
 
+def _promised_to_others(
+    pool: Pool, flavour: Flavour, workspace_id: int, windows: Sequence[tuple[datetime, datetime | None]]
+) -> Fraction:
+    """Return the most units of a flavour that others are promised at any instant of the windows."""
+    time = pool_calendar.read(pool, windows[0][0], requests=False)
+    others = [
+        Step(low, high, Fraction(count))
+        for (workspace, flavour_id), rows in time.units.items()
+        if flavour_id == flavour.pk and workspace != workspace_id
+        for low, high, count in rows
+    ]
+    profile = Profile.of(others)
+    return max(profile.at(at) for start, end in windows for at in [start, *profile.within(start, end)])
+
+
+def layout_left(
+    pool: Pool, flavour: Flavour, workspace_id: int, windows: Sequence[tuple[datetime, datetime | None]]
+) -> Fraction | None:
+    """Return how many whole devices of a flavour the nodes are cut into that others are not promised, at the tightest
+    instant of the windows; None: no layout sets a limit that is known. At most six queries.
+    """
+    limit = pool_inventory.flavour_limits(pool).get(flavour.pk)
+    if limit is None or not windows:
+        return None
+    left = max(Fraction(0), limit - _promised_to_others(pool, flavour, workspace_id, windows))
+    return left * Fraction(flavour.numerator, flavour.denominator)
+
+
 def layout_warning(
     pool: Pool, flavour: Flavour, workspace_id: int, guaranteed: int, start: datetime, end: datetime | None
 ) -> str | None:
@@ -74,15 +102,7 @@ def layout_warning(
     limit = pool_inventory.flavour_limits(pool).get(flavour.pk)
     if limit is None or not guaranteed:
         return None
-    time = pool_calendar.read(pool, start, requests=False)
-    others = [
-        Step(low, high, Fraction(count))
-        for (workspace, flavour_id), rows in time.units.items()
-        if flavour_id == flavour.pk and workspace != workspace_id
-        for low, high, count in rows
-    ]
-    profile = Profile.of(others)
-    worst = max(profile.at(at) for at in [start, *profile.within(start, end)])
+    worst = _promised_to_others(pool, flavour, workspace_id, [(start, end)])
     if worst + guaranteed <= limit:
         return None
     unit = "cores" if flavour.device_class == DeviceClass.CPU else "units"
@@ -142,4 +162,12 @@ def check_pool(pool: Pool, wanted: PoolSettings) -> Mapping[str, str]:
     }
 
 
-__all__ = ["FlavourPromise", "Outlasting", "check_pool", "flavour_promises", "layout_warning", "outlasting"]
+__all__ = [
+    "FlavourPromise",
+    "Outlasting",
+    "check_pool",
+    "flavour_promises",
+    "layout_left",
+    "layout_warning",
+    "outlasting",
+]

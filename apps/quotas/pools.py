@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -17,7 +18,6 @@ from apps.clusters.models import Flavour, Pool, PoolCapacity
 from apps.core import clock
 from apps.provisioning.quota_usage import Place, Used, used_units
 from apps.quotas.assess import guaranteed_word, number
-from apps.quotas.ledger import gpus
 from apps.quotas.models import Quota, QuotaRequest
 from apps.quotas.pool_calendar import CALENDAR_DAYS, CalendarStep, breaches_now, broken_promises, pool_calendar
 
@@ -136,23 +136,27 @@ def _pool_row(
     mixed: Container[tuple[Place, str]],
     committable: int,
 ) -> PoolRow:
-    shares = {pk: gpus(1, flavour.numerator, flavour.denominator) for pk, flavour in flavours.items()}
-    own: dict[tuple[Place, str], Fraction] = {}
-    share_of: dict[tuple[Place, str], Fraction] = {}
-    guaranteed, borrowable = Fraction(0), Fraction(0)
+    # Whole numbers of the smallest share that all flavours are made of: a thousand fractions are slow to add.
+    whole = math.lcm(*(flavour.denominator for flavour in flavours.values()))
+    parts = {pk: flavour.numerator * (whole // flavour.denominator) for pk, flavour in flavours.items()}
+    own: dict[tuple[Place, str], int] = {}
+    part_of: dict[tuple[Place, str], int] = {}
+    guaranteed = borrowable = 0
     workspaces: set[Place] = set()
     for pk, flavour in flavours.items():
+        part, resource = parts[pk], flavour.resource_name
         units = borrow = 0
         for row in held.get((pool.cluster_id, pk), ()):
             units += row.guaranteed
             borrow += row.borrow_limit
-            key = (row.place, flavour.resource_name)
-            own[key] = own.get(key, Fraction(0)) + row.guaranteed * shares[pk]
-            share_of[key] = shares[pk]
+            key = (row.place, resource)
+            own[key] = own.get(key, 0) + row.guaranteed * part
+            part_of[key] = part
             workspaces.add(row.place)
-        guaranteed += units * shares[pk]
-        borrowable += borrow * shares[pk]
-    used, borrowed = Fraction(0), Fraction(0)
+        guaranteed += units * part
+        borrowable += borrow * part
+    used: int | Fraction = 0
+    borrowed: int | Fraction = 0
     times, unseen = [], set()
     for (place, resource), mine in own.items():
         usage = seen.get(place)
@@ -161,26 +165,28 @@ def _pool_row(
             unseen.add(place)
             continue
         times.append(usage.at)
-        holds = usage.units.get(resource)
-        if holds:
-            holds *= share_of[place, resource]
+        seen_units = usage.units.get(resource)
+        if seen_units:
+            counted = seen_units.numerator if seen_units.denominator == 1 else seen_units
+            holds = counted * part_of[place, resource]
             used += holds
             if holds > mine:
                 borrowed += holds - mine
     known = bool(times) or not workspaces
     total = committable * Fraction(pool.commit_factor)
+    promised, in_use = Fraction(guaranteed, whole), Fraction(used) / whole
     return PoolRow(
         pool=pool,
         committable=total,
         observed=pool.observed_gpus,
         observed_at=pool.observed_at,
-        guaranteed=guaranteed,
-        borrowable=borrowable,
-        borrowed=borrowed if known else None,
-        used=used if known else None,
+        guaranteed=promised,
+        borrowable=Fraction(borrowable, whole),
+        borrowed=Fraction(borrowed) / whole if known else None,
+        used=in_use if known else None,
         used_at=min(times, default=None),
-        unpromised=total - guaranteed,
-        free=max(Fraction(0), pool.observed_gpus - used) if known and pool.observed_gpus is not None else None,
+        unpromised=total - promised,
+        free=max(Fraction(0), pool.observed_gpus - in_use) if known and pool.observed_gpus is not None else None,
         workspaces=len(workspaces),
         unseen=len(unseen),
         word=guaranteed_word(pool),

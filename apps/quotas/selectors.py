@@ -25,6 +25,7 @@ from apps.quotas.feasibility_reader import Feasibility
 from apps.quotas.ledger import Room
 from apps.quotas.live_rows import QuotaRow, quota_rows
 from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.pool_layout import layout_left
 from apps.quotas.pools import (
     CALENDAR_DAYS,
     CalendarStep,
@@ -280,9 +281,14 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
     estimate = request.estimate
     amount = estimate.get("amount")
     now = clock.now()
-    room = None
+    room, uncut = None, None
     if draft is not None and request.status in OPEN_STATUSES:
         room = room_left(request, draft, now)
+        if room is not None:
+            windows = draft.windows_from(max(draft.valid_from, now))
+            left = layout_left(draft.pool, draft.flavour, draft.workspace.pk, windows)
+            # What is cut otherwise is room in the pool, and still none of it can be had as this flavour.
+            uncut = left if left is not None and left < max(room.free_at_worst, Fraction(0)) else None
     reviewed = draft is not None and request.status == RequestStatus.IN_REVIEW
     return {
         "quota_request": request,
@@ -291,7 +297,8 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "cost": Money(Decimal(amount), estimate["currency"]) if amount is not None else None,
         "cost_basis": estimate.get("basis", ""),
         "room": room,
-        "room_free": number(max(room.free_at_worst, Fraction(0))) if room is not None else "",
+        "room_free": number(uncut if uncut is not None else max(room.free_at_worst, Fraction(0))) if room else "",
+        "room_cut": uncut is not None,
         "feasibility": feasibility_reader.of_draft(draft, now, stored=request) if reviewed and draft else None,
         "own_place": waitlist.place_of(request, now),
         "plan": request.plan,

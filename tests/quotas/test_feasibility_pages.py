@@ -119,6 +119,10 @@ def test_what_idles_with_others_is_offered_where_it_is_taken_back(world: World) 
     assert (found.verdict, found.guaranteed_now, found.borrowed_now) == (Verdict.FITS_BY_BORROWING, 10, 10)
     assert "of the 40 GPUs that others hold in this pool, 15 idle just now" in found.warning
     assert "taken back at any time" in found.warning
+    # Nothing was asked to be borrowed: it says so, and what to ask for instead.
+    assert found.headline == "Fits if part of it is borrowed"
+    assert "As asked for, guaranteed as a whole, it waits" in found.warning
+    assert "Ask for 10 guaranteed and to borrow up to 10" in found.warning
     assert "marketing" not in found.warning.lower()
     # An old figure is no idle GPU.
     Observation.objects.update(observed_at=clock.now() - timedelta(minutes=10))

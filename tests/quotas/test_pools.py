@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -14,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.clusters import capacity
-from apps.clusters.models import Cluster, Node, PoolCapacity
+from apps.clusters.models import Cluster, Flavour, Node, Pool, PoolCapacity
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Invalid
 from apps.core.testing import assert_queries
+from apps.provisioning.quota_usage import Used
 from apps.quotas import book, pool_calendar, pool_layout, pools, selectors
 from apps.quotas.assess import Extras
 from apps.quotas.ledger import Step, at_instant, breaches, instants
@@ -144,6 +146,59 @@ def test_more_promised_than_the_nodes_are_cut_into_is_a_warning(world: World) ->
     assert "125\N{NO-BREAK SPACE}%" in body
     Node.objects.filter(name="n0").update(problem="It offers 9 GPUs and is labelled with 6.")
     assert [one.limit for one in pool_layout.flavour_promises(world.pool)] == [None, None]
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("inventory-2.3")
+def test_what_a_workspace_could_have_is_what_the_nodes_are_cut_into(world: World) -> None:
+    """Twelve GPUs of the pool are free, but of the exclusive flavour only nine are uncut, and others hold four."""
+    sliced = make_flavour("1g", sharing="mig", denominator=7, resource_name="nvidia.com/mig-1g.10gb")
+    world.pool.flavours.add(sliced)
+    world.granted("marketing", 4)
+    request = world.ask("finance", 46)
+    evidence = selectors.request_evidence(request)
+    assert (evidence["room_free"], evidence["room_cut"]) == ("46", False)  # nothing was observed
+    cut(world, whole=9, slices=21)
+    cut(world, whole=0, slices=35)
+    evidence = selectors.request_evidence(request)
+    assert (evidence["room_free"], evidence["room_cut"]) == ("5", True)
+    url = reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
+    assert (
+        "promised to nobody else, at the tightest moment" in client_for(world["lead_finance"]).get(url).content.decode()
+    )
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from([(1, 1), (1, 7), (3, 7), (1, 4)]), st.integers(0, 30))),
+    st.dictionaries(st.integers(0, 9), st.integers(0, 60)),
+)
+def test_sums_of_a_pool_are_exact_in_whole_numbers(
+    held: list[tuple[int, tuple[int, int], int]], used: dict[int, int]
+) -> None:
+    """Sevenths beside quarters: the row says what adding fractions says."""
+    pool = Pool(pk=1, cluster_id=1, commit_factor=Decimal(1), device_class="gpu", observed_gpus=100)
+    shares = [(1, 1), (1, 7), (3, 7), (1, 4)]
+    flavours = {
+        pk: Flavour(pk=pk, numerator=n, denominator=d, resource_name=f"gpu-{pk}") for pk, (n, d) in enumerate(shares)
+    }
+    rows: dict[tuple[int, int], list[pools._Held]] = {}
+    for space, share, units in held:
+        rows.setdefault((1, shares.index(share)), []).append(pools._Held((1, f"ns-{space}"), units, 1))
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    names = {flavour.resource_name: Fraction(1, 2) for flavour in flavours.values()}
+    seen = {(1, f"ns-{space}"): Used(now, {name: count * part for name, part in names.items()})
+            for space, count in used.items()}  # fmt: skip
+    row = pools._pool_row(pool, flavours, rows, seen, set(), 100)
+    own: dict[tuple[int, int], Fraction] = {}
+    for space, share, units in held:
+        key = (space, shares.index(share))
+        own[key] = own.get(key, Fraction(0)) + units * Fraction(*share)
+    assert row.guaranteed == sum(own.values())
+    assert row.borrowable == sum((Fraction(*share) for _, share, _ in held), Fraction(0))
+    if row.used is not None and row.borrowed is not None:
+        use = {(space, pk): Fraction(used[space], 2) * Fraction(*shares[pk]) for space, pk in own if space in used}
+        assert row.used == sum(use.values(), Fraction(0))
+        assert row.borrowed == sum((max(Fraction(0), use[key] - own[key]) for key in use), Fraction(0))
 
 
 def _draft(world: World, guaranteed: int) -> Any:
