@@ -1,4 +1,4 @@
-"""Showback or chargeback per unit, from a month on, inherited by the units below; the platform's side of the journal."""
+"""Showback or chargeback per unit, from a month on, inherited below; the platform's side of the journal."""
 
 from __future__ import annotations
 

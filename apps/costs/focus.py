@@ -20,7 +20,8 @@ from django.conf import settings
 from apps.clusters.models import Cluster, Flavour
 from apps.costs import focus_rows as rows
 from apps.costs.choices import LineSort, OwnerKind
-from apps.costs.focus_rules import COLUMNS, Checker
+from apps.costs.focus_checker import Checker
+from apps.costs.focus_rules import COLUMNS
 from apps.costs.models import DayCharge, Period, Statement, StatementLine
 from apps.metering import billing
 from apps.rates.models import Rate

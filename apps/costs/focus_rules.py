@@ -1,18 +1,17 @@
-"""Checks a FOCUS 1.2 file while it is written: pure, table-driven, every rule under its identifier of the rule model.
+"""The rules a FOCUS 1.2 file is checked by: pure, a table, every rule under its identifier of the rule model.
 
 Source: FOCUS 1.2 rule model (`model-1.2.json` of finopsfoundation/focus_validator 2.0.1, 621 rules). Of those the ones
-are checked that can be broken by a file of ours and decided from it alone. What looks at text as it stands in the file
-can be run on any file (`check_file`). Rules whose model is itself at fault are named in `DEFECTS` and never counted.
+are checked that can be broken by a file of ours and decided from it alone. Rules whose model is itself at fault are
+named in `DEFECTS` and never counted. `focus_checker` runs them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 Row = Mapping[str, str]
 #: FOCUS 1.2, in the specification's (alphabetical) order.
@@ -36,7 +35,7 @@ OWN_COLUMNS = (
 )  # fmt: skip
 COLUMNS = (*FOCUS_COLUMNS, *OWN_COLUMNS)
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _FOCUS_PROPERTIES = {
@@ -145,7 +144,7 @@ _TOGETHER = {
     ("RegionName", "RegionId"): ("C-004-C", "C-005-C"),
 }
 #: Mandatory columns of the dataset.
-_MANDATORY = {
+MANDATORY = {
     "BilledCost": "006", "BillingAccountId": "024", "BillingAccountName": "005", "BillingCurrency": "035",
     "BillingPeriodEnd": "010", "BillingPeriodStart": "009", "ChargeCategory": "008", "ChargeClass": "026",
     "ChargeDescription": "025", "ChargePeriodEnd": "028", "ChargePeriodStart": "037", "ContractedCost": "030",
@@ -167,7 +166,7 @@ def _rules() -> list[Rule]:
     found += [
         Rule(
             f"{name}-{number}", name, f"{name} MUST conform to NumericFormat requirements (here: without exponent).",
-            _matches(name, _NUMBER), _filled(name),
+            _matches(name, NUMBER), _filled(name),
         )
         for name, number in _NUMERIC.items()
     ]  # fmt: skip
@@ -239,7 +238,7 @@ _SINGLE = [
         _among("BilledCost", "0"), lambda row: row["ProviderName"] != row["InvoiceIssuerName"],
     ),
     Rule(
-        "EffectiveCost-C-010-C", "EffectiveCost", "EffectiveCost of a charge unrelated to others MUST match BilledCost.",
+        "EffectiveCost-C-010-C", "EffectiveCost", "EffectiveCost of such a charge MUST match BilledCost.",
         lambda row: row["EffectiveCost"] == row["BilledCost"],
         lambda row: row["ChargeCategory"] in ("Credit", "Adjustment"),
     ),
@@ -270,7 +269,8 @@ _SINGLE = [
         "ListUnitPrice-C-008-M", "ListUnitPrice", "ListUnitPrice MUST be non-negative.", _not_negative("ListUnitPrice")
     ),
     Rule(
-        "ConsumedQuantity-C-004-C", "ConsumedQuantity", 'ConsumedQuantity MUST be null when ChargeCategory is not "Usage".',
+        "ConsumedQuantity-C-004-C", "ConsumedQuantity",
+        'ConsumedQuantity MUST be null when ChargeCategory is not "Usage".',
         _empty("ConsumedQuantity"), lambda row: row["ChargeCategory"] != "Usage",
     ),
     Rule(
@@ -284,7 +284,8 @@ _SINGLE = [
     ),
     Rule(
         "CapacityReservationStatus-C-004-C", "CapacityReservationStatus",
-        'CapacityReservationStatus MUST NOT be null when CapacityReservationId is not null and ChargeCategory is "Usage".',
+        "CapacityReservationStatus MUST NOT be null when CapacityReservationId is not null and ChargeCategory is"
+        ' "Usage".',
         _filled("CapacityReservationStatus"),
         lambda row: row["CapacityReservationId"] != "" and row["ChargeCategory"] == "Usage",
     ),
@@ -313,7 +314,10 @@ _SINGLE = [
         "ServiceSubcategory MUST have one and only one parent ServiceCategory.",
         lambda row: _SUBCATEGORIES.get(row["ServiceSubcategory"]) == row["ServiceCategory"],
     ),
-    Rule("SkuMeter-C-004-C", "SkuMeter", "SkuMeter MUST be null when SkuId is null.", _empty("SkuMeter"), _empty("SkuId")),
+    Rule(
+        "SkuMeter-C-004-C", "SkuMeter", "SkuMeter MUST be null when SkuId is null.", _empty("SkuMeter"),
+        _empty("SkuId"),
+    ),
     Rule(
         "SkuPriceDetails-C-004-C", "SkuPriceDetails", "SkuPriceDetails MUST be null when SkuPriceId is null.",
         _empty("SkuPriceDetails"), _empty("SkuPriceId"),
@@ -361,143 +365,8 @@ DEFECTS = (
     ),
     Defect(
         "PricingCurrency-C-004-M",
-        "The model requires PricingCurrency and the columns beside it although the specification makes them conditional:"
-        " they are written, equal to the billing currency.",
+        "The model requires PricingCurrency and the columns beside it although the specification makes them"
+        " conditional: they are written, equal to the billing currency.",
         _empty("PricingCurrency"),
     ),
 )
-
-
-@dataclass
-class _Count:
-    rows: int = 0
-    failed: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def fail(self, example: str) -> None:
-        self.failed += 1
-        if len(self.examples) < 3:
-            self.examples.append(example)
-
-
-class Checker:
-    """Runs all rules over the rows of one file, one by one; `report()` says what was found.
-
-    `bill`: what Σ BilledCost must be; `invoices`: InvoiceId → its amount. None: not asked.
-    """
-
-    def __init__(self, bill: Decimal | None = None, invoices: Mapping[str, Decimal] | None = None) -> None:
-        self._bill, self._invoices = bill, invoices
-        self._counts = {rule.id: _Count() for rule in RULES}
-        self._defects = [0] * len(DEFECTS)
-        self._columns: list[str] = []
-        self._sums: dict[str, Decimal] = {}
-        self._parents: dict[str, str] = {}
-        self._orphans = _Count()
-        self._currencies: set[str] = set()
-        self._categories: dict[str, int] = {}
-        self.rows = 0
-
-    def header(self, columns: Sequence[str]) -> None:
-        """Note the columns that the file has."""
-        self._columns = list(columns)
-
-    def row(self, row: Row) -> None:
-        """Check one row, as it stands in the file."""
-        self.rows += 1
-        for rule in RULES:
-            if rule.when is not None and not rule.when(row):
-                continue
-            count = self._counts[rule.id]
-            count.rows += 1
-            try:
-                kept = rule.keeps(row)
-            except ArithmeticError:
-                kept = False  # a number that is none: its format fails by its own rule
-            if not kept:
-                count.fail(f"row {self.rows}: {rule.column} = {row[rule.column][:80]!r}")
-        for index, defect in enumerate(DEFECTS):
-            if defect.breaks is not None and defect.breaks(row):
-                self._defects[index] += 1
-        self._add(row)
-
-    def _add(self, row: Row) -> None:
-        if _NUMBER.fullmatch(row["BilledCost"]):
-            invoice = row["InvoiceId"]
-            self._sums[invoice] = self._sums.get(invoice, Decimal(0)) + Decimal(row["BilledCost"])
-        self._currencies.add(row["BillingCurrency"])
-        self._categories[row["ChargeCategory"]] = self._categories.get(row["ChargeCategory"], 0) + 1
-        if price := row["SkuPriceId"]:
-            parent = self._parents.setdefault(price, row["SkuId"])
-            if parent != row["SkuId"]:
-                self._orphans.fail(f"row {self.rows}: {price} belongs to {parent} and {row['SkuId']}")
-
-    def report(self) -> dict[str, Any]:
-        """Return what was checked and what failed, as it is stored with the file."""
-        checked = [_entry(rule.id, rule.text, self._counts[rule.id].rows, self._counts[rule.id]) for rule in RULES]
-        checked += self._dataset()
-        failed = [entry for entry in checked if entry["failed"]]
-        return {
-            "model": "FOCUS 1.2",
-            "rows": self.rows,
-            "verdict": "failed" if failed else "passed",
-            "rules": len(checked),
-            "failed": len(failed),
-            "sum": format(sum(self._sums.values(), Decimal(0)), "f"),
-            "categories": dict(sorted(self._categories.items())),
-            "checked": sorted(checked, key=lambda entry: (not entry["failed"], entry["rule"])),
-            "defects": [
-                {"rule": defect.id, "text": defect.text, "rows": count}
-                for defect, count in zip(DEFECTS, self._defects, strict=True)
-            ],
-        }
-
-    def _dataset(self) -> list[dict[str, Any]]:
-        found = []
-        for name, number in _MANDATORY.items():
-            count = _Count()
-            if name not in self._columns:
-                count.fail(f"the column {name} is missing")
-            found.append(_entry(f"CostAndUsage-D-{number}-M", f"{name} MUST be present in a FOCUS dataset.", 1, count))
-        order = _Count()
-        if any(not name.startswith("x_") for name in self._columns[len(FOCUS_COLUMNS) :]):
-            order.fail("a column without x_ follows those of the specification")
-        found.append(_entry("x_CustomColumns", "Columns of our own begin with x_ and come last.", 1, order))
-        one = _Count()
-        if len(self._currencies) > 1:
-            one.fail(f"several currencies: {', '.join(sorted(self._currencies))}")
-        found.append(_entry("BillingCurrency-C-005-M", "BillingCurrency MUST match the invoice's currency.", 1, one))
-        text = "SkuPriceId MUST have one and only one parent SkuId."
-        found.append(_entry("SkuPriceId-C-008-M", text, len(self._parents), self._orphans))
-        if self._invoices is not None:
-            invoices = _Count()
-            for number in sorted(self._invoices.keys() | self._sums.keys()):
-                wanted, got = self._invoices.get(number, Decimal(0)), self._sums.get(number, Decimal(0))
-                if wanted != got:
-                    invoices.fail(f"{number or 'no InvoiceId'}: {got:f}, the statement says {wanted:f}")
-            text = "The sum of the BilledCost for a given InvoiceId MUST match the amount of that invoice."
-            found.append(_entry("BilledCost-C-007-M", text, len(self._invoices), invoices))
-        if self._bill is not None:
-            bill, total = _Count(), sum(self._sums.values(), Decimal(0))
-            if total != self._bill:
-                bill.fail(f"{total:f}, the month's bill is {self._bill:f}")
-            found.append(_entry("x_Bill", "The sum of BilledCost is the month's bill, to the cent.", 1, bill))
-        return found
-
-
-def _entry(rule: str, text: str, rows: int, count: _Count) -> dict[str, Any]:
-    return {"rule": rule, "text": text, "rows": rows, "failed": count.failed, "examples": count.examples}
-
-
-def check_file(
-    rows: Iterable[Sequence[str]], *, bill: Decimal | None = None, invoices: Mapping[str, Decimal] | None = None
-) -> dict[str, Any]:
-    """Check a file as it was read back: the header first, then its rows."""
-    checker = Checker(bill, invoices)
-    reader = iter(rows)
-    header = list(next(reader))
-    checker.header(header)
-    empty = dict.fromkeys(COLUMNS, "")
-    for values in reader:
-        checker.row({**empty, **dict(zip(header, values, strict=True))})
-    return checker.report()

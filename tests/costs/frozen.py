@@ -1,4 +1,4 @@
-"""A closed month written directly: statements from the daily charges, corrections and credits, independent of the close.
+"""A closed month written directly: statements from daily charges, corrections and credits, without the real close.
 
 Small on purpose: team and platform statements, one line per kind, cluster, flavour and price, rounded by largest
 remainder against the exact sum of everything.

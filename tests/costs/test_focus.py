@@ -18,7 +18,8 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.costs import focus, focus_rows
 from apps.costs.choices import LineSort
-from apps.costs.focus_rules import COLUMNS, DEFECTS, FOCUS_COLUMNS, RULES, Checker, check_file
+from apps.costs.focus_checker import Checker, check_file
+from apps.costs.focus_rules import COLUMNS, DEFECTS, FOCUS_COLUMNS, RULES
 from apps.costs.models import Correction, Credit, DayCharge, Period, Statement
 from apps.metering import actions as metering
 from tests.costs.frozen import Draft, freeze, open_month
@@ -272,13 +273,8 @@ def test_sums_and_columns_are_rules_of_the_file() -> None:
     checker.row(row)
     checker.row({**row, "SkuId": "another", "BillingCurrency": "EUR", "BilledCost": "0", "ContractedCost": "0"})
     found = failures(checker.report())
-    assert {
-        "BilledCost-C-007-M",
-        "x_Bill",
-        "CostAndUsage-D-026-M",
-        "BillingCurrency-C-005-M",
-        "SkuPriceId-C-008-M",
-    } <= (set(found))
+    wanted = {"BilledCost-C-007-M", "x_Bill", "CostAndUsage-D-026-M", "BillingCurrency-C-005-M", "SkuPriceId-C-008-M"}
+    assert wanted <= set(found)
 
 
 @pytest.mark.requirement("focus-2.2")
@@ -322,7 +318,7 @@ def test_a_large_month_is_written_as_a_stream(world: World, company: Any) -> Non
                 if not field.primary_key
             }
         )
-        row.day = AUGUST.date() + timedelta(days=2 + index % 28)
+        row.day = AUGUST.date() + timedelta(days=2 + index // 700)
         row.quantity_ms = row.gpu_ms = 3_600_000 + index
         row.gpu_model = f"Model {index % 700}"
         made.append(row)
