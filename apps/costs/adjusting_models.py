@@ -14,6 +14,7 @@ from apps.core.models import Row, VersionedRow
 from apps.costs import choices
 from apps.costs.period_models import Period, Statement
 from apps.costs.period_querysets import (
+    BillQuerySet,
     CorrectionQuerySet,
     CreditQuerySet,
     CrossCheckQuerySet,
@@ -177,6 +178,8 @@ class Bill(VersionedRow):
     imported_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     withdrawn_at = models.DateTimeField(null=True)
 
+    objects = BillQuerySet.as_manager()
+
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
@@ -212,6 +215,10 @@ class CrossCheck(VersionedRow):
     causes: models.JSONField = models.JSONField(
         default=list, help_text="What of the difference is known: name, amount."
     )
+    detail: models.JSONField = models.JSONField(
+        default=dict, blank=True, help_text="Of both sides: what the causes were worked out from."
+    )
+    note = models.CharField(max_length=300, blank=True, help_text="Why a side is unknown.")
     explanation = models.CharField(max_length=500, blank=True)
     explained_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     checked_at = models.DateTimeField()

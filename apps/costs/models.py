@@ -24,6 +24,7 @@ from apps.costs.adjusting_models import (
     UnitBilling,
 )
 from apps.costs.choices import ChargeKind, Measure
+from apps.costs.cross_check_models import CheckSetting
 from apps.costs.period_models import (
     DistributionPolicy,
     Period,
@@ -39,7 +40,8 @@ from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
 
 __all__ = [
-    "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "Correction", "Credit", "CrossCheck", "DayCharge", "DayTotal",
+    "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "CheckSetting", "Correction", "Credit", "CrossCheck",
+    "DayCharge", "DayTotal",
     "Dispute", "DisputeComment", "DistributionPolicy", "JournalAccount", "MonthTotal", "Period", "PeriodWaiver",
     "PricedHour", "ReopenRequest", "Statement", "StatementFile", "StatementLine", "UnitBilling",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from apps.core.permissions import may
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.costs.adjusting_models import Correction, Credit, CrossCheck, Dispute, UnitBilling
+    from apps.costs.adjusting_models import Bill, Correction, Credit, CrossCheck, Dispute, UnitBilling
+    from apps.costs.cross_check_models import CheckSetting
     from apps.costs.period_models import (
         DistributionPolicy,
         Period,
@@ -115,6 +116,26 @@ class CrossCheckQuerySet(ScopedQuerySet["CrossCheck"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return all comparisons to those who read statements everywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("costs.statement.view") else self.none()
+
+
+class CheckSettingQuerySet(ScopedQuerySet["CheckSetting"]):
+    """How clusters are compared with other systems."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all settings to those who read statements everywhere."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("costs.statement.view") else self.none()
+
+
+class BillQuerySet(ScopedQuerySet["Bill"]):
+    """Invoices concern a whole cluster."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all bills to those who read statements everywhere."""
         from apps.teams import scope
 
         return self.all() if scope.of(user).everywhere("costs.statement.view") else self.none()

@@ -7,14 +7,31 @@ one map instead of the list (assets). Only one row and the piece at hand are hel
 from __future__ import annotations
 
 import codecs
+import gc
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
 #: A row larger than this is no row of an allocation.
 MAX_ROW = 16 * 1024 * 1024
+
+
+@contextmanager
+def many_rows() -> Iterator[None]:
+    """Pause the collector of cycles while hundreds of thousands of rows without any are made.
+
+    It would walk through all of them again and again: half of the time of a big answer.
+    """
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 class BadAnswer(ValueError):
@@ -26,6 +43,9 @@ class Rows:
 
     `head` holds the other members of the answer ("code", "message", …) once all is read. Raises BadAnswer.
     """
+
+    #: Reads one value; who needs exact numbers gives one that parses them as Decimal.
+    decoder = _DECODER
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -153,7 +173,7 @@ class Rows:
             raise BadAnswer("the answer ends in the middle")
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = self.decoder.raw_decode(self._text, self._at)
             except ValueError as error:
                 # Cut in the middle, or wrong: more text tells.
                 if not self._fill():
