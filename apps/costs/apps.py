@@ -11,10 +11,12 @@ class CostsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the listener and the fact provider."""
-        from apps.costs import corrections_books, facts, period_calendar, pricing
+        from apps.costs import corrections_books, facts, period_calendar, pricing, whatif_reading
         from apps.metering import ports
+        from apps.rates import ports as rates_ports
 
         ports.on_hours_written("costs.charges", pricing.price_hours)
         ports.register_freeze("costs.periods", period_calendar.frozen_hours)
         corrections_books.register()
         facts.register()
+        rates_ports.on_effect("costs.last_month", whatif_reading.effect_of)

@@ -51,6 +51,7 @@ def month_name(month: date) -> str:
     return f"{month:%Y-%m}"
 
 
+WHATIF_EXPORTED = events.declare("costs.whatif.exported", Exported, audience="auditors")
 CHARGES_EXPORTED = events.declare("costs.charges.exported", Exported, audience="auditors")
 BUDGET_SET = events.declare(
     "costs.budget.set",

@@ -17,6 +17,10 @@ from portal.panels import nav, panel
 
 nav("Costs", "costs:team-list", icon="currency-dollar", order=10, permission="costs.charge.view", group="Money")
 nav("Charges", "costs:charge-list", icon="list", order=20, permission="costs.charge.view", group="Money")
+nav("What if", "costs:whatif", icon="scale", order=60, permission="costs.whatif.run", group="Money")
+nav("Statements", "costs:statement-list", icon="receipt", order=22, permission="costs.statement.view", group="Money")
+nav("Months", "costs:period-list", icon="calendar", order=24, permission="costs.statement.view", group="Money")
+nav("Distribution", "costs:distribution-list", icon="scale", order=28, permission="costs.policy.manage", group="Money")
 nav("Budgets", "costs:budget-list", icon="wallet", order=30, permission="costs.budget.view", group="Money")
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from apps.costs import budget_views, views
+from apps.costs import budget_views, distribution_views, period_views, statement_views, views, whatif_views
 
 app_name = "costs"
 _TEAM = r"^costs/teams/(?P<team_slug>[-a-z0-9_]+)"
@@ -15,7 +15,45 @@ urlpatterns = [
     path("costs/teams/<slug:team_slug>/budget/", budget_views.BudgetSet.as_view(), name="budget-set"),
     path("costs/units/<slug:unit_slug>/budget/", budget_views.UnitBudgetSet.as_view(), name="unit-budget-set"),
     path("costs/facts/<uuid:fact_uid>/", views.FactDetail.as_view(), name="fact-detail"),
+    path("costs/what-if/", whatif_views.WhatIfPage.as_view(), name="whatif"),
     path("costs/charges/", views.ChargeList.as_view(), name="charge-list"),
     path("costs/budgets/", budget_views.BudgetList.as_view(), name="budget-list"),
     path("costs/budgets/<uuid:budget_uid>/", budget_views.BudgetDetail.as_view(), name="budget-detail"),
+    path("costs/periods/", period_views.PeriodList.as_view(), name="period-list"),
+    path("costs/periods/<str:month>/", period_views.PeriodDetail.as_view(), name="period-detail"),
+    path("costs/periods/<str:month>/checklist/", period_views.PeriodChecklist.as_view(), name="period-checklist"),
+    path("costs/periods/<str:month>/preview/", period_views.PeriodPreview.as_view(), name="period-preview"),
+    path("costs/periods/<str:month>/start/", period_views.PeriodStart.as_view(), name="period-start"),
+    path("costs/periods/<str:month>/back/", period_views.PeriodBack.as_view(), name="period-back"),
+    path("costs/periods/<str:month>/waive/", period_views.PeriodWaive.as_view(), name="period-waive"),
+    path("costs/periods/<str:month>/close/", period_views.PeriodClose.as_view(), name="period-close"),
+    path("costs/periods/<str:month>/running/", statement_views.RunningList.as_view(), name="running-list"),
+    path(
+        "costs/periods/<str:month>/running/<slug:number>/",
+        statement_views.RunningDetail.as_view(),
+        name="running-detail",
+    ),
+    path("costs/statements/", statement_views.StatementList.as_view(), name="statement-list"),
+    path("costs/statements/<uuid:statement_uid>/", statement_views.StatementDetail.as_view(), name="statement-detail"),
+    path("costs/distribution/", distribution_views.PolicyList.as_view(), name="distribution-list"),
+    path("costs/distribution/new/", distribution_views.PolicyPropose.as_view(), name="distribution-propose"),
+    path("costs/distribution/try/", distribution_views.PolicyTry.as_view(), name="distribution-try"),
+    path(
+        "costs/distribution/<uuid:policy_uid>/", distribution_views.PolicyDetail.as_view(), name="distribution-detail"
+    ),
+    path(
+        "costs/distribution/<uuid:policy_uid>/approve/",
+        distribution_views.PolicyApprove.as_view(),
+        name="distribution-approve",
+    ),
+    path(
+        "costs/distribution/<uuid:policy_uid>/reject/",
+        distribution_views.PolicyReject.as_view(),
+        name="distribution-reject",
+    ),
+    path(
+        "costs/distribution/<uuid:policy_uid>/withdraw/",
+        distribution_views.PolicyWithdraw.as_view(),
+        name="distribution-withdraw",
+    ),
 ]

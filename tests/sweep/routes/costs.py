@@ -70,6 +70,7 @@ ROUTES: dict[str, Route] = {
         allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=nightly"
     ),
     "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
+    "costs:whatif": Route(allowed={"vp", "vp_other", "finance", "admin", "auditor"}, query="?scale=1.05"),
     "costs:charge-list": Route(allowed=FACTS),
     "costs:budget-list": Route(allowed=FACTS),
     "costs:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"budget_uid": world.budget.uid}),
