@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from apps.clusters.clients.allocation import AllocationClient
 from apps.clusters.errors import ClusterError, ServerError, Throttled
 from apps.metering.engine import HOUR_MS, Holding, Span, Use, hour_of, model_label
-from apps.metering.source_stream import BadAnswer, Rows, checked
+from apps.metering.source_stream import BadAnswer, Rows, checked, many_rows
 from apps.metering.sources import labels as known_labels
 from apps.metering.sources.base import HourCover, NodeReading, Proof, Reading, SourceError, SourceRefused, ms
 from apps.metering.sources.resources import allocation_resources
@@ -73,7 +74,7 @@ class AllocationAdapter:
         first, last = ms(start), ms(end)
         rows_of = [0] * ((last - first) // HOUR_MS)
         only = set(self._options.get("clusters") or ())
-        with self._answer(reading.proof, "allocation", start, end) as rows:
+        with many_rows(), self._answer(reading.proof, "allocation", start, end) as rows:
             for index, key, row in checked(rows):
                 if index >= len(rows_of):
                     raise SourceRefused(f"the API gave more than {len(rows_of)} sets for {len(rows_of)} hours")
@@ -157,8 +158,12 @@ def _hours(span: Span, first: int, last: int) -> range:
 
 
 def _time(value: Any) -> int | None:
-    if not isinstance(value, str) or not value:
-        return None
+    return _parsed_time(value) if isinstance(value, str) and value else None
+
+
+@lru_cache(maxsize=10_000)
+def _parsed_time(value: str) -> int | None:
+    """Return a time in milliseconds: most pods of an hour begin where the hour does."""
     try:
         at = datetime.fromisoformat(value)
     except ValueError:
@@ -168,6 +173,11 @@ def _time(value: Any) -> int | None:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+@lru_cache(maxsize=1000)
+def _model(name: str) -> str:
+    return model_label(name)
 
 
 def _holding(key: str, row: Mapping[str, Any], hour: int, found: dict[str, str]) -> Holding | None:
@@ -211,7 +221,7 @@ def _holding(key: str, row: Mapping[str, Any], hour: int, found: dict[str, str])
         spans=(span._replace(units=units),),
         container=same(container),
         node=same(str(properties.get("node") or "")),
-        gpu_model=same(model_label(str(details.get("gpuModel") or ""))),
+        gpu_model=_model(str(details.get("gpuModel") or "")),
         flavour=same(labels.get("label_gpu_commons_flavour", "")),
         used=used,
         pod=pod,
