@@ -89,6 +89,7 @@ SNOOZED = declare("insights.finding.snoozed", FindingEvent, audience=_LEADS)
 REOPENED = declare("insights.finding.reopened", FindingEvent, audience=_LEADS)
 DISMISSED = declare("insights.finding.dismissed", FindingEvent, audience=_LEADS)
 ACTED = declare("insights.finding.acted", FindingEvent, audience=_LEADS)
+REALISED = declare("insights.finding.realised", FindingEvent, audience=_LEADS)
 FINDINGS_EXPORTED = declare("insights.findings.exported", Exported, audience="auditors")
 
 IDLE_NOTICED = declare(
@@ -112,4 +113,5 @@ IDLE_STOPPING = declare("insights.idle.stopping", IdleEvent, audience=_LEADS)
 IDLE_STOPPED = declare("insights.idle.stopped", IdleEvent, audience=_LEADS)
 IDLE_RESUMED = declare("insights.idle.resumed", IdleEvent, audience=_LEADS)
 IDLE_ENDED = declare("insights.idle.ended", IdleEvent, audience=_LEADS)
+WORKLOADS_EXPORTED = declare("insights.workloads.exported", Exported, audience="auditors")
 IDLE_EXPORTED = declare("insights.idle.exported", Exported, audience="auditors")

@@ -308,7 +308,7 @@ def _left_alone(seen: Seen, at: datetime) -> bool:
     if last.status == FindingStatus.ACTED:
         return last.request is not None and last.request.status in _UNDERWAY
     if last.status == FindingStatus.DISMISSED:
-        before = int(last.proposal.get("give_back") or 0)
+        before = int(last.proposal.get("size") or last.proposal.get("give_back") or 0)
         grown = seen.size * 100 > before * (100 + _GROWN_PERCENT)
         return last.closed_at is not None and last.closed_at + _DISMISSED_FOR > at and not grown
     return False
@@ -332,10 +332,16 @@ def wake_snoozed(at: datetime) -> int:
 
 def find_all(at: datetime | None = None) -> int:
     """Look everywhere; returns how many findings moved."""
+    from apps.insights import money_findings  # which writes through this module
+
     at = at or clock.now()
     moved = wake_snoozed(at)
     for cluster in Cluster.objects.order_by("pk"):
         moved += settle(FindingKind.HOARDED_QUOTA, look_for_hoards(cluster, at), at)
+        moved += money_findings.settle_acted(cluster, at)
+        for kind, seen in money_findings.look(cluster, at).items():
+            moved += settle(kind, seen, at)
+    moved += money_findings.measure_realised(at)
     return moved + settle(FindingKind.CAPACITY_LOST, look_for_lost_capacity(at), at)
 
 

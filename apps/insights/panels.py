@@ -19,6 +19,9 @@ nav("Findings", "insights:finding-list", icon="search", order=50, permission="in
 nav(
     "Idle workloads", "insights:idle-list", icon="hourglass", order=55, permission="insights.finding.view", group="Work"
 )
+nav(
+    "Workloads by month", "insights:workload-list", icon="list", order=15, permission="costs.charge.view", group="Money"
+)
 _SHOWN = 5
 
 

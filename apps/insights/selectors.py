@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import F
@@ -23,6 +24,9 @@ from apps.metering import billing
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.models import QuotaRequest
 from apps.rates.models import Rate
+
+#: Kinds that propose something which saves money; what they save is not in each other.
+PROPOSED = (FindingKind.IDLE_WORK, FindingKind.RIGHT_SIZE, FindingKind.OFF_HOURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,62 @@ def monthly_of(finding: Finding) -> Money | None:
     return Money(Decimal(amount), finding.proposal["currency"]) if amount is not None else None
 
 
+def action_of(finding: Finding) -> tuple[str, str] | None:
+    """Return (label, address) of what acting on a finding takes, its form filled in; None: there is nothing to click.
+
+    The finding's workspace and flavour are read: select them.
+    """
+    place, proposal = finding.workspace, finding.proposal
+    if place is None:
+        return None
+    if finding.kind in (FindingKind.IDLE_WORK, FindingKind.OFF_HOURS):
+        where = reverse("quotas:workspace-idle-policy", kwargs={"workspace_uid": place.uid})
+        values = {name: proposal[name] for name in ("threshold_percent", "idle_minutes") if name in proposal}
+        return "Stop it when idle", f"{where}?{urlencode({**values, 'reason': finding.title})}"
+    if finding.kind == FindingKind.RIGHT_SIZE:
+        query = {"workspace": str(place.uid), "flavour": proposal.get("flavour", "")}
+        return f"Request {proposal.get('flavour_name', 'the smaller size')}", (
+            f"{reverse('quotas:request-create')}?{urlencode(query)}"
+        )
+    if finding.kind == FindingKind.HOARDED_QUOTA:
+        return "Give it back", reverse("insights:finding-give-back", kwargs={"finding_uid": finding.uid})
+    return None
+
+
+def realised_of(finding: Finding) -> Money | None:
+    """Return what acting saved a month, measured; None: not measured yet."""
+    return Money(finding.realised, finding.currency) if finding.realised is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceWorkload:
+    """A workload of a finding's evidence with the page of its last day."""
+
+    row: dict[str, Any]
+    amount: Money | None
+    url: str
+
+
+def evidence_workloads(finding: Finding) -> list[EvidenceWorkload]:
+    """Return the workloads that a finding stands on, each with the page of its hourly facts."""
+    found = []
+    for row in finding.evidence.get("workloads", []):
+        url = ""
+        if finding.team is not None:
+            address = reverse("costs:workload-day", kwargs={"team_slug": finding.team.slug, "day": row["day"]})
+            query = {"cluster": finding.cluster.slug, "namespace": row["namespace"], "name": row["name"]}
+            url = f"{address}?{urlencode(query)}"
+        amount = Money(Decimal(row["amount"]), settings.COMMONS_CURRENCY) if row["amount"] is not None else None
+        found.append(EvidenceWorkload(row, amount, url))
+    return found
+
+
+def evidence_effects(finding: Finding) -> list[tuple[str, Money]]:
+    """Return what moved the cost of a spike's day against the same day of the week before."""
+    currency = finding.evidence.get("currency", settings.COMMONS_CURRENCY)
+    return [(name, Money(Decimal(value), currency)) for name, value in finding.evidence.get("effects", {}).items()]
+
+
 def cost_of(finding: Finding) -> Money | None:
     """Return what it cost in the window; None: unknown."""
     return Money(finding.amount, finding.currency) if finding.amount is not None else None
@@ -107,6 +167,9 @@ class Summary:
     unpriced: int
     lost: int
     findings: list[Finding]
+    proposals: int = 0
+    saving: Money | None = None
+    spikes: int = 0
 
 
 def summary(findings: Iterable[Finding]) -> Summary:
@@ -116,13 +179,18 @@ def summary(findings: Iterable[Finding]) -> Summary:
     gpus = sum((Fraction(row.proposal.get("give_back_gpus", "0")) for row in hoards), Fraction(0))
     amounts = [monthly_of(row) for row in hoards]
     known = [amount for amount in amounts if amount is not None]
+    proposed = [row for row in rows if row.kind in PROPOSED]
+    savings = [amount for row in proposed if (amount := monthly_of(row)) is not None]
     return Summary(
         count=len(hoards),
         gpus=_plain(gpus),
         monthly=sum(known[1:], known[0]) if known else None,
         unpriced=len(amounts) - len(known),
-        lost=len(rows) - len(hoards),
+        lost=sum(1 for row in rows if row.kind == FindingKind.CAPACITY_LOST),
         findings=rows,
+        proposals=len(proposed),
+        saving=sum(savings[1:], savings[0]) if savings else None,
+        spikes=sum(1 for row in rows if row.kind == FindingKind.SPIKE),
     )
 
 

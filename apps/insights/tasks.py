@@ -8,11 +8,12 @@ from celery import shared_task
 
 from apps.core import clock, leases
 from apps.core.sweeps import sweep
-from apps.insights import findings, idle
+from apps.insights import findings, idle, workloads
 
 #: Held for most of a day after each look, so that the hourly sweep looks once a day, whoever restarts when.
 _LOOK = "insights.look"
 _LOOK_SECONDS = 23 * 3600.0
+_REMEMBER = "insights.remember"
 
 
 def look() -> int:
@@ -49,3 +50,16 @@ def wake_snoozed() -> int:
 def find_idle() -> int:
     """Notice idle workloads, stop what nobody answered for, count what was saved."""
     return idle.find_all()
+
+
+@sweep("insights.remember_workloads", every=timedelta(hours=1))
+def remember_workloads() -> int:
+    """Keep workloads by month for reports, once a day; returns how many cluster-months were written."""
+    token = leases.claim(_REMEMBER, seconds=_LOOK_SECONDS)
+    if token is None:
+        return 0
+    try:
+        return workloads.remember_all(clock.now())
+    except Exception:
+        leases.release(_REMEMBER, token)
+        raise

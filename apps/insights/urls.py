@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.insights import idle_views, views
+from apps.insights import idle_views, views, workload_views
 
 app_name = "insights"
 _FINDING = "insights/findings/<uuid:finding_uid>/"
@@ -14,6 +14,7 @@ urlpatterns = [
     path(f"{_FINDING}give-back/", views.GiveBack.as_view(), name="finding-give-back"),
     path(f"{_FINDING}snooze/", views.Snooze.as_view(), name="finding-snooze"),
     path(f"{_FINDING}dismiss/", views.Dismiss.as_view(), name="finding-dismiss"),
+    path("insights/workloads/", workload_views.WorkloadList.as_view(), name="workload-list"),
     path("insights/idle/", idle_views.IdleList.as_view(), name="idle-list"),
     path(_CASE, idle_views.IdleDetail.as_view(), name="idle-detail"),
     path(f"{_CASE}keep/", idle_views.Keep.as_view(), name="idle-keep"),

@@ -44,19 +44,19 @@ class FindingList(ListView):
     """The findings a person may see."""
 
     title = "Findings"
-    intro = "What is guaranteed but unused, with evidence, price and a proposal; looked for once a day."
+    intro = "What could be saved, and what is unusual: with evidence, price and a proposal; looked for once a day."
     permission = "insights.finding.view"
     queryset = Finding.objects.select_related("team", "cluster")
     table_class = FindingTable
     filterset_class = FindingFilter
     export_event = FINDINGS_EXPORTED
     empty_title = "No findings"
-    empty_text = "Nothing that is guaranteed lies idle, as far as the metered hours tell."
+    empty_text = "Nothing lies idle or is larger than it needs to be, as far as the metered hours tell."
     empty_icon = "search"
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer idle workloads, and another look to those who run the platform."""
-        found = [("Idle workloads", reverse("insights:idle-list"))]
+        found = [("Idle workloads", reverse("insights:idle-list")), ("By workload", reverse("insights:workload-list"))]
         if may(self.request.user, "clusters.cluster.manage"):
             found.insert(0, ("Look again now", reverse("insights:look")))
         return found
@@ -96,8 +96,10 @@ class FindingDetail(DetailView):
 
     def get_template(self) -> str:
         """Capacity and quota are told differently."""
-        lost = self.object.kind == FindingKind.CAPACITY_LOST
-        return "insights/capacity_lost.html" if lost else "insights/finding_detail.html"
+        if self.object.kind == FindingKind.CAPACITY_LOST:
+            return "insights/capacity_lost.html"
+        hoard = self.object.kind == FindingKind.HOARDED_QUOTA
+        return "insights/finding_detail.html" if hoard else "insights/money_finding.html"
 
     template_name = "insights/finding_detail.html"
 
@@ -132,8 +134,20 @@ class FindingDetail(DetailView):
             may_give_back=may_decide and workspace is not None and may(user, "quotas.request.create", workspace),
             blocking=selectors.open_request(finding) if is_open else None,
             pool_url=_pool_url(finding),
+            workloads=selectors.evidence_workloads(finding),
+            effects=selectors.evidence_effects(finding),
+            action=selectors.action_of(finding) if may_decide else None,
+            realised=selectors.realised_of(finding),
+            day_url=_day_url(finding),
             **extra,
         )
+
+
+def _day_url(finding: Finding) -> str:
+    day = finding.evidence.get("day")
+    if finding.team is None or not day:
+        return ""
+    return reverse("costs:team-day", kwargs={"team_slug": finding.team.slug, "day": day})
 
 
 def _pool_url(finding: Finding) -> str:

@@ -87,10 +87,14 @@ class WorkspaceIdlePolicy(ActionView):
         return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(self.object.namespace, url)]
 
     def get_initial(self) -> dict[str, Any]:
-        """Begin with what is in force, or with sane defaults."""
+        """Begin with what is in force, or with sane defaults; what the link that led here proposes comes first."""
         policy = idle_policy.of(self.object.idle_policy)
         shown = policy if policy.enabled else IdlePolicy(enabled=True)
-        return {**shown.plain(), "spared_priorities": ", ".join(shown.spared_priorities)}
+        found = {**shown.plain(), "spared_priorities": ", ".join(shown.spared_priorities)}
+        for name in ("threshold_percent", "idle_minutes", "notice_minutes"):
+            if (text := self.request.GET.get(name, "")).isdecimal() and len(text) < 7:
+                found[name] = int(text)
+        return {**found, "reason": self.request.GET.get("reason", "")[:1000]}
 
     def perform(self, form: Any) -> str:
         """Request the change."""

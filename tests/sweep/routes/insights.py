@@ -96,6 +96,7 @@ ROUTES: dict[str, Route] = {
     "insights:finding-snooze#POST": Route(allowed=_DECIDE, kwargs=_f, method="POST"),
     "insights:finding-dismiss": Route(allowed=_DECIDE, kwargs=_f),
     "insights:finding-dismiss#POST": Route(allowed=_DECIDE, kwargs=_f, method="POST"),
+    "insights:workload-list": Route(allowed=EVERYBODY - {"expired"}),
     "insights:idle-list": Route(allowed=EVERYBODY - {"expired"}),
     "insights:idle-detail": Route(allowed=_SEE, kwargs=_c),
     "insights:idle-keep": Route(allowed=_DECIDE, kwargs=_c),
