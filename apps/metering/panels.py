@@ -18,6 +18,20 @@ nav(
 )
 nav("Ingest runs", "metering:run-list", icon="activity", order=65, permission="metering.run.view", group="Platform")
 
+nav("Capacity lines", "metering:capacity-list", icon="scale", order=70, permission="metering.run.view", group="Money")
+nav(
+    "Unowned namespaces", "metering:namespace-list", icon="tag", order=75, permission="metering.namespace.claim",
+    group="Money",
+)  # fmt: skip
+nav(
+    "Resources and shares",
+    "metering:rule-list",
+    icon="list-check",
+    order=70,
+    permission="metering.run.view",
+    group="Platform",
+)
+
 
 @panel(page="cluster", order=60, permission="metering.run.view")
 def usage(request: HttpRequest, cluster: Cluster) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.metering import source_views, views
+from apps.metering import fact_views, source_views, views
 
 app_name = "metering"
 urlpatterns = [
@@ -18,5 +18,16 @@ urlpatterns = [
     path("usage/waivers/<uuid:waiver_uid>/revoke/", source_views.WaiverRevoke.as_view(), name="waiver-revoke"),
     path("usage/runs/", views.RunList.as_view(), name="run-list"),
     path("usage/runs/<uuid:run_uid>/", views.RunDetail.as_view(), name="run-detail"),
+    path("usage/resources/", fact_views.RuleList.as_view(), name="rule-list"),
+    path("usage/resources/new/", fact_views.RuleCreate.as_view(), name="rule-create"),
+    path("usage/resources/<uuid:rule_uid>/end/", fact_views.RuleEnd.as_view(), name="rule-end"),
+    path("usage/namespaces/", fact_views.NamespaceList.as_view(), name="namespace-list"),
+    path("usage/namespaces/claim/", fact_views.ClaimCreate.as_view(), name="claim-create"),
+    path("usage/namespaces/claims/", fact_views.ClaimList.as_view(), name="claim-list"),
+    path("usage/namespaces/claims/<uuid:claim_uid>/end/", fact_views.ClaimEnd.as_view(), name="claim-end"),
+    path(
+        "usage/namespaces/claims/<uuid:claim_uid>/withdraw/", fact_views.ClaimWithdraw.as_view(), name="claim-withdraw"
+    ),
+    path("usage/capacity/", fact_views.CapacityList.as_view(), name="capacity-list"),
     path("usage/import/", views.ImportCreate.as_view(), name="import-create"),
 ]

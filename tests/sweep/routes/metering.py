@@ -11,10 +11,10 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps.core import clock
 from apps.core.actor import Actor
-from apps.metering import actions
+from apps.metering import actions, claims, rules
 from apps.metering.models import HourFact, SourceCheck, SourceWaiver
 from tests.metering.world import FakeAdapter, hold, make_world
-from tests.sweep.types import Route
+from tests.sweep.types import EVERYBODY, Route
 
 #: The finding of the sweep's self-test: one that can be waived.
 FAILING = {"code": "retention", "status": "failed", "title": "How long it remembers", "detail": "1d", "todo": "40d"}
@@ -43,6 +43,11 @@ def build(world: SimpleNamespace) -> None:
         world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings)
     )
     world.ingest_run = run
+    world.rule = rules.set_rule("nvidia.com/sweep", 1, 2, actor=Actor.system("sweep"))
+    lead = Actor.of(company.lead_finance)
+    world.claim = claims.claim_namespace(
+        world.metered.cluster.pk, "sweep-notebooks", company.finance_team.pk, start, actor=lead, reason="for the sweep"
+    )
     world.source_check = SourceCheck.objects.create(
         source=world.metered.source, verdict="failed", findings=[FAILING], checked_at=clock.now()
     )
@@ -57,6 +62,19 @@ def build(world: SimpleNamespace) -> None:
     world.keep_secret("fraud-model", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("ad-ranking", sees={"lead_marketing", "vp"})
     world.keep_secret("quagga-sim", sees={"vp_other"})
+
+
+#: Who may claim a namespace for some team; for the one of `world.claim`.
+CLAIMERS = {"lead_finance", "lead_marketing", "vp", "vp_other", "finance", "admin"}
+_OWN_CLAIMERS = {"lead_finance", "vp", "finance", "admin"}
+
+
+def _rule(world: Any) -> Mapping[str, Any]:
+    return {"rule_uid": world.rule.uid}
+
+
+def _claim(world: Any) -> Mapping[str, Any]:
+    return {"claim_uid": world.claim.uid}
 
 
 def _source(world: Any) -> Mapping[str, Any]:
@@ -92,6 +110,20 @@ ROUTES: dict[str, Route] = {
     "api:usage-source-detail": Route(allowed=_RUNS, kwargs=lambda world: {"uid": world.metered.source.uid}),
     "metering:run-list": Route(allowed=_RUNS),
     "metering:run-detail": Route(allowed=_RUNS, kwargs=_run),
+    "metering:rule-list": Route(allowed=EVERYBODY),
+    "metering:rule-create": Route(allowed={"admin"}),
+    "metering:rule-create#POST": Route(allowed={"admin"}, method="POST"),
+    "metering:rule-end": Route(allowed={"admin"}, kwargs=_rule),
+    "metering:rule-end#POST": Route(allowed={"admin"}, kwargs=_rule, method="POST"),
+    "metering:namespace-list": Route(allowed=CLAIMERS | _RUNS),
+    "metering:claim-list": Route(allowed=FACTS),
+    "metering:claim-create": Route(allowed=CLAIMERS),
+    "metering:claim-create#POST": Route(allowed=CLAIMERS, method="POST"),
+    "metering:claim-end": Route(allowed=_OWN_CLAIMERS, kwargs=_claim),
+    "metering:claim-end#POST": Route(allowed=_OWN_CLAIMERS, kwargs=_claim, method="POST"),
+    "metering:claim-withdraw": Route(allowed=_OWN_CLAIMERS, kwargs=_claim),
+    "metering:claim-withdraw#POST": Route(allowed=_OWN_CLAIMERS, kwargs=_claim, method="POST"),
+    "metering:capacity-list": Route(allowed=_RUNS),
     "metering:import-create": Route(allowed={"admin"}),
     "metering:import-create#POST": Route(allowed={"admin"}, method="POST"),
     "api:usage-list": Route(allowed=FACTS),

@@ -1,0 +1,148 @@
+"""The pages that prove the lines, list namespaces without an owner, and take claims."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from apps.core import clock
+from apps.core.actor import Actor
+from apps.metering import actions, capacity_report, reattribution, unowned
+from apps.metering.engine import HOUR_MS
+from apps.metering.models import CapacityLine, HourFact, HourStatus, NamespaceOwner
+from tests.factories import client_for
+from tests.metering.world import FakeAdapter, World, guarantee, hold, utc
+
+HOUR = timedelta(hours=1)
+START = utc(2026, 11, 16, 22)
+NOW = utc(2026, 11, 18, 9)
+SYSTEM = Actor.system("test")
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Iterator[None]:
+    with clock.frozen(NOW):
+        yield
+
+
+@pytest.fixture
+def metered(world: World) -> World:
+    guarantee(world, "research", 10)
+    holdings = [
+        hold("train", "finance-prod", START, START + 6 * HOUR, 4),
+        hold("stray", "strays", START, START + 6 * HOUR, 2),
+    ]
+    actions.ingest_hours(world.source.pk, START, START + 6 * HOUR, actor=SYSTEM, adapter=FakeAdapter(holdings))
+    return world
+
+
+def body(response: Any) -> str:
+    data = b"".join(response.streaming_content) if response.streaming else response.content
+    return str(data.decode("utf-8-sig"))
+
+
+@pytest.mark.requirement("metering-facts-6.1")
+def test_lines_by_hour_and_day_equal_physical(metered: World) -> None:
+    start, end = utc(2026, 11, 16), utc(2026, 11, 18)
+    days = capacity_report.capacity_rows(start, end, by_hour=False)
+    hours = capacity_report.capacity_rows(start, end, by_hour=True)
+    assert [(str(row.at), row.hours) for row in days] == [("2026-11-17", 4), ("2026-11-16", 2)]
+    assert len(hours) == 6
+    for row in (*days, *hours):
+        assert row.total == row.physical == 50 * HOUR_MS * row.hours
+        assert row.contradictions == ""
+        assert row.coverage_permille == 1000
+    assert sum(row.unattributed for row in hours) == sum(row.unattributed for row in days) == 12 * HOUR_MS
+    assert days[0].reserved_unused == 4 * 10 * HOUR_MS
+    assert capacity_report.proof_of(days).equal
+
+
+@pytest.mark.requirement("metering-facts-6.1", "metering-facts-6.5")
+def test_page_says_the_sentence_and_shows_contradictions(metered: World, company: Any) -> None:
+    client = client_for(company.finance)
+    url = reverse("metering:capacity-list")
+    page = client.get(url).content.decode()
+    assert "Sum equals physical" in page
+    total = 6 * 50 * HOUR_MS
+    assert f"{total:,}" in page.replace("\u202f", ",").replace("\xa0", ",")
+    HourStatus.objects.filter(hour=START).update(flags=["capacity_short"], coverage_permille=500)
+    page = client.get(url, {"grain": "hour", "since": "2026-11-16", "until": "2026-11-17"}).content.decode()
+    assert "carry a contradiction" in page
+    assert "more held than the nodes have" in page
+    assert "Samples present" in page
+    CapacityLine.objects.filter(hour=START, kind="unsold").update(gpu_ms=1)
+    page = client.get(url).content.decode()
+    assert "does not equal physical" in page
+    rows = list(csv.DictReader(io.StringIO(body(client.get(url, {"export": "csv"})))))
+    assert {row["GPU model"] for row in rows} == {metered.pool.gpu_model}
+    assert any(int(row["Difference, GPU-ms"]) for row in rows)
+    assert client.get(url, {"grain": "hour", "since": "2026-01-01", "until": "2026-11-17"}).status_code == 400
+    assert client.get(url, {"since": "2026-11-17", "until": "2026-11-16"}).status_code == 400
+    assert client_for(company.lead_finance).get(url).status_code == 403
+
+
+@pytest.mark.requirement("metering-facts-5.1")
+def test_unowned_namespaces_with_hours_and_cost(metered: World) -> None:
+    (row,) = unowned.unowned()
+    assert (row.namespace, row.workloads, row.hours, row.gpu_ms) == ("strays", 1, 6, 12 * HOUR_MS)
+    assert row.cost is not None
+    assert str(row.cost.amount.quantize(row.cost.amount.__class__("0.01"))) == "46.20"  # 12 GPU-hours at 3.85
+    assert (row.unpriced_gpu_ms, row.coverage_permille) == (0, 1000)
+
+
+@pytest.mark.requirement("metering-facts-5.1")
+def test_closed_months_are_not_listed(metered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.metering import ports
+
+    monkeypatch.setattr(ports, "_freezes", {"test": lambda cluster, hours: {h for h in hours if h < utc(2026, 12, 1)}})
+    assert unowned.unowned() == []
+
+
+@pytest.mark.requirement("metering-facts-5.1", "metering-facts-5.2")
+def test_one_click_from_the_list_to_the_team(metered: World, company: Any, django_assert_max_num_queries: Any) -> None:
+    client = client_for(company.lead_finance)
+    listing = reverse("metering:namespace-list")
+    with django_assert_max_num_queries(20):
+        page = client.get(listing).content.decode()
+    claim = f"{reverse('metering:claim-create')}?cluster={metered.cluster.slug}&amp;namespace=strays"
+    assert claim in page
+    assert "46.20" in page
+    form = client.get(reverse("metering:claim-create"), {"cluster": metered.cluster.slug, "namespace": "strays"})
+    text = form.content.decode()
+    assert 'value="strays"' in text
+    assert company.marketing_team.name not in text  # only teams to claim for
+    data = {
+        "cluster": metered.cluster.slug, "namespace": "strays", "team": "finance", "environment": "",
+        "valid_from": "2026-11-01T00:00", "reason": "",
+    }  # fmt: skip
+    assert client.post(reverse("metering:claim-create"), data).status_code == 400
+    foreign = {**data, "team": "marketing", "reason": "x"}
+    assert client.post(reverse("metering:claim-create"), foreign).status_code == 400
+    assert client.post(reverse("metering:claim-create"), {**data, "reason": "our notebooks"}).status_code == 303
+    while reattribution.move_claimed():
+        pass
+    assert "strays" not in client.get(listing).content.decode()
+    assert set(HourFact.objects.filter(namespace="strays").values_list("team_id", flat=True)) == {
+        company.finance_team.pk
+    }
+    made = NamespaceOwner.objects.get()
+    shown = client.get(reverse("metering:claim-list")).content.decode()
+    assert "strays" in shown
+    assert "our notebooks" in shown
+    assert "strays" not in client_for(company.lead_marketing).get(reverse("metering:claim-list")).content.decode()
+    back = client.post(reverse("metering:claim-withdraw", args=[made.uid]), {"version": made.version, "reason": ""})
+    assert back.status_code in (303, 409)
+    made.refresh_from_db()
+    if not made.valid.isempty:
+        again = client.post(reverse("metering:claim-withdraw", args=[made.uid]), {"version": made.version})
+        assert again.status_code == 303
+    while reattribution.move_claimed():
+        pass
+    assert "strays" in client.get(listing).content.decode()
+    assert client_for(company.member_finance).get(listing).status_code == 403
