@@ -15,6 +15,7 @@ from typing import Any
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+_AFTER_NUMBER = frozenset(",]}" + _SPACE)
 #: A row larger than this is no row of an allocation.
 MAX_ROW = 16 * 1024 * 1024
 
@@ -179,8 +180,8 @@ class Rows:
                 if not self._fill():
                     raise BadAnswer("the answer is not JSON, or ends in the middle") from error
                 continue
-            # A number at the very end of the text may go on in the next piece.
-            if end == len(self._text) and isinstance(value, int | float) and self._fill():
+            # A number may go on in the next piece: it has ended only where something that is no part of one follows.
+            if isinstance(value, int | float) and self._text[end : end + 1] not in _AFTER_NUMBER and self._fill():
                 continue
             self._at = end
             return value
