@@ -159,7 +159,14 @@ PEOPLE: tuple[Person, ...] = (
         "",
         "decides what the admin requests",
     ),
-    Person("controller", "Finance controller", (("finance", "installation", ""),), "", "rate cards and budgets"),
+    Person("controller", "Finance controller", (("finance", "installation", ""),), "", "prices, months, statements"),
+    Person(
+        "deputy-controller",
+        "Deputy controller",
+        (("finance", "installation", ""),),
+        "",
+        "the second person for prices, credits, months",
+    ),
     Person("auditor", "Auditor", (("auditor", "installation", ""),), "", "reads everything, changes nothing"),
 )
 

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import CommonsError
-from apps.demo import company, history, seed, sharing, story
+from apps.demo import company, history, money, seed, sharing, story
 
 
 class Command(BaseCommand):
@@ -44,6 +44,12 @@ class Command(BaseCommand):
             seed.Step("Quota of today, requested and approved", story.todays_quota),
             seed.Step("Requests under way", story.under_way),
             *sharing.TEAM_STEPS,
+            seed.Step("Chargeback and the unit's budget", money.chargeback),
+            seed.Step("Self-test of the source of usage", money.fit),
+            seed.Step("Past months closed", lambda known: money.close_months(known, self.aside)),
+            seed.Step("Waiting for a second person of finance", money.waiting),
+            seed.Step("Objections to statements", money.objections),
+            seed.Step("Comparison with the allocation API's dollars", money.compared),
         )
         title = ""
         try:
