@@ -179,7 +179,7 @@ def objections(context: Context) -> str:
     if research is not None and not Dispute.objects.exists():
         disputes.open_dispute(
             research.pk,
-            "Two of our nodes were drained for a firmware upgrade on the 12th; please look whether these hours are ours.",
+            "Two of our nodes were drained for a firmware upgrade on the 12th; are these hours ours?",
             actor=_actor(context, "research-lead"),
         )
         made.append("a dispute")
