@@ -164,4 +164,4 @@ def _unknown(pair: _Pair) -> bool:
 
 def _rounded(tally: Tally) -> Money | None:
     amount = total_of([tally.amount])
-    return amount.quantized() if amount else None
+    return None if amount is None else amount.quantized()
