@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.core.sweeps import sweep
-from apps.costs import actions, budget_steps, freezing, period_calendar
+from apps.costs import actions, budget_steps, cross_checks, freezing, period_calendar
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -36,3 +36,9 @@ def make_periods() -> int:
 def freeze_due() -> int:
     """Freeze the months whose close is confirmed; returns how many were closed or refused."""
     return freezing.freeze_due()
+
+
+@sweep("costs.check_against_others", every=timedelta(hours=1))
+def check_against_others() -> int:
+    """Compare ended days with the dollars of the cost tools on the clusters; returns how many days."""
+    return cross_checks.check_due()
