@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from apps.clusters.addresses import check_address
@@ -78,7 +79,8 @@ class BoundedSession(requests.Session):
                 yield response, self._bounded(response, max_bytes or self.max_bytes)
             finally:
                 response.close()
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
+            # Without retries the library lets some errors of the layer below through as they are.
             raise Unreachable(f"no answer: {type(error).__name__}") from error
 
     def _bounded(self, response: requests.Response, limit: int) -> Iterator[bytes]:
