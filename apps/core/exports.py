@@ -95,12 +95,19 @@ def write_csv(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[An
     return count
 
 
-def write_xlsx(file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write one sheet in constant memory and return the number of rows. Raises TooManyRows beyond Excel's row limit."""
+def write_xlsx(
+    file: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Any]], *, created: datetime | None = None
+) -> int:
+    """Write one sheet in constant memory and return the number of rows. Raises TooManyRows beyond Excel's row limit.
+
+    `created` is written into the file instead of now, so that the same rows give the same bytes.
+    """
     book = xlsxwriter.Workbook(
         file,
         {"constant_memory": True, "remove_timezone": True, "strings_to_formulas": False, "strings_to_urls": False},
     )
+    if created is not None:
+        book.set_properties({"created": created.replace(tzinfo=None)})
     try:
         sheet = book.add_worksheet("Export")
         bold = book.add_format({"bold": True})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from celery import shared_task
+
 from apps.core.sweeps import sweep
-from apps.costs import actions, budget_steps, cross_checks, freezing, period_calendar
+from apps.costs import actions, budget_steps, cross_checks, files_making, freezing, period_calendar
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -42,3 +44,15 @@ def freeze_due() -> int:
 def check_against_others() -> int:
     """Compare ended days with the dollars of the cost tools on the clusters; returns how many days."""
     return cross_checks.check_due()
+
+
+@shared_task(name="costs.make_file", ignore_result=True)
+def make_file(file_id: int) -> None:
+    """Make one file of a closed month soon; the sweep is the guarantee."""
+    files_making.make(file_id)
+
+
+@sweep("costs.make_due_files", every=timedelta(minutes=1))
+def make_due_files() -> int:
+    """Make files that are queued, or whose worker went silent; returns how many."""
+    return files_making.make_due()
