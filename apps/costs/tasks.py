@@ -7,7 +7,7 @@ from datetime import timedelta
 from celery import shared_task
 
 from apps.core.sweeps import sweep
-from apps.costs import actions, budget_steps, cross_checks, files_making, freezing, period_calendar
+from apps.costs import actions, bills, budget_steps, cross_checks, files_making, freezing, period_calendar
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -56,3 +56,9 @@ def make_file(file_id: int) -> None:
 def make_due_files() -> int:
     """Make files that are queued, or whose worker went silent; returns how many."""
     return files_making.make_due()
+
+
+@sweep("costs.compare_bills", every=timedelta(hours=6))
+def compare_bills() -> int:
+    """Compare invoices again where our side moved; returns how many months did."""
+    return bills.compare_due()
