@@ -176,6 +176,16 @@ class Statement(Row):
         """The statement's total."""
         return Money(self.amount, self.currency)
 
+    @property
+    def own(self) -> Money:
+        """The total without shares of common cost."""
+        return Money(self.own_amount, self.currency)
+
+    @property
+    def owner_name(self) -> str:
+        """Whose statement it is, in words."""
+        return self.team_name or self.unit_name or self.cost_centre or "Platform"
+
 
 class StatementLine(models.Model):
     """One line of a statement: quantity × price, or a share, correction or credit. Frozen with it."""

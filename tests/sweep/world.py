@@ -39,9 +39,10 @@ def _walk(patterns: Iterable[Any], namespace: str) -> Iterator[str]:
 
 
 def modules() -> list[ModuleType]:
-    """Return the route files of the rooms, in the order of the house."""
+    """Return the route files of the rooms, in the order of the house; a large room has several (costs_periods …)."""
     names = [module.name for module in pkgutil.iter_modules(routes.__path__)]
-    names.sort(key=lambda name: (ROOM_ORDER.index(name) if name in ROOM_ORDER else -1, name))
+    place = {room: index for index, room in enumerate(ROOM_ORDER)}
+    names.sort(key=lambda name: (place.get(name.partition("_")[0], -1), name))
     return [importlib.import_module(f"tests.sweep.routes.{name}") for name in names]
 
 

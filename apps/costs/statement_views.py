@@ -1,0 +1,382 @@
+"""Pages of statements: the list, one with its lines, and the running ones of months that are not closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import django_filters
+import django_tables2 as tables
+from django.core.paginator import EmptyPage, PageNotAnInteger
+from django.urls import reverse
+from django.utils.html import format_html
+
+from apps.core import clock
+from apps.core.errors import Conflict, Invalid, NotVisible
+from apps.core.filters import CommonsFilterSet
+from apps.core.lists import PER_PAGE
+from apps.core.money import MILLISECONDS_PER_HOUR, Money
+from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
+from apps.core.views import Crumb, ListView
+from apps.costs import statement_rows
+from apps.costs.choices import BillingMode, ChargeKind, LineSort, OwnerKind, PeriodStatus
+from apps.costs.models import DayCharge, Statement, StatementLine
+from apps.costs.period_events import LINES_EXPORTED, STATEMENTS_EXPORTED
+from apps.costs.period_views import VIEW, _PeriodMixin, period_url, sees_all
+from apps.costs.tables import MonthFilter
+from apps.costs.views import month_url
+from apps.metering import billing
+from apps.teams import scope
+from apps.teams.models import Team, Unit
+
+
+class StatementFilter(CommonsFilterSet):
+    """Filter statements."""
+
+    month = MonthFilter(label="Month (yyyy-mm)", method="by_month")
+    owner_kind = django_filters.ChoiceFilter(choices=OwnerKind.choices, label="For")
+    unit = django_filters.ModelChoiceFilter(
+        queryset=Unit.objects.order_by("name"), to_field_name="slug", label="Unit and below", method="by_unit"
+    )
+    mode = django_filters.ChoiceFilter(choices=BillingMode.choices, label="Mode")
+    superseded = django_filters.BooleanFilter(
+        field_name="superseded_at", lookup_expr="isnull", exclude=True, label="Superseded"
+    )
+
+    class Meta:
+        model = Statement
+        fields = ["owner_kind", "mode"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        user = self.request.user if self.request is not None else None
+        self.filters["unit"].queryset = Unit.objects.visible_to(user).order_by("name")
+
+    def by_month(self, queryset: Any, name: str, value: str) -> Any:
+        """Keep a billing month."""
+        return queryset.filter(period__month=billing.parse_month(value))
+
+    def by_unit(self, queryset: Any, name: str, value: Unit) -> Any:
+        """Keep the statements of a unit and of everything that was below it."""
+        return queryset.filter(unit_path__contains=[value.pk])
+
+
+class StatementTable(CommonsTable):
+    """Statements, newest month first."""
+
+    number = UidLinkColumn("costs:statement-detail", kwarg="statement_uid")
+    period = tables.Column(verbose_name="Month", order_by="period__month")
+    owner_kind = tables.Column(verbose_name="For")
+    owner_name = tables.Column(verbose_name="Owner", order_by=("team_name", "unit_name", "cost_centre"))
+    unit_name = tables.Column(verbose_name="Unit", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    cost_centre = tables.Column(attrs={"cell": {"class": "d-none d-md-table-cell"}})
+    mode = tables.Column(attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    gpu_ms = QuantityColumn(verbose_name="GPU-hours", attrs={"cell": {"class": "d-none d-md-table-cell"}})
+    own_amount = MoneyColumn(verbose_name="Without shares")
+    amount = MoneyColumn(verbose_name="Total")
+    superseded_at = TimeColumn(verbose_name="Superseded", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+
+    class Meta(CommonsTable.Meta):
+        model = Statement
+        fields = (
+            "number", "period", "owner_kind", "owner_name", "unit_name", "cost_centre", "mode", "gpu_ms", "own_amount",
+            "amount", "superseded_at",
+        )  # fmt: skip
+        order_by = ("-period", "number")
+        caption = "Statements"
+
+    def render_mode(self, record: Statement) -> str:
+        """Write the mode in one word."""
+        return str(BillingMode(record.mode).label).partition(":")[0]
+
+
+class StatementList(ListView):
+    """Statements in scope."""
+
+    title = "Statements"
+    permission = VIEW
+    queryset = Statement.objects.select_related("period")
+    table_class = StatementTable
+    filterset_class = StatementFilter
+    export_event = STATEMENTS_EXPORTED
+    intro = "What each team, unit and cost centre was charged for a closed month. A statement never changes."
+    empty_title = "No statements yet"
+    empty_text = "They are frozen when finance closes a month. Until then the month's page shows running statements."
+    empty_icon = "receipt"
+
+    def get_page_actions(self) -> list[tuple[str, str]]:
+        """Lead to the statements of the month that runs."""
+        return [("Running month", reverse("costs:running-list", kwargs={"month": _this_month()}))]
+
+
+def _this_month() -> str:
+    return f"{billing.month_of(clock.now()):%Y-%m}"
+
+
+class LineTable(CommonsTable):
+    """Lines of a statement: quantity × price = exact cost, rounded with all other lines against the pool's bill."""
+
+    ordinal = QuantityColumn(unit=None, verbose_name="No.")
+    description = tables.Column()
+    cluster_name = tables.Column(verbose_name="Cluster")
+    flavour_name = tables.Column(verbose_name="Flavour", attrs={"cell": {"class": "d-none d-md-table-cell"}})
+    charge_start = TimeColumn(verbose_name="From", attrs={"cell": {"class": "d-none d-xl-table-cell"}})
+    charge_end = TimeColumn(verbose_name="Until", attrs={"cell": {"class": "d-none d-xl-table-cell"}})
+    quantity_ms = QuantityColumn(verbose_name="Unit-hours")
+    hourly = tables.Column(verbose_name="Price", attrs={"cell": {"class": "figure"}})
+    exact = tables.Column(
+        verbose_name="Exact", empty_values=(), attrs={"cell": {"class": "figure d-none d-lg-table-cell"}}
+    )
+    ratio_ppm = tables.Column(verbose_name="Share", attrs={"cell": {"class": "figure d-none d-lg-table-cell"}})
+    method = tables.Column(verbose_name="Method", attrs={"cell": {"class": "d-none d-xl-table-cell"}})
+    amount = tables.Column(empty_values=(), attrs={"cell": {"class": "figure"}})
+
+    class Meta(CommonsTable.Meta):
+        model = StatementLine
+        fields = (
+            "ordinal", "description", "cluster_name", "flavour_name", "charge_start", "charge_end", "quantity_ms",
+            "hourly", "exact", "ratio_ppm", "method", "amount",
+        )  # fmt: skip
+        order_by = ("ordinal",)
+        caption = "Lines"
+
+    def __init__(self, *args: Any, statement: Statement, links: dict[Any, str], **kwargs: Any) -> None:
+        self.statement, self.links = statement, links
+        super().__init__(*args, **kwargs)
+
+    def render_description(self, record: StatementLine) -> Any:
+        """Lead to what is behind the line."""
+        url = behind(self.statement, record, self.links)
+        return format_html('<a href="{}">{}</a>', url, record.description) if url else record.description
+
+    def value_description(self, record: StatementLine) -> str:
+        """Export the words."""
+        return record.description
+
+    def render_hourly(self, value: Decimal) -> str:
+        """Write the price with all its decimals."""
+        return f"{value.normalize():f}"
+
+    def value_hourly(self, value: Decimal | None) -> Decimal | None:
+        """Export the price as a number."""
+        return value
+
+    def render_exact(self, record: StatementLine) -> str:
+        """Write the exact cost, or that it is unknown."""
+        return "unknown" if record.exact is None else f"{record.exact.normalize():,f}"
+
+    def value_exact(self, record: StatementLine) -> Decimal | None:
+        """Export the exact cost to twelve decimals."""
+        return record.exact
+
+    def render_ratio_ppm(self, value: int) -> str:
+        """Write the share of the whole in per cent."""
+        return f"{Decimal(value) / 10_000:.4f} %"
+
+    def value_ratio_ppm(self, value: int | None) -> int | None:
+        """Export the share in parts per million."""
+        return value
+
+    def render_amount(self, record: StatementLine) -> str:
+        """Write the rounded amount, or that it is unknown."""
+        return "unknown" if record.exact is None else str(Money(record.amount, self.statement.currency))
+
+    def value_amount(self, record: StatementLine) -> Decimal | None:
+        """Export the rounded amount; nothing where it is unknown."""
+        return None if record.exact is None else record.amount
+
+
+def behind(statement: Statement, line: StatementLine, links: dict[Any, str]) -> str:
+    """Return the page of what a line is made of: charges of its kind, the team's statement, or nothing."""
+    if line.reference is not None:
+        return links.get(line.reference, "")
+    if line.sort != LineSort.CHARGE and line.kind != ChargeKind.RESERVED_UNUSED:
+        return ""
+    query = {"month": f"{statement.period.month:%Y-%m}", "kind": line.kind}
+    if statement.owner_kind == OwnerKind.TEAM:
+        query["team"] = statement.team_name
+    return f"{reverse('costs:charge-list')}?{urlencode(query)}"
+
+
+def _links(lines: Iterable[StatementLine]) -> dict[Any, str]:
+    """Return where the references of these lines lead: statements of teams."""
+    wanted = [line.reference for line in lines if line.sort == LineSort.TEAM and line.reference is not None]
+    found = Statement.objects.filter(uid__in=wanted).values_list("uid", flat=True)
+    return {uid: reverse("costs:statement-detail", kwargs={"statement_uid": uid}) for uid in found}
+
+
+class StatementDetail(ListView):
+    """A statement: header, totals with and without shares of common cost, and its lines."""
+
+    permission = VIEW
+    table_class = LineTable
+    template_name = "costs/statement_detail.html"
+    export_event = LINES_EXPORTED
+    statement: Statement
+
+    def prepare(self) -> None:
+        """Load the statement. Raises NotVisible."""
+        rows = Statement.objects.visible_to(self.request.user).select_related("period__distribution", "team")
+        found = rows.filter(uid=self.kwargs["statement_uid"]).first()
+        if found is None:
+            raise NotVisible
+        self.statement = found
+
+    @property
+    def shares(self) -> bool:
+        """Whether shares of common cost are shown."""
+        return self.request.GET.get("shares", "1") != "0"
+
+    def get_base_queryset(self) -> Any:
+        """The statement's lines."""
+        rows = StatementLine.objects.filter(statement=self.statement)
+        return rows if self.shares else rows.exclude(sort=LineSort.DISTRIBUTED)
+
+    def get_table_kwargs(self) -> dict[str, Any]:
+        """Give the table what its links need."""
+        summed = self.statement.owner_kind in (OwnerKind.UNIT, OwnerKind.COST_CENTRE)
+        links = _links(self.get_base_queryset()) if summed else {}
+        hidden = ("quantity_ms", "hourly", "ratio_ppm", "method", "cluster_name", "flavour_name") if summed else ()
+        return {"statement": self.statement, "links": links, "exclude": hidden}
+
+    def get_title(self) -> str:
+        """Return number and owner."""
+        return f"{self.statement.number}: {self.statement.owner_name}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the month."""
+        period = self.statement.period
+        return [
+            Crumb("Statements", reverse("costs:statement-list")),
+            Crumb(f"{period.month:%B %Y}", period_url(period)),
+        ]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the header, and whether the digest is that of the rows."""
+        row = self.statement
+        team = row.team if row.team and Team.objects.visible_to(self.request.user).filter(pk=row.team_id) else None
+        return super().get_context(
+            statement=row,
+            period=row.period,
+            zone=billing.zone_name(),
+            shares=self.shares,
+            common=row.total - row.own,
+            intact=statement_rows.digest_from_rows(row) == row.digest,
+            days_url=month_url(team, row.period.month) if team else "",
+            charges_url=_charges_url(row),
+            unpriced=Decimal(row.unpriced_ms) / MILLISECONDS_PER_HOUR,
+            **extra,
+        )
+
+
+def _charges_url(row: Statement) -> str:
+    query = {"month": f"{row.period.month:%Y-%m}"}
+    if row.owner_kind == OwnerKind.TEAM:
+        query["team"] = row.team_name
+    return f"{reverse('costs:charge-list')}?{urlencode(query)}"
+
+
+# ---------------------------------------------------------------- months that are not closed
+
+
+def seen_by(user: Any, found: statement_rows.Preview) -> list[statement_rows.Sheet]:
+    """Return the sheets that a person may see: by the team and unit on their rows, as of stored statements."""
+    if sees_all(user):
+        return found.sheets
+    month = found.period.month
+    mine = scope.of(user).row_filter(VIEW, team="team_id", unit="unit_id")
+    rows = DayCharge.objects.filter(mine, day__gte=month, day__lt=billing.following(month), team_id__isnull=False)
+    owners = set(rows.order_by().values_list("team_id", "unit_id").distinct())
+    units = {unit.pk for unit in scope.of(user).units_with(VIEW)}
+    return [
+        sheet
+        for sheet in found.sheets
+        if (sheet.statement.owner_kind == OwnerKind.TEAM
+            and (sheet.statement.team_id, sheet.statement.unit_id) in owners)
+        or (sheet.statement.owner_kind == OwnerKind.UNIT and sheet.statement.unit_id in units)
+    ]  # fmt: skip
+
+
+class _Running(_PeriodMixin):
+    """Base of the pages of provisional statements."""
+
+    def scope_object(self) -> Any:
+        """Whoever reads some statement sees those of their own, here as there."""
+        return None
+
+    def sheets(self) -> list[statement_rows.Sheet]:
+        """Return the running statements in scope. Raises Conflict where the month is closed."""
+        if self.object.status == PeriodStatus.CLOSED:
+            raise Conflict("This month is closed: its statements stand.", current={"status": "closed"})
+        return seen_by(self.request.user, statement_rows.preview(self.object))
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the month."""
+        return [*super().breadcrumbs(), Crumb(f"{self.object.month:%B %Y}", period_url(self.object))]
+
+
+class RunningList(_Running):
+    """Running statements of a month that is not closed."""
+
+    template_name = "costs/statement_running_list.html"
+
+    def get_title(self) -> str:
+        """Return the title."""
+        return f"Running statements of {self.object.month:%B %Y}"
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the statements in scope."""
+        sheets = self.sheets()
+        groups = [
+            (OwnerKind(kind).label, [sheet for sheet in sheets if sheet.statement.owner_kind == kind])
+            for kind in (OwnerKind.PLATFORM, OwnerKind.UNIT, OwnerKind.TEAM)
+        ]
+        return super().get_context(
+            period=self.object, zone=billing.zone_name(), groups=groups, any=bool(sheets), now=clock.now(), **extra
+        )
+
+
+class RunningDetail(_Running):
+    """One running statement."""
+
+    template_name = "costs/statement_running.html"
+    sheet: statement_rows.Sheet
+
+    def prepare(self) -> None:
+        """Load the month and the statement. Raises NotVisible, whether it is missing or foreign."""
+        super().prepare()
+        number = self.kwargs["number"]
+        found = next((sheet for sheet in self.sheets() if sheet.statement.number == number), None)
+        if found is None:
+            raise NotVisible
+        self.sheet = found
+
+    def get_title(self) -> str:
+        """Return whose it is."""
+        return f"{self.sheet.statement.owner_name}: {self.object.month:%B %Y}, running"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the running statements."""
+        url = reverse("costs:running-list", kwargs={"month": self.kwargs["month"]})
+        return [*super().breadcrumbs(), Crumb("Running statements", url)]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add statement and lines."""
+        row, lines = self.sheet.statement, list(self.sheet.lines)
+        table = LineTable(data=lines, statement=row, links={}, orderable=False)
+        table.request = self.request
+        try:
+            table.paginate(page=self.request.GET.get("page", 1), per_page=PER_PAGE)
+        except PageNotAnInteger as error:
+            raise Invalid({"page": "The page is a whole number."}) from error
+        except EmptyPage as error:
+            raise NotVisible("The statement has fewer pages than that.") from error
+        return super().get_context(
+            statement=row, period=self.object, zone=billing.zone_name(), table=table, common=row.total - row.own,
+            now=clock.now(), **extra,
+        )  # fmt: skip
+
+
+__all__ = ["RunningDetail", "RunningList", "StatementDetail", "StatementList", "behind", "seen_by"]
