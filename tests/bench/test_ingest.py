@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+from django.db.models import Count
 
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.costs.models import Charge
 from apps.demo.cluster import SimulatedCluster
 from apps.metering import actions, due
-from apps.metering.models import HourFact, Source
+from apps.metering.models import HourFact, ResourceFact, Source
 from apps.metering.sources.base import ms
+from apps.metering.sources.prometheus import PrometheusAdapter
 from tests.metering.prom import blocks, needs_prometheus, prometheus
 from tests.metering.world import MODEL, make_world, utc
 
@@ -48,11 +50,22 @@ def write(path: Path) -> None:
                 yield number, f'namespace="team-{number % 50}",pod="p{number}",uid="uid-{number:06d}"{extra}'
 
         gpu = 'resource="nvidia_com_gpu",unit="integer"'
-        family("kube_node_status_capacity", ((f'node="{n}",{gpu}', PER_NODE) for n in nodes))
+        family(
+            "kube_node_status_capacity",
+            (
+                (f'node="{n}",{resource}', amount)
+                for n in nodes
+                for resource, amount in ((gpu, PER_NODE), ('resource="cpu"', 128), ('resource="memory"', 1 << 40))
+            ),
+        )
         family("kube_node_labels", ((f'node="{n}",label_nvidia_com_gpu_product="{MODEL}"', 1) for n in nodes))
         family(
             "kube_pod_container_resource_requests",
-            ((f'{own},container="main",{gpu},node="{nodes[n // PER_NODE]}"', 1) for n, own in pods()),
+            (
+                (f'{own},container="main",{resource},node="{nodes[n // PER_NODE]}"', amount)
+                for n, own in pods()
+                for resource, amount in ((gpu, 1), ('resource="cpu"', 12), ('resource="memory"', 96 << 30))
+            ),
         )
         family("kube_pod_status_phase", ((own, 1) for _, own in pods(',phase="Running"')))
         family("kube_pod_start_time", ((own, base - 7200) for _, own in pods()))
@@ -72,6 +85,31 @@ def write(path: Path) -> None:
                 for n in range(PODS)
             ),
         )
+        family("DCGM_FI_DEV_FB_USED", ((
+            f'UUID="GPU-{n}",{exporter},exported_namespace="team-{n % 50}",exported_pod="p{n}",'
+            'exported_container="main"', 40_000) for n in range(PODS)))  # fmt: skip
+        family(
+            "kube_pod_labels",
+            ((f'{own},label_gpu_commons_project="project-{n % 200}",label_app="x"', 1) for n, own in pods()),
+        )
+
+        def counter(name: str, rows: Any, per_second: int) -> None:
+            """Counters as the kubelet tells them: one sample every 60 s."""
+            file.write(f"# TYPE {name} gauge\n")
+            for labels in rows:
+                head = f"{name}{{{labels}}} "
+                file.write("".join(f"{head}{(at - base + 900) * per_second} {at}\n" for at in kubelet))
+
+        kubelet = range(base - SCRAPE + 17, base + 3600 + SCRAPE, 60)
+        running = [f'namespace="team-{n % 50}",pod="p{n}"' for n in range(PODS)]
+        cores = (f'{own},container="main",id="/kubepods/{n}"' for n, own in enumerate(running))
+        counter("container_cpu_usage_seconds_total", cores, 9)
+        family("container_memory_working_set_bytes", ((f'{own},container="main"', 80 << 30) for own in running))
+        counter("container_network_transmit_bytes_total", (f'{own},interface="eth0"' for own in running), 1_000_000)
+        family(
+            "kube_persistentvolumeclaim_resource_requests_storage_bytes",
+            ((f'namespace="team-{n % 50}",persistentvolumeclaim="data-{n}"', 1 << 40) for n in range(2_000)),
+        )
         file.write("# EOF\n")
 
 
@@ -85,11 +123,16 @@ def test_ten_thousand_pods_in_an_hour(db: Any, tmp_path: Path) -> None:
     with prometheus(tmp_path / "tsdb", lookback=f"{SCRAPE}s") as url, clock.frozen(START + timedelta(hours=4)):
         Source.objects.filter(pk=world.source.pk).update(kind="prometheus", url=url)
         began = time.perf_counter()
-        run = actions.ingest_hours(world.source.pk, START, START + timedelta(hours=1), actor=Actor.system("bench"))
+        adapter = PrometheusAdapter(url)
+        run = actions.ingest_hours(
+            world.source.pk, START, START + timedelta(hours=1), actor=Actor.system("bench"), adapter=adapter
+        )
+        adapter.close()
         took = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
-        f"\n10,000 pods, one hour: {took:.1f} s (target {TARGET_SECONDS} s), {run.requests} requests,"
+        f"\n10,000 pods, one hour: {took:.1f} s (target {TARGET_SECONDS} s),"
+        f" {adapter.requests - adapter.resource_requests} + {adapter.resource_requests} requests,"
         f" {run.response_bytes / 1e6:.0f} MB read, peak {peak} MiB (target {TARGET_MIB} MiB; {before} MiB before);"
         f" {platform.machine()}, {os.cpu_count()} cores, load before {load:.1f}"
     )
@@ -97,7 +140,12 @@ def test_ten_thousand_pods_in_an_hour(db: Any, tmp_path: Path) -> None:
     assert HourFact.objects.count() == PODS
     assert Charge.objects.filter(kind="unattributed", gpu_ms=3_600_000).count() == PODS
     assert HourFact.objects.exclude(used_gpu_ms=None).count() == PODS
-    assert run.requests <= 8
+    assert HourFact.objects.filter(project="", gpu_memory_mib=None).count() == 0
+    assert dict(ResourceFact.objects.values_list("resource").annotate(rows=Count("uid")).order_by()) == {
+        "cpu": PODS, "memory": PODS, "egress": PODS, "storage": 2_000,
+    }  # fmt: skip
+    assert adapter.requests - adapter.resource_requests <= 8
+    assert adapter.resource_requests <= 8
     assert took <= TARGET_SECONDS
     assert peak <= TARGET_MIB
 

@@ -197,7 +197,7 @@ def test_two_workers_on_one_hour(world: World) -> None:
                 outcomes.append(
                     writer.write_hours(world.source, hours, proof=None, run=None, window=(START, START + HOUR))
                 )
-        except Exception as error:  # every failure of a thread is the test's
+        except Exception as error:  # noqa: BLE001 (every failure of a thread is the test's)
             errors.append(error)
         finally:
             connection.close()
