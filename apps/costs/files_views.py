@@ -1,4 +1,4 @@
-"""Pages of files: a month's files with progress and checks, asking for one, taking it; the print page of a statement."""
+"""Pages of files: a month's files with progress and checks, asking for one, taking it; a statement to print."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.urls import reverse
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.audit.models import AuditEvent
@@ -61,6 +61,7 @@ def summed(*lists: list[Entry]) -> dict[Key, tuple[int, int]]:
 
 
 @pytest.mark.requirement("adjustments-1.1")
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(entries, entries)
 def test_what_was_billed_and_the_difference_make_the_late_reading(billed: list[Entry], late: list[Entry]) -> None:
     found = differences(billed, late)
@@ -69,6 +70,7 @@ def test_what_was_billed_and_the_difference_make_the_late_reading(billed: list[E
 
 
 @pytest.mark.requirement("adjustments-1.3")
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(entries, st.lists(entries, max_size=4))
 def test_readings_in_a_row_never_add_up_to_more_than_the_last(billed: list[Entry], readings: list[list[Entry]]) -> None:
     stands = list(billed)
