@@ -17,10 +17,20 @@ from portal.panels import nav, panel
 
 nav("Costs", "costs:team-list", icon="currency-dollar", order=10, permission="costs.charge.view", group="Money")
 nav("Charges", "costs:charge-list", icon="list", order=20, permission="costs.charge.view", group="Money")
+nav(
+    "Service classes", "costs:class-list", icon="adjustments", order=70, permission="rates.card.view", group="Money"
+)
 nav("What if", "costs:whatif", icon="scale", order=60, permission="costs.whatif.run", group="Money")
 nav("Statements", "costs:statement-list", icon="receipt", order=22, permission="costs.statement.view", group="Money")
 nav("Months", "costs:period-list", icon="calendar", order=24, permission="costs.statement.view", group="Money")
 nav("Distribution", "costs:distribution-list", icon="scale", order=28, permission="costs.policy.manage", group="Money")
+nav("Corrections", "costs:correction-list", icon="receipt", order=25, permission="costs.statement.view", group="Money")
+nav("Credits", "costs:credit-list", icon="receipt", order=26, permission="costs.statement.view", group="Money")
+nav("Disputes", "costs:dispute-list", icon="alert-triangle", order=27, permission="costs.statement.view", group="Money")
+nav(
+    "Showback and chargeback", "costs:billing-mode-list", icon="building", order=29, permission="costs.period.manage",
+    group="Money",
+)  # fmt: skip
 nav("Budgets", "costs:budget-list", icon="wallet", order=30, permission="costs.budget.view", group="Money")
 
 

@@ -2,7 +2,16 @@
 
 from django.urls import path, re_path
 
-from apps.costs import budget_views, distribution_views, period_views, statement_views, views, whatif_views
+from apps.costs import (
+    adjusting_urls,
+    budget_views,
+    distribution_views,
+    period_views,
+    service_class_views,
+    statement_views,
+    views,
+    whatif_views,
+)
 
 app_name = "costs"
 _TEAM = r"^costs/teams/(?P<team_slug>[-a-z0-9_]+)"
@@ -15,6 +24,8 @@ urlpatterns = [
     path("costs/teams/<slug:team_slug>/budget/", budget_views.BudgetSet.as_view(), name="budget-set"),
     path("costs/units/<slug:unit_slug>/budget/", budget_views.UnitBudgetSet.as_view(), name="unit-budget-set"),
     path("costs/facts/<uuid:fact_uid>/", views.FactDetail.as_view(), name="fact-detail"),
+    path("costs/service-classes/", service_class_views.ClassList.as_view(), name="class-list"),
+    path("costs/service-classes/<uuid:workspace_uid>/", service_class_views.ClassAssign.as_view(), name="class-assign"),
     path("costs/what-if/", whatif_views.WhatIfPage.as_view(), name="whatif"),
     path("costs/charges/", views.ChargeList.as_view(), name="charge-list"),
     path("costs/budgets/", budget_views.BudgetList.as_view(), name="budget-list"),
@@ -56,4 +67,5 @@ urlpatterns = [
         distribution_views.PolicyWithdraw.as_view(),
         name="distribution-withdraw",
     ),
+    *adjusting_urls.urlpatterns,
 ]
