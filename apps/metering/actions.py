@@ -25,6 +25,7 @@ from apps.metering.choices import METERED, POLLED, HourState, RunStatus, SourceK
 from apps.metering.events import HOURS_RETRIED, SOURCE_REGISTERED, HoursRetried, SourceRegistered
 from apps.metering.models import HourStatus, IngestRun, Source
 from apps.metering.rows import HourRows, build_hours
+from apps.metering.source_stream import many_rows
 from apps.metering.sources.base import Reading, SourceAdapter, SourceError, at_ms, ms
 from apps.metering.sources.registry import adapter_for
 from apps.metering.writer import PROVISIONAL_AFTER, Outcome, lock_cluster, pause, write_hours
@@ -206,8 +207,9 @@ def _read_windows(
 def _window(
     source: Source, run: IngestRun, reader: SourceAdapter, start: datetime, end: datetime, lease: str, token: uuid.UUID
 ) -> None:
-    reading = reader.read(start, end)
-    hours, claims = _rows(source, reading, start, end)
+    with many_rows():
+        reading = reader.read(start, end)
+        hours, claims = _rows(source, reading, start, end)
     with transaction.atomic():
         leases.require(lease, token)
         lock_cluster(source.cluster_id)

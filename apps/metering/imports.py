@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
+from apps.metering.source_stream import many_rows
 from apps.metering.sources.base import ms
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -93,6 +94,11 @@ def parse(chunks: Iterable[bytes], *, now: datetime, epoch: datetime | None = No
 
     Raises Unusable where there is no header with the required columns or the file is not UTF-8 text.
     """
+    with many_rows():
+        return _parse(chunks, now, epoch)
+
+
+def _parse(chunks: Iterable[bytes], now: datetime, epoch: datetime | None) -> Parsed:
     digest = hashlib.sha256()
     parsed = Parsed()
     try:
