@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from apps.costs import (
     adjusting_urls,
     budget_views,
+    cross_check_urls,
     distribution_views,
     period_views,
     service_class_views,
@@ -68,4 +69,5 @@ urlpatterns = [
         name="distribution-withdraw",
     ),
     *adjusting_urls.urlpatterns,
+    *cross_check_urls.urlpatterns,
 ]
