@@ -23,7 +23,8 @@ class FactSerializer(serializers.ModelSerializer[HourFact]):
         fields = [
             "uid", "hour", "team_name", "unit_name", "cost_centre", "environment", "namespace", "workload_name",
             "workload_kind", "pod", "container", "flavour_name", "gpu_model", "capacity_type", "allocated_unit_ms",
-            "allocated_gpu_ms", "used_gpu_ms", "used_source", "coverage_permille", "flags", "revision",
+            "allocated_gpu_ms", "used_gpu_ms", "used_source", "coverage_permille", "gpu_memory_mib", "project",
+            "purpose", "release_uid", "service_class", "flags", "revision",
         ]  # fmt: skip
 
 

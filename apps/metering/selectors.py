@@ -13,7 +13,7 @@ from django.db.models import Sum
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.metering import billing
-from apps.metering.choices import HourState, LineKind
+from apps.metering.choices import METERED, HourState, LineKind
 from apps.metering.models import CapacityLine, DayUsage, HourFact, HourStatus, IngestRun, Source, SourceProof
 from apps.metering.sources.base import excerpt
 from apps.metering.writer import PROVISIONAL_AFTER
@@ -40,6 +40,8 @@ class Completeness:
     incomplete: int = 0
     missing: int = 0
     coverage_permille: int = 1000
+    #: Samples present in the hours whose facts stand: what figures of this time stand on.
+    metered_coverage_permille: int = 1000
     open_hours: list[OpenHour] = field(default_factory=list)
 
     @property
@@ -106,15 +108,17 @@ def completeness(
             },
         )
         found = Completeness()
-        coverage = 0
+        coverage = stands = 0
         for cluster, name, state, count, covered, hours, reasons in cursor.fetchall():
             found.expected += count
             setattr(found, state, getattr(found, state) + count)
             coverage += int(covered)
+            stands += int(covered) if state in METERED else 0
             for hour, reason in zip(hours or [], reasons or [], strict=True):
                 found.open_hours.append(OpenHour(cluster, name, hour, state, reason))
     found.open_hours = sorted(found.open_hours, key=lambda item: (item.hour, item.cluster_id))[:named]
     found.coverage_permille = coverage // found.expected if found.expected else 0
+    found.metered_coverage_permille = stands // found.metered if found.metered else 0
     return found
 
 

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 
@@ -112,5 +113,23 @@ def unowned(*, cluster_id: int | None = None) -> list[Unowned]:
                 "first": min(since.values()),
             },
         )
-        return [Unowned(*row[:5], int(row[5]), int(row[6]), row[7], row[8], int(row[9]), row[10], row[11], int(row[12]))
-                for row in cursor.fetchall()]  # fmt: skip
+        return [_row(row) for row in cursor.fetchall()]
+
+
+def _row(row: tuple[Any, ...]) -> Unowned:
+    cluster, slug, uid, namespace, workloads, hours, gpu_ms, amount, currency, unpriced, first, last, coverage = row
+    return Unowned(
+        cluster=cluster,
+        cluster_slug=slug,
+        cluster_uid=uid,
+        namespace=namespace,
+        workloads=workloads,
+        hours=hours,
+        gpu_ms=int(gpu_ms),
+        amount=amount,
+        currency=currency,
+        unpriced_gpu_ms=int(unpriced),
+        first_hour=first,
+        last_hour=last,
+        coverage_permille=int(coverage),
+    )
