@@ -51,7 +51,9 @@ def history(cluster: Cluster) -> list[str]:
         if count:
             meta = model._meta
             shown = f"more than {_COUNTED:,}" if count > _COUNTED else f"{count:,}"
-            found.append(f"{shown} {meta.verbose_name if count == 1 else meta.verbose_name_plural}")
+            name = str(meta.verbose_name)
+            several = f"{name}es" if name.endswith("s") else str(meta.verbose_name_plural)
+            found.append(f"{shown} {name if count == 1 else several}")
     return sorted(found)
 
 

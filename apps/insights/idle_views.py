@@ -46,7 +46,7 @@ class IdleList(ListView):
     title = "Idle workloads"
     intro = "What held GPUs and did nothing, by the approved idle policy of its workspace, and what became of it."
     permission = "insights.finding.view"
-    queryset = IdleCase.objects.select_related("team", "workspace", "flavour")
+    queryset = IdleCase.objects.select_related("team", "workspace__cluster", "flavour")
     table_class = IdleCaseTable
     filterset_class = IdleCaseFilter
     export_event = IDLE_EXPORTED

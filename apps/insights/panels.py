@@ -66,7 +66,7 @@ def workspace(request: HttpRequest, workspace: Workspace) -> dict[str, Any]:
     """The approved idle policy, what is idle now, and what stopping saved."""
     cases = list(
         IdleCase.objects.filter(workspace=workspace)
-        .select_related("team", "workspace", "flavour")
+        .select_related("team", "workspace__cluster", "flavour")
         .order_by("-noticed_at", "-pk")[:50]
     )
     shown = [case for case in cases if case.status in idle.OPEN]

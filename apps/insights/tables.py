@@ -88,6 +88,7 @@ class IdleCaseTable(CommonsTable):
     status = StatusColumn(tones=IDLE_TONES)
     team = tables.Column(accessor="team__name", verbose_name="Team", attrs=_WIDE)
     workspace = tables.Column(accessor="workspace__namespace", verbose_name="Workspace")
+    cluster = tables.Column(accessor="workspace__cluster__name", verbose_name="Cluster", attrs=_WIDE)
     gpus = QuantityColumn(unit=None, verbose_name="Units")
     flavour = tables.Column(accessor="flavour__name", verbose_name="Flavour", default="unknown", attrs=_WIDE)
     idle_since = TimeColumn(verbose_name="Idle since")
@@ -97,8 +98,8 @@ class IdleCaseTable(CommonsTable):
     class Meta(CommonsTable.Meta):
         model = IdleCase
         fields = (
-            "workload_name", "workload_kind", "status", "team", "workspace", "gpus", "flavour", "idle_since", "stop_at",
-            "saved_gpu_ms",
+            "workload_name", "workload_kind", "status", "team", "workspace", "cluster", "gpus", "flavour", "idle_since",
+            "stop_at", "saved_gpu_ms",
         )  # fmt: skip
         order_by = ("-idle_since",)
         caption = "Idle workloads"

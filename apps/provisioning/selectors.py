@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -205,12 +206,12 @@ def drift_in_plans(plans: Iterable[Plan]) -> list[Drift]:
     An object is applied whole, so somebody else's value of any declared field is a conflict of every plan for it, also
     where people decided to leave it as it lives. At most one query, none where no plan meets any.
     """
-    places = {
-        (plan.cluster_id, entry["kind"], entry["namespace"], entry["name"])
-        for plan in plans
-        for entry in plan.entries
-        if entry.get("conflicts") and plan.closed_at is None
-    }
+    places: dict[tuple[int, str, str, str], set[str]] = {}
+    for plan in plans:
+        for entry in plan.entries if plan.closed_at is None else []:
+            if entry.get("conflicts"):
+                place = (plan.cluster_id, entry["kind"], entry["namespace"], entry["name"])
+                places.setdefault(place, set()).update(_letters(one["field"]) for one in entry["conflicts"])
     if not places:
         return []
     rows = Drift.objects.filter(
@@ -220,7 +221,17 @@ def drift_in_plans(plans: Iterable[Plan]) -> list[Drift]:
         name__in={place[3] for place in places},
     )
     found = rows.select_related("declaration").order_by("declaration_id", "kind", "name", "field", "pk")
-    return [row for row in found if (row.declaration.cluster_id, row.kind, row.namespace, row.name) in places]
+    drifts: list[Drift] = []
+    for place, fields in places.items():
+        here = [row for row in found if (row.declaration.cluster_id, row.kind, row.namespace, row.name) == place]
+        # What a change takes over is no conflict any more: only the fields that are one count, where they can be told.
+        drifts += [row for row in here if _letters(row.field) in fields] or here
+    return drifts
+
+
+def _letters(path: str) -> str:
+    """Return a field path so that the server's way of writing it equals ours."""
+    return re.sub(r"[^A-Za-z0-9]", "", path)
 
 
 def drift_context(plans: Iterable[Plan]) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class StopTable(CommonsTable):
 
     name = UidLinkColumn("provisioning:stop-detail", kwarg="stop_uid", verbose_name="Workload")
     kind = tables.Column(attrs=_WIDE)
-    namespace = tables.Column(verbose_name="Where")
-    cluster = tables.Column(accessor="cluster__name", attrs=_WIDE)
-    team = tables.Column(accessor="team__name", default="–", attrs=_WIDE)
+    namespace = tables.Column(verbose_name="Namespace")
+    cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster", attrs=_WIDE)
+    team = tables.Column(accessor="team__name", verbose_name="Team", default="–", attrs=_WIDE)
     cause = tables.Column(verbose_name="Why")
     status = StatusColumn(tones=TONES)
     requested_at = AgeColumn(verbose_name="Ordered")

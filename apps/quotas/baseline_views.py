@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 from apps.clusters.models import Cluster
@@ -14,11 +14,10 @@ from apps.core.errors import Conflict
 from apps.core.forms import CommonsForm
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb
-from apps.quotas import baseline_look, changes
+from apps.quotas import baseline_asking, baseline_look, changes
 from apps.quotas.assess import MIN_REASON
 from apps.quotas.change_selectors import SHOWN
 from apps.quotas.change_subject import where_words
-from apps.quotas.choices import ChangeKind
 from apps.quotas.kueue_state import baseline_on_page
 from apps.quotas.models import BaselineState
 from apps.quotas.selectors import PlanRow
@@ -68,8 +67,30 @@ class BaselineRequest(ActionView):
                 current={"status": found.status},
             )
 
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Show it; a page that follows a request in the making goes on to it, or is loaded anew with the problem."""
+        if request.headers.get("HX-Target") == "baseline-asked":
+            cluster = self.get_object()
+            if baseline_asking.asked(cluster) is None:
+                made = baseline_look.open_request(cluster)
+                if made is None:
+                    return HttpResponse(headers={"HX-Refresh": "true"})
+                url = reverse("quotas:change-detail", kwargs={"change_uid": made.uid})
+                return HttpResponse(headers={"HX-Redirect": url})
+        return super().get(request, *args, **kwargs)
+
     def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add what would change."""
+        """Add what would change; of a large cluster only how much, as the last look found it."""
+        cluster = self.object
+        if cluster is not None and baseline_asking.is_large(cluster):
+            state = BaselineState.objects.filter(cluster=cluster).select_related("asked_by").first()
+            due = state is None or state.checked_at is None or state.due_since is not None
+            moving = state is not None and state.asked_at is not None
+            extra.setdefault("blocked", not due or moving)
+            return super().get_context(
+                large=True, state=state, moving=moving, nothing=not due, rows=[], left_out=0,
+                problem=state.asked_problem if state is not None else "", **extra,
+            )  # fmt: skip
         seen = baseline_look.preview(self.object)
         lines = seen.frozen.lines if seen.frozen is not None else []
         nothing = seen.frozen is not None and not seen.frozen.leaves
@@ -85,13 +106,10 @@ class BaselineRequest(ActionView):
 
     def perform(self, form: Any) -> str:
         """Submit it."""
-        change = changes.request_change(
-            ChangeKind.BASELINE,
-            cluster_id=self.object.pk,
-            values={},
-            reason=form.cleaned_data["reason"],
-            actor=self.actor,
-        )
+        change = baseline_asking.request(self.object.pk, form.cleaned_data["reason"], actor=self.actor)
+        if change is None:
+            self.success_message = "It is being worked out. This page goes on to it."
+            return reverse("quotas:baseline", kwargs={"cluster_uid": self.object.uid})
         return reverse("quotas:change-detail", kwargs={"change_uid": change.uid})
 
 

@@ -175,7 +175,7 @@ def may_request(user: Any, cluster: Cluster, workspace: Workspace | None) -> boo
     return may(user, "quotas.change.create", workspace if workspace is not None else cluster)
 
 
-def _place(cluster_id: int, workspace_id: int | None, user: User) -> tuple[Cluster, Workspace | None]:
+def place(cluster_id: int, workspace_id: int | None, user: User) -> tuple[Cluster, Workspace | None]:
     """Return what the change is about. Raises NotVisible, NotAllowed."""
     workspace: Workspace | None = None
     if workspace_id is not None:
@@ -245,7 +245,7 @@ def request_change(
     from apps.quotas import change_records as records
 
     user = acting_user(actor)
-    cluster, workspace = _place(cluster_id, workspace_id, user)
+    cluster, workspace = place(cluster_id, workspace_id, user)
     handler = handler_of(kind)
     text = checked_reason(reason)
     if not policy_published():

@@ -71,7 +71,7 @@ def _notify_one(quota_id: int, now: datetime) -> int:
         return 0
     had = "unlimited" if reach is None else f"{reach:,}"
     repeats = recurrence.parse(quota.request.recurrence) if quota.request is not None else None
-    what = f"{quota.flavour} in {quota.workspace.namespace}"
+    what = f"{quota.flavour} in {quota.workspace}"
     what += f", {recurrence.words(repeats)}," if repeats is not None else ""
     renewed = renewal.open_renewal(quota.workspace_id, quota.flavour_id, quota.valid.upper)
     payload = events.QuotaExpiring(

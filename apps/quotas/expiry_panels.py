@@ -7,12 +7,25 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.core.permissions import may
+from apps.provisioning.choices import StopStatus
+from apps.provisioning.models import StopOrder
 from apps.provisioning.selectors import quota_status
 from apps.quotas import cluster_side, expiry, limits, selectors
 from apps.quotas.choices import Rung
 from apps.quotas.models import Workspace
 from apps.quotas.tables import RUNG_TONES
 from portal.panels import panel
+
+STOPS_SHOWN = 20
+
+
+def _stops(request: HttpRequest, workspace: Workspace) -> list[StopOrder]:
+    """Return what the portal stopped here, is about to stop, or could not stop, newest first. One query."""
+    shown = (StopStatus.PENDING, StopStatus.STOPPED, StopStatus.UNDOING, StopStatus.REFUSED)
+    rows = StopOrder.objects.visible_to(request.user).filter(
+        cluster_id=workspace.cluster_id, namespace=workspace.namespace, status__in=shown
+    )
+    return list(rows.order_by("-pk")[:STOPS_SHOWN])
 
 
 @panel(page="workspace", order=5, permission="quotas.workspace.view")
@@ -32,4 +45,5 @@ def workspace_end(request: HttpRequest, workspace: Workspace) -> dict[str, Any]:
         "may_change": may(request.user, "quotas.change.create", workspace),
         "may_drain": expiry.may_drain(standing.facts),
         "limits": limits.in_use(workspace, status),
+        "stops": _stops(request, workspace) if standing.facts.over or workspace.rung != Rung.NONE else [],
     }

@@ -79,7 +79,7 @@ class WorkspaceAction(ActionView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the workspace."""
-        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(self.object.namespace, self.back())]
+        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(str(self.object), self.back())]
 
     def back(self) -> str:
         """The workspace's page."""
@@ -118,7 +118,7 @@ class WorkspaceExpiryPolicy(WorkspaceChange):
 
     def get_title(self) -> str:
         """Whose policy."""
-        return f"At the end of quota in {self.object.namespace}"
+        return f"At the end of quota in {self.object}"
 
     @property
     def intro(self) -> str:  # type: ignore[override]  # says what is in force for this row
@@ -156,7 +156,7 @@ class WorkspaceArchive(WorkspaceChange):
 
     def get_title(self) -> str:
         """What becomes of which workspace."""
-        return f"Archive {self.object.namespace}"
+        return f"Archive {self.object}"
 
     def check_state(self) -> None:
         """Only what is in use can be archived."""
@@ -178,7 +178,7 @@ class WorkspaceRestore(WorkspaceChange):
 
     def get_title(self) -> str:
         """What becomes of which workspace."""
-        return f"Restore {self.object.namespace}"
+        return f"Restore {self.object}"
 
     def check_state(self) -> None:
         """Only an archived workspace can be restored."""
@@ -198,7 +198,7 @@ class WorkspaceDrain(WorkspaceAction):
 
     def get_title(self) -> str:
         """What becomes of which workspace."""
-        return f"Drain {self.object.namespace}"
+        return f"Drain {self.object}"
 
     def check_state(self) -> None:
         """Only what uses more than it may hold is drained."""

@@ -74,7 +74,7 @@ class WorkspaceIdlePolicy(ActionView):
 
     def get_title(self) -> str:
         """Whose policy."""
-        return f"Idle policy of {self.object.namespace}"
+        return f"Idle policy of {self.object}"
 
     @property
     def intro(self) -> str:  # type: ignore[override]  # says what is in force for this row
@@ -84,7 +84,7 @@ class WorkspaceIdlePolicy(ActionView):
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the workspace."""
         url = reverse("quotas:workspace-detail", kwargs={"workspace_uid": self.object.uid})
-        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(self.object.namespace, url)]
+        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(str(self.object), url)]
 
     def get_initial(self) -> dict[str, Any]:
         """Begin with what is in force, or with sane defaults; what the link that led here proposes comes first."""

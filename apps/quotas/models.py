@@ -317,6 +317,12 @@ class BaselineState(Row):
     problem = models.TextField(blank=True, help_text="Why it cannot be rendered.")
     checked_at = models.DateTimeField(null=True)
     due_since = models.DateTimeField(null=True)
+    asked_at = models.DateTimeField(
+        null=True, help_text="A person asked for the request; a worker has not made it yet."
+    )
+    asked_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    asked_reason = models.TextField(blank=True)
+    asked_problem = models.TextField(blank=True, help_text="Why the request could not be made.")
 
     def __str__(self) -> str:
         return f"Baseline of {self.cluster}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.http.response import HttpResponseBase
@@ -17,7 +18,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
 from apps.provisioning.views import plan_links
-from apps.quotas import actions, live_views, renewal, selectors, timeline, windows
+from apps.quotas import actions, live_views, recurrence, renewal, selectors, timeline, windows
 from apps.quotas.assess import guaranteed_word
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for, repetition_initial
@@ -47,6 +48,14 @@ def _list_crumb() -> Crumb:
 
 def _url(request: QuotaRequest) -> str:
     return reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
+
+
+def _next_end(start: datetime, end: datetime | None) -> datetime | None:
+    """Return the end that a renewal of a repetition begins with: as long again, as far as one may ask ahead."""
+    if end is None:
+        return None
+    furthest = clock.now().replace(second=0, microsecond=0) + timedelta(days=recurrence.MAX_DAYS_AHEAD)
+    return min(end + (end - start), furthest)
 
 
 def _extras_initial(request: QuotaRequest) -> dict[str, Any]:
@@ -123,8 +132,10 @@ class RequestCreate(CreateView):
         if quota is None or not may_ask_for(self.request.user).filter(pk=quota.workspace_id).exists():
             return None
         source = quota.request
+        until: dict[str, Any] = {}
         if source is not None and source.recurrence is not None:
             ends, repeats = source.valid_until, repetition_initial(source.recurrence)
+            until = {"valid_until": _next_end(source.valid_from, source.valid_until)}
         else:
             # Windows laid over it cut a quota into pieces; it ends with the last of them.
             pieces = Quota.objects.filter(workspace=quota.workspace_id, flavour=quota.flavour_id, request=source)
@@ -138,6 +149,7 @@ class RequestCreate(CreateView):
             **{name: getattr(quota, name) for name in _NUMBERS},
             "valid_from": ends,
             **repeats,
+            **until,
         }
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
@@ -262,7 +274,7 @@ class RequestDetail(DetailView):
 
     def get_title(self) -> str:
         """The request in short."""
-        return f"{self.object.guaranteed:,} × {self.object.flavour} for {self.object.workspace.namespace}"
+        return f"{self.object.guaranteed:,} × {self.object.flavour} for {self.object.workspace}"
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""

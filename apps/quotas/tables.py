@@ -84,6 +84,7 @@ class RequestTable(CommonsTable):
     summary = UidLinkColumn(
         "quotas:request-detail", kwarg="request_uid", accessor="workspace__namespace", verbose_name="Workspace"
     )
+    cluster = tables.Column(accessor="workspace__cluster__name", verbose_name="Cluster", attrs=_WIDE)
     status = StatusColumn(verbose_name="Status")
     team = tables.Column(accessor="workspace__team__name", verbose_name="Team", attrs=_WIDE)
     flavour = tables.Column(accessor="flavour__name", verbose_name="Flavour")
@@ -99,8 +100,8 @@ class RequestTable(CommonsTable):
     class Meta(CommonsTable.Meta):
         model = QuotaRequest
         fields = (
-            "summary", "status", "team", "flavour", "guaranteed", "borrow_limit", "cost", "created_at", "valid_from",
-            "valid_until", "repeats", "requester",
+            "summary", "cluster", "status", "team", "flavour", "guaranteed", "borrow_limit", "cost", "created_at",
+            "valid_from", "valid_until", "repeats", "requester",
         )  # fmt: skip
         order_by = ("-created_at",)
         caption = "Quota requests"

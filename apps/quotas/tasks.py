@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.sweeps import sweep
-from apps.quotas import adopting, baseline_look, change_granting, expiring, expiry, rolling
+from apps.quotas import adopting, baseline_asking, baseline_look, change_granting, expiring, expiry, rolling
 
 logger = logging.getLogger(__name__)
 #: A sweep plans at most so many portions of one change before others get their turn.
@@ -77,6 +77,12 @@ def look_at_baselines() -> int:
     """Say where a cluster would be declared differently than it is: a new baseline is due. Nothing is changed."""
     ids = Cluster.objects.order_by("pk").values_list("pk", flat=True)
     return sum(baseline_look.look(cluster_id) for cluster_id in list(ids))
+
+
+@sweep("quotas.request_baselines", every=timedelta(seconds=15))
+def request_baselines() -> int:
+    """Make the requests of large clusters' baselines that people asked for."""
+    return baseline_asking.make_due()
 
 
 @sweep("quotas.carry_out_changes", every=timedelta(seconds=15))

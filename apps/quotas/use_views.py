@@ -44,7 +44,7 @@ class _WorkspacePage(ObjectMixin):
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the workspace."""
         url = reverse("quotas:workspace-detail", kwargs={"workspace_uid": self.object.uid})
-        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(self.object.namespace, url)]
+        return [Crumb("Workspaces", reverse("quotas:workspace-list")), Crumb(str(self.object), url)]
 
 
 class _FlavourPage(_WorkspacePage):
@@ -89,7 +89,7 @@ class UseIt(_FlavourPage):
 
     def get_title(self) -> str:
         """What is used where."""
-        return f"Use {self.flavour} in {self.object.namespace}"
+        return f"Use {self.flavour} in {self.object}"
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the kubeconfig's to-do and the manifests."""

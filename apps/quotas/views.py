@@ -81,8 +81,8 @@ class WorkspaceDetail(DetailView):
     template_name = "quotas/workspace_detail.html"
 
     def get_title(self) -> str:
-        """The namespace is the workspace's name."""
-        return str(self.object.namespace)
+        """The namespace is the name; two clusters may have the same."""
+        return str(self.object)
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""

@@ -16,7 +16,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
-from apps.provisioning import drift_actions, drifting
+from apps.provisioning import drift_actions, drifting, selectors
 from apps.provisioning.choices import DeclarationStatus, DriftDecision, DriftResolution, PlanStatus
 from apps.provisioning.models import ApplyRun, Declaration, Drift
 from apps.provisioning.ordering import Key
@@ -204,6 +204,11 @@ def test_drift_that_is_left_says_on_every_page_that_nothing_can_be_approved(held
         assert "They move out on Friday." in body
         assert f"/provisioning/declarations/{drift.declaration.uid}/" in body
         assert (remake in body) == again
+    # What a change takes over is no conflict any more: only the fields that are one are named.
+    other = _drift(held, 'spec.hard["count/jobs.batch"]', "50", "60")
+    assert selectors.drift_in_plans([request.plan]) == [drift]
+    entry["conflicts"] = [{"manager": "kubectl-edit", "field": ".spec.hard.count/jobs.batch", "message": ""}]
+    assert selectors.drift_in_plans([request.plan]) == [other]
     request.plan.entries = []
     request.plan.save()
     body = client_for(held["lead_finance"]).get(f"/quotas/requests/{request.uid}/").content.decode()

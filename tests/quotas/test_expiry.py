@@ -17,7 +17,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.models import OutboxMessage
 from apps.provisioning import stopping
-from apps.provisioning.models import Declaration, DeclaredObject, Observation
+from apps.provisioning.models import Declaration, DeclaredObject, Observation, StopOrder
 from apps.quotas import expiry, limits
 from apps.quotas.assess import Extras
 from apps.quotas.changes import request_change
@@ -348,3 +348,25 @@ def test_the_policys_page_asks_and_the_workspace_shows_it(ended: World) -> None:
     shown = client.get(reverse("quotas:workspace-detail", kwargs={"workspace_uid": place.uid})).content.decode()
     assert "after 30 days without quota it is archived" in shown
     assert "nothing while quota is held" in shown
+
+
+@pytest.mark.requirement("quota-time-5.3")
+def test_what_was_stopped_or_could_not_be_is_listed_with_the_workspace(ended: World) -> None:
+    """With the reason where the cluster refused, and the way to start what was stopped again."""
+    end(ended)
+    uses(ended, 6)
+    place = ended.workspaces["finance"]
+    orders = {
+        status: StopOrder.objects.create(
+            cluster=place.cluster, kind="Deployment", namespace=place.namespace, name=f"work-{status}", status=status,
+            team=place.team, cause="drain", requested_at=clock.now(), last_error=why,
+        )
+        for status, why in (("stopped", ""), ("refused", "The portal cannot stop a Pod."), ("undone", ""))
+    }  # fmt: skip
+    url = reverse("quotas:workspace-detail", kwargs={"workspace_uid": place.uid})
+    text = client_for(ended["lead_finance"]).get(url).content.decode()
+    assert "work-stopped" in text
+    assert "The portal cannot stop a Pod." in text
+    assert "work-undone" not in text
+    assert reverse("provisioning:stop-detail", kwargs={"stop_uid": orders["stopped"].uid}) in text
+    assert text.count(">Start it again<") == 1

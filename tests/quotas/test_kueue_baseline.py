@@ -14,15 +14,16 @@ from apps.approvals import actions as approvals
 from apps.approvals.models import Grant
 from apps.clusters import capabilities
 from apps.clusters.capabilities import Capabilities, Kueue
-from apps.clusters.models import Node, Pool
+from apps.clusters.models import Cluster, Node, Pool
 from apps.core import clock
 from apps.core.actor import Actor
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.provisioning.choices import DeclarationKind, DeclarationStatus
 from apps.provisioning.models import Declaration, DeclaredObject
 from apps.quotas import (
     baseline,
+    baseline_asking,
     baseline_look,
     book,
     change_granting,
@@ -36,7 +37,7 @@ from apps.quotas.baseline_merge import brought_over
 from apps.quotas.choices import ChangeKind, RequestStatus
 from apps.quotas.manifests import Manifest, workspace_manifests
 from apps.quotas.models import BaselineState, ChangeRequest
-from apps.quotas.tasks import carry_out_changes, look_at_baselines, replan_changes
+from apps.quotas.tasks import carry_out_changes, look_at_baselines, replan_changes, request_baselines
 from apps.teams.models import RoleGrant
 from tests.factories import client_for, make_user
 from tests.quotas.change_kinds import CHANGE_POLICY
@@ -437,3 +438,65 @@ def test_kueue_that_no_check_has_found_is_not_used(world: World, deputy: User) -
         ask(world)
     assert baseline_look.preview(world.cluster).problem
     assert Pool.objects.filter(cluster=world.cluster).exists()
+
+
+@pytest.mark.requirement("change-requests-3.4")
+def test_a_large_clusters_baseline_is_requested_by_a_worker_and_followed(
+    world: World, deputy: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page answers at once, shows that it is worked out, and goes on to the request in the person's name."""
+    monkeypatch.setattr(baseline_asking, "LARGE", 3)
+    world.granted("finance", 10)
+    applied()
+    use_kueue(world)
+    look_at_baselines()
+    client = client_for(world.company.admin)
+    url = f"/quotas/baselines/{world.cluster.uid}/"
+    monkeypatch.setattr(baseline_look, "preview", lambda cluster: pytest.fail("a page renders a large cluster"))
+    page = client.get(url).content.decode()
+    assert "as last looked at" in page
+    assert 'name="reason"' in page
+    assert client.post(url, {"reason": "no"}).status_code == 400
+    answer = client.post(url, {"reason": REASON})
+    assert (answer.status_code, answer.headers["Location"]) == (303, url)
+    assert not ChangeRequest.objects.exists()
+    page = client.get(url).content.decode()
+    assert "Being worked out" in page
+    assert 'hx-trigger="every 2s"' in page
+    assert 'name="reason"' not in page
+    assert client.post(url, {"reason": REASON}).status_code == 409
+    follow = {"HX-Request": "true", "HX-Target": "baseline-asked"}
+    assert "HX-Redirect" not in client.get(url, headers=follow).headers
+    assert request_baselines.run() == 1
+    assert request_baselines.run() == 0
+    change = ChangeRequest.objects.get()
+    assert (change.requester, change.reason) == (world.company.admin, REASON)
+    assert client.get(url, headers=follow).headers["HX-Redirect"] == f"/quotas/changes/{change.uid}/"
+
+
+@pytest.mark.requirement("change-requests-3.4")
+def test_why_a_large_clusters_baseline_could_not_be_requested_is_told(
+    world: World, deputy: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the worker finds out stands on the page, and can be asked for again."""
+    monkeypatch.setattr(baseline_asking, "LARGE", 3)
+    with pytest.raises(NotAllowed):
+        baseline_asking.request(world.cluster.pk, REASON, actor=Actor.of(world["lead_finance"]))
+    actor = Actor.of(world.company.admin)
+    world.granted("finance", 10)
+    applied()
+    use_kueue(world)
+    assert baseline_asking.request(world.cluster.pk, REASON, actor=actor) is None
+    with pytest.raises(Conflict, match="worked out already"):
+        baseline_asking.request(world.cluster.pk, REASON, actor=actor)
+    Cluster.objects.filter(pk=world.cluster.pk).update(archived_at=clock.now())
+    assert request_baselines.run() == 1
+    assert not ChangeRequest.objects.exists()
+    follow = {"HX-Request": "true", "HX-Target": "baseline-asked"}
+    client, url = client_for(world.company.admin), f"/quotas/baselines/{world.cluster.uid}/"
+    assert client.get(url, headers=follow).headers["HX-Refresh"] == "true"
+    assert "is archived" in client.get(url).content.decode()
+    Cluster.objects.filter(pk=world.cluster.pk).update(archived_at=None)
+    assert baseline_asking.request(world.cluster.pk, REASON, actor=actor) is None
+    assert request_baselines.run() == 1
+    assert ChangeRequest.objects.count() == 1

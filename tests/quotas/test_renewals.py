@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,6 +194,23 @@ def test_the_renew_button_fills_the_form_in(held: World) -> None:
     # Nobody else's quota is shown through it.
     foreign = client_for(held["lead_marketing"]).get(link).content.decode()
     assert 'value="30"' not in foreign
+
+
+@pytest.mark.requirement("quota-time-3.2")
+def test_a_repetition_is_renewed_for_as_long_again_as_far_as_one_may_ask(world: World) -> None:
+    """A repetition needs an end: the form comes with one that will be taken."""
+    with clock.frozen(START):
+        for days, expected in ((60, 120), (300, 366)):
+            until = START + timedelta(days=days)
+            extras = Extras(recurrence=PRESETS["nights"].plain())
+            request = world.granted("finance", 10, valid_until=until, extras=extras)
+            quota = Quota.objects.filter(request=request).order_by("valid").first()
+            assert quota is not None
+            link = f"{reverse('quotas:request-create')}?renews={quota.uid}"
+            form = client_for(world["lead_finance"]).get(link).content.decode()
+            fields = dict(re.findall(r'name="(valid_from|valid_until)" value="([^"]+)"', form))
+            assert fields["valid_from"] == f"{until:%Y-%m-%dT%H:%M}"
+            assert fields["valid_until"] == f"{START + timedelta(days=expected):%Y-%m-%dT%H:%M}"
 
 
 @pytest.mark.requirement("quota-time-5.2")
