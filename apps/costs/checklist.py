@@ -10,19 +10,17 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import connection
-from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 
 from apps.clusters.models import Cluster
 from apps.core import clock, formats
 from apps.core.money import MILLISECONDS_PER_HOUR
-from apps.costs import period_books
-from apps.costs.choices import ChargeKind, CheckState, DisputeStatus, WaiverKind
-from apps.costs.models import Correction, CrossCheck, DayCharge, Dispute, Period, PeriodWaiver
+from apps.costs import disputes, period_books
+from apps.costs.choices import ChargeKind, CheckState, WaiverKind
+from apps.costs.models import Correction, CrossCheck, DayCharge, Period, PeriodWaiver
 from apps.metering import billing
-from apps.metering.choices import CheckVerdict
-from apps.metering.models import Source, SourceCheck, SourceWaiver
+from apps.metering.fitness import unfit_sources
+from apps.metering.models import Source
 
 HOUR = timedelta(hours=1)
 #: How many places of an item are named; all are counted.
@@ -182,26 +180,17 @@ def _source_url(sources: Sequence[Source], cluster_id: int, at: datetime) -> str
     return reverse("metering:source-list")
 
 
-def _unfit(period: Period) -> Sequence[Source]:
-    """Return the sources of record of the month that failed their newest self-test and are not waived."""
-    rows = Source.objects.filter(valid__overlap=DateTimeTZRange(period.start, period.end, "[)"))
-    newest = SourceCheck.objects.filter(source=OuterRef("pk")).order_by("-checked_at")
-    rows = rows.annotate(verdict=Subquery(newest.values("verdict")[:1])).filter(verdict=CheckVerdict.FAILED)
-    standing = SourceWaiver.objects.standing().values("source")
-    return list(rows.exclude(pk__in=standing).select_related("cluster").order_by("cluster__name", "pk"))
-
-
 def _sources(period: Period, waivers: Sequence[PeriodWaiver]) -> CheckItem:
-    found = _unfit(period)
+    found = unfit_sources(period.start, period.end)
     places = [
         Place(
-            f"{source} on {source.cluster}",
-            reverse("metering:source-detail", kwargs={"source_uid": source.uid}),
-            source.cluster_id,
-            str(source.uid),
-            _named(waivers, WaiverKind.SOURCE, source.uid),
+            f"{one.source} on {one.source.cluster}: {', '.join(one.codes)}",
+            reverse("metering:source-detail", kwargs={"source_uid": one.source.uid}),
+            one.source.cluster_id,
+            str(one.source.uid),
+            _named(waivers, WaiverKind.SOURCE, one.source.uid),
         )
-        for source in found
+        for one in found
     ]
     left = sum(1 for place in places if not place.waived)
     detail = (
@@ -274,19 +263,19 @@ def _identity(code: str, title: str, found: period_books.Compared, names: dict[i
 
 
 def _disputes(period: Period, waivers: Sequence[PeriodWaiver]) -> CheckItem:
-    """Open disputes of this and earlier months: their outcome is billed in a month that is not closed."""
-    rows = Dispute.objects.filter(status=DisputeStatus.OPEN, statement__period__month__lte=period.month)
+    """Open disputes of earlier months: their outcome is billed in a month that is not closed."""
+    rows = disputes.blocking(period)
     places = [
         Place(
             f"{row.statement.number}: {row.text[:80]}",
-            reverse("costs:statement-detail", kwargs={"statement_uid": row.statement.uid}),
+            reverse("costs:dispute-detail", kwargs={"dispute_uid": row.uid}),
             subject=str(row.uid),
             waived=_named(waivers, WaiverKind.DISPUTE, row.uid),
         )
         for row in rows.select_related("statement").order_by("pk")
     ]
     left = any(not place.waived for place in places)
-    detail = "No dispute of this or an earlier month is open."
+    detail = "No dispute of an earlier month is open."
     if places:
         detail = f"{len(places)} disputes are open: settle them, or waive them to be settled in a later month."
     return CheckItem(
@@ -307,7 +296,8 @@ def _cross_checks(period: Period, waivers: Sequence[PeriodWaiver], names: dict[i
     return CheckItem(
         "cross_checks", "Differences to other systems are explained", not count, bool(count) and waived, detail,
         count=count, blocking=False, waiver=WaiverKind.CROSS_CHECK,
-        places=[Place(f"{names.get(row.cluster_id, '')}: {row.day:%Y-%m-%d}, {row.get_kind_display()}")
+        places=[Place(f"{names.get(row.cluster_id, '')}: {row.day:%Y-%m-%d}, {row.get_kind_display()}",
+                      reverse("costs:cross-check-detail", kwargs={"check_uid": row.uid}))
                 for row in rows[:NAMED]],
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from apps.clusters.models import Cluster, Flavour
 from apps.core import clock
 from apps.core.canonical import digest_of
 from apps.core.money import Money
+from apps.costs.bills import variance
 from apps.costs.choices import BillingMode, ChargeKind, Keeper, LineSort, OwnerKind, Verdict
 from apps.costs.distribution import DEFAULT, Owner, Quantity, distribute
 from apps.costs.models import Correction, Credit, DistributionPolicy, Period, Statement, StatementLine, UnitBilling
@@ -108,7 +109,7 @@ class _Maker:
     def make(self) -> Preview:
         """Read, distribute, build, name."""
         quantities = distribute(self._quantities(), self.rules, self.number)
-        adjustments = [*self._corrections(), *self._credits(quantities)]
+        adjustments = [*self._corrections(), *self._credits(quantities), *self._variances()]
         rate_ids = {row.rate_id for row in quantities if row.rate_id is not None}
         rate_ids |= {item.rate_id for item in adjustments if item.rate_id is not None}
         prices = {
@@ -196,6 +197,21 @@ class _Maker:
             if row.pair is None:
                 words = f"Borne for {team.name}: {reason}"[:300]
                 yield Adjustment(None, LineSort.CREDIT, words, start, end, row.uid, fixed=row.amount)
+
+    def _variances(self) -> Iterable[Adjustment]:
+        """Yield the platform's line per cluster that has an invoice: what the invoice says beyond (or below) ours.
+
+        So the statements add up to what the pool really cost. Where part of ours is unknown there is no line.
+        """
+        places = dict(Cluster.objects.values_list("pk", "uid"))
+        names = dict(Cluster.objects.values_list("pk", "name"))
+        for cluster_id, difference in variance(self.period).items():
+            if difference:
+                words = f"Variance: invoices of {names[cluster_id]} against metered cost"[:300]
+                yield Adjustment(
+                    None, LineSort.ROUNDING, words, self.period.start, self.period.end, places[cluster_id],
+                    cluster_id=cluster_id, fixed=difference.amount,
+                )  # fmt: skip
 
     def _read_places(self, owners: Iterable[Owner]) -> None:
         """Read each owner's unit path as on the latest charge of the month, measured use, and the billing modes."""

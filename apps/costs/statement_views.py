@@ -17,7 +17,8 @@ from apps.core import clock
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.filters import CommonsFilterSet
 from apps.core.lists import PER_PAGE
-from apps.core.money import MILLISECONDS_PER_HOUR, Money
+from apps.core.money import Money
+from apps.core.permissions import may
 from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
 from apps.core.views import Crumb, ListView
 from apps.costs import statement_rows
@@ -201,10 +202,18 @@ def behind(statement: Statement, line: StatementLine, links: dict[Any, str]) -> 
 
 
 def _links(lines: Iterable[StatementLine]) -> dict[Any, str]:
-    """Return where the references of these lines lead: statements of teams."""
-    wanted = [line.reference for line in lines if line.sort == LineSort.TEAM and line.reference is not None]
-    found = Statement.objects.filter(uid__in=wanted).values_list("uid", flat=True)
-    return {uid: reverse("costs:statement-detail", kwargs={"statement_uid": uid}) for uid in found}
+    """Return where the references of these lines lead: statements of teams, corrections, credits."""
+    pages = {
+        LineSort.TEAM: ("costs:statement-detail", "statement_uid"),
+        LineSort.CORRECTION: ("costs:correction-detail", "correction_uid"),
+        LineSort.CREDIT: ("costs:credit-detail", "credit_uid"),
+    }
+    found: dict[Any, str] = {}
+    for line in lines:
+        if line.reference is not None and line.sort in pages:
+            name, key = pages[LineSort(line.sort)]
+            found[line.reference] = reverse(name, kwargs={key: line.reference})
+    return found
 
 
 class StatementDetail(ListView):
@@ -237,7 +246,7 @@ class StatementDetail(ListView):
     def get_table_kwargs(self) -> dict[str, Any]:
         """Give the table what its links need."""
         summed = self.statement.owner_kind in (OwnerKind.UNIT, OwnerKind.COST_CENTRE)
-        links = _links(self.get_base_queryset()) if summed else {}
+        links = _links(self.get_base_queryset().filter(reference__isnull=False).only("sort", "reference"))
         hidden = ("quantity_ms", "hourly", "ratio_ppm", "method", "cluster_name", "flavour_name") if summed else ()
         return {"statement": self.statement, "links": links, "exclude": hidden}
 
@@ -266,7 +275,12 @@ class StatementDetail(ListView):
             intact=statement_rows.digest_from_rows(row) == row.digest,
             days_url=month_url(team, row.period.month) if team else "",
             charges_url=_charges_url(row),
-            unpriced=Decimal(row.unpriced_ms) / MILLISECONDS_PER_HOUR,
+            may_dispute=row.superseded_at is None
+            and row.owner_kind in (OwnerKind.TEAM, OwnerKind.UNIT)
+            and may(self.request.user, "costs.statement.dispute", row),
+            may_credit=row.superseded_at is None
+            and row.owner_kind == OwnerKind.TEAM
+            and may(self.request.user, "costs.credit.create", row),
             **extra,
         )
 

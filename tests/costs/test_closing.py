@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import Sum
 
 from apps.accounts.models import User
 from apps.audit.models import AuditEvent
@@ -19,7 +20,7 @@ from apps.core.models import OutboxMessage
 from apps.core.testing import settle
 from apps.costs import freezing, periods, ports
 from apps.costs.choices import LineSort
-from apps.costs.models import Charge, Correction, Credit, DayCharge, Period, Statement, StatementLine
+from apps.costs.models import Bill, BillLine, Charge, Correction, Credit, DayCharge, Period, Statement, StatementLine
 from apps.costs.period_calendar import months_with_charges
 from apps.costs.statement_rows import digest_from_rows
 from apps.metering import actions
@@ -270,7 +271,8 @@ def test_books_that_contradict_each_other_block(world: World, company: Any, chan
 
 @pytest.mark.requirement("periods-2.2", "periods-2.3")
 def test_unfit_sources_block_until_waived(world: World, company: Any) -> None:
-    SourceCheck.objects.create(source=world.source, verdict="failed", checked_at=NOW)
+    finding = {"code": "retention", "status": "failed", "title": "How long it remembers", "detail": "1 d"}
+    SourceCheck.objects.create(source=world.source, verdict="failed", checked_at=NOW, findings=[finding])
     period = begin(company)
     assert open_items(period)["sources"].places[0].subject == str(world.source.uid)
     periods.waive(
@@ -342,6 +344,21 @@ def test_corrections_and_credits_are_lines_and_the_platform_bears_goodwill(world
     platform = Statement.objects.get(owner_kind="platform")
     assert platform.lines.get(sort=LineSort.CREDIT).amount == 100
     assert found.bill == 20 * 168 * Decimal("3.85") - Decimal("3.85")
+
+
+@pytest.mark.requirement("periods-4.1")
+def test_the_platform_bears_what_invoices_say_beyond_the_metered_cost(world: World, company: Any) -> None:
+    bill = Bill.objects.create(
+        cluster=world.cluster, month=SEPTEMBER, vendor="Example Hosting", filename="september.csv", sha256="0" * 64,
+        amount=Decimal("13000.00"), currency="USD",
+    )  # fmt: skip
+    BillLine.objects.create(bill=bill, ordinal=1, amount=Decimal("13000"), description="Nodes")
+    found = close(company)
+    assert found.bill == 13000
+    line = Statement.objects.get(owner_kind="platform").lines.get(sort=LineSort.ROUNDING)
+    assert (line.amount, line.description) == (64, "Variance: invoices of DC1 against metered cost")
+    shared = Statement.objects.filter(owner_kind__in=["team", "platform"]).aggregate(Sum("amount"))["amount__sum"]
+    assert shared == found.bill
 
 
 @pytest.mark.requirement("periods-2.8")
