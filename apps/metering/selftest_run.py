@@ -65,7 +65,9 @@ def request_check(source_id: int, *, actor: Actor) -> Source:
 
     require(actor, "metering.run.retry")
     source = Source.objects.locked(source_id)
-    source.check_requested_at, source.check_requested_by_id = clock.now(), actor.user_id
+    newest = fitness.newest_checks([source.pk]).get(source.pk)
+    after = newest.checked_at + timedelta(microseconds=1) if newest is not None else clock.now()
+    source.check_requested_at, source.check_requested_by_id = max(clock.now(), after), actor.user_id
     source.save(update_fields=["check_requested_at", "check_requested_by"])
     nudge(check_sources)
     return source
@@ -202,13 +204,15 @@ def _record(
     """Write a finished test; those who answer for the bill are told where it fails anew. Raises Conflict."""
     leases.require(name, token)
     before = fitness.newest_checks([source.pk]).get(source.pk)
+    # What was asked for before the test began is answered by it, however coarse the clock is.
+    now = max(clock.now(), source.check_requested_at or clock.now())
     check = SourceCheck.objects.create(
         source=source,
         verdict=verdict(outcome.findings),
         findings=[finding.as_json() for finding in outcome.findings],
         requests=outcome.requests,
         started_by_id=asked_by,
-        checked_at=clock.now(),
+        checked_at=now,
     )
     locked = Source.objects.select_for_update().get(pk=source.pk)
     if locked.check_requested_at is not None and locked.check_requested_at <= check.checked_at:
