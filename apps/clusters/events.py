@@ -9,8 +9,20 @@ from apps.core import formats
 from apps.core.events import declare
 
 
+class _OnCluster:
+    """What is told of a cluster leads to its page."""
+
+    __slots__ = ()
+    cluster: str
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/clusters/{self.cluster}/"
+
+
 @dataclass(frozen=True, slots=True)
-class ClusterChanged:
+class ClusterChanged(_OnCluster):
     """A cluster was registered or changed by a person."""
 
     cluster: str
@@ -18,14 +30,9 @@ class ClusterChanged:
     api_url: str
     reason: str = ""
 
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/clusters/{self.cluster}/"
-
 
 @dataclass(frozen=True, slots=True)
-class ClusterHealth:
+class ClusterHealth(_OnCluster):
     """The portal lost a cluster, or has it back."""
 
     cluster: str
@@ -33,14 +40,9 @@ class ClusterHealth:
     error: str
     since: datetime | None = None
 
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/clusters/{self.cluster}/"
-
 
 @dataclass(frozen=True, slots=True)
-class Maintenance:
+class Maintenance(_OnCluster):
     """A time in which nothing is applied to a cluster."""
 
     cluster: str
@@ -49,24 +51,14 @@ class Maintenance:
     end: datetime
     reason: str
 
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/clusters/{self.cluster}/"
-
 
 @dataclass(frozen=True, slots=True)
-class CapabilitiesChanged:
+class CapabilitiesChanged(_OnCluster):
     """What a cluster can do is not what it was: `changes` in words, such as `kueue.installed: yes → no`."""
 
     cluster: str
     name: str
     changes: list[str]
-
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/clusters/{self.cluster}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class ClusterUpdated:
 
 
 @dataclass(frozen=True, slots=True)
-class Expiring:
+class Expiring(_OnCluster):
     """A certificate or token ends soon, or has ended: `what` in words, `left` how long it still lasts."""
 
     cluster: str
@@ -87,11 +79,6 @@ class Expiring:
     what: str
     end: datetime
     left: str
-
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/clusters/{self.cluster}/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def history(cluster: Cluster) -> list[str]:
         if not isinstance(field, models.ManyToOneRel) or field.on_delete is not models.PROTECT:
             continue
         model = field.related_model
-        if not isinstance(model, type) or issubclass(model, _GOES_ALONG):
+        if issubclass(model, _GOES_ALONG):
             continue
         count = model._base_manager.filter(**{field.field.name: cluster})[: _COUNTED + 1].count()
         if count:

@@ -8,8 +8,20 @@ from datetime import datetime
 from apps.core.events import declare
 
 
+class _OfDeclaration:
+    """What is told of a declaration leads to its page."""
+
+    __slots__ = ()
+    declaration: str
+
+    @property
+    def path(self) -> str:
+        """Where to look."""
+        return f"/provisioning/declarations/{self.declaration}/"
+
+
 @dataclass(frozen=True, slots=True)
-class DeclarationEvent:
+class DeclarationEvent(_OfDeclaration):
     """Something happened to one generation of a declaration on one cluster."""
 
     declaration: str
@@ -18,11 +30,6 @@ class DeclarationEvent:
     generation: int
     detail: str = ""
     error_class: str = ""
-
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/provisioning/declarations/{self.declaration}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class RunAbandoned:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftEvent:
+class DriftEvent(_OfDeclaration):
     """Declared fields of an object live differently."""
 
     declaration: str
@@ -46,14 +53,9 @@ class DriftEvent:
     fields: list[str]
     managers: list[str]
 
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/provisioning/declarations/{self.declaration}/"
-
 
 @dataclass(frozen=True, slots=True)
-class DriftDecided:
+class DriftDecided(_OfDeclaration):
     """Somebody decided about a drift, or the time for which it was left alone is over."""
 
     drift: str
@@ -62,11 +64,6 @@ class DriftDecided:
     object: str
     field: str
     until: datetime | None = None
-
-    @property
-    def path(self) -> str:
-        """Where to look."""
-        return f"/provisioning/declarations/{self.declaration}/"
 
 
 _ADMINS = "platform admins"

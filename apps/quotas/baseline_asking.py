@@ -84,7 +84,7 @@ def make_due() -> int:
 
 
 def _make(state: BaselineState) -> int:
-    user = User.objects.filter(pk=state.asked_by_id).first()
+    user = User.objects.filter(pk=state.asked_by_id).first() if state.asked_by_id is not None else None
     if user is None:
         return _settle(state, "Nobody asks for it any more.")
     problem = ""

@@ -82,7 +82,7 @@ class BaselineRequest(ActionView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add what would change; of a large cluster only how much, as the last look found it."""
         cluster = self.object
-        if cluster is not None and baseline_asking.is_large(cluster):
+        if baseline_asking.is_large(cluster):
             state = BaselineState.objects.filter(cluster=cluster).select_related("asked_by").first()
             due = state is None or state.checked_at is None or state.due_since is not None
             moving = state is not None and state.asked_at is not None
