@@ -10,6 +10,7 @@ from typing import Any
 from apps.core import clock
 from apps.costs.models import Budget, BudgetStep
 from apps.metering import billing
+from apps.quotas.models import Workspace
 from tests.sweep.routes.metering import FACTS
 from tests.sweep.types import Route
 
@@ -54,6 +55,10 @@ def _unit(world: Any) -> Mapping[str, Any]:
     return {"unit_slug": world.company.unit.slug}
 
 
+def _workspace(world: Any) -> Mapping[str, Any]:
+    return {"workspace_uid": Workspace.objects.filter(team=world.company.finance_team).earliest("pk").uid}
+
+
 def _fact(world: Any) -> Mapping[str, Any]:
     return {"fact_uid": world.fact.uid}
 
@@ -70,6 +75,9 @@ ROUTES: dict[str, Route] = {
         allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=nightly"
     ),
     "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
+    "costs:class-list": Route(allowed={"finance", "admin", "auditor"}),
+    "costs:class-assign": Route(allowed={"finance"}, kwargs=_workspace),
+    "costs:class-assign#POST": Route(allowed={"finance"}, kwargs=_workspace, method="POST"),
     "costs:whatif": Route(allowed={"vp", "vp_other", "finance", "admin", "auditor"}, query="?scale=1.05"),
     "costs:charge-list": Route(allowed=FACTS),
     "costs:budget-list": Route(allowed=FACTS),
