@@ -132,11 +132,10 @@ class SourceSerializer(serializers.ModelSerializer[Source]):
 
     def _known(self) -> dict[int, fitness.Health]:
         """Return the health of all sources of this answer, read once."""
-        shared = self.context.setdefault("source_health", {})
+        shared: dict[str, dict[int, fitness.Health]] = self.context["source_health"]
         if "all" not in shared:
             shared["all"] = fitness.health_of(Source.objects.only("pk"))
-        found: dict[int, fitness.Health] = shared["all"]
-        return found
+        return shared["all"]
 
 
 class SourceFilter(FilterSet):
@@ -157,6 +156,10 @@ class SourceViewSet(CommonsViewSet):
     serializer_class = SourceSerializer
     filterset_class = SourceFilter
     permission = "metering.run.view"
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        """Add a place for what all sources of one answer share."""
+        return {**super().get_serializer_context(), "source_health": {}}
 
 
 routes = [

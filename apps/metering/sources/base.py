@@ -154,8 +154,10 @@ class Reading:
 class SourceAdapter(Protocol):
     """Reads whole hours. Implementations do HTTP (or read stored intervals) and interpret; the engine does the sums."""
 
-    #: The longest window of one `read`.
-    max_window: timedelta
+    @property
+    def max_window(self) -> timedelta:
+        """The longest window of the next `read`."""
+        ...
 
     def read(self, start: datetime, end: datetime) -> Reading:
         """Read the hours of [start, end). Raises SourceError."""
