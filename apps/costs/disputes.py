@@ -21,7 +21,6 @@ from apps.costs import credits
 from apps.costs.choices import DisputeStatus, OwnerKind
 from apps.costs.models import Dispute, DisputeComment, Period, Statement, StatementLine
 from apps.costs.seconding import checked_text, person
-from apps.metering import billing
 from apps.teams import scope
 from apps.teams.choices import Role
 
@@ -200,14 +199,14 @@ def withdraw_dispute(dispute_id: int, *, actor: Actor, expected_version: int | N
 
 
 def blocking(period: Period) -> QuerySet[Dispute]:
-    """Return the open disputes that the close of `period` waits for: those of statements of the month before.
+    """Return the open disputes that the close of `period` waits for: those of statements of earlier months in force.
 
-    A dispute may cost money, and what it costs is billed in an open month: closing the next one while the last is
-    still disputed would only push it further. Older disputes have had that chance; they never block.
+    A dispute may cost money, and what it costs is billed in an open month: closing the next one while an earlier one
+    is still disputed would only push it further. Each can be waived by name, to be settled in a later month.
     """
     return Dispute.objects.filter(
         status=DisputeStatus.OPEN,
-        statement__period__month=billing.previous(period.month),
+        statement__period__month__lte=period.month,
         statement__superseded_at__isnull=True,
     )
 

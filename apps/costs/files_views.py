@@ -9,7 +9,7 @@ from django.http import FileResponse, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.middleware import after_read
 from apps.core.permissions import may
@@ -88,6 +88,12 @@ class FileAsk(_OfMonth, ActionView):
     form_class = KindForm
     submit_label = "Make the file"
     success_message = "The file is queued; this page shows how far it is."
+
+    def check_permission(self) -> None:
+        """Files of a whole month are for those who read all statements."""
+        super().check_permission()
+        if not scope.of(self.request.user).everywhere(files.VIEW):
+            raise NotAllowed("Files of a whole month are for those who read all statements.", rule=files.VIEW)
 
     def get_title(self) -> str:
         """Name the month."""
