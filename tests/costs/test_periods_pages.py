@@ -175,17 +175,17 @@ def test_the_api_gives_months_and_statements(world: World, company: Any) -> None
     close(company)
     row = Statement.objects.get(team=company.finance_team)
     client = client_for(company.lead_finance)
-    found = client.get("/api/v1/statements/?month=2026-09").json()["results"]
+    found = client.get("/api/v1/statements?month=2026-09").json()["results"]
     assert [item["number"] for item in found if item["owner_kind"] == "team"] == [row.number]
-    one = client.get(f"/api/v1/statements/{row.uid}/").json()
+    one = client.get(f"/api/v1/statements/{row.uid}").json()
     assert one["amount"] == "817.48"
     assert one["lines"][0]["exact"] == "817.483333333333"
-    assert client_for(company.lead_marketing).get(f"/api/v1/statements/{row.uid}/").status_code == 404
-    period = next(item for item in client.get("/api/v1/periods/").json()["results"] if item["month"] == "2026-09")
+    assert client_for(company.lead_marketing).get(f"/api/v1/statements/{row.uid}").status_code == 404
+    period = next(item for item in client.get("/api/v1/periods").json()["results"] if item["month"] == "2026-09")
     assert (period["status"], period["bill"]) == ("closed", None)
-    assert client_for(company.auditor).get(f"/api/v1/periods/{period['uid']}/").json()["bill"] == "12936.00"
+    assert client_for(company.auditor).get(f"/api/v1/periods/{period['uid']}").json()["bill"] == "12936.00"
     with assert_queries(15):
-        client.get("/api/v1/statements/")
+        client.get("/api/v1/statements")
 
 
 # ---------------------------------------------------------------- distribution policies
