@@ -215,7 +215,7 @@ class PrometheusAdapter:
         marks: tuple[str, ...] = ("source_gap",) if coverage < 1000 else ()
         if unadvertised and not claimed:
             marks = (*marks, CLAIMS_UNKNOWN)
-        if self._with_resources and self._resources(reading, hour, nodes, owners, coverage):
+        if self._with_resources and self._resources(reading, hour, nodes, owners, coverage, (started, completed)):
             marks = (*marks, RESOURCES_UNKNOWN)
         missing = f"{expected - len(present)} of {expected} samples of the hour are missing"
         reading.hours[hour] = HourCover(
@@ -226,13 +226,21 @@ class PrometheusAdapter:
         )
 
     def _resources(
-        self, reading: Reading, hour: int, nodes: Mapping[str, Node], owners: _Owners, coverage: int
+        self,
+        reading: Reading,
+        hour: int,
+        nodes: Mapping[str, Node],
+        owners: _Owners,
+        coverage: int,
+        times: tuple[Mapping[str, int], Mapping[str, int]],
     ) -> bool:
         """Read CPU, memory, storage and network; returns whether a part of them stays unknown."""
         reader = ResourceReader(
             lambda purpose, query, at: self._ask(reading, purpose, "query", {"query": query, "time": str(at // 1000)}),
             selector=str(self._options.get("cluster_filter", "")),
             step_ms=self.step_ms,
+            started=times[0],
+            completed=times[1],
         )
         about = {uid: ResourcePod(o.kind, o.name, o.node, o.project, o.purpose) for uid, o in owners.by_uid.items()}
         types = {name: node.capacity_type for name, node in nodes.items()}

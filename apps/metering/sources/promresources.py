@@ -1,7 +1,8 @@
-"""CPU, memory, storage and network of an hour from Prometheus: five requests (reference cost C2, E1, E4).
+"""CPU, memory, storage and network of an hour from Prometheus: seven requests (reference cost C2, E1, E4).
 
 Means over the hour are sums over sixty evaluations, one a minute: a subquery over one second less than the hour holds
-the same points on servers with closed (2.x) and with left-open (3.x) ranges. Network bytes come as raw samples.
+the same points on servers with closed (2.x) and with left-open (3.x) ranges. Counters (CPU-seconds, network bytes) come
+as raw samples: the server cannot add up what lies between resets exactly, and takes far longer to try.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Pod:
 
 
 class Queries:
-    """The five queries; `selector`: extra label matchers, `step`: seconds between evaluations."""
+    """The seven queries; `selector`: extra label matchers, `step`: seconds between evaluations."""
 
     def __init__(self, selector: str, step: int) -> None:
         self._selector = selector
@@ -47,26 +48,28 @@ class Queries:
         return f"sum_over_time(({inner})[{HOUR_MS // 1000 - 1}s:{self._step}s])"
 
     def requests(self) -> str:
-        """CPU and memory requested by pods that have a node and are Pending or Running, Σ over the minutes."""
+        """CPU and memory that pods with a node requested: constant for a pod's life, so the last value of the hour."""
         name = "kube_pod_container_resource_requests" + self._with('resource=~"cpu|memory"', 'node!=""')
-        phase = "kube_pod_status_phase" + self._with('phase=~"Pending|Running"') + " == 1"
-        one = f"max by (uid, namespace, pod, container, node, resource) ({name})"
-        return self._sum(f"sum by (uid, namespace, pod, node, resource) ({one} and on (uid) ({phase}))")
+        one = f"max by (uid, namespace, pod, container, node, resource) (last_over_time({name}[{HOUR_MS // 1000}s]))"
+        return f"sum by (uid, namespace, pod, node, resource) ({one})"
 
-    def use(self) -> str:
-        """CPU-seconds used and memory held by pod, Σ over the minutes, told apart by `what`.
+    def held(self) -> str:
+        """Minutes in which a pod was Pending or Running; what lies before its start had no node yet."""
+        phase = "kube_pod_status_phase" + self._with('phase=~"Pending|Running"')
+        return self._sum(f"max by (uid) ({phase})") + " > 0"
 
-        CPU: minute by minute the rise of each container's counter; where it fell, the new value (a restart).
-        A counter without an earlier value counts nothing yet. Memory: the working set, as the kubelet evicts by.
-        """
-        real = self._with('container!=""', 'container!="POD"', 'pod!=""')
-        counter = f"container_cpu_usage_seconds_total{real}"
-        before = f"{counter} offset {self._step}s"
-        delta = f"(({counter} - {before}) >= 0) or ({counter} and {before})"
-        cpu = self._sum(f"sum by (namespace, pod) (max by (namespace, pod, container) ({delta}))")
-        held = f"max by (namespace, pod, container) (container_memory_working_set_bytes{real})"
-        memory = self._sum(f"sum by (namespace, pod) ({held})")
-        return f'label_replace({cpu}, "what", "cpu", "", "") or label_replace({memory}, "what", "memory", "", "")'
+    def memory(self) -> str:
+        """Memory held by pod, Σ over the minutes: the working set, as the kubelet evicts by."""
+        one = f"max by (namespace, pod, container) (container_memory_working_set_bytes{self._real})"
+        return f"sum by (namespace, pod) ({self._sum(one)})"
+
+    def cpu(self) -> str:
+        """Raw samples of the CPU-seconds that containers used."""
+        return f"container_cpu_usage_seconds_total{self._real}[{(HOUR_MS + BASELINE_MS) // 1000}s]"
+
+    @property
+    def _real(self) -> str:
+        return self._with('container!=""', 'container!="POD"', 'pod!=""')
 
     def nodes(self) -> str:
         """CPU and memory that nodes have, Σ over the minutes."""
@@ -93,8 +96,18 @@ class Queries:
 class ResourceReader:
     """Reads one hour."""
 
-    def __init__(self, ask: Ask, *, selector: str, step_ms: int) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        selector: str,
+        step_ms: int,
+        started: Mapping[str, int] | None = None,
+        completed: Mapping[str, int] | None = None,
+    ) -> None:
+        """`started`, `completed`: exact times of pods by uid, in ms, where they are known."""
         self._ask = ask
+        self._started, self._completed = started or {}, completed or {}
         self._step_ms = step_ms
         self._queries = Queries(selector, step_ms // 1000)
         #: Whether the server refused a part of what was asked.
@@ -140,21 +153,28 @@ class ResourceReader:
     ) -> list[ResourceHold]:
         step = self._step_ms // 1000
         use: dict[tuple[str, str, str], float] = {}
-        for labels, points in self._ask("resource use", self._queries.use(), end):
-            key = (labels.get("namespace", ""), labels.get("pod", ""), labels.get("what", ""))
-            # CPU: a rise is core-seconds already; memory: a sample stands for the step before it.
-            use[key] = float(points[0][1]) * (step if key[2] == "memory" else 1)
+        for labels, points in self._ask("memory use", self._queries.memory(), end):
+            # A sample stands for the step before it.
+            key = (labels.get("namespace", ""), labels.get("pod", ""), str(Resource.MEMORY))
+            use[key] = float(points[0][1]) * step
+        for (namespace, name), seconds in self._cpu(hour, end).items():
+            use[(namespace, name, str(Resource.CPU))] = seconds
+        held = {
+            labels.get("uid", ""): float(points[0][1]) * step
+            for labels, points in self._ask("pods held", self._queries.held(), end)
+        }
         found: list[ResourceHold] = []
         seen: set[tuple[str, str, str]] = set()
         rows = sorted(
             (
                 (labels.get("namespace", ""), labels.get("pod", ""), labels.get("uid", ""), labels.get("node", ""),
-                 labels.get("resource", ""), float(points[0][1]) * step)
+                 labels.get("resource", ""), float(points[0][1]))
                 for labels, points in self._ask("resource requests", self._queries.requests(), end)
-                if labels.get("resource") in (Resource.CPU, Resource.MEMORY)
+                if labels.get("resource") in (Resource.CPU, Resource.MEMORY) and labels.get("uid", "") in held
             ),
             key=lambda row: (row[:5], -row[5]),
         )  # fmt: skip
+        rows = [(*row[:5], row[5] * self._seconds(row[2], held[row[2]], hour, end)) for row in rows]
         for namespace, name, uid, node, resource, amount in rows:
             nodes[(namespace, name)] = node
             # Of two pods of one name in an hour the exporter's figure goes to the first; it cannot tell them apart.
@@ -167,6 +187,24 @@ class ResourceReader:
                 node = nodes.get((namespace, name)) or pods.get(uid, Pod()).node
                 found.append(self._hold(hour, resource, uid, namespace, name, node, None, used, pods))
         return capped(found, self._capacity(end, step))
+
+    def _seconds(self, uid: str, sampled: float, hour: int, end: int) -> float:
+        """Return how long a pod held what it asked for: as sampled, never before its start nor after its completion."""
+        first, last = max(hour, self._started.get(uid, hour)), min(end, self._completed.get(uid, end))
+        return min(sampled, max(0, last - first) / 1000)
+
+    def _cpu(self, hour: int, end: int) -> dict[tuple[str, str], float]:
+        """Return the CPU-seconds used by (namespace, pod), from raw samples in milliseconds."""
+        series: dict[tuple[str, str, str], list[Rise]] = {}
+        for labels, points in self._ask("cpu use", self._queries.cpu(), end):
+            key = (labels.get("namespace", ""), labels.get("pod", ""), labels.get("container", ""))
+            found = rise_of([(round(float(t) * 1000), float(v) * 1000) for t, v in points], hour, end)
+            if found is not None:
+                series.setdefault(key, []).append(found)
+        sums: dict[tuple[str, str], float] = {}
+        for (namespace, name, _), parts in series.items():
+            sums[(namespace, name)] = sums.get((namespace, name), 0.0) + joined(parts) / 1000
+        return sums
 
     def _hold(
         self, hour: int, resource: str, uid: str, namespace: str, name: str, node: str, asked: float | None,
