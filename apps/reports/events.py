@@ -1,9 +1,9 @@
-"""Events of the reports room: only that somebody took figures out."""
+"""Events of the reports room: that somebody took figures out, and that a month's report is there."""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from apps.core.events import declare
 
@@ -19,3 +19,42 @@ class ReportExported:
 
 
 REPORT_EXPORTED = declare("reports.monthly.exported", ReportExported, audience="nobody; the audit trail alone")
+
+
+@dataclass(frozen=True)
+class ReportReady:
+    """A month's report, in a few lines. `idle` "": unknown."""
+
+    unit_uid: uuid.UUID
+    unit_slug: str
+    month: str
+    headline: str
+    lines: list[str] = field(default_factory=list)
+    idle: str = ""
+    status: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it stands."""
+        return f"/reports/monthly/{self.unit_slug}/{self.month}/"
+
+    @property
+    def words(self) -> str:
+        """What a mail says beside the headline."""
+        found = [f"Idle GPU time: {self.idle or 'unknown'}."]
+        if self.status == "not closed yet":
+            found.append("The month is not closed yet: figures may still move.")
+        found += [f"What to do: {line}." for line in self.lines]
+        found.append("The page has every figure down to its source, and the report as PDF.")
+        return "\n\n".join(found)
+
+
+REPORT_READY = declare(
+    "reports.monthly.ready",
+    ReportReady,
+    audience="the unit's owners",
+    mail=True,
+    headline=lambda p: p.headline,
+    body=lambda p: p.words,
+    path=lambda p: p.path,
+)

@@ -75,6 +75,8 @@ def _together(lines: list[TeamLine]) -> TeamLine:
         idle_amount=total_of(line.idle_amount for line in lines),
         resource_amount=total_of(line.resource_amount for line in lines),
         resources_unpriced=any(line.resources_unpriced for line in lines),
+        frozen=total_of(line.frozen for line in lines),
+        shared=total_of(line.shared for line in lines),
     )
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from django.urls import reverse
 
-from apps.core.charts import Figure, Series, hours, stacked_bars
+from apps.core.charts import Figure, Series, horizontal_bars, hours, stacked_bars
 from apps.core.money import Money
+from apps.costs.explaining import Effects
 from apps.costs.overview import money_of
 from apps.costs.reporting import MonthReport, TeamLine, month_report
 from apps.metering import billing
+from apps.reports import extras as beside
 from apps.reports import months
+from apps.reports.extras import Extras
+from apps.reports.folding import Folded
 from apps.teams import scope
 from apps.teams.models import Team, Unit
 
@@ -133,6 +137,65 @@ def charted(report: MonthReport) -> tuple[list[str], list[DayRow], Figure]:
     return names, rows, figure
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the explained change: where it begins and ends, and by how much it moves."""
+
+    name: str
+    amount: Money
+    begins: Money
+    total: bool = False
+
+
+def steps(effects: Effects, before: str, after: str) -> list[Step]:
+    """Return the way from one month's cost to the next: price, quantity and mix between the two."""
+    zero = Money.zero(effects.before.currency)
+    found = [Step(before, effects.before, zero, True)]
+    at = effects.before
+    for name, amount in effects.parts:
+        found.append(Step(name, amount, at))
+        at = at + amount
+    return [*found, Step(after, effects.after, zero, True)]
+
+
+def explained_figure(found: list[Step]) -> Figure:
+    """Return the steps as a waterfall: each bar begins where the one before it ended."""
+    figure = horizontal_bars(
+        [step.name for step in found],
+        [Series("Cost", [step.amount for step in found], "accent")],
+        unit=found[0].amount.currency,
+        title="What moved the cost",
+    )
+    figure["data"][0]["base"] = [float(step.begins.amount) for step in found]
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why the cost changed: of the unit and of each team shown."""
+
+    whole: Effects
+    steps: list[Step]
+    figure: Figure
+    teams: list[tuple[TeamLine, Effects]]
+
+
+def explained(report: MonthReport, shown: Folded) -> Explained | None:
+    """Explain the change of the unit and of the teams shown; None where one of the months is unknown."""
+    whole = report.effects()
+    if whole is None:
+        return None
+    way = steps(whole, f"{billing.previous(report.month):%B %Y}", f"{report.month:%B %Y}")
+    teams = [(line, found) for line in shown.lines if (found := report.effects_of(line)) is not None]
+    return Explained(whole, way, explained_figure(way), teams)
+
+
+def report_extras(unit: Unit, report: MonthReport, shown: Folded, user: Any) -> Extras:
+    """Return what stands beside the figures; freezes the report's lines where the month is closed."""
+    units = [one.pk for one in scope.of(user).units_with("reports.monthly.view") if unit.pk in one.path]
+    return beside.read(unit, report, units, shown.lines)
+
+
 def report_context(unit: Unit, month: date, report: MonthReport, user: Any) -> dict[str, Any]:
     """Return what the report's page shows beside the report itself: chart and table by day, neighbouring months."""
     names, rows, figure = charted(report)
@@ -151,6 +214,7 @@ def report_context(unit: Unit, month: date, report: MonthReport, user: Any) -> d
         "pool_total": _sum(report.total, report.unallocated_total),
         "pool_gpu_ms": report.allocated_gpu_ms + report.unallocated_gpu_ms,
         "unpriced_any": bool(report.unpriced_gpu_ms or any(line.unpriced_gpu_ms for line in report.unallocated)),
+        "resources": report.resource_total is not None,
     }
 
 

@@ -115,13 +115,12 @@ class LatestReportView(PageView):
         return HttpResponseRedirect(reverse("reports:monthly", kwargs={"unit_slug": units[0].slug, "month": month}))
 
 
-class MonthlyReportView(DetailView):
-    """One unit's month: cost and use per team, change, what was left unallocated, by day; as page and as CSV."""
+class ReportPage(DetailView):
+    """Base of what shows one unit's month: the unit out of the person's subtree, the month out of the address."""
 
     queryset = Unit.objects.all()
     lookup = "slug"
     permission = "reports.monthly.view"
-    template_name = "reports/monthly.html"
 
     def get_title(self) -> str:
         """Name the unit and the month."""
@@ -147,9 +146,17 @@ class MonthlyReportView(DetailView):
         super().prepare()
         self.month = months.parse(self.kwargs["month"])
 
+
+class MonthlyReportView(ReportPage):
+    """One unit's month: cost and use per team, change, what was left unallocated, by day; as page and as CSV."""
+
+    template_name = "reports/monthly.html"
+
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Show the report, or give it as CSV (recorded in the audit trail)."""
         report = selectors.monthly_report(self.object, self.month, request.user)
+        every = "all" in request.GET
+        extras = selectors.report_extras(self.object, report, fold(report, every=every), request.user)
         if request.GET.get("export") == "csv":
             payload = events.ReportExported(
                 unit_uid=self.object.uid, unit_slug=self.object.slug, month=f"{self.month:%Y-%m}", format="csv"
@@ -157,7 +164,13 @@ class MonthlyReportView(DetailView):
             actor = self.actor
             after_read(request, lambda: record_export(events.REPORT_EXPORTED, payload, actor))
             return export.csv_response(self.object, report)
-        shown = fold(report, every="all" in request.GET)
+        # Folded again: a closed month's lines are what its statements say.
+        shown = fold(report, every=every)
         return self.page(
-            report=report, shown=shown, **selectors.report_context(self.object, self.month, report, request.user)
+            report=report,
+            shown=shown,
+            extras=extras,
+            explained=selectors.explained(report, shown),
+            platform=request.GET.get("platform") != "0",
+            **selectors.report_context(self.object, self.month, report, request.user),
         )

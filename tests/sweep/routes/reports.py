@@ -28,5 +28,8 @@ ROUTES: dict[str, Route] = {
     "reports:monthly-latest": Route(allowed=_READ | {"vp_other"}),
     "reports:monthly-unit": Route(allowed=_READ, kwargs=_unit),
     "reports:monthly": Route(allowed=_READ, kwargs=_month),
+    "reports:monthly-pdf": Route(allowed=_READ, kwargs=_month),
+    "reports:monthly-pdf#POST": Route(allowed=_READ, kwargs=_month, method="POST"),
+    "reports:monthly-print": Route(allowed=_READ, kwargs=_month),
     "reports:monthly#csv": Route(allowed=_READ, kwargs=_month, query="?export=csv"),
 }
