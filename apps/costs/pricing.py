@@ -136,7 +136,7 @@ class Cuts:
 def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rate]) -> None:
     """Charge the hours inside which a price begins or ends: row by row, a chunk in memory at a time."""
     cuts = Cuts(rates, first_prices(cluster_id))
-    parameters = {"cluster": cluster_id, "low": hours[0], "high": hours[-1], "hours": list(hours)}
+    parameters: dict[str, Any] = {"cluster": cluster_id, "low": hours[0], "high": hours[-1], "hours": list(hours)}
     with connection.chunked_cursor() as reader, connection.cursor() as writer:
         reader.execute(sql.SPLIT, parameters)
         while rows := reader.fetchmany(CHUNK):

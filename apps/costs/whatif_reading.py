@@ -57,8 +57,25 @@ def quantities(user: Any, first: date, last: date, unit: Unit | None = None) -> 
         .order_by("cluster_id", "kind", "flavour_id", "team_id", "capacity_type", "service_class", "rate__amount")
     )  # fmt: skip
     return [
-        Quantity(*row[:9], None if row[7] is None else (row[9], row[10]), int(row[11]), int(row[12])) for row in rows
-    ]
+        Quantity(
+            team_id=team,
+            cluster_id=cluster,
+            kind=kind,
+            flavour_id=flavour,
+            gpu_model=model,
+            capacity_type=capacity_type,
+            service_class=service_class,
+            hourly=hourly,
+            currency=currency,
+            priced_for=None if hourly is None else (str(of_type), str(of_class)),
+            quantity_ms=int(quantity_ms),
+            gpu_ms=int(gpu_ms),
+        )
+        for (
+            team, cluster, kind, flavour, model, capacity_type, service_class, hourly, currency, of_type, of_class,
+            quantity_ms, gpu_ms,
+        ) in rows
+    ]  # fmt: skip
 
 
 def prices_of_card(card: RateCard) -> TriedPrices:

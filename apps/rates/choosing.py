@@ -108,9 +108,9 @@ def split(
     flat = [rate for layer in fitting for rate in layer]
     found: list[Segment[K]] = []
     for low, high in itertools.pairwise(ordered):
-        rate = chosen(flat, capacity_type, service_class, low)
-        if found and found[-1].rate is rate:
-            found[-1] = Segment(found[-1].start, high, rate)
+        best = chosen(flat, capacity_type, service_class, low)
+        if found and found[-1].rate is best:
+            found[-1] = Segment(found[-1].start, high, best)
         else:
-            found.append(Segment(low, high, rate))
+            found.append(Segment(low, high, best))
     return found

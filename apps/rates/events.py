@@ -51,8 +51,8 @@ class CapexEntered:
 
 
 def _start(p: ProposalEvent) -> str:
-    start = p.valid_from
-    return start[:16].replace("T", " ") if isinstance(start, str) else f"{start:%Y-%m-%d %H:%M}"
+    # A payload that was loaded from storage holds text.
+    return str(p.valid_from)[:16].replace("T", " ")
 
 
 CARD_PUBLISHED = declare("rates.card.published", CardPublished, audience="auditors")

@@ -10,7 +10,7 @@ from django import forms
 from django.conf import settings
 from django.forms import BoundField
 
-from apps.clusters.models import Cluster
+from apps.clusters.models import Cluster, Flavour
 from apps.core.canonical import digest_of
 from apps.core.forms import AmountField, CommonsForm, UtcDateField, UtcDateTimeField, WholeNumberField
 from apps.rates.choices import CapacityType, Resource, ServiceClass
@@ -174,22 +174,16 @@ class CapexForm(CommonsForm):
     """What owned GPUs cost. The flavour is the whole-GPU one whose price it gives."""
 
     name = forms.CharField(max_length=200, help_text="Such as “A100 nodes bought in 2026”.")
-    flavour = forms.ModelChoiceField(queryset=None, label="Flavour", help_text="The whole-GPU flavour.")
     gpus = WholeNumberField(unit="GPUs", min_value=1, label="GPUs")
     in_service_from = UtcDateField(label="In service from")
     life_months = WholeNumberField(unit="months", min_value=1, max_value=240, label="Life")
 
     def __init__(self, *args: Any, cluster: Cluster, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from apps.clusters.models import Flavour
-
-        field = self.fields["flavour"]
-        field.queryset = (
-            Flavour.objects.filter(  # type: ignore[attr-defined]  # the stubs know no ModelChoiceField here
-                pools__cluster=cluster
-            )
-            .distinct()
-            .order_by("name", "pk")
+        self.fields["flavour"] = forms.ModelChoiceField(
+            Flavour.objects.filter(pools__cluster=cluster).distinct().order_by("name", "pk"),
+            label="Flavour",
+            help_text="The whole-GPU flavour.",
         )
         ledger = settings.COMMONS_CURRENCY
         self.fields["purchase"] = AmountField(
@@ -219,3 +213,4 @@ class CapexForm(CommonsForm):
             label="Sellable share",
             help_text="Per cent of hours expected to be sold; the price of the others is spread over these.",
         )
+        self.order_fields(["name", "flavour"])

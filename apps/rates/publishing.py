@@ -121,7 +121,8 @@ class ChangeRow:
 
 def label_of(line: PriceLine, flavours: Mapping[int, Flavour]) -> str:
     """Return what a line is for, in words."""
-    what = str(flavours[line.flavour_id]) if line.flavour_id in flavours else str(Resource(line.resource).label)
+    flavour = flavours.get(line.flavour_id) if line.flavour_id is not None else None
+    what = str(flavour) if flavour is not None else str(Resource(line.resource).label)
     return f"{what}, {CapacityType(line.capacity_type).label.lower()}" if line.capacity_type else what
 
 
@@ -372,7 +373,8 @@ def write_card(
 
 def event_key(line: PriceLine, service_class: str, flavours: Mapping[int, Flavour]) -> str:
     """Return how events name a price: "a100-80gb", "a100-80gb/spot", "cpu", "a100-80gb+compliance"."""
-    name = flavours[line.flavour_id].slug if line.flavour_id in flavours else line.resource
+    flavour = flavours.get(line.flavour_id) if line.flavour_id is not None else None
+    name = flavour.slug if flavour is not None else line.resource
     name = f"{name}/{line.capacity_type}" if line.capacity_type else name
     return f"{name}+{service_class}" if service_class else name
 
