@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -57,7 +58,7 @@ def late_entries(cluster_id: int, hours: Sequence[datetime], revisions: Sequence
     """Return the late content of the given revisions by hour, priced with the prices of each hour."""
     cuts = pricing.Cuts(rates_between(cluster_id, min(hours), max(hours) + HOUR), first_prices(cluster_id))
     found: dict[datetime, list[Entry]] = defaultdict(list)
-    parameters = {
+    parameters: dict[str, Any] = {
         "cluster": cluster_id,
         "hours": list(hours),
         "revisions": list(revisions),
@@ -112,7 +113,7 @@ def corrected_entries(cluster_id: int, hours: Sequence[datetime]) -> dict[dateti
 def correct_late(late: Late) -> list[Correction]:
     """Write what late readings of frozen hours change, into the open month. In the caller's transaction.
 
-    Listener of `metering.ports.on_late`. Telling the same reading again writes nothing.
+    What `metering.ports.on_late` tells leads here. Telling the same reading again writes nothing.
     """
     if not late.hours:
         return []
@@ -129,8 +130,8 @@ def correct_late(late: Late) -> list[Correction]:
 def take_back(written: Written) -> list[Correction]:
     """Take back the corrections of hours that were written anew, as those of a re-opened month are.
 
-    Listener of `metering.ports.on_hours_written`, after the charges were made: those say everything now, so that what
-    was corrected before would be billed twice.
+    What `metering.ports.on_hours_written` tells leads here, after the charges were made: those say everything now, so
+    that what was corrected before would be billed twice.
     """
     if not written.hours:
         return []
@@ -213,7 +214,8 @@ def _tell(cluster_id: int, period: Period, rows: Sequence[Correction]) -> None:
         by_month[f"{row.corrects.month:%Y-%m}"].append(row)
     recipients = scope.holders("costs.period.manage")
     for month, own in sorted(by_month.items()):
-        amount = sum(row.quantity_ms * prices[row.rate_id].amount for row in own if row.rate_id is not None)
+        priced = (row.quantity_ms * prices[row.rate_id].amount for row in own if row.rate_id is not None)
+        amount = sum(priced, Decimal(0))
         payload = events.CorrectionsWritten(
             month=month,
             billed_in=f"{period.month:%Y-%m}",
@@ -234,10 +236,18 @@ def _tell(cluster_id: int, period: Period, rows: Sequence[Correction]) -> None:
         outbox.publish(events.CORRECTIONS_WRITTEN, payload, recipients=recipients, subject_uid=period.uid)
 
 
+def _on_late(late: Late) -> None:
+    correct_late(late)
+
+
+def _on_written(written: Written) -> None:
+    take_back(written)
+
+
 def register() -> None:
     """Listen to metering (called when the room loads)."""
     from apps.metering import ports
 
-    ports.on_late("costs.corrections", correct_late)
+    ports.on_late("costs.corrections", _on_late)
     # After "costs.charges" by name: the charges of the hours stand when this looks.
-    ports.on_hours_written("costs.corrections", take_back)
+    ports.on_hours_written("costs.corrections", _on_written)

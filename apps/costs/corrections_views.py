@@ -135,13 +135,7 @@ class CorrectionDetail(DetailView):
         """Add the late facts of the owner, and all corrections of the same hour and owner."""
         row: Correction = self.object
         hour = [row.hour]
-        same = (
-            priced()
-            .visible_to(self.request.user)
-            .filter(  # type: ignore[attr-defined]  # the scoped queryset
-                cluster_id=row.cluster_id, hour=row.hour, team_id=row.team_id
-            )
-        )
+        same = self.get_queryset().filter(cluster_id=row.cluster_id, hour=row.hour, team_id=row.team_id)
         return super().get_context(
             row=row,
             amount=None if row.exact is None else Money(row.exact, row.rate.currency),  # type: ignore[attr-defined,union-attr]  # annotated; a price is there

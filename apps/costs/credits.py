@@ -159,7 +159,7 @@ def approve_credit(credit_id: int, *, actor: Actor, reason: str = "", expected_v
     receiver = rows[0]
     if receiver.statement is not None:
         # `left_on` counts this credit as well: below zero means that others took what it would need.
-        statement = Statement.objects.select_for_update().get(pk=receiver.statement_id)
+        statement = Statement.objects.select_for_update().get(pk=receiver.statement.pk)
         if statement.superseded_at is not None:
             raise Conflict(
                 f"Statement {statement} was superseded when its month was opened again: reject this credit and propose"

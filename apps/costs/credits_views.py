@@ -39,6 +39,12 @@ class OptionalReasonForm(CommonsForm):
     reason = forms.CharField(label="Remark", max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2}))
 
 
+def _payers(statement: Statement, user: Any) -> Any:
+    """Return the teams that could pay for a credit on a statement."""
+    found = Team.objects.visible_to(user).filter(archived_at__isnull=True).order_by("name")
+    return found if statement.team is None else found.exclude(pk=statement.team.pk)
+
+
 class CreditForm(ReasonForm):
     """What is given back, and who pays for it."""
 
@@ -58,12 +64,7 @@ class CreditForm(ReasonForm):
             help_text=f"The statement still holds {credits.left_on(statement)}.",
         )
         payer: Any = self.fields["payer"]
-        payer.queryset = (
-            Team.objects.visible_to(user)
-            .filter(archived_at__isnull=True)
-            .exclude(pk=statement.team_id)
-            .order_by("name")
-        )
+        payer.queryset = _payers(statement, user)
         self.order_fields(["amount", "payer", "reason"])
 
 
@@ -140,12 +141,15 @@ class CreditDetail(DetailView):
         """Add the pair, as far as it is visible, and who may decide."""
         row, user = self.object, self.request.user
         is_open = row.status == Verdict.PROPOSED
-        pair = Credit.objects.visible_to(user).filter(pair=row.pair).select_related("team") if row.pair else []
+        pair: list[Credit] = []
+        if row.pair is not None:
+            others = Credit.objects.visible_to(user).filter(pair=row.pair).exclude(pk=row.pk)
+            pair = list(others.select_related("team"))
         own = row.proposed_by_id == user.pk
         return super().get_context(
             credit=row,
             tones=TONES,
-            pair=[one for one in pair if one.pk != row.pk],
+            pair=pair,
             is_pair=row.pair is not None,
             may_decide=is_open and not own and user.pk in credits.approvers(credits.rows_of(row)[0]),
             may_withdraw=is_open and own,

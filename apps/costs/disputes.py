@@ -20,7 +20,7 @@ from apps.costs import adjusting_events as events
 from apps.costs import credits
 from apps.costs.choices import DisputeStatus, OwnerKind
 from apps.costs.models import Dispute, DisputeComment, Period, Statement, StatementLine
-from apps.costs.seconding import checked_text, person
+from apps.costs.seconding import checked_text, person, someone
 from apps.teams import scope
 from apps.teams.choices import Role
 
@@ -39,7 +39,7 @@ def open_dispute(statement_id: int, text: str, *, actor: Actor, line_ordinal: in
     already or the statement was superseded.
     """
     statement = Statement.objects.select_for_update(of=("self",)).filter(pk=statement_id).first()
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    user = someone(actor)
     if statement is None or user is None or not Statement.objects.visible_to(user).filter(pk=statement_id).exists():
         raise NotVisible
     person(actor, OPEN, statement, "A statement is disputed by the team's leads or the unit's owner.")
@@ -94,7 +94,7 @@ def owners(dispute: Dispute) -> list[int]:
 
 
 def _locked(dispute_id: int, actor: Actor, expected_version: int | None) -> tuple[Dispute, User]:
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    user = someone(actor)
     if user is None or not Dispute.objects.visible_to(user).filter(pk=dispute_id).exists():
         raise NotVisible
     dispute = Dispute.objects.locked(dispute_id, expected_version=expected_version)

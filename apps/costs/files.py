@@ -19,6 +19,7 @@ from apps.core.sweeps import nudge
 from apps.costs import adjusting_events as events
 from apps.costs.choices import FileKind, FileStatus, PeriodStatus
 from apps.costs.models import Period, Statement, StatementFile
+from apps.costs.seconding import someone
 from apps.teams import scope
 
 VIEW = "costs.statement.view"
@@ -38,7 +39,7 @@ COMPRESSED = (FileKind.CSV, FileKind.FOCUS, FileKind.JOURNAL)
 
 
 def _asker(actor: Actor) -> User:
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    user = someone(actor)
     if user is None:
         raise NotAllowed("Files are asked for by people.", rule=VIEW)
     return user
@@ -143,7 +144,8 @@ def claim(file_id: int) -> StatementFile | None:
             return None
         row.attempts += 1
         if row.attempts > MAX_ATTEMPTS:
-            return fail(row, f"The worker that made it was lost {MAX_ATTEMPTS} times. Ask the platform admins.")
+            fail(row, f"The worker that made it was lost {MAX_ATTEMPTS} times. Ask the platform admins.")
+            return None
         row.status, row.done, row.error = FileStatus.RUNNING, 0, ""
         row.bump("status", "attempts", "done", "error")
         return row

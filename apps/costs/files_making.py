@@ -62,7 +62,7 @@ def make(file_id: int) -> bool:
         return False
     try:
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            sha256, size, report = _write(row, spool)  # type: ignore[arg-type]  # a spooled file is IO[bytes]
+            sha256, size, report = _write(row, spool)
             spool.seek(0)
             body = spool.read()
         return files.finish(row, body, sha256, size, report)

@@ -43,9 +43,7 @@ def _refuse(url: str, *args: object, **kwargs: object) -> NoReturn:
 
 def _style() -> Path:
     found = finders.find(STYLE)
-    if found is None:
-        found = str(Path(settings.STATIC_ROOT or "") / STYLE)
-    return Path(str(found))
+    return settings.STATIC_ROOT / STYLE if found is None else Path(str(found))
 
 
 def render(statement: Statement) -> bytes:

@@ -147,7 +147,7 @@ class Export:
 
     def days(self) -> int:
         """Return how many daily charges the month has: what progress is measured by."""
-        return self._daily().count()
+        return int(self._daily().count())
 
     def _daily(self) -> Any:
         first = self.period.month

@@ -13,9 +13,16 @@ MIN_REASON = 10
 MAX_REASON = 500
 
 
+def someone(actor: Actor) -> User | None:
+    """Return the active person behind an actor; None: the portal itself, or nobody any more."""
+    if actor.user_id is None:
+        return None
+    return User.objects.filter(pk=actor.user_id, is_active=True).first()
+
+
 def person(actor: Actor, permission: str, obj: Any, message: str) -> User:
     """Return the active person behind an actor who holds `permission` for `obj`. Raises NotAllowed with `message`."""
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id is not None else None
+    user = someone(actor)
     if user is None or not may(user, permission, obj):
         raise NotAllowed(message, rule=permission)
     return user
