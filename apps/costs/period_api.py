@@ -41,7 +41,7 @@ class _Visible(CommonsViewSet):
     """Rows whose scope is all that decides who reads them: by team and unit as frozen, not as they are today."""
 
     permission = "costs.statement.view"
-    queryset = Period.objects.none()
+    queryset: Any = Period.objects.none()
 
     def get_object(self) -> Any:
         """Return the row. Raises NotVisible, whether it is missing or foreign."""

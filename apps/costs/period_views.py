@@ -138,7 +138,7 @@ class PeriodDetail(_PeriodMixin):
         period, user = self.object, self.request.user
         manages, everything = may(user, closing.MANAGE, period), sees_all(user)
         rows = Statement.objects.visible_to(user).filter(period=period, superseded_at__isnull=True)
-        rank = {OwnerKind.PLATFORM: 0, OwnerKind.UNIT: 1, OwnerKind.TEAM: 2, OwnerKind.COST_CENTRE: 3}
+        rank: dict[str, int] = {OwnerKind.PLATFORM: 0, OwnerKind.UNIT: 1, OwnerKind.TEAM: 2, OwnerKind.COST_CENTRE: 3}
         statements = sorted(
             rows.exclude(owner_kind=OwnerKind.COST_CENTRE)[:200], key=lambda row: (rank[row.owner_kind], row.number)
         )

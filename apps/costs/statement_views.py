@@ -265,7 +265,8 @@ class StatementDetail(ListView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the header, and whether the digest is that of the rows."""
         row = self.statement
-        team = row.team if row.team and Team.objects.visible_to(self.request.user).filter(pk=row.team_id) else None
+        teams = Team.objects.visible_to(self.request.user)
+        team = teams.filter(pk=row.team_id).first() if row.team_id is not None else None
         return super().get_context(
             statement=row,
             period=row.period,

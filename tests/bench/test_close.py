@@ -35,6 +35,7 @@ TARGET_SECONDS = 60
 MONTH, START, END = date(2026, 9, 1), utc(2026, 9, 1), utc(2026, 10, 1)
 
 
+@pytest.mark.requirement("periods-4.7")
 def test_a_month_is_frozen(db: Any) -> None:
     company = make_company()
     units = [make_unit(f"Unit {number}", company.root) for number in range(UNITS)]

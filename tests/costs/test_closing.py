@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 
 from apps.accounts.models import User
@@ -410,3 +410,45 @@ def test_a_writer_and_the_freeze_never_pass_each_other() -> None:
     with clock.frozen(NOW):
         assert freezing.freeze(period.pk) == 1
     assert september().status == "closed"
+
+
+@pytest.mark.requirement("periods-1.5", "periods-1.2")
+@pytest.mark.django_db(transaction=True)
+def test_a_writer_that_meets_a_freeze_waits_and_is_refused() -> None:
+    from tests.factories import make_company
+
+    company = make_company()
+    with clock.frozen(NOW):
+        world = make_world(company.teams.values(), gpus=20, since=END - 4 * HOUR)
+        ingest(world, [hold("train", "finance-prod", END - 3 * HOUR, END, 2)], END - 4 * HOUR)
+        periods.make_periods()
+        begin(company)
+    refusals: list[str] = []
+
+    def write() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE metering_hourfact SET pod = 'renamed'")
+        except IntegrityError as error:
+            refusals.append(str(error))
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=write)
+    with transaction.atomic():
+        Period.objects.select_for_update().get(month=SEPTEMBER)
+        worker.start()
+        pause = threading.Event()
+        for _ in range(600):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone()[0]:
+                    break
+            pause.wait(0.05)
+        else:
+            pytest.fail("the writer never waited")
+        Period.objects.filter(month=SEPTEMBER).update(status="closed", closed_at=NOW)
+    worker.join(30)
+    assert len(refusals) == 1
+    assert "the books of 2026-09 are closed" in refusals[0]
+    assert not HourFact.objects.filter(pod="renamed").exists()
