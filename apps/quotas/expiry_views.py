@@ -193,7 +193,7 @@ class WorkspaceDrain(WorkspaceAction):
     form_class = DrainForm
     submit_label = "Stop what holds GPUs"
     danger = True
-    success_message = "Ordered. Every stop is listed with the workspace and can be undone."
+    success_message = "Ordered. Every stop is listed with the workspace; platform admins can start them again."
     summary_template = "quotas/expiry_drain.html"
 
     def get_title(self) -> str:
