@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.db.models import Count
 
@@ -120,18 +121,21 @@ def test_ten_thousand_pods_in_an_hour(db: Any, tmp_path: Path) -> None:
     world = make_world([], gpus=PODS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     load = os.getloadavg()[0]
+    with connection.cursor() as cursor:
+        # The test's own transaction is open while the source is read; the portal's is not.
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     with prometheus(tmp_path / "tsdb", lookback=f"{SCRAPE}s") as url, clock.frozen(START + timedelta(hours=4)):
         Source.objects.filter(pk=world.source.pk).update(kind="prometheus", url=url)
-        began = time.perf_counter()
+        began, own = time.perf_counter(), time.process_time()
         adapter = PrometheusAdapter(url)
         run = actions.ingest_hours(
             world.source.pk, START, START + timedelta(hours=1), actor=Actor.system("bench"), adapter=adapter
         )
         adapter.close()
-        took = time.perf_counter() - began
+        took, own = time.perf_counter() - began, time.process_time() - own
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
-        f"\n10,000 pods, one hour: {took:.1f} s (target {TARGET_SECONDS} s),"
+        f"\n10,000 pods, one hour: {took:.1f} s (target {TARGET_SECONDS} s; {own:.1f} s of it the portal's own CPU),"
         f" {adapter.requests - adapter.resource_requests} + {adapter.resource_requests} requests,"
         f" {run.response_bytes / 1e6:.0f} MB read, peak {peak} MiB (target {TARGET_MIB} MiB; {before} MiB before);"
         f" {platform.machine()}, {os.cpu_count()} cores, load before {load:.1f}"
