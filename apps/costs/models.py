@@ -210,3 +210,13 @@ class BudgetStep(Row):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["budget", "month", "measure", "step"], name="budget_step_once")
         ]
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate: with its budget."""
+        return self.budget.team_id
+
+    @property
+    def scope_unit_id(self) -> int | None:
+        """Where this row belongs, for the permission gate: with its budget."""
+        return self.budget.unit_id

@@ -164,4 +164,7 @@ def test_budgets_and_steps_through_the_api(world: World, company: Any) -> None:
     steps = client.get(reverse("api:budget-step-list") + "?step=80").json()
     assert [row["step"] for row in steps["results"]] == ["80"]
     assert BudgetStep.objects.count() == 2
+    detail = reverse("api:budget-step-detail", kwargs={"uid": steps["results"][0]["uid"]})
+    assert client.get(detail).json()["measure"] == "gpu_hours"
+    assert client_for(company.lead_finance).get(detail).status_code == 404
     assert client_for(company.lead_finance).get(reverse("api:budget-step-list")).json()["results"] == []
