@@ -1,4 +1,4 @@
-"""Kubecost as a source: hour by hour, older schema, no daily sets; allocation APIs are refused where a GPU is shared."""
+"""Kubecost as a source: hour by hour, older schema, no daily sets; refused where a GPU is shared."""
 
 from __future__ import annotations
 
