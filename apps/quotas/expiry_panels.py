@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.core.permissions import may
-from apps.provisioning import stopping
+from apps.provisioning.actions import RETRY
 from apps.provisioning.choices import StopStatus
 from apps.provisioning.models import StopOrder
 from apps.provisioning.selectors import quota_status
@@ -46,6 +46,6 @@ def workspace_end(request: HttpRequest, workspace: Workspace) -> dict[str, Any]:
         "may_change": may(request.user, "quotas.change.create", workspace),
         "may_drain": expiry.may_drain(standing.facts),
         "limits": limits.in_use(workspace, status),
-        "may_restart": may(request.user, stopping.RETRY, workspace),
+        "may_restart": may(request.user, RETRY, workspace),
         "stops": _stops(request, workspace) if standing.facts.over or workspace.rung != Rung.NONE else [],
     }
