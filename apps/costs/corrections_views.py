@@ -134,11 +134,12 @@ class CorrectionDetail(DetailView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the late facts of the owner, and all corrections of the same hour and owner."""
         row: Correction = self.object
+        exact: Decimal | None = self.object.exact
         hour = [row.hour]
         same = self.get_queryset().filter(cluster_id=row.cluster_id, hour=row.hour, team_id=row.team_id)
         return super().get_context(
             row=row,
-            amount=None if row.exact is None else Money(row.exact, row.rate.currency),  # type: ignore[attr-defined,union-attr]  # annotated; a price is there
+            amount=None if exact is None else Money(exact, self.object.rate.currency),
             facts=late_facts(row),
             same=list(same.order_by("pk")[:200]),
             billed_ms=sum(
