@@ -135,9 +135,9 @@ def _figures(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
     )  # fmt: skip
     for at, kind, ours, team_id, cluster_id, flavour, capacity, service, code, *sums in rows:
         quantity, gpu, product, used, measured, idle = sums
-        item = (cluster_id, flavour, capacity, service)
+        key = (cluster_id, flavour, capacity, service)
         yield _Sum(
-            at, kind, ours, team_id, cluster_id, item, code, int(quantity), int(gpu), product, int(used), int(measured),
+            at, kind, ours, team_id, cluster_id, key, code, int(quantity), int(gpu), product, int(used), int(measured),
             int(idle),
         )  # fmt: skip
 
@@ -169,7 +169,9 @@ class _Books:
             return
         team = self.teams.get(row.team_id)
         if team is None:
-            team = self.teams[row.team_id] = _TeamBooks(*(Tally(self.currency) for _ in range(3)))
+            team = self.teams[row.team_id] = _TeamBooks(
+                Tally(self.currency), Tally(self.currency), Tally(self.currency)
+            )
         if row.kind == USAGE:
             team.usage = (row.gpu_ms, row.used_gpu_ms, row.measured_gpu_ms, row.idle_gpu_ms)
             return
@@ -287,14 +289,14 @@ def _by_day(report: MonthReport, user: Any, inside: Q, everything: bool) -> None
         Sum(F("quantity_ms") * F("rate__amount"), output_field=_EXACT), Value(Decimal(0)), output_field=_EXACT
     )
     nobody = Value(0, output_field=BigIntegerField())
-    charges = DayCharge.objects.visible_to(user).filter(inside, day__lt=until, kind__in=OWN)
+    charges: Any = DayCharge.objects.visible_to(user).filter(inside, day__lt=until, kind__in=OWN)
     charges = charges.annotate(code=Coalesce(F("rate__currency"), Value("")), nobody=nobody)
     sums = {"quantity": Sum("quantity_ms"), "gpu": Sum("gpu_ms")}
     named = charges.filter(team_id__in=top, day__gte=report.month).values_list("day", "team_id", "code")
     if report.unit is not None or everything:
-        whole: Any = (
-            DayTotal.objects.filter(inside, day__gte=since, day__lt=until, kind__in=OWN)
-            .annotate(nobody=nobody)
+        totals: Any = DayTotal.objects.filter(inside, day__gte=since, day__lt=until, kind__in=OWN)
+        whole = (
+            totals.annotate(nobody=nobody)
             .values_list("day", "nobody", "currency")
             .annotate(**sums, amounts=Sum("product"))
         )

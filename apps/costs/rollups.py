@@ -49,6 +49,6 @@ def roll_up(cluster_id: int, days: Sequence[date]) -> None:
         cursor.execute(_DAYS.format(charges="d.cluster_id = %s AND d.day = ANY(%s)"), [cluster_id, list(days)])
         for month in sorted({day.replace(day=1) for day in days}):
             cursor.execute("DELETE FROM costs_monthtotal WHERE cluster_id = %s AND month = %s", [cluster_id, month])
-            window = [cluster_id, month, billing.following(month)]
+            window: tuple[int, date, date] = (cluster_id, month, billing.following(month))
             cursor.execute(_MONTHS.format(charges="d.cluster_id = %s AND d.day >= %s AND d.day < %s"), window)
             cursor.execute(_USED.format(usage="u.cluster_id = %s AND u.day >= %s AND u.day < %s"), window)

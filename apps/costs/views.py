@@ -16,6 +16,7 @@ from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.views import Crumb, ListView, PageView
 from apps.costs import actions, selectors
+from apps.costs.drilldown import Downloadable, Table, day_rows, fact_rows, hour_rows, month_rows
 from apps.costs.events import CHARGES_EXPORTED
 from apps.costs.models import Charge, DayCharge
 from apps.costs.overview import money_of
@@ -52,7 +53,7 @@ class TeamList(PageView):
         )
 
 
-class TeamPage(PageView):
+class TeamPage(Downloadable, PageView):
     """Base of a team's pages: seen by those who see the team, or rows of it from a time when it was in their unit."""
 
     permission = "costs.charge.view"
@@ -117,6 +118,10 @@ class TeamMonth(TeamPage):
         except ValueError as error:
             raise NotVisible("There is no such month.") from error
 
+    def table_of(self, context: dict[str, Any]) -> Table:
+        """The days, as shown."""
+        return month_rows(context)
+
     def breadcrumbs(self) -> list[Crumb]:
         """Back to all teams."""
         return self.crumbs()
@@ -163,6 +168,10 @@ class TeamDay(TeamPage):
         """Return team and day."""
         return f"{self.team}: {_date(self.kwargs['day']):%d %B %Y}"
 
+    def table_of(self, context: dict[str, Any]) -> Table:
+        """The workloads, as shown."""
+        return day_rows(context)
+
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the month."""
         return self.crumbs(_date(self.kwargs["day"]).replace(day=1))
@@ -195,6 +204,10 @@ class WorkloadDay(TeamPage):
         """Return the workload's name."""
         return str(self.request.GET.get("name", "")) or "Workload"
 
+    def table_of(self, context: dict[str, Any]) -> Table:
+        """The hourly facts, as shown."""
+        return hour_rows(context)
+
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the day."""
         day = _date(self.kwargs["day"])
@@ -225,7 +238,7 @@ class WorkloadDay(TeamPage):
         )
 
 
-class FactDetail(PageView):
+class FactDetail(Downloadable, PageView):
     """One hourly fact: quantities, charges, rates, and the source proof."""
 
     title = "Hourly fact"
@@ -237,6 +250,10 @@ class FactDetail(PageView):
     def prepare(self) -> None:
         """Load the fact. Raises NotVisible."""
         self.detail = selectors.fact_detail(self.kwargs["fact_uid"], self.request.user)
+
+    def table_of(self, context: dict[str, Any]) -> Table:
+        """The fact's charges with their rates and the source query."""
+        return fact_rows(context)
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the team's day, where the team is there."""

@@ -320,9 +320,9 @@ def _spikes(cluster: Cluster, end: datetime) -> Look:
         nothing = Decimal(0)
         earlier = {
             hour: [
-                costs.get(before, nothing)
+                costs.get(past, nothing)
                 for week in range(1, rhythm.WEEKS + 1)
-                if (before := hour - timedelta(weeks=week)) in metered
+                if (past := hour - timedelta(weeks=week)) in metered
             ]
             for hour in today
         }

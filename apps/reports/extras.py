@@ -176,7 +176,7 @@ def read(unit: Unit, report: MonthReport, units: Sequence[int], teams: Sequence[
 
     `units`: ids at or below the unit; `teams`: the lines shown, whose budgets are of interest.
     """
-    wanted = {
+    wanted: dict[str, Any] = {
         "month": report.month, "unit": unit.pk, "units": list(units), "least": advice.MIN_SAVABLE_MS,
         "teams": [line.team_id for line in teams if line.team_id is not None],
     }  # fmt: skip

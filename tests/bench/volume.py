@@ -18,6 +18,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.bootstrap import OWNER_ROLE
 from apps.core.partitions import ensure_month, months_between
+from apps.costs import rollups
 from apps.costs.models import Budget, Charge, DayCharge, PricedHour
 from apps.demo.company import QUOTA_POLICY
 from apps.metering import billing
@@ -235,6 +236,9 @@ def _usage(made: Enterprise, start: datetime, now: datetime) -> None:
         window_end="h + interval '1 hour'", status="'succeeded'", finished_at="h + interval '62 minutes'",
         hours_written="1", facts="40", requests="7", created_at="h + interval '61 minutes'",
     )  # fmt: skip
+    every = [start.date() + timedelta(days=number) for number in range((end - start).days + 1)]
+    for pk in Cluster.objects.values_list("pk", flat=True):
+        rollups.roll_up(pk, every)
 
 
 def _requests(made: Enterprise, now: datetime) -> None:

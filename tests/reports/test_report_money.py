@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from apps.audit.models import AuditEvent
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import NotVisible
@@ -19,6 +20,7 @@ from apps.costs.reporting import month_report
 from apps.insights import workloads
 from apps.insights.report_models import FileStatus, ReportFile, ReportSent
 from apps.metering import billing
+from apps.metering.models import HourFact
 from apps.reports import files, sending
 from tests.metering.world import hold, make_world, utc
 from tests.reports.conftest import NOW, OCTOBER, Books, browser, page_of, read
@@ -213,3 +215,25 @@ def test_each_unit_gets_its_report_once(books: Books) -> None:
     ReportSent.objects.all().delete()
     with clock.frozen(due + timedelta(days=10)):
         assert sending.send_due() == 0  # too late: the next report is nearer
+
+
+@pytest.mark.requirement("monthly-report-4.3")
+def test_every_level_of_the_way_down_is_a_file(books: Books) -> None:
+    """Day by day, workload by workload, hour by hour, down to the rate and the query, each with its export."""
+    client = browser(books.company.vp)
+    where = reverse("costs:workload-day", kwargs={"team_slug": "research", "day": "2026-10-11"})
+    hours = f"{where}?cluster=dc1&namespace=research-prod&name=notebook"
+    fact = HourFact.objects.filter(workload_name="notebook").order_by("hour").first()
+    assert fact is not None
+    for address, said, rows in (
+        ("/costs/teams/research/2026-10/?export=csv", b"2026-10-11", 3),
+        ("/costs/teams/research/2026-10-11/?export=csv", b"notebook", 1),
+        (f"{hours}&export=csv", b"11.55", 24),
+        (f"/costs/facts/{fact.uid}/?export=csv", b"3.85", 2),
+    ):
+        body = b"".join(client.get(address).streaming_content)
+        assert said in body, address
+        assert body.count(b"\r\n") >= rows + 1, address
+    assert AuditEvent.objects.filter(action="costs.drilldown.exported").count() == 4
+    assert client.get("/costs/teams/research/2026-10/?export=pdf").status_code == 400
+    assert "Rate card" in page_of(client.get(f"/costs/facts/{fact.uid}/"))
