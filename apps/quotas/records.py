@@ -105,13 +105,13 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
     estimate, reach = assessment.estimate, assessment.estimate_maximum
     amount = estimate.amount.quantized() if estimate.amount is not None else None
     return {
-        "amount": str(amount.amount) if amount else None,
-        "currency": amount.currency if amount else None,
+        "amount": str(amount.amount) if amount is not None else None,
+        "currency": amount.currency if amount is not None else None,
         "rate_uid": str(estimate.rate_uid) if estimate.rate_uid else None,
         "hours_per_month": estimate.hours_per_month,
         "basis": estimate.basis,
         "unknown_reason": estimate.unknown_reason,
-        "maximum_amount": str(reach.amount.quantized().amount) if reach is not None and reach.amount else None,
+        "maximum_amount": str(reach.amount.quantized().amount) if reach is not None and reach.amount is not None else None,
         "delta_units": assessment.delta_units,
         "delta_gpus_milli": int(assessment.delta_gpus * 1000),
     }
