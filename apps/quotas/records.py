@@ -104,6 +104,7 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
     """Return the estimate as it is frozen with the request: decimals as strings, the rate it stands on by uid."""
     estimate, reach = assessment.estimate, assessment.estimate_maximum
     amount = estimate.amount.quantized() if estimate.amount is not None else None
+    most = reach.amount if reach is not None else None
     return {
         "amount": str(amount.amount) if amount is not None else None,
         "currency": amount.currency if amount is not None else None,
@@ -111,7 +112,9 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
         "hours_per_month": estimate.hours_per_month,
         "basis": estimate.basis,
         "unknown_reason": estimate.unknown_reason,
-        "maximum_amount": str(reach.amount.quantized().amount) if reach is not None and reach.amount is not None else None,
+        "maximum_amount": str(reach.amount.quantized().amount)
+        if reach is not None and reach.amount is not None
+        else None,
         "delta_units": assessment.delta_units,
         "delta_gpus_milli": int(assessment.delta_gpus * 1000),
     }
