@@ -112,9 +112,7 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
         "hours_per_month": estimate.hours_per_month,
         "basis": estimate.basis,
         "unknown_reason": estimate.unknown_reason,
-        "maximum_amount": str(reach.amount.quantized().amount)
-        if reach is not None and reach.amount is not None
-        else None,
+        "maximum_amount": str(most.quantized().amount) if most is not None else None,
         "delta_units": assessment.delta_units,
         "delta_gpus_milli": int(assessment.delta_gpus * 1000),
     }
