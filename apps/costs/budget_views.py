@@ -292,10 +292,22 @@ class UnitBudgetSet(_BudgetSet):
     owner_kind = "unit"
 
 
+def budget_seen(request: HttpRequest, owner: Team | Unit, month: date) -> Budget | None:
+    """Return an owner's budget for a month, read once a request: several panels of a page show it. None: none set."""
+    asked = ("team" if isinstance(owner, Team) else "unit", owner.pk), month
+    known: dict[object, Budget | None] | None = getattr(request, "_commons_budgets", None)
+    if known is None:
+        known = {}
+        request._commons_budgets = known  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
+    if asked not in known:
+        known[asked] = figures.budget_of(*asked)
+    return known[asked]
+
+
 def _panel(request: HttpRequest, owner: Team | Unit) -> dict[str, Any] | None:
     """Return the panel of an owner's budget; None where there is none and the person may set none."""
     month = billing.month_of(clock.now())
-    budget = figures.budget_of(("team" if isinstance(owner, Team) else "unit", owner.pk), month)
+    budget = budget_seen(request, owner, month)
     may_set = may(request.user, "costs.budget.set", owner)
     if budget is None and not may_set:
         return None

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from apps.core import clock
 from apps.core.permissions import may
 from apps.costs import selectors
+from apps.costs.budget_views import budget_seen
 from apps.costs.views import day_url, month_url
 from apps.metering import billing
 from apps.teams.models import Team
@@ -17,9 +18,7 @@ from portal.panels import nav, panel
 
 nav("Costs", "costs:team-list", icon="currency-dollar", order=10, permission="costs.charge.view", group="Money")
 nav("Charges", "costs:charge-list", icon="list", order=20, permission="costs.charge.view", group="Money")
-nav(
-    "Service classes", "costs:class-list", icon="adjustments", order=70, permission="rates.card.view", group="Money"
-)
+nav("Service classes", "costs:class-list", icon="adjustments", order=70, permission="rates.card.view", group="Money")
 nav("What if", "costs:whatif", icon="scale", order=60, permission="costs.whatif.run", group="Money")
 nav("Statements", "costs:statement-list", icon="receipt", order=22, permission="costs.statement.view", group="Money")
 nav("Months", "costs:period-list", icon="calendar", order=24, permission="costs.statement.view", group="Money")
@@ -40,7 +39,8 @@ def money(request: HttpRequest, team: Team) -> dict[str, Any]:
     now = clock.now()
     month = billing.month_of(now)
     cost = selectors.cost_of_month(team.pk, month)
-    budget = selectors.budget_for(team.pk, month)
+    set_for = budget_seen(request, team, month)
+    budget = set_for.monthly if set_for is not None else None
     running = selectors.running_workloads(team, request.user, since=now - timedelta(hours=3))
     return {
         "template": "costs/panels/team.html",
