@@ -89,4 +89,6 @@ def _reached_body(payload: Any) -> str:
     if payload.basis:
         lines.append(f"It stands on {payload.basis}.")
     return "\n".join([*lines, *payload.actions])
+
+
 DRILL_DOWN_EXPORTED = events.declare("costs.drilldown.exported", Exported, audience="auditors")

@@ -75,7 +75,7 @@ def add_resource(world: World, hour: datetime, resource: str, quantity_ms: int, 
     }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO metering_resourcefact ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",  # noqa: S608
+            f"INSERT INTO metering_resourcefact ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",  # noqa: S608 (own names)
             list(row.values()),
         )
     return uid

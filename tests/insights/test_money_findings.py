@@ -1,4 +1,4 @@
-"""Findings in money from metered and priced hours: idle work exactly at its rates, spikes explained, savings measured."""
+"""Findings in money from metered and priced hours: idle work at its rates, spikes explained, savings measured."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -162,14 +163,14 @@ def test_a_new_watchdog_knows_the_open_sessions_before_it_runs(tmp_path: Path, m
     """Killed at any moment after the new watchdog began to run, the supervisor leaves nobody unwatched."""
     known: list[str] = []
 
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+    def popen(command: list[str], **options: Any) -> Any:
         if "launcher.watchdog" in command and supervisor.children:
             pipe = int(command[3])
             with os.fdopen(os.dup(pipe), "rb", buffering=0) as lines:
                 os.set_blocking(pipe, False)
                 known.append((lines.read(4096) or b"").decode())
                 os.set_blocking(pipe, True)
-        return started(command, **options)  # type: ignore[call-overload,no-any-return]  # what was asked, handed on
+        return started(command, **options)  # type: ignore[call-overload]  # what was asked, handed on
 
     started = subprocess.Popen
     supervisor = Supervisor(grace_seconds=1)

@@ -11,13 +11,13 @@ _FILL = [
     f"""
     INSERT INTO costs_daytotal (day, cluster_id, unit_id, kind, currency, quantity_ms, gpu_ms, product)
     SELECT d.day, d.cluster_id, d.unit_id, d.kind, {_PRICED} GROUP BY 1, 2, 3, 4, r.currency
-    """,  # noqa: S608 (constants of this file)
+    """,
     f"""
     INSERT INTO costs_monthtotal (month, cluster_id, kind, team_id, unit_id, flavour_id, capacity_type, service_class,
       currency, quantity_ms, gpu_ms, product)
     SELECT date_trunc('month', d.day)::date, d.cluster_id, d.kind, d.team_id, d.unit_id, d.flavour_id, d.capacity_type,
       d.service_class, {_PRICED} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, r.currency
-    """,  # noqa: S608 (constants of this file)
+    """,
     """
     INSERT INTO costs_monthtotal (month, cluster_id, kind, team_id, unit_id, capacity_type, service_class, currency,
       quantity_ms, gpu_ms, used_gpu_ms, measured_gpu_ms, idle_gpu_ms)
