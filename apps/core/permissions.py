@@ -15,6 +15,15 @@ class Reach:
     team_uids: frozenset[uuid.UUID] = frozenset()
 
 
+class _Installation:
+    """Belongs to no team or unit: a permission for it is one for the whole installation."""
+
+
+#: What is everybody's (months, prices, accounts, sources): who holds a permission for one unit only does not hold it
+#: for this, whereas `None` would ask for the permission anywhere at all.
+INSTALLATION = _Installation()
+
+
 class Resolver(Protocol):
     """What the teams room provides."""
 

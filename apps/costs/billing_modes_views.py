@@ -13,7 +13,7 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.forms import CommonsForm
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, StatusColumn, TimeColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, FormMixin, ListView
 from apps.costs import billing_modes, journal, journal_books
@@ -91,10 +91,10 @@ class ModeList(ListView):
         """Finance chooses a unit, and sets the accounts."""
         if not may(self.request.user, billing_modes.MANAGE):
             return []
-        return [
-            ("Set a unit's billing", reverse("costs:billing-mode-units")),
-            ("Accounts of the journal", reverse("costs:journal-account-list")),
-        ]
+        found = [("Set a unit's billing", reverse("costs:billing-mode-units"))]
+        if may(self.request.user, billing_modes.MANAGE, INSTALLATION):
+            found.append(("Accounts of the journal", reverse("costs:journal-account-list")))
+        return found
 
 
 class UnitTable(CommonsTable):
@@ -196,6 +196,10 @@ class AccountList(FormMixin):
     template_name = "costs/journal_accounts.html"
     http_method_names = ["get", "head", "options"]
 
+    def scope_object(self) -> Any:
+        """Finance of one unit sets no account of the platform."""
+        return INSTALLATION
+
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the modes."""
         return [Crumb("Showback and chargeback", reverse("costs:billing-mode-list"))]
@@ -216,6 +220,10 @@ class AccountSet(FormMixin):
     submit_label = "Set the account"
     success_message = "The account is set."
     object: JournalAccount | None
+
+    def scope_object(self) -> Any:
+        """Finance of one unit sets no account of the platform."""
+        return INSTALLATION
 
     def prepare(self) -> None:
         """Load the account. Raises NotVisible for a purpose that there is not."""
@@ -263,7 +271,7 @@ class JournalPage(DetailView):
 
     def scope_object(self) -> Any:
         """Months concern the installation."""
-        return None
+        return INSTALLATION
 
     def get_title(self) -> str:
         """Name the month."""

@@ -14,7 +14,7 @@ from django.urls import reverse
 from apps.core.errors import Invalid
 from apps.core.forms import CommonsForm
 from apps.core.money import Money
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, StatusColumn, TimeColumn, UidLinkColumn
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
 from apps.costs import distribution_actions as actions
@@ -69,7 +69,7 @@ class PolicyList(ListView):
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer to propose the next version."""
-        if may(self.request.user, actions.MANAGE):
+        if may(self.request.user, actions.MANAGE, INSTALLATION):
             return [("Propose a version", reverse("costs:distribution-propose"))]
         return []
 

@@ -12,7 +12,7 @@ from django.urls import reverse
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.middleware import after_read
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, Crumb, DetailView
 from apps.costs import billing_modes, files, files_making, files_pdf
 from apps.costs.choices import FileKind, FileStatus, PeriodStatus
@@ -77,7 +77,7 @@ class FileList(_OfMonth):
             kinds=[(kind, FileKind(kind).label) for kind in files.OF_PERIOD] if everything else [],
             statements=list(statements.order_by("owner_kind", "number")[:200]),
             statement_kinds=[(kind, FileKind(kind).label) for kind in files.OF_STATEMENT],
-            may_journal=may(user, billing_modes.MANAGE),
+            may_journal=may(user, billing_modes.MANAGE, INSTALLATION),
             **extra,
         )
 

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from apps.core.errors import Conflict
 from apps.core.forms import CommonsForm
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import AgeColumn, CommonsTable, StatusColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView
 from apps.costs import reopening
@@ -84,7 +84,7 @@ class ReopenDetail(DetailView):
         return super().get_context(
             request_row=row,
             touched=reopening.consequences(row.period),
-            may_decide=is_open and not own and may(user, reopening.APPROVE),
+            may_decide=is_open and not own and may(user, reopening.APPROVE, INSTALLATION),
             may_withdraw=is_open and own,
             **extra,
         )
@@ -111,7 +111,7 @@ class ReopenAsk(ActionView):
 
     def scope_object(self) -> Any:
         """Months concern the installation."""
-        return None
+        return INSTALLATION
 
     def get_title(self) -> str:
         """Name the month."""
@@ -155,7 +155,7 @@ class _Decide(ActionView):
 
     def scope_object(self) -> Any:
         """Months concern the installation."""
-        return None
+        return INSTALLATION
 
     def check_state(self) -> None:
         """Only what is proposed can be decided."""

@@ -7,7 +7,7 @@ from typing import Any
 from apps.accounts.models import User
 from apps.core.actor import Actor
 from apps.core.errors import Invalid, NotAllowed
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 
 MIN_REASON = 10
 MAX_REASON = 500
@@ -21,9 +21,12 @@ def someone(actor: Actor) -> User | None:
 
 
 def person(actor: Actor, permission: str, obj: Any, message: str) -> User:
-    """Return the active person behind an actor who holds `permission` for `obj`. Raises NotAllowed with `message`."""
+    """Return the active person behind an actor who holds `permission` for `obj` (None: for the whole installation).
+
+    Raises NotAllowed with `message`.
+    """
     user = someone(actor)
-    if user is None or not may(user, permission, obj):
+    if user is None or not may(user, permission, INSTALLATION if obj is None else obj):
         raise NotAllowed(message, rule=permission)
     return user
 

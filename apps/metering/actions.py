@@ -17,7 +17,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock, leases
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.sweeps import nudge
 from apps.metering import context as books
 from apps.metering import fitness, source_exclusive
@@ -41,7 +41,7 @@ def require(actor: Actor, permission: str) -> None:
     if actor.user_id is None:
         return
     user = User.objects.filter(pk=actor.user_id, is_active=True).first()
-    if user is None or not may(user, permission):
+    if user is None or not may(user, permission, INSTALLATION):
         raise NotAllowed("This takes a platform admin.", rule=permission)
 
 

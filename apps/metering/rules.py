@@ -17,7 +17,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Invalid, NotAllowed
 from apps.core.events import declare
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.metering.models import ResourceRule
 
 PERMISSION = "metering.rule.manage"
@@ -45,7 +45,7 @@ def _require(actor: Actor) -> None:
     if actor.user_id is None:
         return
     user = User.objects.filter(pk=actor.user_id, is_active=True).first()
-    if user is None or not may(user, PERMISSION):
+    if user is None or not may(user, PERMISSION, INSTALLATION):
         raise NotAllowed("This takes a platform admin.", rule=PERMISSION)
 
 

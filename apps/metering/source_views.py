@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from apps.core import clock
 from apps.core.errors import Conflict, NotVisible
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, QuantityColumn, StatusColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView
 from apps.metering import fitness, selftest_run, waivers
@@ -58,8 +58,8 @@ def health_context(source: Source, user: Any) -> dict[str, Any]:
             (waiver, [TITLES.get(code, code) for code in waiver.codes], waivers.standing(waiver))
             for waiver in given[:20]
         ],
-        "may_test": may(user, "metering.run.retry"),
-        "may_waive": may(user, waivers.WAIVE),
+        "may_test": may(user, "metering.run.retry", INSTALLATION),
+        "may_waive": may(user, waivers.WAIVE, INSTALLATION),
         "waivable": any(code not in NEVER_WAIVED for code in health.unfit),
     }
 

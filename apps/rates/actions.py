@@ -14,21 +14,13 @@ from django.db import transaction
 from apps.clusters.models import Cluster
 from apps.core.actor import Actor
 from apps.core.errors import NotAllowed, NotVisible
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.rates.models import RateCard
 from apps.rates.publishing import PriceLine, check_lines, check_name, check_times, flavours_of, plan, write_card
 
 MANAGE = "rates.card.manage"
 APPROVE = "rates.card.approve"
 IMPORT = "rates.card.import"
-
-
-class _Installation:
-    """Belongs to no team or unit: a permission for it is one for the whole installation."""
-
-
-#: Prices are everybody's: who holds a permission for one unit only does not set them.
-INSTALLATION = _Installation()
 
 
 def require(actor: Actor, permission: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.views import Crumb, DetailView, ListView
 from apps.rates import actions, capex
 from apps.rates.capex_actions import enter_schedule
@@ -38,7 +38,7 @@ class CapexList(ListView):
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer entering to those who may."""
-        if may(self.request.user, actions.MANAGE, actions.INSTALLATION):
+        if may(self.request.user, actions.MANAGE, INSTALLATION):
             return [("Enter what GPUs cost", reverse("rates:capex-create"))]
         return []
 
@@ -96,6 +96,6 @@ class CapexDetail(DetailView):
         propose = f"{reverse('rates:card-create')}?cluster={schedule.cluster.slug}&capex={schedule.uid}"
         return super().get_context(
             found=capex.hourly(schedule),
-            propose_url=propose if may(self.request.user, actions.MANAGE, actions.INSTALLATION) else "",
+            propose_url=propose if may(self.request.user, actions.MANAGE, INSTALLATION) else "",
             **extra,
         )

@@ -12,7 +12,7 @@ from django.urls import reverse
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid, NotVisible
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from apps.rates import actions, capex, ports, proposals, publishing
 from apps.rates.choices import ProposalStatus
@@ -47,7 +47,7 @@ class ClusterChoice(CreateView):
 
     def scope_object(self) -> Any:
         """Prices are everybody's."""
-        return actions.INSTALLATION
+        return INSTALLATION
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """Fields for the cluster's flavours."""
@@ -116,6 +116,7 @@ class ProposalCreate(ClusterChoice):
             preview = publishing.plan(
                 self.cluster, form.lines, starts, until, currency=form.currency, flavours=form.flavours
             )
+            self.success_message = ""  # nothing is proposed yet
             return self.page(preview=preview, confirm=form.fingerprint, submit_label="Propose these prices")
         proposal = proposals.propose_card(
             data["name"],
@@ -149,7 +150,7 @@ class ProposalList(ListView):
 
     def get_page_actions(self) -> list[tuple[str, str]]:
         """Offer proposing to those who may."""
-        if may(self.request.user, actions.MANAGE, actions.INSTALLATION):
+        if may(self.request.user, actions.MANAGE, INSTALLATION):
             return [("Propose a rate card", reverse("rates:card-create"))]
         return []
 
@@ -185,9 +186,9 @@ class ProposalDetail(DetailView):
             since=proposals.published_since(proposal) if waiting else [],
             effects=ports.effects_of(proposal, user),
             own=own,
-            may_decide=waiting and not own and may(user, actions.APPROVE, actions.INSTALLATION),
-            may_withdraw=waiting and own and may(user, actions.MANAGE, actions.INSTALLATION),
-            may_propose=may(user, actions.MANAGE, actions.INSTALLATION),
+            may_decide=waiting and not own and may(user, actions.APPROVE, INSTALLATION),
+            may_withdraw=waiting and own and may(user, actions.MANAGE, INSTALLATION),
+            may_propose=may(user, actions.MANAGE, INSTALLATION),
             again_url=f"{reverse('rates:card-create')}?cluster={proposal.cluster.slug}&from={proposal.uid}",
             **extra,
         )

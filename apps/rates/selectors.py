@@ -11,8 +11,8 @@ from django.db.models import Case, CharField, Count, Exists, F, Min, OuterRef, Q
 
 from apps.core import clock
 from apps.core.money import Money
-from apps.core.permissions import may
-from apps.rates.actions import APPROVE, INSTALLATION
+from apps.core.permissions import INSTALLATION, may
+from apps.rates.actions import APPROVE
 from apps.rates.choices import ProposalStatus
 from apps.rates.choosing import chosen
 from apps.rates.models import Rate, RateCard, RateProposal

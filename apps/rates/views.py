@@ -7,7 +7,7 @@ from typing import Any
 from django.urls import reverse
 
 from apps.core import clock
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.views import Crumb, DetailView, ListView
 from apps.rates import actions, selectors
 from apps.rates.choices import ProposalStatus
@@ -43,7 +43,7 @@ class CardList(ListView):
         """Offer proposing, the proposals and the schedules to those who may."""
         user = self.request.user
         found = []
-        if may(user, actions.MANAGE, actions.INSTALLATION):
+        if may(user, actions.MANAGE, INSTALLATION):
             found.append(("Propose a rate card", reverse("rates:card-create")))
         if may(user, "rates.card.view", None):
             found.append(("Proposals", reverse("rates:proposal-list")))
@@ -53,7 +53,7 @@ class CardList(ListView):
     def get_empty_action(self) -> tuple[str, str] | None:
         """The same, in the empty state."""
         found = self.get_page_actions()
-        return found[0] if found and may(self.request.user, actions.MANAGE, actions.INSTALLATION) else None
+        return found[0] if found and may(self.request.user, actions.MANAGE, INSTALLATION) else None
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the proposals that wait, for those who see them."""
