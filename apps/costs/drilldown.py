@@ -106,7 +106,7 @@ def fact_rows(context: dict[str, Any]) -> Table:
     ]  # fmt: skip
     if detail.proof:
         rows += [
-            ("source", None, None, "", "", "", exchange.query or exchange.url, exchange.sha256)
+            ("source", None, None, "", "", "", exchange.get("query") or exchange.get("url"), exchange["sha256"])
             for exchange in detail.proof.exchanges
         ]
     return f"fact-{context['fact'].uid}", header, rows
