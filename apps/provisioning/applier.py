@@ -16,7 +16,7 @@ from apps.clusters import kinds
 from apps.clusters.clients.kubernetes import Answer
 from apps.clusters.errors import ClusterError, ConflictError, NotFound, StaleRead, Terminating
 from apps.core import clock
-from apps.provisioning import diff, ownership
+from apps.provisioning import diff, ownership, takeover
 from apps.provisioning.ordering import Key, removal_order
 from apps.provisioning.planner import Client
 
@@ -38,6 +38,8 @@ class Target:
     #: A person decided: take its fields over from other managers, or leave it as it lives.
     take_over: bool = False
     leave: bool = False
+    #: What was last applied, of these bytes or of earlier ones: tells who merely shares a field from who contests it.
+    last: takeover.Last | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Outcome:
     removed: list[Key] = field(default_factory=list)
     live: dict[Key, dict[str, Any]] = field(default_factory=dict)
     settled: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    #: What was taken over from other managers because it lived as the portal had applied it, in words.
+    taken: list[str] = field(default_factory=list)
     stop_class: str = ""
     stop: str = ""
     error: ClusterError | None = None
@@ -71,7 +75,15 @@ class Outcome:
         return not self.stop and self.error is None
 
     def note(
-        self, verb: str, key: Key, started: float, *, status: int = 0, warnings: Sequence[str] = (), error: str = ""
+        self,
+        verb: str,
+        key: Key,
+        started: float,
+        *,
+        status: int = 0,
+        warnings: Sequence[str] = (),
+        error: str = "",
+        taken: Sequence[Mapping[str, str]] = (),
     ) -> None:
         """Keep one request for the run's record."""
         row: dict[str, Any] = {
@@ -80,6 +92,9 @@ class Outcome:
         }  # fmt: skip
         if error:
             row["error"] = error[:2000]
+        if taken:
+            row["taken_over"] = [{"manager": cause["manager"], "field": cause["field"]} for cause in taken]
+            self.taken.append(f"{key}: {takeover.told(taken)}")
         self.results.append(row)
 
 
@@ -95,6 +110,14 @@ class _Stop(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class _Held(Exception):
+    """Another manager holds fields; whether that is a conflict depends on what lives there."""
+
+    def __init__(self, causes: Sequence[Mapping[str, str]]) -> None:
+        super().__init__("held")
+        self.causes = causes
 
 
 def run(client: Client, work: Work, snapshot: Snapshot | None = None) -> Outcome:
@@ -194,7 +217,10 @@ def _compare(client: Client, work: Work, outcome: Outcome, snapshot: Snapshot) -
     if not work.take_over:
         for target, declared in moved:
             if not target.take_over:
-                _call_apply(client, target, declared, outcome, dry_run=True, force=False)
+                try:
+                    _call_apply(client, target, declared, outcome, dry_run=True, force=False)
+                except _Held as held:
+                    _shared(client, target, declared, held, outcome)
     return due
 
 
@@ -215,7 +241,10 @@ def _live(client: Client, key: Key, outcome: Outcome, snapshot: Snapshot) -> dic
 
 
 def _apply(client: Client, work: Work, target: Target, declared: dict[str, Any], outcome: Outcome) -> None:
-    answer = _call_apply(client, target, declared, outcome, dry_run=False, force=work.take_over or target.take_over)
+    try:
+        answer = _call_apply(client, target, declared, outcome, dry_run=False, force=work.take_over or target.take_over)
+    except _Held as held:
+        answer = _take_over(client, target, declared, held, outcome)
     rewritten = diff.declared_changes(declared, answer.object)
     if rewritten:
         first = rewritten[0]
@@ -229,27 +258,56 @@ def _apply(client: Client, work: Work, target: Target, declared: dict[str, Any],
     outcome.settled[target.key] = diff.strip(answer.object)
 
 
+def _shared(
+    client: Client, target: Target, declared: dict[str, Any], held: _Held, outcome: Outcome
+) -> tuple[list[takeover.Cause], str]:
+    """Return the fields that may be taken over, and the version at which they lived as the portal last applied them.
+
+    Raises _Stop where one of them lives differently, or was never the portal's; StaleRead where the object is gone.
+    """
+    live = _live(client, target.key, outcome, {})
+    if live is None:
+        raise StaleRead(f"{target.key} was removed while it was being applied")
+    taken, contested = takeover.split(held.causes, target.last, declared, live)
+    if contested:
+        raise _Stop("conflict", f"{target.key}: {takeover.told(contested)}")
+    return taken, str((live.get("metadata") or {}).get("resourceVersion", ""))
+
+
+def _take_over(client: Client, target: Target, declared: dict[str, Any], held: _Held, outcome: Outcome) -> Answer:
+    """Apply with force what others hold as the portal had applied it; never what somebody changes meanwhile."""
+    taken, version = _shared(client, target, declared, held, outcome)
+    # The approved bytes and the version just looked at: the server refuses it (409) once the object has moved on.
+    guarded = {**declared, "metadata": {**declared["metadata"], "resourceVersion": version}}
+    return _call_apply(client, target, guarded, outcome, dry_run=False, force=True, taken=taken)
+
+
 def _call_apply(
-    client: Client, target: Target, declared: dict[str, Any], outcome: Outcome, *, dry_run: bool, force: bool
+    client: Client,
+    target: Target,
+    declared: dict[str, Any],
+    outcome: Outcome,
+    *,
+    dry_run: bool,
+    force: bool,
+    taken: Sequence[takeover.Cause] = (),
 ) -> Answer:
     verb = "dry run" if dry_run else "apply"
     started = time.monotonic()
     try:
-        answer = client.apply(target.body, dry_run=dry_run, force=force, target=declared)
+        body: Mapping[str, Any] | bytes = declared if taken else target.body
+        answer = client.apply(body, dry_run=dry_run, force=force, target=declared)
     except ConflictError as error:
         outcome.note(verb, target.key, started, status=409, warnings=error.warnings, error=error.message)
         if isinstance(error, StaleRead):
             raise
-        held = ", ".join(
-            sorted({f"{cause['field']} held by {cause['manager'] or 'another'}" for cause in error.causes})
-        )
-        raise _Stop("conflict", f"{target.key}: {held}") from error
+        raise _Held(error.causes) from error
     except ClusterError as error:
         outcome.note(verb, target.key, started, status=error.status, warnings=error.warnings, error=error.message)
         if not error.retryable:
             raise _Stop(error.code, f"{target.key}: {error.message}") from error
         raise
-    outcome.note(verb, target.key, started, status=answer.status, warnings=answer.warnings)
+    outcome.note(verb, target.key, started, status=answer.status, warnings=answer.warnings, taken=taken)
     return answer
 
 

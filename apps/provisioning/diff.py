@@ -119,6 +119,14 @@ def _plainly_there(declared: Any, live: Any) -> bool:
     return bool(declared == live)
 
 
+def alike(path: Sequence[str], before: Any, after: Any) -> bool:
+    """Whether two values of the field at `path` (map keys from the top) mean the same, everything in them counted."""
+    aim = _WHOLE
+    for depth, key in enumerate(path):
+        aim = aim.below(key, tuple(path[:depth]))
+    return not any(_walk(tuple(path), before, after, aim))
+
+
 def live_digest(declared: Mapping[str, Any], live: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> str:
     """Return a digest over the declared fields as they live: equal as long as none of them changes in meaning."""
     # Where they mean the same the declared spelling stands in, so that "1Gi" and "1024Mi" give one digest.

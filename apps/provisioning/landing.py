@@ -54,11 +54,17 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
         events.APPLIED,
         [
             Record(
-                events.DeclarationEvent(str(row.uid), cluster.slug, row.title, row.generation),
+                events.DeclarationEvent(
+                    str(row.uid),
+                    cluster.slug,
+                    row.title,
+                    row.generation,
+                    f"taken over: {'; '.join(outcome.taken)}"[:1000] if outcome.taken else "",
+                ),
                 row.uid,
                 row.team.uid if row.team is not None else None,
             )
-            for row in declarations
+            for row, outcome in applied
         ],
         actor=Actor.system(ACTOR_NAME),
         subject_type="provisioning.declaration",

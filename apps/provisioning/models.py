@@ -34,6 +34,7 @@ from apps.provisioning.querysets import (
     QueueWaitQuerySet,
     StopOrderQuerySet,
 )
+from apps.provisioning.takeover import Last, last_of
 from apps.teams.models import Team
 
 
@@ -141,12 +142,18 @@ class DeclaredObject(Row):
         found: dict[str, Any] = json.loads(bytes(self.settled))
         return found
 
+    @property
+    def last_applied(self) -> Last | None:
+        """What was last applied, be it of these bytes or of earlier ones; None where nothing ever was."""
+        return last_of(bytes(self.applied_body), bytes(self.settled))
+
 
 class Plan(VersionedRow):
     """The server's dry-run diff of a declaration, made for one subject as evidence beside its approval.
 
     `entries`: per object {api_version, kind, namespace, name, operation create|update|unchanged|remove|retain,
-    server_checked, changes: [{path, before, after}], conflicts: [{manager, field, message}], warnings: [text]}.
+    server_checked, changes: [{path, before, after}], conflicts: [{manager, field, message}],
+    taken_over: [the same, of fields that live as the portal last applied them], warnings: [text]}.
     A retained object leaves the declaration but stays on the cluster (namespaces, volume claims).
     """
 

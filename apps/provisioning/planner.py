@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from apps.clusters import kinds
 from apps.clusters.clients.kubernetes import Answer
 from apps.clusters.errors import ConflictError, NotFound, StaleRead
-from apps.provisioning import diff
+from apps.provisioning import diff, takeover
 from apps.provisioning.ordering import Key, in_order, key_of
 
 #: Dry runs in flight at once.
@@ -44,9 +44,14 @@ class Client(Protocol):
 
 
 def make(
-    client: Client, manifests: Sequence[Mapping[str, Any]], removed: Sequence[Mapping[str, Any]] = ()
+    client: Client,
+    manifests: Sequence[Mapping[str, Any]],
+    removed: Sequence[Mapping[str, Any]] = (),
+    last: Mapping[Key, takeover.Last] | None = None,
 ) -> list[Entry]:
     """Return one entry per object (see models.Plan), in apply order, then what leaves the declaration.
+
+    `last` is what the portal last applied of these objects: who else holds a field that still lives so is no conflict.
 
     Raises clusters.errors for what concerns the plan as a whole: no answer, no permission, an object that the server
     refuses (the error's message then names the object).
@@ -55,7 +60,7 @@ def make(
     namespaces = {key_of(m).namespace for m in ordered} | {key_of(m).name for m in ordered if m["kind"] == "Namespace"}
     absent = {namespace for namespace in sorted(namespaces - {""}) if not _exists(client, namespace)}
     with ThreadPoolExecutor(max_workers=LANES, thread_name_prefix="plan") as pool:
-        asked = [pool.submit(contextvars.copy_context().run, _entry, client, m, absent) for m in ordered]
+        asked = [pool.submit(contextvars.copy_context().run, _entry, client, m, absent, last or {}) for m in ordered]
         gone = [pool.submit(contextvars.copy_context().run, _removal, client, m) for m in removed]
         return [future.result() for future in asked] + [e for future in gone if (e := future.result()) is not None]
 
@@ -85,11 +90,12 @@ def _blank(manifest: Mapping[str, Any], operation: str, *, server_checked: bool)
     key = key_of(manifest)
     return {
         "api_version": str(manifest["apiVersion"]), "kind": key.kind, "namespace": key.namespace, "name": key.name,
-        "operation": operation, "server_checked": server_checked, "changes": [], "conflicts": [], "warnings": [],
+        "operation": operation, "server_checked": server_checked, "changes": [], "conflicts": [], "taken_over": [],
+        "warnings": [],
     }  # fmt: skip
 
 
-def _entry(client: Client, manifest: Mapping[str, Any], absent: set[str]) -> Entry:
+def _entry(client: Client, manifest: Mapping[str, Any], absent: set[str], last: Mapping[Key, takeover.Last]) -> Entry:
     key = key_of(manifest)
     if key.namespace in absent:
         # A dry run into a namespace that does not exist answers 404 (reference F): what we render is all there is.
@@ -106,7 +112,7 @@ def _entry(client: Client, manifest: Mapping[str, Any], absent: set[str]) -> Ent
     except StaleRead:
         answer = _dry_run(client, manifest)
     except ConflictError as conflict:
-        entry["conflicts"] = conflict.causes
+        entry["taken_over"], entry["conflicts"] = takeover.split(conflict.causes, last.get(key), manifest, live)
         answer = client.apply(manifest, dry_run=True, force=True)
     found = diff.changes(live, answer.object)
     entry["changes"] = _told(found)

@@ -18,10 +18,10 @@ from apps.core import clock, leases
 from apps.core.actor import Actor
 from apps.core.errors import Conflict
 from apps.core.sweeps import nudge
-from apps.provisioning import planner, retries
+from apps.provisioning import planner, retries, takeover
 from apps.provisioning.choices import PlanStatus, Removal
-from apps.provisioning.models import Declaration, Plan
-from apps.provisioning.ordering import key_of
+from apps.provisioning.models import Declaration, DeclaredObject, Plan
+from apps.provisioning.ordering import Key, key_of
 
 LEASE_SECONDS = 120.0
 
@@ -58,7 +58,7 @@ def make_plan(plan_id: int) -> bool:
     entries: list[planner.Entry] = []
     error: ClusterError | None = None
     try:
-        entries = planner.make(KubernetesClient.for_cluster(plan.cluster), manifests, removed)
+        entries = planner.make(KubernetesClient.for_cluster(plan.cluster), manifests, removed, _last(declaration))
     except ClusterError as caught:
         error = caught
     _contact(plan, error)
@@ -76,6 +76,15 @@ def _declaration(plan: Plan) -> Declaration | None:
     return Declaration.objects.filter(
         kind=plan.declaration_kind, owner_uid=plan.owner_uid, cluster_id=plan.cluster_id
     ).first()
+
+
+def _last(declaration: Declaration | None) -> dict[Key, takeover.Last]:
+    """Return what was last applied of a declaration's objects."""
+    if declaration is None:
+        return {}
+    rows = DeclaredObject.objects.filter(declaration=declaration)
+    applied = {Key(row.kind, row.namespace, row.name): row.last_applied for row in rows}
+    return {key: last for key, last in applied.items() if last is not None}
 
 
 def _contact(plan: Plan, error: ClusterError | None) -> None:

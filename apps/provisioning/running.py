@@ -388,4 +388,5 @@ def _target(row: DeclaredObject) -> Target:
         row.settled_object,
         take_over=row.handling == Handling.TAKE_OVER,
         leave=row.handling == Handling.LEAVE,
+        last=row.last_applied,
     )

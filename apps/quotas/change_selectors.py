@@ -77,6 +77,9 @@ def evidence(change: ChangeRequest) -> dict[str, Any]:
         "plan_conflicts": _distinct(
             f"{conflict['manager']}: {conflict['field']}" for entry in entries for conflict in entry["conflicts"]
         ),
+        "plan_taken_over": _distinct(
+            f"{held['manager']}: {held['field']}" for entry in entries for held in entry.get("taken_over", [])
+        ),
         "plan_unchecked": _distinct(entry["kind"] for entry in entries if not entry.get("server_checked", True)),
     }
 

@@ -311,6 +311,11 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
             for entry in _entries(request.plan)
             for conflict in entry.get("conflicts", [])
         ],
+        "plan_taken_over": [
+            f"{held['manager']}: {held['field']}"
+            for entry in _entries(request.plan)
+            for held in entry.get("taken_over", [])
+        ],
         "plan_unchecked": [e["kind"] for e in _entries(request.plan) if not e.get("server_checked", True)],
         "before": request.change.get("before", {}),
         "at_end": request.change.get("at_end"),

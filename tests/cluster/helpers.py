@@ -9,7 +9,8 @@ from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.core.canonical import canonical_bytes
 from apps.provisioning import applier, ordering
 from apps.provisioning.applier import Target, Work
-from apps.provisioning.ordering import key_of
+from apps.provisioning.ordering import Key, key_of
+from apps.provisioning.takeover import Last
 from tests.cluster.fixtures import LABELS
 
 Manifest = dict[str, Any]
@@ -22,9 +23,33 @@ def run_apply(api: KubernetesClient, manifests: list[Manifest], **kwargs: Any) -
     return applier.run(api, Work(targets, **kwargs))
 
 
+def run_next(api: KubernetesClient, manifests: list[Manifest], last: dict[Key, Last]) -> applier.Outcome:
+    """Apply the generation after `last`, and keep in it what was applied."""
+    declared = {key_of(m): m for m in ordering.in_order(manifests)}
+    targets = [
+        Target(key, canonical_bytes(m), canonical_bytes(last[key].body) if key in last else b"", last=last.get(key))
+        for key, m in declared.items()
+    ]
+    outcome = applier.run(api, Work(targets))
+    if outcome.succeeded:
+        last.update({key: Last(declared[key], settled) for key, settled in outcome.settled.items()})
+    return outcome
+
+
 def as_another(api: KubernetesClient, manifest: Manifest, manager: str, *, force: bool = True) -> Manifest:
     """Apply as another field manager. Returns the object."""
     return dict(api.apply(manifest, manager=manager, force=force).object)
+
+
+def merge_patch(api: KubernetesClient, manifest: Manifest, manager: str) -> Manifest:
+    """Write all that is in `manifest` as kubectl edit does: no apply, the manager holds what it changed."""
+    entry = kinds.of(manifest)
+    meta = manifest["metadata"]
+    path, params = api._one(entry.kind, meta["name"], meta.get("namespace", ""))
+    query = [("fieldManager", manager)]
+    body = {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind")}
+    answer = api._call("PATCH", path, params, query=query, body=body, content_type="application/merge-patch+json")
+    return dict(answer.object)
 
 
 def bare(manifest: Manifest, **hard: str) -> Manifest:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from apps.clusters.clients.kubernetes import Answer
-from apps.clusters.errors import ClusterError, ConflictError, NotFound
+from apps.clusters.errors import ClusterError, ConflictError, NotFound, StaleRead
 from apps.provisioning.ordering import Key, key_of
 
 Path = tuple[str, ...]
@@ -83,6 +83,9 @@ class FakeClient:
         key = key_of(parsed)
         if key.namespace and Key("Namespace", "", key.namespace) not in self.objects:
             raise NotFound(f"namespace {key.namespace} not found", status=404)
+        version = parsed["metadata"].pop("resourceVersion", None)
+        if version is not None and version != self.objects.get(key, {}).get("metadata", {}).get("resourceVersion"):
+            raise StaleRead("the object has been modified")
         obj = copy.deepcopy(self.objects.get(key, {"metadata": {"uid": f"u{next(self._versions)}"}}))
         owners = dict(self.owners.get(key, {}))
         sent = {path: value for path, value in leaves(parsed) if path not in _IDENTITY}
@@ -140,6 +143,7 @@ class FakeClient:
     def edit(self, key: Key, path: Path, value: Any, manager: str = "kubectl-edit") -> None:
         """Change a field behind the portal's back."""
         _set(self.objects[key], path, value)
+        self.objects[key]["metadata"]["resourceVersion"] = str(next(self._versions))
         self.owners[key][path] = manager
 
 

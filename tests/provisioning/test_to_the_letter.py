@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
+from apps.audit.models import AuditEvent
 from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.models import Cluster, MaintenanceWindow
 from apps.core import clock
@@ -110,6 +111,58 @@ def test_a_conflict_that_the_plan_showed_stops_and_a_person_takes_over(
     row.refresh_from_db()
     assert row.status == DeclarationStatus.APPLIED
     assert live.get("ResourceQuota", "gpu-quota", ns)["spec"]["hard"]["requests.nvidia.com/gpu"] == "12"
+
+
+@pytest.mark.requirement("provisioning-3.11", "provisioning-2.4")
+@pytest.mark.parametrize("settled_by", ["adopted", "applied again", "set back by hand", "applied by kubectl"])
+def test_a_drift_that_is_settled_leaves_no_dead_end(
+    cluster: Cluster, live: KubernetesClient, company: Company, settled_by: str
+) -> None:
+    """However it was settled: the next change of the field is planned, applied and audited, and names from whom."""
+    ns, owner = fresh_namespace(), uuid.uuid4()
+    row = declare(cluster, workspace(ns, 8), owner_uid=owner)
+    settle(only=ONLY)
+    hard = {"spec": {"hard": {"requests.nvidia.com/gpu": "20"}}}
+    back = {"spec": {"hard": {"requests.nvidia.com/gpu": "8"}}}
+    _patch(live, _quota_path(ns), hard, "kubectl-edit")
+    settle(only=ONLY)
+    drifts = Drift.objects.filter(declaration=row, resolved_at__isnull=True)
+    assert drifts.count() == 1
+    before = _plan(cluster, owner, workspace(ns, 0))
+    assert any(entry["conflicts"] for entry in before.entries)
+    if settled_by == "adopted":
+        declare(cluster, workspace(ns, 20), owner_uid=owner)
+    elif settled_by == "applied again":
+        drift_actions.reapply([one.pk for one in drifts], "not approved", actor=Actor.of(company.admin))
+        settle(only=ONLY)
+        _patch(live, _quota_path(ns), hard, "helm")  # and once more, and back: nobody decides anything about it
+        _patch(live, _quota_path(ns), back, "helm")
+    elif settled_by == "set back by hand":
+        _patch(live, _quota_path(ns), back)
+    else:
+        live.apply(quota(ns, 8), manager="kubectl", force=True)
+    settle(only=ONLY)
+    assert not drifts.exists()
+    before.refresh_from_db()
+    if planning.may_be_remade(before):
+        planning.remake_failed(before.pk, actor=Actor.of(company.admin))
+        settle(only=ONLY)
+    before.refresh_from_db()
+    found = next(one for one in before.entries if one["kind"] == "ResourceQuota")
+    assert (before.status, found["conflicts"]) == (PlanStatus.READY, [])
+    manager = {"applied again": "helm", "applied by kubectl": "kubectl"}.get(settled_by, "kubectl-edit")
+    assert {one["manager"] for one in found["taken_over"]} == {manager}
+    declare(cluster, workspace(ns, 0), owner_uid=owner)
+    settle(only=ONLY)
+    row.refresh_from_db()
+    assert (row.status, row.last_error) == (DeclarationStatus.APPLIED, "")
+    taken = [one["taken_over"] for one in _last(row).results if one.get("taken_over")]
+    assert taken == [[{"manager": manager, "field": ".spec.hard.requests.nvidia.com/gpu"}]]
+    said = AuditEvent.objects.filter(action="provisioning.declaration.applied", object_id=row.uid)
+    assert f"held by {manager}" in said.latest("occurred_at").canonical_text
+    assert live.get("ResourceQuota", "gpu-quota", ns)["spec"]["hard"]["requests.nvidia.com/gpu"] == "0"
+    after = _plan(cluster, owner, workspace(ns, 0))
+    assert {entry["operation"] for entry in after.entries} == {"unchanged"}
 
 
 @pytest.mark.requirement("provisioning-2.5")
