@@ -37,6 +37,7 @@ from apps.costs.models import (
 )
 from apps.demo import company
 from apps.demo.seed import Context, history_start
+from apps.insights import findings, workloads
 from apps.metering import billing, selftest_run
 from apps.metering.models import Source, SourceCheck
 from apps.rates import capex_actions, proposals
@@ -193,6 +194,12 @@ def objections(context: Context) -> str:
         )
         made.append("a credit")
     return ", ".join(made) or "as before"
+
+
+def lookouts(context: Context) -> str:
+    """Do once what sweeps do once a day, now that there is a history to look at: workloads, findings."""
+    kept, moved = workloads.remember_all(clock.now()), findings.find_all()
+    return f"workloads of {kept} months, {moved} findings"
 
 
 def compared(context: Context) -> str:

@@ -49,6 +49,7 @@ class Command(BaseCommand):
             seed.Step("Past months closed", lambda known: money.close_months(known, self.aside)),
             seed.Step("Waiting for a second person of finance", money.waiting),
             seed.Step("Objections to statements", money.objections),
+            seed.Step("Workloads and findings", money.lookouts),
             seed.Step("Comparison with the allocation API's dollars", money.compared),
         )
         title = ""
