@@ -133,7 +133,7 @@ def test_a_drift_that_is_settled_leaves_no_dead_end(
     if settled_by == "adopted":
         declare(cluster, workspace(ns, 20), owner_uid=owner)
     elif settled_by == "applied again":
-        drift_actions.reapply([one.pk for one in drifts], "not approved", actor=Actor.of(company.admin))
+        drift_actions.reapply(list(drifts.values_list("pk", flat=True)), "not approved", actor=Actor.of(company.admin))
         settle(only=ONLY)
         _patch(live, _quota_path(ns), hard, "helm")  # and once more, and back: nobody decides anything about it
         _patch(live, _quota_path(ns), back, "helm")
@@ -147,9 +147,11 @@ def test_a_drift_that_is_settled_leaves_no_dead_end(
     if planning.may_be_remade(before):
         planning.remake_failed(before.pk, actor=Actor.of(company.admin))
         settle(only=ONLY)
-    before.refresh_from_db()
-    found = next(one for one in before.entries if one["kind"] == "ResourceQuota")
-    assert (before.status, found["conflicts"]) == (PlanStatus.READY, [])
+        before.refresh_from_db()
+    assert (before.status, [one["conflicts"] for one in before.entries if one["conflicts"]]) == (PlanStatus.READY, [])
+    planned = _plan(cluster, owner, workspace(ns, 0))
+    found = next(one for one in planned.entries if one["kind"] == "ResourceQuota")
+    assert (planned.status, found["conflicts"]) == (PlanStatus.READY, [])
     manager = {"applied again": "helm", "applied by kubectl": "kubectl"}.get(settled_by, "kubectl-edit")
     assert {one["manager"] for one in found["taken_over"]} == {manager}
     declare(cluster, workspace(ns, 0), owner_uid=owner)
