@@ -1,13 +1,13 @@
 """Turns facts, capacity lines and resource facts of cluster-hours into charges: quantity and rate, never an amount.
 
-Most hours lie inside one set of prices and are priced by one INSERT … SELECT per table (`pricing_sql`); an hour inside
-which a price begins or ends is split at that second: facts by the spans that they keep, resources by time.
+What has one price all hour is priced by one INSERT … SELECT per table (`pricing_sql`). Where the price of a row begins
+or ends inside its hour, the row is split at that second: facts by the spans that they keep, resources by time.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -24,15 +24,14 @@ from apps.metering import billing
 from apps.metering.engine import HOUR_MS
 from apps.metering.models import HourStatus
 from apps.metering.ports import Written
-from apps.metering.rows import copy_line
 from apps.metering.sources.base import ms
 from apps.rates.choosing import keys, pieces
 from apps.rates.models import Rate
 from apps.rates.selectors import first_prices, rates_between
 
 HOUR = timedelta(hours=1)
-#: Rows of split hours in memory at a time.
-CHUNK = 5000
+#: Shapes of split rows in memory at a time.
+CHUNK = 50_000
 #: Stands for "before the resource's first price": not charged for at all, which is not the same as unknown.
 NOT_SOLD = -1
 #: (from ms, until ms, rate id)
@@ -86,19 +85,25 @@ def price_hours(written: Written) -> None:
     for month in months_between(low, high):
         ensure_month("costs_charge", month)
     rates = rates_between(written.cluster_id, low, high + HOUR)
-    crossed = _crossed(rates, hours)
-    whole = [hour for hour in hours if hour not in crossed]
-    with connection.cursor() as cursor:
-        parameters: dict[str, Any] = {"cluster": written.cluster_id, "low": low, "high": high, "hours": hours}
+    parameters: dict[str, Any] = {"cluster": written.cluster_id, "low": low, "high": high, "hours": hours}
+    with _joined_by_hash(), connection.cursor() as cursor:
         cursor.execute(sql.DELETE, parameters)
-        if whole:
-            parameters["hours"] = whole
-            for statement in (sql.FACTS, sql.LINES, sql.RESOURCES):
-                cursor.execute(statement, parameters)
-    if crossed:
-        _price_split(written.cluster_id, sorted(crossed), rates)
+        for statement in (sql.FACTS, sql.LINES, sql.RESOURCES):
+            cursor.execute(statement, parameters)
+        if crossed := _crossed(rates, hours):
+            _price_split(written.cluster_id, sorted(crossed), rates)
     roll_up(written.cluster_id, written.days)
     _remember(written, hours)
+
+
+@contextmanager
+def _joined_by_hash() -> Iterator[None]:
+    """Keep the planner from nested loops: facts written in this transaction have no statistics yet."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('enable_nestloop'), set_config('enable_nestloop', 'off', true)")
+        before = cursor.fetchone()[0]
+        yield
+        cursor.execute("SELECT set_config('enable_nestloop', %s, true)", [before])
 
 
 def _crossed(rates: Iterable[Rate], hours: Sequence[datetime]) -> set[datetime]:
@@ -134,33 +139,39 @@ class Cuts:
 
 
 def _price_split(cluster_id: int, hours: Sequence[datetime], rates: Iterable[Rate]) -> None:
-    """Charge the hours inside which a price begins or ends: row by row, a chunk in memory at a time."""
+    """Charge the rows whose own price begins or ends inside their hour.
+
+    Rows of the same spans and quantities are split alike: each such shape is worked out once here, and the database
+    makes the charges of all rows that have it. A chunk of shapes in memory at a time.
+    """
     cuts = Cuts(rates, first_prices(cluster_id))
     parameters: dict[str, Any] = {"cluster": cluster_id, "low": hours[0], "high": hours[-1], "hours": list(hours)}
-    with connection.chunked_cursor() as reader, connection.cursor() as writer:
-        reader.execute(sql.SPLIT, parameters)
-        while rows := reader.fetchmany(CHUNK):
-            lines = [line for row in rows for line in _split_row(row, cuts)]
-            if lines:
-                with writer.copy(f"COPY costs_charge ({', '.join(sql.COLUMNS)}) FROM STDIN") as copy:
-                    copy.write("\n".join(lines) + "\n")
+    for shapes, insert in sql.SPLITS:
+        with connection.chunked_cursor() as reader, connection.cursor() as writer:
+            reader.execute(shapes, parameters)
+            while rows := reader.fetchmany(CHUNK):
+                writer.execute(insert, {**parameters, **_pieces(rows, cuts)})
 
 
-def _split_row(row: tuple[Any, ...], cuts: Cuts) -> Iterable[str]:
-    hour, uid, kind, cluster_id, team_id, unit_id, unit_path, centre, team, unit, workspace, flavour, model = row[:13]
-    resource, spans, unit_ms, gpu_ms, revision, environment, capacity_type, service_class = row[13:]
-    start = ms(hour)
-    parts = split_quantity(spans, unit_ms, gpu_ms, cuts.of(start, (flavour, resource, capacity_type, service_class)))
-    # Spread over the whole hour first: what lies before a resource's first price is then left out, not moved.
-    parts = [part for part in parts if part[0] != NOT_SOLD]
-    for index, (rate_id, quantity, gpu) in enumerate(parts):
-        own = uid if index == 0 else uuid.uuid5(uid, str(index))
-        yield copy_line(
-            (
-                hour, own, kind, cluster_id, team_id, unit_id, tuple(unit_path), centre, team, unit, workspace, flavour,
-                model, rate_id, quantity, gpu, uid, revision, environment, capacity_type, service_class,
-            )
-        )  # fmt: skip
+def _pieces(shapes: Iterable[tuple[Any, ...]], cuts: Cuts) -> dict[str, list[Any]]:
+    """Return the pieces of shapes as columns for `pricing_sql.SPLITS`: price keys once, then piece by piece."""
+    numbers: dict[tuple[datetime, Key], int] = {}
+    columns: list[tuple[Any, ...]] = []
+    for hour, flavour, resource, capacity_type, service_class, spans, unit_ms, gpu_ms in shapes:
+        key = (flavour, resource, capacity_type, service_class)
+        number = numbers.setdefault((hour, key), len(numbers) + 1)
+        parts = split_quantity(spans, unit_ms, gpu_ms, cuts.of(ms(hour), key))
+        # Spread over the whole hour first: what lies before a resource's first price is then left out, not moved.
+        sold = [part for part in parts if part[0] != NOT_SOLD]
+        shape = (number, "{" + ",".join(map(str, spans)) + "}", unit_ms, gpu_ms)
+        columns += [(*shape, index, *part) for index, part in enumerate(sold)]
+    names = ("keys", "spans", "units", "gpu", "numbers", "rates", "quantities", "gpu_parts")
+    found: dict[str, list[Any]] = {name: [line[at] for line in columns] for at, name in enumerate(names)}
+    for at, name in enumerate(("key_flavours", "key_resources", "key_types", "key_classes")):
+        found[name] = [key[at] for _, key in numbers]
+    found["key_hours"] = [hour for hour, _ in numbers]
+    found["key_flavours"] = [flavour or 0 for flavour in found["key_flavours"]]
+    return found
 
 
 def roll_up(cluster_id: int, days: Sequence[date]) -> None:
