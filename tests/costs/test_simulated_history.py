@@ -56,7 +56,8 @@ def hours(gpu_ms: int) -> Decimal:
 @pytest.mark.requirement("costs-2.5", "metering-3.4", "metering-1.7")
 def test_the_founding_month_comes_out_of_the_clusters_history(world: World, company: Any, tmp_path: Path) -> None:
     run = meter(world, tmp_path / "cluster")
-    assert run.requests == 60
+    # An hour first; then windows as long as the answers allow, two requests each.
+    assert 4 <= run.requests < 60
     report = selectors.month_report(company.unit, MONTH.date(), company.vp)
     found = {line.slug: (hours(line.allocated_gpu_ms), str(line.amount), f"{line.share:.1%}") for line in report.lines}
     assert found == {

@@ -7,6 +7,7 @@ Answers are parsed row by row: a hundred thousand pods are a quarter of a gigaby
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,13 +29,15 @@ USED_SOURCE = "allocation_average"
 DEFAULT_RESOLUTION_SECONDS = 300
 #: A reading takes about so many rows at most: the window shrinks and grows with what the last one brought.
 ROWS_AT_ONCE = 100_000
+#: … and about so many seconds: an OpenCost computes every hour anew.
+SECONDS_AT_ONCE = 10.0
 
 
 class AllocationAdapter:
     """Reads windows of whole hours: one request for allocations, one for assets."""
 
     path = "/allocation"
-    longest_window = timedelta(days=1)
+    longest_window = timedelta(days=7)
     #: What is always sent along; a source's option `parameters` adds to it.
     parameters: Mapping[str, str] = {"step": "1h", "accumulate": "false"}
 
@@ -71,6 +74,7 @@ class AllocationAdapter:
     def read(self, start: datetime, end: datetime) -> Reading:
         """Read the hours of [start, end). Raises SourceError, SourceRefused for shared GPUs and sets of other hours."""
         reading = Reading()
+        began = time.monotonic()
         first, last = ms(start), ms(end)
         rows_of = [0] * ((last - first) // HOUR_MS)
         only = set(self._options.get("clusters") or ())
@@ -98,7 +102,9 @@ class AllocationAdapter:
                 reading.hours[hour] = HourCover(coverage_permille=1000)
         self._seen.clear()
         if rows_of:
-            self._hours_at_once = max(1, min(24, ROWS_AT_ONCE // max(1, max(rows_of))))
+            an_hour = (time.monotonic() - began) / len(rows_of)
+            in_time = int(SECONDS_AT_ONCE / max(an_hour, 0.001))
+            self._hours_at_once = max(1, min(in_time, ROWS_AT_ONCE // max(1, max(rows_of))))
         return reading
 
     def _read_nodes(self, reading: Reading, start: datetime, end: datetime) -> None:
