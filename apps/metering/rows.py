@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,6 +34,8 @@ RESOURCE_COLUMNS = (
     "purpose", "service_class", "source_id", "proof_id", "revision",
 )  # fmt: skip
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
 CAPACITY_SHORT = "capacity_short"
 CAPACITY_UNKNOWN = "capacity_unknown"
 
@@ -43,17 +44,21 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "
 
 def copy_line(values: Iterable[Any]) -> str:
     """Return values as one line of PostgreSQL's COPY text format, without its end; None is NULL, tuples are arrays."""
-    return "\t".join([_copy_value(value) for value in values])
-
-
-def _copy_value(value: Any) -> str:
-    if value is None:
-        return "\\N"
-    if type(value) is int:
-        return str(value)
-    if type(value) is tuple:
-        return "{" + ",".join(map(str, value)) + "}"
-    return str(value).translate(_ESCAPES)
+    # One loop without a call per value: a big hour has ten million of them.
+    parts: list[str] = []
+    for value in values:
+        if value is None:
+            parts.append("\\N")
+        elif type(value) is int:
+            parts.append(str(value))
+        elif type(value) is tuple:
+            parts.append("{" + ",".join(map(str, value)) + "}")
+        else:
+            text = str(value)
+            if "\\" in text or "\t" in text or "\n" in text or "\r" in text or "\x00" in text:
+                text = text.translate(_ESCAPES)
+            parts.append(text)
+    return "\t".join(parts)
 
 
 @dataclass(slots=True)
@@ -82,8 +87,9 @@ class HourRows:
 
 def row_uid(*parts: object) -> str:
     """Return the uid that a row's identity always has, so that ingesting again finds the same row."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
-    return str(uuid.UUID(bytes=digest, version=5))
+    text = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+    # As uuid.UUID(bytes=…, version=5) does, at a quarter of its time: version in the 13th digit, variant in the 17th.
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def stamp(hour: int) -> str:

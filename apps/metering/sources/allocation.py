@@ -21,7 +21,7 @@ from apps.metering.engine import HOUR_MS, Holding, Span, Use, hour_of, model_lab
 from apps.metering.source_stream import BadAnswer, Rows, checked, many_rows
 from apps.metering.sources import labels as known_labels
 from apps.metering.sources.base import HourCover, NodeReading, Proof, Reading, SourceError, SourceRefused, ms
-from apps.metering.sources.resources import allocation_resources
+from apps.metering.sources.resources import allocation_resources, identity
 
 #: Keys that are sums or idle capacity, not containers.
 _NOT_WORKLOADS = ("__idle__", "__unallocated__", "__unmounted__", "__shared__", "__external__")
@@ -93,7 +93,7 @@ class AllocationAdapter:
                 if holding is not None:
                     reading.holdings.append(holding)
                 if self._with_resources:
-                    reading.resources.extend(allocation_resources(key, row, hour))
+                    reading.resources.extend(allocation_resources(key, row, hour, self._seen))
         self._read_nodes(reading, start, end)
         known_nodes = {hour for node in reading.nodes for span in node.spans for hour in _hours(span, first, last)}
         for index, count in enumerate(rows_of[: rows.sets]):
@@ -201,11 +201,7 @@ def _holding(key: str, row: Mapping[str, Any], hour: int, found: dict[str, str])
     units, span = _quantity(key, count, minutes, hours, begin, hour)
     if span is None:
         return None
-    namespace, pod, container = (str(properties.get(name) or "") for name in ("namespace", "pod", "container"))
-    parts = key.split("/")
-    if not namespace and len(parts) >= 3:
-        namespace, pod, container = parts[-3], pod or parts[-2], container or parts[-1]
-    workload = str(properties.get("uid") or f"{namespace}/{pod}/{container}")
+    namespace, pod, container, workload = identity(key, properties)
     if begin > hour and not properties.get("uid"):
         workload = f"{workload}@{(begin - hour) // 1000}"
     ratio = _number(details.get("gpuUsageAverage"))

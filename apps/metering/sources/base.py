@@ -42,9 +42,9 @@ class NodeReading:
     resource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResourceHold:
-    """CPU, memory, storage or egress of one workload in one hour.
+    """CPU, memory, storage or egress of one workload in one hour. Not frozen: that makes four times as many costly.
 
     Quantities are milliseconds × units (cores, GiB); a GiB of egress counts as 3,600,000. `quantity_ms` is what is
     charged for. `kind` … `purpose` as in `Holding`.

@@ -116,58 +116,72 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
 
-def allocation_resources(key: str, row: Mapping[str, Any], hour: int) -> list[ResourceHold]:
+def allocation_resources(
+    key: str, row: Mapping[str, Any], hour: int, found: dict[str, str] | None = None
+) -> list[ResourceHold]:
     """Return CPU, memory, storage and egress of one row of the allocation API in the hour beginning at `hour` (ms).
 
     `cpuCoreHours`, `ramByteHours` (the larger of request and use, by its own sampling), `pvByteHours` and
     `networkTransferBytes`; what is missing or null is unknown and gives no row. `key` is the row's key, for rows whose
-    properties are incomplete.
+    properties are incomplete; `found` holds the one copy of each text that many rows repeat.
     """
     properties = row.get("properties") or {}
-    namespace, pod, container = (str(properties.get(name) or "") for name in ("namespace", "pod", "container"))
-    parts = key.split("/")
-    if not namespace and len(parts) >= 3:
-        namespace, pod, container = parts[-3], pod or parts[-2], container or parts[-1]
+    namespace, pod, _container, workload = identity(key, properties)
     if not namespace:
         return []
     said = words.plain(properties.get("labels") or {})
-    minutes = _number(row.get("minutes")) or 0.0
-    common: dict[str, Any] = {
-        "hour": hour,
-        "key": str(properties.get("uid") or f"{namespace}/{pod}/{container}"),
-        "namespace": namespace,
-        "name": str(properties.get("controller") or pod or key),
-        "kind": str(properties.get("controllerKind") or ""),
-        "node": str(properties.get("node") or ""),
-        "project": words.first(said, words.PROJECT),
-        "purpose": words.first(said, words.PURPOSE),
-    }
+    seconds = (_number(row.get("minutes")) or 0.0) * 60
+    same = (found if found is not None else {}).setdefault
+    name = str(properties.get("controller") or pod or key)
+    kind, node = str(properties.get("controllerKind") or ""), str(properties.get("node") or "")
+    project, purpose = words.first(said, words.PROJECT), words.first(said, words.PURPOSE)
+    namespace, name, kind = same(namespace, namespace), same(name, name), same(kind, kind)
+    node, project, purpose = same(node, node), same(project, project), same(purpose, purpose)
 
-    def mean(name: str) -> float | None:
-        value = _number(row.get(name))
-        return None if value is None else value * minutes * 60
+    def hold(resource: str, quantity: int, requested: int | None, used: int | None) -> ResourceHold:
+        return ResourceHold(
+            hour, resource, workload, namespace, name, quantity, kind, node, "",
+            # One number, held once where they are equal.
+            quantity if requested == quantity else requested, quantity if used == quantity else used,
+            1000, (), project, purpose,
+        )  # fmt: skip
 
-    found = []
-    for resource, hours, request, usage, convert in (
-        (Resource.CPU, "cpuCoreHours", "cpuCoreRequestAverage", "cpuCoreUsageAverage", core_ms),
-        (Resource.MEMORY, "ramByteHours", "ramByteRequestAverage", "ramByteUsageAverage", gib_ms),
-        (Resource.STORAGE, "pvByteHours", "", "", gib_ms),
-    ):
+    made = []
+    for resource, hours, request, usage, convert in _OF_ROW:
         total = _number(row.get(hours))
         if not total:
             continue
-        requested, used = (mean(name) if name else None for name in (request, usage))
-        found.append(
-            ResourceHold(
-                resource=str(resource),
-                quantity_ms=convert(total * 3600),
-                requested_ms=None if requested is None else convert(requested),
-                used_ms=None if used is None else convert(used),
-                **common,
+        asked, taken = _number(row.get(request)), _number(row.get(usage))
+        if quantity := convert(total * 3600):
+            made.append(
+                hold(
+                    resource,
+                    quantity,
+                    None if asked is None else convert(asked * seconds),
+                    None if taken is None else convert(taken * seconds),
+                )
             )
-        )
     sent = _number(row.get("networkTransferBytes"))
-    if sent:
-        quantity = egress_ms(round(sent))
-        found.append(ResourceHold(resource=str(Resource.EGRESS), quantity_ms=quantity, used_ms=quantity, **common))
-    return [hold for hold in found if hold.quantity_ms]
+    if sent and (quantity := egress_ms(round(sent))):
+        made.append(hold(_EGRESS, quantity, None, quantity))
+    return made
+
+
+def identity(key: str, properties: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return namespace, pod, container and workload key (pod uid, else the three) of a row of an allocation API."""
+    namespace = str(properties.get("namespace") or "")
+    pod, container = str(properties.get("pod") or ""), str(properties.get("container") or "")
+    if not namespace:
+        parts = key.split("/")
+        if len(parts) >= 3:
+            namespace, pod, container = parts[-3], pod or parts[-2], container or parts[-1]
+    return namespace, pod, container, str(properties.get("uid") or f"{namespace}/{pod}/{container}")
+
+
+_EGRESS = str(Resource.EGRESS)
+#: (resource, hours, mean requested, mean used, conversion) in a row; "": a row never says.
+_OF_ROW = (
+    (str(Resource.CPU), "cpuCoreHours", "cpuCoreRequestAverage", "cpuCoreUsageAverage", core_ms),
+    (str(Resource.MEMORY), "ramByteHours", "ramByteRequestAverage", "ramByteUsageAverage", gib_ms),
+    (str(Resource.STORAGE), "pvByteHours", "", "", gib_ms),
+)
