@@ -43,7 +43,8 @@ __all__ = [
     "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "CheckSetting", "Correction", "Credit", "CrossCheck",
     "DayCharge", "DayTotal",
     "Dispute", "DisputeComment", "DistributionPolicy", "JournalAccount", "MonthTotal", "Period", "PeriodWaiver",
-    "PricedHour", "ReopenRequest", "Statement", "StatementFile", "StatementLine", "TeamMonth", "UnitBilling", "UnitMonth",
+    "PricedHour", "ReopenRequest", "Statement", "StatementFile", "StatementLine", "TeamMonth", "UnitBilling",
+    "UnitMonth",
 ]  # fmt: skip
 
 

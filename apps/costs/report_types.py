@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.costs.choices import ChargeKind
-from apps.costs.explaining import Effects, Item, ItemKey, explain, merged
+from apps.costs.explaining import Effects, Item, ItemKey, explain
 from apps.costs.tally import share
 from apps.metering.selectors import Completeness
 from apps.teams.models import Unit
@@ -48,6 +49,8 @@ class TeamLine:
     shared: Money | None = None
     statement: str = ""
     statement_uid: uuid.UUID | None = None
+    #: How many teams the line adds up; 0: it is one team's own.
+    together: int = 0
 
     @property
     def gpu_amount(self) -> Money | None:
@@ -147,9 +150,12 @@ class DaySum:
     amount: Money | None
 
 
-@dataclass(slots=True)
+Pair = tuple[dict[ItemKey, Item], dict[ItemKey, Item]]
+
+
+@dataclass
 class MonthReport:
-    """A billing month of the teams a person may see."""
+    """A billing month of the teams a person may see. Sums over the lines are made once: ask when the lines stand."""
 
     month: date
     start: datetime
@@ -171,42 +177,45 @@ class MonthReport:
     shared_total: Money | None = None
     statement: str = ""
     statement_uid: uuid.UUID | None = None
-    #: By team what the costs of this month and the one before are made of, for explaining the change.
-    items: dict[int | None, tuple[dict[ItemKey, Item], dict[ItemKey, Item]]] = field(default_factory=dict)
+    #: What the costs of the month before and of this month are made of, for explaining the change: of the whole, and
+    #: by team as far as read.
+    whole: Pair = field(default_factory=lambda: ({}, {}))
+    items: dict[int | None, Pair] = field(default_factory=dict)
+    read_items: Callable[[Collection[int | None]], dict[int | None, Pair]] | None = None
 
-    @property
+    @cached_property
     def allocated_gpu_ms(self) -> int:
         """Σ allocated."""
         return sum(line.allocated_gpu_ms for line in self.lines)
 
-    @property
+    @cached_property
     def used_gpu_ms(self) -> int | None:
         """Σ used, where measured."""
         known = [line.used_gpu_ms for line in self.lines if line.used_gpu_ms is not None]
         return sum(known) if known else None
 
-    @property
+    @cached_property
     def idle_gpu_ms(self) -> int:
         """Σ idle."""
         return sum(line.idle_gpu_ms for line in self.lines)
 
-    @property
+    @cached_property
     def coverage_permille(self) -> int:
         """The measured part of the allocated time."""
         whole = self.allocated_gpu_ms
         return sum(line.coverage_permille * line.allocated_gpu_ms for line in self.lines) // whole if whole else 0
 
-    @property
+    @cached_property
     def unallocated_gpu_ms(self) -> int:
         """Σ of capacity that nobody had allocated."""
         return sum(line.gpu_ms for line in self.unallocated)
 
-    @property
+    @cached_property
     def unpriced_gpu_ms(self) -> int:
         """Allocated GPU time without a rate: its cost is unknown."""
         return sum(line.unpriced_gpu_ms for line in self.lines)
 
-    @property
+    @cached_property
     def resource_total(self) -> Money | None:
         """The part of the total that is CPU, memory, storage and egress; None: none was charged."""
         return add_up(line.resource_amount for line in self.lines)
@@ -216,7 +225,7 @@ class MonthReport:
         """The part of the total that is GPU time."""
         return less(self.total, self.resource_total)
 
-    @property
+    @cached_property
     def resources_unpriced(self) -> bool:
         """Whether part of the resources has no price."""
         return any(line.resources_unpriced for line in self.lines)
@@ -231,12 +240,12 @@ class MonthReport:
         """Metered cost against the month before."""
         return None if self.total is None or self.previous_total is None else self.total - self.previous_total
 
-    @property
+    @cached_property
     def idle_amount(self) -> Money | None:
         """What idle GPU time cost, where known."""
         return add_up(line.idle_amount for line in self.lines)
 
-    @property
+    @cached_property
     def used_amount(self) -> Money | None:
         """The part of the GPU cost that measured use stands for, team by team."""
         return add_up(line.used_amount for line in self.lines)
@@ -260,16 +269,28 @@ class MonthReport:
         """Return why the whole changed; None where either month is unknown."""
         if self.total is None or self.previous_total is None:
             return None
-        before = merged(pair[0] for pair in self.items.values())
-        after = merged(pair[1] for pair in self.items.values())
+        before, after = self.whole
         return explain(before, after, shown_before=self.previous_total, shown_after=self.total)
 
     def effects_of(self, line: TeamLine) -> Effects | None:
-        """Return why a team's line changed; None where either month is unknown."""
-        if line.amount is None or line.previous is None or line.team_id not in self.items:
+        """Return why a team's line changed; None where either month is unknown, or the line is of several teams."""
+        if line.together or line.amount is None or line.previous is None:
             return None
-        before, after = self.items[line.team_id]
+        if line.team_id not in self.items:
+            self.read_changes(self.lines)
+        before, after = self.items.get(line.team_id, ({}, {}))
         return explain(before, after, shown_before=line.previous, shown_after=line.amount)
+
+    def read_changes(self, lines: Iterable[TeamLine]) -> None:
+        """Read what the changes of these lines are made of, at once."""
+        wanted = [
+            line.team_id
+            for line in lines
+            if not line.together and line.amount is not None and line.previous is not None
+            if line.team_id not in self.items
+        ]
+        if wanted and self.read_items is not None:
+            self.items.update(self.read_items(wanted))
 
 
 def add_up(amounts: Iterable[Money | None]) -> Money | None:

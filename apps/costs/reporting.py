@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db.models import BigIntegerField, Case, DecimalField, F, Q, Sum, Value, When
-from django.db.models import BooleanField as Flag
+from django.db.models import BigIntegerField, DecimalField, F, Q, Sum, Value
 from django.db.models.functions import Coalesce
 
-from apps.core.errors import NotVisible
 from apps.core.money import Money
-from apps.costs.choices import HELD, PAID, UNALLOCATED, ChargeKind
-from apps.costs.explaining import Item, ItemKey
-from apps.costs.models import DayCharge, DayTotal, MonthTotal
+from apps.costs.choices import UNALLOCATED, ChargeKind
+from apps.costs.models import DayCharge, DayTotal
+from apps.costs.report_figures import OWN, Figures, TeamRow, items_of, reach_of, read
 from apps.costs.report_types import DayCell, DaySum, MonthReport, TeamLine, UnallocatedLine
-from apps.costs.rollup_models import USAGE
-from apps.costs.tally import Tally, round_to_total, share, total_of
+from apps.costs.tally import Tally, amount_of, round_products, round_to_total, share, total_of
 from apps.metering import billing
 from apps.metering.selectors import completeness
-from apps.teams import scope
-from apps.teams.models import Team, Unit
+from apps.teams.models import Unit
 
 __all__ = [
     "NO_RATE",
@@ -43,8 +37,6 @@ __all__ = [
 #: Teams drawn by name in the chart; the others are one band.
 TOP = 10
 OTHERS = "Other owners"
-#: What a team is charged for: GPU time and resources.
-OWN = [str(kind) for kind in PAID]
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
 #: How far back daily sums are read: what a forecast's weekdays stand on.
 BEFORE = timedelta(days=62)
@@ -55,225 +47,126 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     """Return the report of a billing month for `unit` and below, or (None) for everything the person may see.
 
     Rows are chosen by the team and unit on them, as of that hour. Raises NotVisible for a unit outside the scope.
-    Four queries (and the person's subtree, read once a request), whatever the number of teams.
+    Three queries (and the person's subtree, read once a request), whatever the number of teams; what lines' changes
+    are made of is read when asked for.
     """
     first = month.replace(day=1)
     start, end = billing.month_bounds(first)
     currency = str(settings.COMMONS_CURRENCY)
+    reach = reach_of(unit, user)
+    figures = read(reach, first, currency)
     report = MonthReport(first, start, end, billing.zone_name(), currency, unit)
-    inside = Q()
-    if unit is not None:
-        if not scope.of(user).holds("costs.charge.view", unit):
-            raise NotVisible
-        below = [one.pk for one in scope.of(user).units_with("costs.charge.view") if unit.pk in one.path]
-        inside = Q(unit_id__in=below)
-    everything = unit is None and scope.of(user).everywhere("costs.charge.view")
-    books = _Books(currency)
-    for row in _figures(user, inside, first):
-        books.add(row, first)
-    # Pool aggregates are open to everyone with a quota in the pool (design invariant 10), and to nobody else.
-    spare = [row for row in books.spare if everything or row.cluster_id in books.clusters]
-    owners = {row.team_id for row in spare if row.owned_here}
-    teams = _teams(books.teams.keys() | owners)
-    _lines(report, books, teams)
-    _unallocated(report, spare, teams)
-    _by_day(report, user, inside, everything)
-    report.completeness = completeness(None if everything else sorted(books.clusters), start, end)
+    report.read_items = partial(items_of, reach, first)
+    _lines(report, figures)
+    _unallocated(report, figures)
+    inside = Q(unit_id__in=reach.units) if unit is not None else Q()
+    _by_day(report, user, inside, reach.everything)
+    report.completeness = completeness(None if reach.everything else sorted(figures.clusters), start, end)
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """A sum of the month's figures of one team (none: nobody's) and cluster."""
-
-    month: date
-    kind: str
-    mine: bool
-    team_id: int | None
-    cluster_id: int
-    item: tuple[Any, ...]
-    currency: str
-    quantity_ms: int
-    gpu_ms: int
-    product: Decimal
-    used_gpu_ms: int
-    measured_gpu_ms: int
-    idle_gpu_ms: int
-
-    @property
-    def owned_here(self) -> bool:
-        """Whether it is capacity reserved by an owner whom the person may see."""
-        return self.mine and self.kind == ChargeKind.RESERVED_UNUSED
-
-
-def _figures(user: Any, inside: Q, month: date) -> Iterator[_Sum]:
-    """Yield what teams in scope used and were charged in this month and before, and this month's unallocated capacity.
-
-    Unallocated capacity comes for every cluster; owners outside the person's scope are marked as not `mine`.
-    """
-    # A unit in scope lies in it with everything below: asking each row for both would say the same twice.
-    visible = inside or scope.of(user).row_filter("costs.charge.view", team="team_id", unit="unit_id")
-    charged = visible & Q(kind__in=OWN)
-    wanted = charged | (visible & Q(kind=USAGE, month=month)) | Q(kind__in=list(UNALLOCATED), month=month)
-    mine: Any = Value(True)
-    if visible:
-        mine = Case(When(visible, then=Value(True)), default=Value(False), output_field=Flag())
-    item = Case(
-        When(kind__in=list(UNALLOCATED), then=Value(None)), default=F("flavour_id"), output_field=BigIntegerField()
+def _lines(report: MonthReport, figures: Figures) -> None:
+    known = sorted(
+        (row for row in figures.teams if row.charged),
+        key=lambda row: (row.team_id is None, row.name, row.team_id or 0),
     )
-    place = Case(When(kind=USAGE, then=Value(0)), default=F("cluster_id"), output_field=BigIntegerField())
-    by = ("month", "kind", "mine", "team_id", "place", "item", "capacity_type", "service_class", "currency")
-    rows = (
-        MonthTotal.objects.filter(wanted, month__in=[month, billing.previous(month)])
-        .annotate(mine=mine, place=place, item=item)
-        .values_list(*by)
-        .annotate(
-            Sum("quantity_ms"), Sum("gpu_ms"), Sum("product"), Sum("used_gpu_ms"), Sum("measured_gpu_ms"),
-            Sum("idle_gpu_ms"),
+    past = [row for row in figures.teams if row.charged_before]
+    amounts = round_products([_priced(row.product, row.priced_ms, row.unpriced_ms) for row in known], report.currency)
+    before = dict(
+        zip(
+            (row.team_id for row in past),
+            round_products(
+                [_priced(row.past_product, row.past_priced_ms, row.past_unpriced_ms) for row in past], report.currency
+            ),
+            strict=True,
         )
-        .order_by()
-    )  # fmt: skip
-    for at, kind, ours, team_id, cluster_id, flavour, capacity, service, code, *sums in rows:
-        quantity, gpu, product, used, measured, idle = sums
-        key = (cluster_id, flavour, capacity, service)
-        yield _Sum(
-            at, kind, ours, team_id, cluster_id, key, code, int(quantity), int(gpu), product, int(used), int(measured),
-            int(idle),
-        )  # fmt: skip
-
-
-@dataclass(slots=True)
-class _TeamBooks:
-    """One team's two months."""
-
-    now: Tally
-    past: Tally
-    resources: Tally
-    usage: tuple[int, int, int, int] = (0, 0, 0, 0)
-    items: tuple[dict[ItemKey, Item], dict[ItemKey, Item]] = field(default_factory=lambda: ({}, {}))
-
-
-@dataclass(slots=True)
-class _Books:
-    """Both months, sorted by owner."""
-
-    currency: str
-    teams: dict[int | None, _TeamBooks] = field(default_factory=dict)
-    spare: list[_Sum] = field(default_factory=list)
-    clusters: set[int] = field(default_factory=set)
-
-    def add(self, row: _Sum, month: date) -> None:
-        """Put a sum where it belongs."""
-        if row.kind in UNALLOCATED:
-            self.spare.append(row)
-            return
-        team = self.teams.get(row.team_id)
-        if team is None:
-            team = self.teams[row.team_id] = _TeamBooks(
-                Tally(self.currency), Tally(self.currency), Tally(self.currency)
-            )
-        if row.kind == USAGE:
-            team.usage = (row.gpu_ms, row.used_gpu_ms, row.measured_gpu_ms, row.idle_gpu_ms)
-            return
-        current = row.month == month
-        tally = team.now if current else team.past
-        tally.add_product(row.quantity_ms, row.gpu_ms, row.product, row.currency)
-        if current:
-            self.clusters.add(row.cluster_id)
-            if row.kind not in HELD:
-                team.resources.add_product(row.quantity_ms, 0, row.product, row.currency)
-        if row.currency:
-            # GPUs of different flavours are compared by physical GPU time; each other resource by its own quantity.
-            measure, quantity = ("gpu", row.gpu_ms) if row.kind in HELD else (row.kind, row.quantity_ms)
-            item = team.items[current].setdefault((measure, row.item), Item())
-            item.add(quantity, row.product)
-
-
-@dataclass(frozen=True, slots=True)
-class _Team:
-    """What the report says of a team."""
-
-    uid: uuid.UUID
-    slug: str
-    name: str
-    colour: int
-    unit_name: str
-
-
-def _teams(ids: Iterable[int | None]) -> dict[int, _Team]:
-    found = Team.objects.filter(pk__in=[pk for pk in ids if pk])
-    columns = ("uid", "slug", "name", "colour", "unit__name")
-    return {pk: _Team(*row) for pk, *row in found.values_list("pk", *columns)}
-
-
-def _rounded(tallies: dict[int | None, Tally]) -> dict[int | None, Money | None]:
-    """Round each team's sum such that they add up to the rounded total."""
-    return dict(zip(tallies, round_to_total([tally.amount for tally in tallies.values()], None), strict=True))
-
-
-def _lines(report: MonthReport, books: _Books, teams: dict[int, _Team]) -> None:
-    known = {key: one for key, one in books.teams.items() if not one.now.empty}
-    ids = sorted(known, key=lambda key: (key is None, teams[key].name if key in teams else "", key or 0))
-    amounts = _rounded({key: known[key].now for key in ids})
-    before = _rounded({key: one.past for key, one in books.teams.items() if not one.past.empty})
-    whole = sum(one.now.gpu_ms for one in known.values())
-    report.total, report.previous_total = total_of(amounts.values()), total_of(before.values())
-    report.previous_unpriced = any(one.past.unpriced_ms for one in books.teams.values())
-    report.items = {key: one.items for key, one in books.teams.items()}
-    for key in ids:
-        one, amount = known[key], amounts.get(key)
-        team = teams.get(key) if key is not None else None
-        allocated, used, measured, idle = one.usage
+    )
+    whole = sum(row.gpu_ms for row in known)
+    report.total, report.previous_total = total_of(amounts), total_of(before.values())
+    report.previous_unpriced = any(row.past_unpriced_ms for row in figures.teams)
+    report.whole = figures.whole
+    for row, amount in zip(known, amounts, strict=True):
         part: Decimal | None = None
         if amount is not None and report.total:
             part = amount.amount / report.total.amount
         elif not report.total:
-            part = share(one.now.gpu_ms, whole)
-        exact = one.now.amount
-        resources = None if one.resources.empty else one.resources.amount
-        if exact is not None and resources is not None:
-            exact -= resources
+            part = share(row.gpu_ms, whole)
+        resources = _resources(row, report.currency)
         report.lines.append(
             TeamLine(
-                team_id=key,
-                team_uid=team.uid if team else None,
-                slug=team.slug if team else "",
-                name=team.name if team else "No owner known",
-                unit_name=team.unit_name if team else "",
-                colour=team.colour if team else 0,
-                allocated_gpu_ms=one.now.gpu_ms,
-                used_gpu_ms=used if measured else None,
-                idle_gpu_ms=idle,
-                coverage_permille=measured * 1000 // allocated if allocated else 0,
+                team_id=row.team_id,
+                team_uid=row.uid,
+                slug=row.slug,
+                name=row.name or "No owner known",
+                unit_name=row.unit_name,
+                colour=row.colour,
+                allocated_gpu_ms=row.gpu_ms,
+                used_gpu_ms=row.used_gpu_ms if row.measured_gpu_ms else None,
+                idle_gpu_ms=row.idle_gpu_ms,
+                coverage_permille=row.measured_gpu_ms * 1000 // row.allocated_gpu_ms if row.allocated_gpu_ms else 0,
                 amount=amount,
-                unpriced_gpu_ms=one.now.unpriced_gpu_ms,
+                unpriced_gpu_ms=row.unpriced_gpu_ms,
                 share=part,
-                previous=before.get(key),
-                idle_amount=(exact * (Decimal(idle) / Decimal(allocated))).quantized() if exact and allocated else None,
+                previous=before.get(row.team_id),
+                idle_amount=_idle(row, resources, report.currency) if amount is not None else None,
                 resource_amount=resources.quantized() if resources else None,
-                resources_unpriced=bool(one.resources.unpriced_ms),
+                resources_unpriced=bool(row.resource_unpriced_ms),
             )
         )
 
 
-def _unallocated(report: MonthReport, rows: list[_Sum], teams: dict[int, _Team]) -> None:
+def _priced(product: Decimal, priced_ms: int, unpriced_ms: int) -> Decimal | None:
+    """Return a product; None (unknown) where there is a quantity and none of it has a rate."""
+    return None if unpriced_ms and not priced_ms else product
+
+
+def _resources(row: TeamRow, currency: str) -> Money | None:
+    """Return what resources cost, exact; None where there were none, or none of them has a price."""
+    return amount_of(row.resource_product, currency) if row.resource_priced_ms else None
+
+
+def _idle(row: TeamRow, resources: Money | None, currency: str) -> Money | None:
+    """Return what idle GPU time cost: its part of the allocated time, of what GPU time cost."""
+    exact = amount_of(row.product, currency)
+    if resources is not None:
+        exact -= resources
+    if not exact or not row.allocated_gpu_ms:
+        return None
+    return (exact * (Decimal(row.idle_gpu_ms) / Decimal(row.allocated_gpu_ms))).quantized()
+
+
+def _unallocated(report: MonthReport, figures: Figures) -> None:
     """Add up unallocated capacity: reserved but unused by owner (owners outside the scope under one name), the rest."""
-    tallies: dict[tuple[str, int | None, bool], Tally] = {}
-    for row in rows:
-        foreign = row.kind == ChargeKind.RESERVED_UNUSED and not row.mine
-        key = (row.kind, row.team_id if row.owned_here else None, foreign)
-        tally = tallies.setdefault(key, Tally(report.currency))
-        tally.add_product(row.quantity_ms, row.gpu_ms, row.product, row.currency)
-    names = {pk: team.name for pk, team in teams.items()}
-    order = [str(kind) for kind in UNALLOCATED]
-    keys = sorted(tallies, key=lambda key: (order.index(key[0]), key[2], names.get(key[1] or 0, ""), key[1] or 0))
-    amounts = round_to_total([tallies[key].amount for key in keys], None)
+    owners = [row for row in figures.teams if row.spared]
+    lines = [
+        (
+            (str(ChargeKind.RESERVED_UNUSED), False, row.name if row.team_id else "", row.team_id),
+            _priced(row.spare_product, row.spare_priced_ms, row.spare_unpriced_ms),
+            row.spare_gpu_ms,
+            row.spare_unpriced_gpu_ms,
+        )
+        for row in owners
+    ]
+    tallies: dict[tuple[str, bool], Tally] = {}
+    for kind, foreign, currency, quantity, gpu_ms, product in figures.spare:
+        tallies.setdefault((kind, foreign), Tally(report.currency)).add_product(quantity, gpu_ms, product, currency)
+    lines += [
+        (
+            (kind, foreign, OTHERS if foreign else "", None),
+            _priced(tally.product, tally.priced_ms, tally.unpriced_ms),
+            tally.gpu_ms,
+            tally.unpriced_gpu_ms,
+        )
+        for (kind, foreign), tally in tallies.items()
+    ]
+    order = {str(kind): at for at, kind in enumerate(UNALLOCATED)}
+    lines.sort(key=lambda one: (order[one[0][0]], one[0][1], "" if one[0][1] else one[0][2], one[0][3] or 0))
+    amounts = round_products([product for _, product, _, _ in lines], report.currency)
     report.unallocated_total = total_of(amounts)
-    for key, amount in zip(keys, amounts, strict=True):
-        kind, team_id, foreign = key
-        owner = OTHERS if foreign else names.get(team_id or 0, "")
-        tally = tallies[key]
-        report.unallocated.append(UnallocatedLine(kind, owner, team_id, tally.gpu_ms, amount, tally.unpriced_gpu_ms))
+    report.unallocated = [
+        UnallocatedLine(kind, owner, team_id, gpu_ms, amount, unpriced)
+        for ((kind, _, owner, team_id), _, gpu_ms, unpriced), amount in zip(lines, amounts, strict=True)
+    ]
 
 
 def _by_day(report: MonthReport, user: Any, inside: Q, everything: bool) -> None:

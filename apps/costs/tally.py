@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 
 from apps.core.money import MILLISECONDS_PER_HOUR, CurrencyMismatch, Money, minor_units
+
+#: Sums and quotients of money, exact far beyond any ledger; one context for all, since entering one costs more than
+#: the sum.
+EXACT = Context(prec=60)
+#: Digits behind the point of Σ quantity × rate, as the sums are kept.
+_DIGITS = 8
 
 
 @dataclass(slots=True)
@@ -32,9 +38,7 @@ class Tally:
             return
         if currency != self.currency:
             raise CurrencyMismatch(f"{currency} and {self.currency} cannot be mixed")
-        with localcontext() as context:
-            context.prec = 60
-            self.product += Decimal(quantity_ms) * hourly
+        self.product = EXACT.fma(Decimal(quantity_ms), hourly, self.product)
         self.priced_ms += quantity_ms
 
     def add_product(self, quantity_ms: int, gpu_ms: int, product: Decimal, currency: str) -> None:
@@ -49,23 +53,19 @@ class Tally:
             return
         if currency != self.currency:
             raise CurrencyMismatch(f"{currency} and {self.currency} cannot be mixed")
-        with localcontext() as context:
-            context.prec = 60
-            self.product += product
+        self.product = EXACT.add(self.product, product)
         self.priced_ms += quantity_ms
 
     def less(self, other: Tally) -> Tally:
         """Return what is left without `other`, which is part of this."""
-        with localcontext() as context:
-            context.prec = 60
-            return Tally(
-                self.currency,
-                self.product - other.product,
-                self.priced_ms - other.priced_ms,
-                self.unpriced_ms - other.unpriced_ms,
-                self.gpu_ms - other.gpu_ms,
-                self.unpriced_gpu_ms - other.unpriced_gpu_ms,
-            )
+        return Tally(
+            self.currency,
+            EXACT.subtract(self.product, other.product),
+            self.priced_ms - other.priced_ms,
+            self.unpriced_ms - other.unpriced_ms,
+            self.gpu_ms - other.gpu_ms,
+            self.unpriced_gpu_ms - other.unpriced_gpu_ms,
+        )
 
     @property
     def empty(self) -> bool:
@@ -77,9 +77,39 @@ class Tally:
         """The exact cost of what is priced; None where there is a quantity and none of it has a rate."""
         if self.unpriced_ms and not self.priced_ms:
             return None
-        with localcontext() as context:
-            context.prec = 60
-            return Money(self.product / MILLISECONDS_PER_HOUR, self.currency)
+        return amount_of(self.product, self.currency)
+
+
+_HOUR = Decimal(MILLISECONDS_PER_HOUR)
+
+
+def amount_of(product: Decimal, currency: str) -> Money:
+    """Return what Σ quantity × hourly price (ms × units × price) comes to, unrounded."""
+    return Money(EXACT.divide(product, _HOUR), currency)
+
+
+def round_products(products: Sequence[Decimal | None], currency: str) -> list[Money | None]:
+    """Return Σ quantity × hourly price of each line in money, rounded such that the lines sum to their rounded sum.
+
+    What `round_to_total` does with the amounts, in integers: for thousands of lines. None (unknown) stays unknown.
+    """
+    places = minor_units(currency)
+    # A product is an integer count of 10⁻⁸; a minor unit is so many of them.
+    unit = MILLISECONDS_PER_HOUR * 10 ** (_DIGITS - places)
+    known = [int(EXACT.scaleb(product, _DIGITS)) for product in products if product is not None]
+    split = [divmod(product, unit) for product in known]
+    left = _half_even(sum(known), unit) - sum(floor for floor, _ in split)
+    order = sorted(range(len(known)), key=lambda i: (-split[i][1], -abs(known[i]), i))
+    floors = [floor for floor, _ in split]
+    for index in order[:left]:
+        floors[index] += 1
+    rounded = iter(floors)
+    return [None if one is None else Money(Decimal(next(rounded)).scaleb(-places), currency) for one in products]
+
+
+def _half_even(number: int, unit: int) -> int:
+    whole, rest = divmod(number, unit)
+    return whole + (rest * 2 > unit or (rest * 2 == unit and whole % 2 == 1))
 
 
 def total_of(lines: Iterable[Money | None]) -> Money | None:

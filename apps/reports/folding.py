@@ -77,6 +77,7 @@ def _together(lines: list[TeamLine]) -> TeamLine:
         resources_unpriced=any(line.resources_unpriced for line in lines),
         frozen=total_of(line.frozen for line in lines),
         shared=total_of(line.shared for line in lines),
+        together=len(lines),
     )
 
 

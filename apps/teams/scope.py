@@ -112,6 +112,11 @@ class Scopes:
             condition |= Q(**{f"{unit}__in": sorted(self._below(units))})
         return condition
 
+    def reach_of_rows(self, permission: str) -> tuple[bool, list[int], list[int]]:
+        """Return (everywhere, unit ids with all below, team ids): `row_filter` for statements written by hand."""
+        everywhere, units, teams = self._reach(permission)
+        return everywhere, sorted(self._below(units)) if units and not everywhere else [], sorted(teams)
+
     def holds(self, permission: str, obj: Any | None) -> bool:
         """Whether the person holds `permission` for `obj` (by its `scope_team_id` or `scope_unit_id`)."""
         from apps.teams.models import Team
