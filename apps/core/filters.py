@@ -9,11 +9,34 @@ from django import forms
 from django.db.models import Q, QuerySet
 
 
+class YesNoAll(django_filters.widgets.BooleanWidget):
+    """Yes, no, or both: "unknown" would be a state of the rows."""
+
+    def __init__(self, attrs: dict[str, Any] | None = None) -> None:
+        forms.Select.__init__(self, attrs, (("", "All"), ("true", "Yes"), ("false", "No")))
+
+
+class AllYesNo(forms.NullBooleanSelect):
+    """Yes, no, or no filter: Django's own word for the latter, "Unknown", reads like a value."""
+
+    def __init__(self, attrs: dict[str, Any] | None = None) -> None:
+        super().__init__(attrs)
+        self.choices = [("unknown", "All"), ("true", "Yes"), ("false", "No")]
+
+
 class CommonsFilterSet(django_filters.FilterSet):
     """A filter set whose unknown values are errors shown beside the field, never silently dropped.
 
     `self.request` is set by the list page: use it to scope the choices of `ModelChoiceFilter` with `visible_to`.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for one in self.filters.values():
+            if isinstance(one, django_filters.BooleanFilter):
+                one.extra.setdefault("widget", AllYesNo)
+            elif isinstance(one, django_filters.BooleanFilter):
+                one.extra.setdefault("widget", YesNoAll)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Filter; an invalid form shows nothing rather than everything."""
@@ -54,4 +77,4 @@ class DateUntilFilter(django_filters.DateFilter):
         super().__init__(field_name=field_name, lookup_expr="date__lte", label=label, **kwargs)
 
 
-__all__ = ["CommonsFilterSet", "DateFromFilter", "DateUntilFilter", "SearchFilter"]
+__all__ = ["AllYesNo", "CommonsFilterSet", "DateFromFilter", "DateUntilFilter", "SearchFilter"]

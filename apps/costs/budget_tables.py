@@ -138,7 +138,7 @@ def forecast_words(guess: Forecast | None, measure: str, row: Standing) -> str:
     if guess is None:
         return "too few days yet"
     low, high = (budget_steps.in_measure(value, measure, row.budget.currency) for value in (guess.low, guess.high))
-    return at_least(low if guess.is_exact else f"{low} to {high}", row)
+    return at_least(low if guess.is_exact or low == high else f"{low} to {high}", row)
 
 
 def detail_url(budget: Budget) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from textwrap import shorten
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -20,7 +21,7 @@ from apps.costs.choices import ChargeKind, CheckState, WaiverKind
 from apps.costs.models import Correction, CrossCheck, DayCharge, Period, PeriodWaiver
 from apps.metering import billing
 from apps.metering.fitness import unfit_sources
-from apps.metering.models import Source
+from apps.metering.models import NamespaceOwner, Source
 
 HOUR = timedelta(hours=1)
 #: How many places of an item are named; all are counted.
@@ -83,6 +84,7 @@ def checklist(period: Period) -> list[CheckItem]:
     names = dict(Cluster.objects.values_list("pk", "name"))
     return [
         _hours(period, waivers, names),
+        _claims(period),
         _sources(period, waivers),
         _priced(period, names),
         _unpriced(period, waivers, names),
@@ -169,6 +171,19 @@ def _hours(period: Period, waivers: Sequence[PeriodWaiver], names: dict[int, str
         "hours", "Every hour is metered", not rows, bool(rows) and not left, detail,
         reverse("metering:source-list"), len(rows), waiver=WaiverKind.HOURS,
         places=places,
+    )  # fmt: skip
+
+
+def _claims(period: Period) -> CheckItem:
+    """Claims of namespaces whose hours are still being moved: closed before, the hours would stay nobody's for good."""
+    rows = NamespaceOwner.objects.filter(pending_from__isnull=False, pending_from__lt=period.end)
+    found = list(rows.select_related("cluster").order_by("pk"))
+    detail = "Every claimed namespace's hours have moved to its team."
+    if found:
+        detail = f"Hours of {len(found):,} claims are still being moved; that takes a minute."
+    return CheckItem(
+        "claims", "Claimed namespaces have moved", not found, detail=detail, link=reverse("metering:namespace-list"),
+        count=len(found), places=[Place(f"{row.cluster}: {row.namespace}") for row in found[:NAMED]],
     )  # fmt: skip
 
 
@@ -267,7 +282,7 @@ def _disputes(period: Period, waivers: Sequence[PeriodWaiver]) -> CheckItem:
     rows = disputes.blocking(period)
     places = [
         Place(
-            f"{row.statement.number}: {row.text[:80]}",
+            f"{row.statement.number}: {shorten(row.text, 80, placeholder=' …')}",
             reverse("costs:dispute-detail", kwargs={"dispute_uid": row.uid}),
             subject=str(row.uid),
             waived=_named(waivers, WaiverKind.DISPUTE, row.uid),
@@ -277,6 +292,8 @@ def _disputes(period: Period, waivers: Sequence[PeriodWaiver]) -> CheckItem:
     left = any(not place.waived for place in places)
     detail = "No dispute of an earlier month is open."
     if places:
+        detail = "1 dispute is open: settle it, or waive it to be settled in a later month."
+    if len(places) > 1:
         detail = f"{len(places)} disputes are open: settle them, or waive them to be settled in a later month."
     return CheckItem(
         "disputes", "Disputes are settled", not places, bool(places) and not left, detail, count=len(places),
@@ -292,7 +309,8 @@ def _cross_checks(period: Period, waivers: Sequence[PeriodWaiver], names: dict[i
     waived = _named(waivers, WaiverKind.CROSS_CHECK, None)
     detail = "No unexplained difference to another system's dollars or an invoice."
     if count:
-        detail = f"{count} days differ from another system and nobody explained why. Closing does not wait for it."
+        days = "1 day differs" if count == 1 else f"{count} days differ"
+        detail = f"{days} from another system and nobody explained why. Closing does not wait for it."
     return CheckItem(
         "cross_checks", "Differences to other systems are explained", not count, bool(count) and waived, detail,
         count=count, blocking=False, waiver=WaiverKind.CROSS_CHECK,

@@ -18,9 +18,10 @@ from apps.core.sweeps import nudge
 from apps.costs import period_events as events
 from apps.costs.checklist import blockers, checklist
 from apps.costs.choices import FileStatus, PeriodStatus, WaiverKind
-from apps.costs.models import Period, PeriodWaiver
+from apps.costs.models import Dispute, Period, PeriodWaiver
 from apps.costs.period_calendar import months_with_charges, period_of
 from apps.costs.seconding import checked_text, person
+from apps.metering.models import Source
 from apps.teams import scope
 
 MANAGE = "costs.period.manage"
@@ -104,6 +105,13 @@ def back_to_open(period_id: int, *, actor: Actor, expected_version: int | None =
     return period
 
 
+def _can_name(kind: str, subject_uid: UUID) -> bool:
+    """Whether a waiver of `kind` can name this one: a waiver of nothing would stand with the month for good."""
+    if kind == WaiverKind.SOURCE:
+        return Source.objects.filter(uid=subject_uid).exists()
+    return kind == WaiverKind.DISPUTE and Dispute.objects.filter(uid=subject_uid).exists()
+
+
 @transaction.atomic
 def waive(
     period_id: int,
@@ -133,6 +141,8 @@ def waive(
         raise Invalid({"cluster": "There is no such cluster."})
     if (hours_from or hours_until) and kind != WaiverKind.HOURS:
         raise Invalid({"hours_from": "Only hours are waived from one time to another."})
+    if subject_uid is not None and not _can_name(kind, subject_uid):
+        raise Invalid({"subject_uid": "There is no such source or dispute: follow the checklist, or leave it empty."})
     low, high = hours_from or period.start, hours_until or period.end
     if not period.start <= low < high <= period.end:
         raise Invalid({"hours_until": f"The hours must lie in {period} and end after they begin."})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -9,6 +10,7 @@ from django.http import FileResponse, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
+from apps.core import formats
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.middleware import after_read
@@ -34,6 +36,15 @@ def list_url(period: Period) -> str:
     return reverse("costs:file-list", kwargs={"month": f"{period.month:%Y-%m}"})
 
 
+def month_crumbs(period: Period) -> list[Crumb]:
+    """Return the way back to a month."""
+    month = f"{period.month:%Y-%m}"
+    return [
+        Crumb("Months", reverse("costs:period-list")),
+        Crumb(f"{period.month:%B %Y}", reverse("costs:period-detail", kwargs={"month": month})),
+    ]
+
+
 class _OfMonth(DetailView):
     queryset = Period.objects.all()
     permission = files.VIEW
@@ -56,6 +67,10 @@ class FileList(_OfMonth):
     def get_title(self) -> str:
         """Name the month."""
         return f"Files of {self.object.month:%B %Y}"
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the month."""
+        return month_crumbs(self.object)
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the files in scope, newest first, at most 200, and the statements with what they can be had as."""
@@ -180,6 +195,7 @@ class FileDetail(_OfFile):
         return super().get_context(
             file=self.object,
             report=report,
+            report_sum=formats.number(Decimal(report["sum"]).quantize(Decimal("0.01"))) if "sum" in report else "",
             is_focus=self.object.kind == FileKind.FOCUS,
             under_way=self.object.status in _UNDER_WAY,
             **extra,

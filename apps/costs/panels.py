@@ -12,6 +12,7 @@ from apps.core.permissions import may
 from apps.costs import selectors
 from apps.costs.budget_views import budget_seen
 from apps.costs.views import day_url, month_url
+from apps.costs.waiting import waiting_for
 from apps.metering import billing
 from apps.teams.models import Team
 from portal.panels import nav, panel
@@ -31,6 +32,13 @@ nav(
     group="Money",
 )  # fmt: skip
 nav("Budgets", "costs:budget-list", icon="wallet", order=30, permission="costs.budget.view", group="Money")
+
+
+@panel(page="home", order=12, permission="costs.period.manage")
+def books(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
+    """What of the books waits for this person of finance, oldest first; nothing where nothing does."""
+    rows = waiting_for(request.user)
+    return {"template": "costs/panels/waiting.html", "rows": rows} if rows else None
 
 
 @panel(page="team", order=20, permission="costs.charge.view")

@@ -67,7 +67,7 @@ class StatementFilter(CommonsFilterSet):
 class StatementTable(CommonsTable):
     """Statements, newest month first."""
 
-    number = UidLinkColumn("costs:statement-detail", kwarg="statement_uid")
+    number = UidLinkColumn("costs:statement-detail", kwarg="statement_uid", attrs={"cell": {"class": "text-nowrap"}})
     period = tables.Column(verbose_name="Month", order_by="period__month")
     owner_kind = tables.Column(verbose_name="For")
     owner_name = tables.Column(verbose_name="Owner", order_by=("team_name", "unit_name", "cost_centre"))
@@ -158,7 +158,7 @@ class LineTable(CommonsTable):
 
     def render_hourly(self, value: Decimal) -> str:
         """Write the price with all its decimals."""
-        return f"{value.normalize():f}"
+        return f"{value.normalize():f} {self.statement.currency}"
 
     def value_hourly(self, value: Decimal | None) -> Decimal | None:
         """Export the price as a number."""
@@ -166,7 +166,7 @@ class LineTable(CommonsTable):
 
     def render_exact(self, record: StatementLine) -> str:
         """Write the exact cost, or that it is unknown."""
-        return "unknown" if record.exact is None else f"{record.exact.normalize():,f}"
+        return "unknown" if record.exact is None else f"{record.exact.normalize():,f} {self.statement.currency}"
 
     def value_exact(self, record: StatementLine) -> Decimal | None:
         """Export the exact cost to twelve decimals."""
@@ -273,6 +273,8 @@ class StatementDetail(ListView):
             zone=billing.zone_name(),
             shares=self.shares,
             common=row.total - row.own,
+            # What the platform keeps is mostly time that nobody had allocated.
+            gpu_label="GPU time" if row.owner_kind == OwnerKind.PLATFORM else "Allocated",
             intact=statement_rows.digest_from_rows(row) == row.digest,
             days_url=month_url(team, row.period.month) if team else "",
             charges_url=_charges_url(row),

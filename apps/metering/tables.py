@@ -68,7 +68,7 @@ class SourceTable(CommonsTable):
     """Sources of record."""
 
     name = UidLinkColumn("metering:source-detail", kwarg="source_uid")
-    cluster = tables.Column(accessor="cluster__name")
+    cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster")
     kind = tables.Column()
     url = tables.Column(verbose_name="Address", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
     valid_from = TimeColumn(accessor="valid__lower", verbose_name="From", order_by="valid")

@@ -6,6 +6,7 @@ import threading
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -208,6 +209,8 @@ def test_missing_hours_block_until_they_are_waived_by_name(world: World, company
         {"kind": "capacity", "reason": REASON},
         {"kind": "hours", "reason": REASON, "hours_from": END},
         {"kind": "unpriced", "reason": REASON, "hours_from": START},
+        {"kind": "dispute", "reason": REASON, "subject_uid": uuid4()},
+        {"kind": "hours", "reason": REASON, "subject_uid": world.source.uid},
     ):
         with pytest.raises(Invalid):
             periods.waive(period.pk, actor=who, **wrong)

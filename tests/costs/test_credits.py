@@ -55,6 +55,14 @@ def test_a_credit_is_billed_in_the_open_month_once_approved(company: Any, statem
 
 
 @pytest.mark.requirement("adjustments-2.1")
+def test_the_second_person_finds_it_on_their_home_page(company: Any, statement: Any) -> None:
+    propose(company, statement)
+    assert "40.00 USD for" in client_for(company.second).get("/").content.decode()
+    for other in (company.finance, company.auditor, company.lead_finance):
+        assert "40.00 USD for" not in client_for(other).get("/").content.decode()
+
+
+@pytest.mark.requirement("adjustments-2.1")
 def test_never_more_than_the_statement_holds(company: Any, statement: Any) -> None:
     with pytest.raises(Invalid) as caught:
         propose(company, statement, "100.01")

@@ -73,6 +73,7 @@ def test_finance_sees_what_ends_before_it_proposes_and_a_second_person_publishes
     for said in ("3.85 USD", "ends at the new start", "3.54 USD", "0.0372 USD", "CPU core-hour"):
         assert said in page
     assert not RateProposal.objects.exists()
+    assert "Proposed. A second person" not in page  # a preview is no proposal, and nobody got a mail
     confirm = preview.context["confirm"]
     # Whoever changes a price after the preview sees a new preview.
     changed = finance.post(url, values | {"confirm": confirm, f"price_{rate.flavour_id}": "1.00"})
