@@ -187,10 +187,14 @@ def lock_open_period() -> Period:
     at = clock.now()
     for _ in range(24):
         candidate = period_calendar.open_period_for(at)
-        period = Period.objects.select_for_update().get(pk=candidate.pk)
-        if period.status == PeriodStatus.OPEN:
-            return period
-        at = max(at, period.end)
+        with connection.cursor() as cursor:
+            # Shared: whoever begins to close it has to wait, but writers of several clusters, who share the row through
+            # the books' triggers already, do not wait for each other (each for the other's share would be for ever).
+            cursor.execute("SELECT status FROM costs_period WHERE id = %s FOR SHARE", [candidate.pk])
+            (status,) = cursor.fetchone()
+        if status == PeriodStatus.OPEN:
+            return Period.objects.get(pk=candidate.pk)
+        at = max(at, candidate.end)
     raise RuntimeError("no open month was found within two years")
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from apps import audit
 from apps.accounts.models import User
@@ -31,8 +31,17 @@ _STANDING = (Verdict.PROPOSED, Verdict.APPROVED)
 
 
 def left_on(statement: Statement) -> Money:
-    """Return what a statement still holds: its total less the credits proposed or approved for it."""
-    given = Credit.objects.filter(statement=statement, status__in=_STANDING).aggregate(sum=Sum("amount"))["sum"]
+    """Return what a statement still holds: its total less the credits proposed or approved for it.
+
+    What was approved for the statement that it took the place of, when its month was opened again, counts as well:
+    that money is billed already.
+    """
+    same = Credit.objects.filter(
+        statement__period_id=statement.period_id, statement__team_id=statement.team_id,
+        statement__unit_id=statement.unit_id, statement__cost_centre=statement.cost_centre,
+    )  # fmt: skip
+    standing = Q(statement=statement, status__in=_STANDING) | Q(status=Verdict.APPROVED)
+    given = same.filter(standing).aggregate(sum=Sum("amount"))["sum"]
     return Money(statement.amount - (given or Decimal(0)), statement.currency)
 
 

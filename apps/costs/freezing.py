@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from apps import audit
 from apps.core import clock, outbox
@@ -60,6 +60,16 @@ def freeze(period_id: int) -> int:
             _freeze(period)
     except _Blocked as blocked:
         _refuse(period_id, str(blocked))
+    except (InterfaceError, OperationalError, MemoryError):
+        # The connection, a lock, the worker: nothing is wrong with the month, and the sweep takes it up again.
+        raise
+    except Exception as error:  # noqa: BLE001  (logged and told; a month must not hang half closed for ever)
+        logger.exception("the freeze of a month broke", extra={"month": str(period)})
+        _refuse(
+            period_id,
+            f"The freeze broke ({type(error).__name__}) and nothing was frozen. Ask the platform admins: their log says"
+            " more. Afterwards close the month again, or open it.",
+        )
     return 1
 
 

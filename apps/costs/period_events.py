@@ -108,7 +108,8 @@ BLOCKED = declare(
     PeriodEvent,
     audience="who confirmed it",
     mail=True,
-    headline=lambda p: f"{p.month} could not be closed: its checklist blocks again",
+    headline=lambda p: f"{p.month} could not be closed",
+    body=lambda p: "The month's page says why; nothing was frozen.",
     path=lambda p: p.path,
 )
 WAIVED = declare("costs.period.waived", PeriodWaived, audience="auditors")

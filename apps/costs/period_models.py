@@ -120,7 +120,12 @@ class ReopenRequest(VersionedRow):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["period"], name="reopen_one_open", condition=Q(status="proposed"))
+            models.UniqueConstraint(fields=["period"], name="reopen_one_open", condition=Q(status="proposed")),
+            models.CheckConstraint(
+                condition=~Q(status="approved")
+                | Q(decided_by__isnull=False) & ~Q(decided_by=models.F("requested_by")),
+                name="reopen_second_person",
+            ),
         ]
 
 

@@ -2,16 +2,17 @@
 
 Two clusters, whole GPUs and MIG slices, quotas, gaps, prices that change inside an hour, CPU with a price, a namespace
 nobody owns, a service class, any distribution policy, any billing zone: read in any order, closed, told something else
-late, credited, closed again, opened again, closed again. After each step the books have to agree with each other, and at
-the end all bills together with what a world would bill that had known everything from the beginning.
+late, credited, closed again, opened again, closed again. After each step the books have to agree with each other, and
+at the end all bills together with what a world would bill that had known everything from the beginning.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -140,7 +141,7 @@ class Cluster:
     def read(self, adapter: FakeAdapter, *, twice: bool = True) -> None:
         """Read all hours, in pieces, in any order, some of them twice."""
         edges = sorted({0, 2 * AROUND, *(self.rng.randint(0, 2 * AROUND) for _ in range(2))})
-        pieces = list(zip(edges, edges[1:], strict=False))
+        pieces = list(itertools.pairwise(edges))
         if twice:
             pieces += self.rng.sample(pieces, 1)
         self.rng.shuffle(pieces)
@@ -168,7 +169,7 @@ class Scenario:
 
     def __init__(self, seed: int, company: Any, zone: str) -> None:
         self.rng, self.company = random.Random(seed), company
-        self.first = datetime(2026, 9, 1).date()
+        self.first = date(2026, 9, 1)
         self.turn = billing.month_bounds(self.first)[1]
         self.clusters = [Cluster(self.rng, company, slug, self.turn) for slug in ("one", "two")]
         number = DistributionPolicy.objects.latest("number").number + 1
@@ -303,7 +304,7 @@ def test_money_from_the_source_to_the_last_closed_month(company: Any, settings: 
 def run(seed: int, company: Any, zone: str) -> None:
     second = make_user(f"second-{seed}@example.com")
     grant(second, "finance")
-    start = billing.month_bounds(datetime(2026, 9, 1).date())[1]
+    start = billing.month_bounds(date(2026, 9, 1))[1]
     with clock.frozen(start + timedelta(days=1, hours=9)):
         world = Scenario(seed, company, zone)
         september, october = world.first, billing.following(world.first)
