@@ -130,6 +130,8 @@ TEMPLATES = [
 ]
 FORM_RENDERER = "portal.forms.CommonsFormRenderer"
 DJANGO_TABLES2_TEMPLATE = "components/table.html"
+#: A filter that is not set says so, rather than with a row of dashes.
+FILTERS_EMPTY_CHOICE_LABEL = "All"
 
 # -- Database: run time under commons_app, migrations under MIGRATE_DATABASE_URL (design §6) -------------------------
 # The commands that create or alter objects run as their owner; nothing else may.

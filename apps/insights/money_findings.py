@@ -155,6 +155,7 @@ def _idle(ran: list[Workload], places: dict[int, Workspace], window: tuple[datet
                     "idle_permille": int(work.idle_share * 1000),
                     "savable_product": str(work.savable_product),
                     "workloads": [_row(one) for one in work.workloads[:20]],
+                    "workload_count": len(work.workloads),
                 },
                 proposal=_proposal(
                     saving, threshold_percent=PROPOSED.threshold_percent, idle_minutes=PROPOSED.idle_minutes

@@ -33,7 +33,9 @@ IDLE_TONES = {
 class FindingTable(CommonsTable):
     """Findings: what, whose, how much."""
 
-    title = UidLinkColumn("insights:finding-detail", kwarg="finding_uid", verbose_name="Finding")
+    title = UidLinkColumn(
+        "insights:finding-detail", kwarg="finding_uid", verbose_name="Finding", attrs={"td": {"class": "sentence"}}
+    )
     status = StatusColumn(tones=FINDING_TONES)
     kind = tables.Column(attrs=_WIDE)
     team = tables.Column(accessor="team__name", verbose_name="Team", default="The platform", attrs=_WIDE)

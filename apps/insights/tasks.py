@@ -30,8 +30,9 @@ def look() -> int:
 
 @shared_task(name="insights.look_again", ignore_result=True, expires=600)
 def look_again() -> None:
-    """Look for findings because somebody asked."""
+    """Look for findings because somebody asked; reports propose from the workloads of the month, so those, too."""
     findings.find_all()
+    workloads.remember_all(clock.now())
 
 
 @sweep("insights.find_findings", every=timedelta(hours=1))

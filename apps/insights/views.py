@@ -51,7 +51,9 @@ class FindingList(ListView):
     filterset_class = FindingFilter
     export_event = FINDINGS_EXPORTED
     empty_title = "No findings"
-    empty_text = "Nothing lies idle or is larger than it needs to be, as far as the metered hours tell."
+    empty_text = (
+        "Nothing lay idle or was larger than it needs to be when the metered hours were last looked at, once a day."
+    )
     empty_icon = "search"
 
     def get_page_actions(self) -> list[tuple[str, str]]:
@@ -66,7 +68,10 @@ class Look(CreateView):
     """Look for findings now instead of with the next day."""
 
     title = "Look for findings now"
-    intro = "The last 14 days of every cluster are read again. Findings that are no longer so close by themselves."
+    intro = (
+        "The last four weeks of every cluster are read again, and the workloads that reports show. Findings that are "
+        "no longer so close by themselves."
+    )
     permission = "clusters.cluster.manage"
     queryset = Finding.objects.all()
     submit_label = "Look now"

@@ -9,6 +9,7 @@ import django_filters
 import django_tables2 as tables
 from django.core.validators import RegexValidator
 from django.db.models import F
+from django.forms import TextInput
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -88,11 +89,13 @@ class WorkloadFilter(CommonsFilterSet):
 
     search = SearchFilter(columns=["workload_name", "namespace"])
     month = django_filters.CharFilter(
-        label="Month (yyyy-mm)", method="by_month",
+        label="Month (yyyy-mm)", method="by_month", widget=TextInput(attrs={"type": "month"}),
         validators=[RegexValidator(r"^20\d\d-(0[1-9]|1[0-2])$", "Write a month as yyyy-mm, for example 2026-11.")],
     )  # fmt: skip
-    team = django_filters.ChoiceFilter(field_name="team_name", empty_label="All")
-    cluster = django_filters.ModelChoiceFilter(queryset=Cluster.objects.all(), method="by_cluster", empty_label="All")
+    team = django_filters.ChoiceFilter(field_name="team_name", label="Team")
+    cluster = django_filters.ModelChoiceFilter(
+        queryset=Cluster.objects.order_by("name"), method="by_cluster", label="Cluster"
+    )
     project = django_filters.CharFilter(label="Project")
     purpose = django_filters.CharFilter(label="Purpose")
     environment = django_filters.CharFilter(label="Environment")

@@ -172,7 +172,7 @@ class CapacityTable(CommonsTable):
 
     at = tables.Column(verbose_name="Time", attrs={"cell": {"class": "text-nowrap"}})
     cluster = tables.Column()
-    gpu_model = tables.Column(verbose_name="GPU model")
+    gpu_model = tables.Column(verbose_name="GPU model", attrs={"cell": {"class": "text-nowrap"}})
     attributed = QuantityColumn(unit=None, verbose_name="Allocated to teams, GPU-ms")
     unattributed = QuantityColumn(unit=None, verbose_name="No owner known, GPU-ms")
     reserved_unused = QuantityColumn(unit=None, verbose_name="Reserved but unused, GPU-ms")

@@ -64,11 +64,16 @@ SELECT json_build_object(
       bool_or(w.unpriced_ms > 0) AS unpriced,
       (SELECT f.uid FROM insights_finding f WHERE f.workspace_id = w.workspace_id AND f.kind = 'idle_work'
         AND f.status IN ('open', 'snoozed') LIMIT 1) AS finding
-    FROM insights_workloadmonth w JOIN quotas_workspace k ON k.id = w.workspace_id
-    WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s) AND k.archived_at IS NULL
+    FROM (SELECT w.team_id, w.workspace_id FROM insights_workloadmonth w
+        JOIN quotas_workspace k ON k.id = w.workspace_id
+      WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s) AND k.archived_at IS NULL AND NOT ({_SERVES})
+      GROUP BY w.team_id, w.workspace_id HAVING sum(w.savable_gpu_ms) >= %(least)s
+      ORDER BY sum(w.savable_product) DESC, w.workspace_id LIMIT {PROPOSALS}) most
+    JOIN insights_workloadmonth w ON w.workspace_id = most.workspace_id AND w.team_id IS NOT DISTINCT FROM most.team_id
+      AND w.month = %(month)s AND w.unit_id = ANY(%(units)s)
+    JOIN quotas_workspace k ON k.id = w.workspace_id
     GROUP BY w.team_id, w.workspace_id, k.uid, k.namespace
-    HAVING sum(w.savable_gpu_ms) FILTER (WHERE NOT ({_SERVES})) >= %(least)s
-    ORDER BY sum(w.savable_product) FILTER (WHERE NOT ({_SERVES})) DESC LIMIT {PROPOSALS}) i),
+    ORDER BY sum(w.savable_product) FILTER (WHERE NOT ({_SERVES})) DESC, w.workspace_id) i),
   'findings', (SELECT json_agg(f) FROM (
     SELECT f.uid, f.kind, f.title, f.team_id AS team, f.proposal ->> 'monthly' AS monthly,
       f.proposal ->> 'currency' AS currency, f.proposal ->> 'flavour' AS flavour, k.uid AS workspace_uid
@@ -83,10 +88,10 @@ SELECT json_build_object(
     SELECT w.workload_name AS name, w.workload_kind AS kind, w.namespace, w.team_name, t.slug AS team_slug,
       c.slug AS cluster, w.flavour_name AS flavour, w.allocated_gpu_ms, w.covered_gpu_ms, w.idle_gpu_ms,
       w.product::text AS product, w.currency, w.last_hour, w.made_at
-    FROM insights_workloadmonth w JOIN clusters_cluster c ON c.id = w.cluster_id
-    LEFT JOIN teams_team t ON t.id = w.team_id
-    WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s)
-    ORDER BY w.amount DESC NULLS LAST, w.id LIMIT {WORKLOADS}) w)
+    FROM (SELECT * FROM insights_workloadmonth w WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s)
+      ORDER BY w.amount DESC NULLS LAST, w.id LIMIT {WORKLOADS}) w
+    JOIN clusters_cluster c ON c.id = w.cluster_id LEFT JOIN teams_team t ON t.id = w.team_id
+    ORDER BY w.amount DESC NULLS LAST, w.id) w)
 )
 """  # noqa: S608 (constants of this module)
 
@@ -103,6 +108,11 @@ class BudgetRow:
     gpu_ms: int
     left: Money | None
     steps: list[str]
+
+    @property
+    def over(self) -> bool:
+        """Whether more is spent than the limit."""
+        return self.left is not None and self.left.amount < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +143,23 @@ class TopWorkload:
 
 
 @dataclass(frozen=True, slots=True)
-class Week:
-    """Seven whole days and the seven before: the same hours of the week."""
+class Span:
+    """Some whole days and as many before them: those of the week before, or of the month before from its first on."""
 
     start: date
     end: date
     cost: Money
     before: Money
+    before_start: date
+
+    @property
+    def before_end(self) -> date:
+        """The last of the days before."""
+        return self.before_start + (self.end - self.start)
 
     @property
     def change(self) -> Money:
-        """This week less the one before."""
+        """These days less those before."""
         return self.cost - self.before
 
 
@@ -162,7 +178,8 @@ class Extras:
     forecast_low: Money | None = None
     forecast_mid: Money | None = None
     forecast_high: Money | None = None
-    week: Week | None = None
+    week: Span | None = None
+    so_far: Span | None = None
 
     @property
     def saving(self) -> Money | None:
@@ -199,6 +216,7 @@ def read(unit: Unit, report: MonthReport, units: Sequence[int], teams: Sequence[
         extras.realised = Money(Decimal(found["realised"]), report.currency).quantized()
     _look_ahead(extras, report, now, running)
     extras.week = _week(report, now)
+    extras.so_far = _so_far(report, now) if running else None
     return extras
 
 
@@ -358,16 +376,29 @@ def _look_ahead(extras: Extras, report: MonthReport, now: datetime, running: boo
     )
 
 
-def _week(report: MonthReport, now: datetime) -> Week | None:
+def _week(report: MonthReport, now: datetime) -> Span | None:
+    """Return the last seven whole days of the month beside the seven before them; None where a day is not known."""
     end = min(last_whole_day(now), billing.following(report.month) - timedelta(days=1))
     if end < report.month:
         return None
+    start = end - timedelta(days=WEEK - 1)
+    return _span(report, start, start - timedelta(days=WEEK), WEEK)
+
+
+def _so_far(report: MonthReport, now: datetime) -> Span | None:
+    """Return the running month's whole days beside as many of the month before: a part against a whole misleads."""
+    earlier = billing.previous(report.month)
+    count = min((last_whole_day(now) - report.month).days + 1, (report.month - earlier).days)
+    return _span(report, report.month, earlier, count) if count > 0 else None
+
+
+def _span(report: MonthReport, start: date, before_start: date, count: int) -> Span | None:
     known = {one.day: one.amount for one in report.days}
     sums = []
-    for back in (0, WEEK):
-        days = [end - timedelta(days=back + number) for number in range(WEEK)]
-        amounts = [known.get(day) for day in days]
+    for first in (start, before_start):
+        amounts = [known.get(first + timedelta(days=number)) for number in range(count)]
         if any(amount is None for amount in amounts):
             return None
         sums.append(sum((amount for amount in amounts if amount), Money.zero(str(settings.COMMONS_CURRENCY))))
-    return Week(end - timedelta(days=WEEK - 1), end, sums[0].quantized(), sums[1].quantized())
+    end = start + timedelta(days=count - 1)
+    return Span(start, end, sums[0].quantized(), sums[1].quantized(), before_start)

@@ -7,6 +7,7 @@ says so and the print page stands in.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -36,8 +37,8 @@ CLAIM = timedelta(minutes=5)
 ATTEMPTS = 3
 #: A file of a month that may still move is made anew after this time.
 FRESH = timedelta(hours=1)
-#: The width of a printed bar, in thousandths.
-_FULL = Decimal(1000)
+#: The printed bars, in units of the drawing: where they begin, how long the longest is, room before its amount.
+_BEGIN, _FULL, _GAP = Decimal(62), Decimal(155), Decimal(2)
 
 
 class NoPrinter(RuntimeError):
@@ -56,6 +57,7 @@ def print_context(unit: Unit, month: date, user: Any, *, platform: bool = True) 
         "explained": selectors.explained(report, shown),
         "platform": platform,
         "bars": _bars([(line.name, line.amount) for line in shown.lines[:12]]),
+        "so_far_hint": selectors.so_far_hint(extras),
         "made_at": clock.now(),
         "organisation": settings.COMMONS_ORGANISATION,
         "demo": settings.COMMONS_DEMO,
@@ -64,11 +66,25 @@ def print_context(unit: Unit, month: date, user: Any, *, platform: bool = True) 
     }
 
 
-def _bars(amounts: list[tuple[str, Money | None]]) -> list[tuple[str, Money, str]]:
-    """Return (name, amount, width) of bars drawn to the largest amount."""
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A printed bar: whose, how much, how long, and where its amount is written."""
+
+    name: str
+    amount: Money
+    width: str
+    end: str
+
+
+def _bars(amounts: list[tuple[str, Money | None]]) -> list[Bar]:
+    """Return bars drawn to the largest amount."""
     known = [(name, amount) for name, amount in amounts if amount is not None and amount.amount > 0]
     most = max((amount.amount for _, amount in known), default=Decimal(1))
-    return [(name, amount, f"{(amount.amount / most * _FULL):.1f}") for name, amount in known]
+    widths = [amount.amount / most * _FULL for _, amount in known]
+    return [
+        Bar(name, amount, f"{width:.1f}", f"{_BEGIN + width + _GAP:.1f}")
+        for (name, amount), width in zip(known, widths, strict=True)
+    ]
 
 
 def make_pdf(unit: Unit, month: date, user: Any, *, platform: bool = True) -> bytes:

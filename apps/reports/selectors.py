@@ -9,6 +9,7 @@ from typing import Any
 from django.urls import reverse
 
 from apps.core.charts import Figure, Series, horizontal_bars, hours, stacked_bars
+from apps.core.formats import day as day_text
 from apps.core.money import Money
 from apps.costs.explaining import Effects
 from apps.costs.overview import money_of
@@ -185,6 +186,7 @@ def explained(report: MonthReport, shown: Folded) -> Explained | None:
     whole = report.effects()
     if whole is None:
         return None
+    report.read_changes(shown.lines)
     way = steps(whole, f"{billing.previous(report.month):%B %Y}", f"{report.month:%B %Y}")
     teams = [(line, found) for line in shown.lines if (found := report.effects_of(line)) is not None]
     return Explained(whole, way, explained_figure(way), teams)
@@ -194,6 +196,14 @@ def report_extras(unit: Unit, report: MonthReport, shown: Folded, user: Any) -> 
     """Return what stands beside the figures; freezes the report's lines where the month is closed."""
     units = [one.pk for one in scope.of(user).units_with("reports.monthly.view") if unit.pk in one.path]
     return beside.read(unit, report, units, shown.lines)
+
+
+def so_far_hint(extras: Extras) -> str:
+    """Say which days of a running month stand beside which of the month before; "" where none do."""
+    span = extras.so_far
+    if span is None:
+        return ""
+    return f"{span.start.day}–{day_text(span.end)} against {span.before_start.day}–{day_text(span.before_end)}"
 
 
 def report_context(unit: Unit, month: date, report: MonthReport, user: Any) -> dict[str, Any]:

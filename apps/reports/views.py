@@ -38,6 +38,7 @@ class HomeView(PageView):
             teams=teams,
             units=units,
             rows=selectors.home_rows(teams, units) if teams or units else [],
+            reader_of=selectors.report_units(user)[:1] if not teams and not units else [],
             month=months.this_month(),
             role_names=roles,
             **extra,
@@ -172,5 +173,6 @@ class MonthlyReportView(ReportPage):
             extras=extras,
             explained=selectors.explained(report, shown),
             platform=request.GET.get("platform") != "0",
+            so_far_hint=selectors.so_far_hint(extras),
             **selectors.report_context(self.object, self.month, report, request.user),
         )

@@ -15,9 +15,10 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.testing import assert_queries
-from apps.insights import findings, idle_actions
+from apps.insights import findings, idle_actions, tasks
 from apps.insights.choices import FindingKind, FindingStatus, IdleStatus
 from apps.insights.models import Finding, IdleCase
+from apps.insights.report_models import WorkloadMonth
 from apps.provisioning.models import StopOrder
 from apps.quotas.idle_policy import IdlePolicy
 from tests.factories import Company, client_for
@@ -250,3 +251,18 @@ def test_answers_need_their_permission(world: World, company: Company) -> None:
     assert client_for(company.member_finance).post(url("idle-stop", case)).status_code == 403
     with pytest.raises(Exception, match="leads"):
         idle_actions.stop_now(case.pk, actor=Actor.of(company.member_finance))
+
+
+@pytest.mark.requirement("monthly-report-2.6")
+def test_workloads_are_filtered_by_named_fields(world: World, company: Company) -> None:
+    shown = client_for(company.vp).get(reverse("insights:workload-list")).content.decode()
+    assert "[invalid name]" not in shown
+    assert 'type="month"' in shown
+    assert "---------" not in shown
+
+
+@pytest.mark.requirement("monthly-report-2.6")
+def test_looking_now_makes_the_workloads_that_reports_show(world: World, company: Company) -> None:
+    ingest(world, [hold("a", "finance-prod", START, START + 30 * HOUR, 3, used=0.5)])
+    tasks.look_again()
+    assert WorkloadMonth.objects.filter(workload_name="a").exists()

@@ -16,12 +16,13 @@ from apps.core.errors import NotVisible
 from apps.core.models import OutboxMessage
 from apps.core.money import Money
 from apps.costs.models import Budget, BudgetStep, Period, Statement
+from apps.costs.report_types import DaySum, MonthReport
 from apps.costs.reporting import month_report
 from apps.insights import workloads
 from apps.insights.report_models import FileStatus, ReportFile, ReportSent
 from apps.metering import billing
 from apps.metering.models import HourFact
-from apps.reports import files, sending
+from apps.reports import extras, files, sending
 from tests.metering.world import hold, make_world, utc
 from tests.reports.conftest import NOW, OCTOBER, Books, browser, page_of, read
 
@@ -125,6 +126,30 @@ def test_a_running_month_has_a_forecast_and_a_week_to_compare(books: Books) -> N
     first = page_of(books.report(books.company.vp, month="2026-09"))
     assert "not all of the last fourteen days are known" in first
     assert "Forecast of the month" not in first
+
+
+@pytest.mark.requirement("monthly-report-2.9")
+def test_a_running_month_stands_beside_as_many_days_of_the_month_before(books: Books) -> None:
+    march, start = date(2026, 3, 1), utc(2026, 3, 1)
+    report = MonthReport(
+        march, start, utc(2026, 4, 1), "UTC", books.company.unit, "USD",
+        days=[
+            DaySum(date(2026, 2, 1) + timedelta(days=number), 0, usd("10.00") if number < 28 else usd("12.50"))
+            for number in range(28 + 30)
+        ],
+    )  # fmt: skip
+    found = extras._so_far(report, utc(2026, 3, 11, 12))
+    assert found is not None
+    assert (found.start, found.end) == (march, date(2026, 3, 10))
+    assert (found.before_start, found.before_end) == (date(2026, 2, 1), date(2026, 2, 10))
+    assert found.change == usd("25.00")
+    late = extras._so_far(report, utc(2026, 3, 31, 12))  # February has 28 days: as many of March
+    assert late is not None
+    assert (late.end, late.before_end) == (date(2026, 3, 28), date(2026, 2, 28))
+    report.days.pop(3)
+    assert extras._so_far(report, utc(2026, 3, 11, 12)) is None
+    shown = page_of(books.report(books.company.vp, month="2026-11"))
+    assert "This month is still running" not in shown  # nothing of November is metered
 
 
 @pytest.mark.requirement("monthly-report-1.4")
