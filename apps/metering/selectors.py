@@ -80,23 +80,48 @@ def completeness(
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT h.cluster_id, max(c.name), coalesce(s.state, 'missing') AS state, count(*),
-              coalesce(sum(s.coverage_permille), 0),
-              (array_agg(h.hour ORDER BY h.hour)
-                FILTER (WHERE coalesce(s.state, 'missing') IN ('missing', 'incomplete')))[1:%(named)s],
-              (array_agg(coalesce(s.reason, '') ORDER BY h.hour)
-                FILTER (WHERE coalesce(s.state, 'missing') IN ('missing', 'incomplete')))[1:%(named)s]
-            FROM (
-              SELECT DISTINCT src.cluster_id, g.hour FROM metering_source src
-              CROSS JOIN LATERAL generate_series(
+            WITH spans AS (
+              SELECT src.cluster_id, unnest(range_agg(tstzrange(
                 greatest(coalesce(lower(src.valid), %(start)s), %(start)s),
-                least(coalesce(upper(src.valid), %(end)s), %(end)s, %(latest)s) - interval '1 hour',
-                interval '1 hour') AS g(hour)
-              WHERE %(all)s OR src.cluster_id = ANY(%(clusters)s)
-            ) h
-            JOIN clusters_cluster c ON c.id = h.cluster_id
-            LEFT JOIN metering_hourstatus s ON s.cluster_id = h.cluster_id AND s.hour = h.hour
-            GROUP BY h.cluster_id, coalesce(s.state, 'missing') ORDER BY 1, 3
+                least(coalesce(upper(src.valid), %(end)s), %(end)s, %(latest)s)))) AS span
+              FROM metering_source src
+              WHERE (%(all)s OR src.cluster_id = ANY(%(clusters)s))
+                AND greatest(coalesce(lower(src.valid), %(start)s), %(start)s)
+                  <= least(coalesce(upper(src.valid), %(end)s), %(end)s, %(latest)s)
+              GROUP BY src.cluster_id
+            ), wanted AS (
+              -- The whole hours of a span.
+              SELECT cluster_id, date_trunc('hour', lower(span) + interval '1 hour' - interval '1 microsecond', 'UTC')
+                  AS first, date_trunc('hour', upper(span), 'UTC') AS last
+              FROM spans
+            ), known AS (
+              SELECT w.cluster_id, s.state, count(*) AS hours, sum(s.coverage_permille) AS coverage,
+                (array_agg(s.hour ORDER BY s.hour) FILTER (WHERE s.state IN ('missing', 'incomplete')))[1:%(named)s]
+                  AS named,
+                (array_agg(s.reason ORDER BY s.hour) FILTER (WHERE s.state IN ('missing', 'incomplete')))[1:%(named)s]
+                  AS reasons
+              FROM wanted w JOIN metering_hourstatus s ON s.cluster_id = w.cluster_id
+                AND s.hour >= w.first AND s.hour < w.last
+              GROUP BY w.cluster_id, s.state
+            ), absent AS (
+              -- Hours that nothing is written of are counted; which they are is looked up only where there are any.
+              SELECT e.cluster_id, 'missing' AS state, e.hours - coalesce(k.hours, 0) AS hours, 0 AS coverage,
+                CASE WHEN e.hours > coalesce(k.hours, 0) THEN ARRAY(
+                  SELECT g.hour FROM wanted w
+                  CROSS JOIN LATERAL generate_series(w.first, w.last - interval '1 hour', interval '1 hour') AS g(hour)
+                  WHERE w.cluster_id = e.cluster_id AND NOT EXISTS (SELECT FROM metering_hourstatus s
+                    WHERE s.cluster_id = e.cluster_id AND s.hour = g.hour)
+                  ORDER BY g.hour LIMIT %(named)s) END AS named
+              FROM (SELECT cluster_id, sum(greatest(extract(epoch FROM last - first), 0) / 3600)::bigint AS hours
+                FROM wanted GROUP BY cluster_id) e
+              LEFT JOIN (SELECT cluster_id, sum(hours)::bigint AS hours FROM known GROUP BY cluster_id) k
+                ON k.cluster_id = e.cluster_id
+            )
+            SELECT f.cluster_id, c.name, f.state, f.hours, f.coverage, f.named, f.reasons
+            FROM (SELECT * FROM known UNION ALL
+              SELECT cluster_id, state, hours, coverage, named, array_fill(''::text, ARRAY[cardinality(named)])
+              FROM absent WHERE hours > 0) f
+            JOIN clusters_cluster c ON c.id = f.cluster_id ORDER BY 1, 3
             """,
             {
                 "start": start,
