@@ -1,4 +1,4 @@
-"""What goes wrong around closing: a freeze that breaks, claims under way, late rows in a month opened again, two at once."""
+"""What goes wrong around closing: a freeze that breaks, claims under way, late rows in a month opened again."""
 
 from __future__ import annotations
 
@@ -18,25 +18,13 @@ from apps.costs import corrections_books, credits, freezing, periods, reopening
 from apps.costs.models import Charge, Correction, Credit, Period, ReopenRequest, Statement
 from apps.metering import claims
 from apps.metering.models import HourFact
-from tests.costs.test_closing import (  # noqa: F401  (world is a fixture)
-    END,
-    FIRST,
-    NOW,
-    REASON,
-    SEPTEMBER,
-    actor,
-    begin,
-    close,
-    holdings,
-    ingest,
-    open_items,
-    september,
-    world,
-)
+from tests.costs import test_closing as closing
+from tests.costs.test_closing import FIRST, NOW, actor, begin, close, holdings, ingest, open_items, september
 from tests.factories import grant, make_user
 from tests.metering.world import World, hold, utc
 
 HOUR = timedelta(hours=1)
+world = closing.world
 WHY = "Agreed in the monthly finance meeting"
 
 
@@ -56,7 +44,7 @@ def reopen(company: Any, second: User, period: Period) -> None:
 def test_a_freeze_that_breaks_is_said_and_the_month_can_go_on(
     world: World,
     company: Any,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     period = begin(company)
     periods.close(period.pk, actor=actor(company.finance))
@@ -79,7 +67,7 @@ def test_a_freeze_that_breaks_is_said_and_the_month_can_go_on(
 def test_a_database_that_goes_away_leaves_the_freeze_to_the_sweep(
     world: World,
     company: Any,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     period = begin(company)
     periods.close(period.pk, actor=actor(company.finance))
@@ -97,7 +85,7 @@ def test_a_database_that_goes_away_leaves_the_freeze_to_the_sweep(
 
 
 @pytest.mark.requirement("periods-2.2")
-def test_a_claim_that_is_still_moving_hours_blocks_the_close(world: World, company: Any) -> None:  # noqa: F811
+def test_a_claim_that_is_still_moving_hours_blocks_the_close(world: World, company: Any) -> None:
     period = begin(company)
     claims.claim_namespace(
         world.cluster.pk, "nobody", company.finance_team.pk, FIRST, actor=actor(company.admin), reason="Ours"
@@ -116,7 +104,7 @@ def test_a_claim_that_is_still_moving_hours_blocks_the_close(world: World, compa
 def test_a_claim_in_a_month_opened_again_keeps_what_had_come_late(
     world: World,
     company: Any,
-    second: User,  # noqa: F811
+    second: User,
 ) -> None:
     period = close(company)
     day = utc(2026, 9, 26)
@@ -145,7 +133,7 @@ def test_a_claim_in_a_month_opened_again_keeps_what_had_come_late(
 def test_credits_of_a_month_opened_again_count_on_its_newer_statement(
     world: World,
     company: Any,
-    second: User,  # noqa: F811
+    second: User,
 ) -> None:
     period = close(company)
     statement = Statement.objects.get(team=company.finance_team)
@@ -168,7 +156,7 @@ def test_credits_of_a_month_opened_again_count_on_its_newer_statement(
 
 
 @pytest.mark.requirement("adjustments-4.1", "adjustments-2.1")
-def test_the_database_wants_a_second_person(world: World, company: Any, second: User) -> None:  # noqa: F811
+def test_the_database_wants_a_second_person(world: World, company: Any, second: User) -> None:
     period = close(company)
     statement = Statement.objects.get(team=company.finance_team)
     finance, values = company.finance, {"decided_at": NOW}
