@@ -104,6 +104,11 @@ class QuotaRow:
     standing_why: str = ""
 
     @property
+    def usable(self) -> bool:
+        """Whether work may start on it: not where it is 0, nor while its workspace is archived."""
+        return self.maximum != 0 and self.workspace.archived_at is None
+
+    @property
     def over(self) -> bool:
         """Whether more is in use than the limit allows: a shrunk quota stops nothing that runs."""
         return self.used is not None and self.hard is not None and self.used > self.hard

@@ -94,6 +94,7 @@ def test_giving_back_shows_what_changes_and_who_approves(hoarded: Finding, compa
     page = text(client.get(url("finding-give-back", hoarded)))
     assert '<td class="figure">16</td><td class="figure">4</td>' in page
     assert "Small change within room" in page
+    assert "Nothing is held at that time" not in page
     assert "-33,726.00 USD" in page or "−33,726.00 USD" in page
     done = client.post(url("finding-give-back", hoarded), {"version": hoarded.version})
     hoarded.refresh_from_db()

@@ -163,9 +163,16 @@ def test_a_plan_shows_changes_conflicts_and_warnings(company: Company, cluster: 
     settle(only=("provisioning.",))
     plan.refresh_from_db()
     plan.entries[0]["conflicts"] = [{"manager": "kubectl-edit", "field": ".spec", "message": ""}]
+    plan.entries[0]["taken_over"] = [{"manager": "helm", "field": ".spec.hard.pods", "message": ""}]
     plan.entries[0]["warnings"] = ["this version is going away"]
     plan.save(update_fields=["entries"])
     body = client.get(url).content.decode()
-    for text in ("as rendered", "requests.nvidia.com/gpu", "kubectl-edit", "this version is going away"):
+    for text in (
+        "as rendered",
+        "requests.nvidia.com/gpu",
+        "kubectl-edit",
+        "taken over from helm",
+        "this version is going away",
+    ):
         assert text in body
     assert client_for(company.lead_marketing).get(url).status_code == 404

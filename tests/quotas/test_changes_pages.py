@@ -21,13 +21,17 @@ def test_the_page_shows_settings_objects_and_plan(changing: World) -> None:  # n
     change = ask(changing, drop=["NetworkPolicy"])
     entry = {"kind": "ResourceQuota", "name": "gpu-commons", "namespace": "finance-development", "operation": "update",
              "server_checked": True, "changes": [{"path": "spec.hard.pods", "before": "200", "after": "300"}],
-             "conflicts": [], "warnings": ["a warning of the cluster"]}  # fmt: skip
+             "conflicts": [], "warnings": ["a warning of the cluster"],
+             "taken_over": [{"manager": "kubectl-edit", "field": ".spec.hard.pods", "message": ""}]}  # fmt: skip
     Plan.objects.filter(subject_uid=change.uid).update(status=PlanStatus.READY, entries=[entry], made_at=clock.now())
     client = client_for(changing["lead_finance"])
     page = client.get(f"/quotas/changes/{change.uid}/").content.decode()
     assert "/spec/hard/pods" in page
     assert "NetworkPolicy gpu-commons-default-deny" in page
     assert "a warning of the cluster" in page
+    assert "Taken over from others when it is applied" in page
+    assert "kubectl-edit: .spec.hard.pods" in page
+    assert "Somebody else manages these fields" not in page
     assert "Decision: Unit owner" in page
     client = client_for(changing.company.vp)
     assert change.approval is not None

@@ -253,6 +253,8 @@ def test_archiving_deliberately_and_restoring(ended: World) -> None:
     client = client_for(ended["lead_finance"])
     page = client.get(reverse("quotas:workspace-detail", kwargs={"workspace_uid": row.uid})).content.decode()
     assert "Archived" in page
+    assert "Allowed when restored" in page
+    assert ">Use it</a>" not in page
     back = reverse("quotas:workspace-restore", kwargs={"workspace_uid": row.uid})
     assert back in page
     done = client.post(back, {"reason": REASON})
