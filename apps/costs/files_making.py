@@ -14,13 +14,17 @@ from django.db import transaction
 
 from apps.core.exports import TooManyRows, write_csv, write_xlsx
 from apps.costs import files, files_pdf, files_rows, focus, journal, journal_books
-from apps.costs.choices import FileKind
-from apps.costs.models import StatementFile
+from apps.costs.choices import FileKind, PeriodStatus
+from apps.costs.models import Period, StatementFile
 
 logger = logging.getLogger(__name__)
 _SPOOL_BYTES = 8 * 1024 * 1024
 #: Rows between two signs of life.
 _STEP = 5000
+
+
+class _OpenedAgain(Exception):
+    """The month of a file is not closed any more."""
 
 
 class _Digest(io.RawIOBase):
@@ -61,14 +65,16 @@ def make(file_id: int) -> bool:
     if row is None:
         return False
     try:
+        _still_closed(row)
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             sha256, size, report = _write(row, spool)
             spool.seek(0)
             body = spool.read()
+        _still_closed(row)
         return files.finish(row, body, sha256, size, report)
     except journal.Incomplete as error:
         message = "The journal cannot be written before this is set: " + "; ".join(error.missing) + "."
-    except (files_pdf.Unavailable, TooManyRows) as error:
+    except (_OpenedAgain, files_pdf.Unavailable, TooManyRows) as error:
         message = str(error)
     except Exception as error:
         logger.exception("a file could not be made", extra={"file": str(row.uid), "kind": row.kind})
@@ -78,6 +84,17 @@ def make(file_id: int) -> bool:
     with transaction.atomic():
         files.fail(row, message)
     return True
+
+
+def _still_closed(row: StatementFile) -> None:
+    """Raise _OpenedAgain where a month's file was read while the month was opened again: it has no statements then."""
+    if (
+        row.statement is None
+        and not Period.objects.filter(pk=row.period_id, digest=row.period.digest, status=PeriodStatus.CLOSED).exists()
+    ):
+        raise _OpenedAgain(
+            f"{row.period.month:%B %Y} was opened again before this file was made. Ask for it once the month is closed."
+        )
 
 
 def _write(row: StatementFile, spool: IO[bytes]) -> tuple[str, int, dict[str, Any]]:

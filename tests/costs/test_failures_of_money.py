@@ -14,7 +14,7 @@ from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.testing import settle
-from apps.costs import corrections_books, credits, freezing, periods, reopening
+from apps.costs import corrections_books, credits, files, freezing, periods, reopening
 from apps.costs.models import Charge, Correction, Credit, Period, ReopenRequest, Statement
 from apps.metering import claims
 from apps.metering.models import HourFact
@@ -150,6 +150,18 @@ def test_credits_of_a_month_opened_again_count_on_its_newer_statement(
         credits.propose_credit(newer.pk, Decimal("0.01"), WHY, actor=actor(company.finance))
     with pytest.raises(Conflict, match="superseded"):
         credits.approve_credit(waiting.pk, actor=actor(second))
+
+
+@pytest.mark.requirement("adjustments-6.1")
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "focus", "journal"])
+def test_no_file_is_made_of_a_month_that_was_opened_again(world: World, company: Any, second: User, kind: str) -> None:
+    period = close(company)
+    asked = files.ask_for_file(period.pk, kind, actor=actor(company.finance))
+    reopen(company, second, period)
+    settle(only=("costs.make_due_files",))
+    asked.refresh_from_db()
+    assert (asked.status, asked.body) == ("failed", None)
+    assert "opened again" in asked.error
 
 
 # ---------------------------------------------------------------- what the database itself refuses
