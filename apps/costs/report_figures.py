@@ -193,9 +193,8 @@ def read(reach: Reach, month: date, currency: str) -> Figures:
 
 def _whole(found: Figures, rows: list[dict[str, Any]], month: date, reach: Reach) -> None:
     """Sort the sums of everything: what is charged for, and capacity that nobody had allocated."""
-    own, spare = [], []
-    for row in rows:
-        (own if row["kind"] in OWN else spare).append(row)
+    own = [row for row in rows if row["kind"] in OWN]
+    spare = [row for row in rows if row["kind"] not in OWN]
     for row in own:
         current = row["month"] == month.isoformat()
         if current:

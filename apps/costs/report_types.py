@@ -12,7 +12,7 @@ from functools import cached_property
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.costs.choices import ChargeKind
 from apps.costs.explaining import Effects, Item, ItemKey, explain
-from apps.costs.tally import share
+from apps.costs.tally import share, total_of
 from apps.metering.selectors import Completeness
 from apps.teams.models import Unit
 
@@ -295,5 +295,4 @@ class MonthReport:
 
 def add_up(amounts: Iterable[Money | None]) -> Money | None:
     """Return the sum of the known amounts; None where none is."""
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known[1:], known[0]) if known else None
+    return total_of(amounts)

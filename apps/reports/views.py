@@ -12,7 +12,7 @@ from apps.core.hooks import record_export
 from apps.core.middleware import after_read
 from apps.core.pages import Crumb, DetailView, PageView
 from apps.core.permissions import may
-from apps.reports import events, export, months, selectors
+from apps.reports import cells, events, export, months, selectors
 from apps.reports.folding import fold
 from apps.teams import scope
 from apps.teams.choices import Role
@@ -157,7 +157,8 @@ class MonthlyReportView(ReportPage):
         """Show the report, or give it as CSV (recorded in the audit trail)."""
         report = selectors.monthly_report(self.object, self.month, request.user)
         every = "all" in request.GET
-        extras = selectors.report_extras(self.object, report, fold(report, every=every), request.user)
+        shown = fold(report, every=every)
+        extras = selectors.report_extras(self.object, report, shown, request.user)
         if request.GET.get("export") == "csv":
             payload = events.ReportExported(
                 unit_uid=self.object.uid, unit_slug=self.object.slug, month=f"{self.month:%Y-%m}", format="csv"
@@ -165,14 +166,21 @@ class MonthlyReportView(ReportPage):
             actor = self.actor
             after_read(request, lambda: record_export(events.REPORT_EXPORTED, payload, actor))
             return export.csv_response(self.object, report)
-        # Folded again: a closed month's lines are what its statements say.
-        shown = fold(report, every=every)
+        if extras.closed:  # Folded again: a closed month's lines are what its statements say.
+            shown = fold(report, every=every)
+        platform = request.GET.get("platform") != "0"
+        explained = selectors.explained(report, shown)
+        context = selectors.report_context(self.object, self.month, report, request.user)
+        columns = cells.Columns(context["resources"], extras.closed, platform)
         return self.page(
             report=report,
             shown=shown,
             extras=extras,
-            explained=selectors.explained(report, shown),
-            platform=request.GET.get("platform") != "0",
+            explained=explained,
+            platform=platform,
             so_far_hint=selectors.so_far_hint(extras),
-            **selectors.report_context(self.object, self.month, report, request.user),
+            team_cells=cells.team_rows(shown.lines, context["month_text"], columns),
+            effect_cells=cells.effect_rows(explained.teams) if explained else "",
+            day_cells=cells.day_rows(context["day_rows"]),
+            **context,
         )
