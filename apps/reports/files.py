@@ -150,6 +150,9 @@ def make_due(limit: int = 20) -> int:
             body, error = b"", str(missing)
         except NotVisible:
             body, error = b"", "Who asked for it may not read this report any more."
+        except Exception:
+            _put_back(row)  # for the next sweep, rather than after the claim's time; the error goes to the log
+            raise
         _record(row, body, error)
     return moved
 
@@ -164,12 +167,21 @@ def _claim() -> ReportFile | None:
             return None
         row.attempts += 1
         if row.attempts > ATTEMPTS:
-            row.status, row.error = FileStatus.FAILED, "Three workers stopped while making it; ask for it again."
+            row.status = FileStatus.FAILED
+            row.error = "Three tries to make it failed; a worker's log says why. Ask for it again."
             row.bump("status", "error", "attempts")
             return None
         row.status, row.claimed_until = FileStatus.RUNNING, now + CLAIM
         row.bump("status", "claimed_until", "attempts")
         return row
+
+
+def _put_back(claimed: ReportFile) -> None:
+    with transaction.atomic():
+        row = ReportFile.objects.select_for_update().filter(pk=claimed.pk, version=claimed.version).first()
+        if row is not None:
+            row.status, row.claimed_until = FileStatus.QUEUED, None
+            row.bump("status", "claimed_until")
 
 
 def _record(claimed: ReportFile, body: bytes, error: str) -> None:

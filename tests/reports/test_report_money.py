@@ -128,6 +128,23 @@ def test_a_running_month_has_a_forecast_and_a_week_to_compare(books: Books) -> N
     assert "Forecast of the month" not in first
 
 
+@pytest.mark.requirement("monthly-report-4.1")
+def test_what_cannot_be_made_is_said_after_three_tries(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> bytes:
+        raise RuntimeError("the printer is on fire")
+
+    monkeypatch.setattr(files, "make_pdf", broken)
+    files.request_file(books.company.unit, MONTH, actor=Actor.of(books.company.vp))
+    for _ in range(files.ATTEMPTS):
+        with pytest.raises(RuntimeError, match="on fire"):
+            files.make_due()
+    assert files.make_due() == 0
+    row = ReportFile.objects.get()
+    assert (row.status, row.error) == (
+        FileStatus.FAILED, "Three tries to make it failed; a worker's log says why. Ask for it again.",
+    )  # fmt: skip
+
+
 @pytest.mark.requirement("monthly-report-2.9")
 def test_a_running_month_stands_beside_as_many_days_of_the_month_before(books: Books) -> None:
     march, start = date(2026, 3, 1), utc(2026, 3, 1)
