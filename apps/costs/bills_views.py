@@ -99,7 +99,10 @@ class BillForm(CommonsForm):
     month = forms.CharField(max_length=7, label="Month", widget=forms.TextInput(attrs={"type": "month"}))
     vendor = forms.CharField(max_length=200, label="From", help_text="Who sent the invoice.")
     file = forms.FileField(
-        label="CSV file", required=False, help_text="A header line, then one line of the invoice each."
+        label="CSV file",
+        required=False,
+        error_messages={"required": "Choose a file."},
+        help_text="A header line, then one line of the invoice each.",
     )
     # What was previewed is what is taken: the text goes through the page, and is read and checked anew.
     text = forms.CharField(required=False, strip=False, widget=forms.HiddenInput)
@@ -111,6 +114,11 @@ class BillForm(CommonsForm):
         field = self.fields["cluster"]
         if isinstance(field, forms.ModelChoiceField):
             field.queryset = Cluster.objects.order_by("name", "pk")
+        if self.data.get("text"):
+            # The second time the lines come along with the page.
+            self.fields["file"].help_text = "Empty: the lines shown above. Another file is shown anew first."
+        else:
+            self.fields["file"].required = True
 
     def clean_month(self) -> Any:
         """Read the month."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import django_filters
@@ -38,6 +38,13 @@ class ClassForm(CommonsForm):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text="The team's leads read it in the mail.",
     )
+
+    def clean_valid_from(self) -> datetime:
+        """Refuse half an hour: it would be charged from the hour before on, which nobody asked for."""
+        found: datetime = self.cleaned_data["valid_from"]
+        if found != clock.hour_floor(found):
+            raise forms.ValidationError("Choose a full hour, such as 09:00.")
+        return found
 
 
 class ClassTable(CommonsTable):

@@ -138,8 +138,10 @@ class LineTable(CommonsTable):
         model = StatementLine
         fields = (
             "ordinal", "description", "cluster_name", "flavour_name", "charge_start", "charge_end", "quantity_ms",
-            "hourly", "exact", "ratio_ppm", "method", "amount",
+            "hourly", "amount", "exact", "ratio_ppm", "method",
         )  # fmt: skip
+        # The amount before its working: on a narrow screen what scrolls away is the working.
+        sequence = fields
         order_by = ("ordinal",)
         caption = "Lines"
 

@@ -115,6 +115,9 @@ def test_pages_and_panel(world: World, company: Any) -> None:
     refused = finance.post(url, values)
     assert refused.status_code == 400
     assert "This field is required" in refused.content.decode()
+    half = finance.post(url, values | {"reason": "Regulated data", "valid_from": "2026-11-18T09:30"})
+    assert half.status_code == 400
+    assert "Choose a full hour" in half.content.decode()
     assert finance.post(url, values | {"reason": "Regulated data"}).status_code == 303
     assert "Regulated data" in finance.get(url).content.decode()
     assert "Service class: Compliance" in lead.get(page).content.decode()
