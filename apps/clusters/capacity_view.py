@@ -322,8 +322,11 @@ def open_to_pods(node: NodeState) -> bool:
     return node.ready and node.schedulable
 
 
-def compose(nodes: Iterable[NodeState]) -> Composition:
-    """Split the physical GPUs of nodes (of one GPU model) into parts that sum to them exactly."""
+def compose(nodes: Iterable[NodeState], cuts: Sequence[Layout] | None = None) -> Composition:
+    """Split the physical GPUs of nodes (of one GPU model) into parts that sum to them exactly.
+
+    `cuts`: the nodes' layouts in the same order, where the caller has them.
+    """
     sums: dict[tuple[PartKind, str, str, int], tuple[int, Fraction]] = {}
     layouts: dict[tuple[tuple[tuple[str, int], ...], int, int, int], int] = {}
     unknown, drained = [], []
@@ -334,21 +337,22 @@ def compose(nodes: Iterable[NodeState]) -> Composition:
         before = sums.get(key, (0, Fraction(0)))
         sums[key] = (before[0] + number * times, before[1] + gpus * times)
 
-    alike: dict[Layout, list[NodeState]] = {}
+    # By identity: nodes that are cut alike mostly share one layout, and comparing layouts is slow.
+    alike: dict[int, tuple[Layout, list[NodeState]]] = {}
     times = 1
-    for node in nodes:
+    for index, node in enumerate(nodes):
         count += 1
         if node.problem:
             unknown.append((node.name, node.problem))
             continue
-        cut = layout(node)
+        cut = layout(node) if cuts is None else cuts[index]
         physical += cut.physical
         if open_to_pods(node):
-            alike.setdefault(cut, []).append(node)
+            alike.setdefault(id(cut), (cut, []))[1].append(node)
         else:
             drained.append(node.name)
             add(PartKind.MAINTENANCE, Fraction(cut.physical))
-    for cut, same in alike.items():
+    for cut, same in alike.values():
         times = len(same)
         for offer in cut.offers:
             add(offer.kind, offer.share * offer.offered, offer.offered, offer)
@@ -394,24 +398,32 @@ class PoolView:
     flavours: Mapping[int, FlavourCapacity] = field(default_factory=dict)
 
 
-def flavour_capacity(flavour: FlavourShape, nodes: Sequence[NodeState]) -> FlavourCapacity:
+def flavour_capacity(
+    flavour: FlavourShape, nodes: Sequence[NodeState], cuts: Sequence[Layout] | None = None
+) -> FlavourCapacity:
     """Return what nodes (of the flavour's model) give of a flavour: offers of its resource, sharing and exact share on
-    nodes that its labels select. Never a sum of allocatable."""
+    nodes that its labels select. Never a sum of allocatable. `cuts`: the nodes' layouts, where the caller has them."""
     built = offered = carrying = 0
     share = Fraction(flavour.numerator, flavour.denominator)
     wanted = _known(flavour.node_labels)
-    for node in nodes:
+    laid = [layout(node) for node in nodes] if cuts is None else cuts
+    given: dict[int, tuple[int, int, bool]] = {}
+    for node, cut in zip(nodes, laid, strict=True):
         if node.problem or not _selects(wanted, node):
             continue
-        matching = [
-            offer
-            for offer in layout(node).offers
-            if offer.resource == flavour.resource_name and offer.share == share and offer.kind == flavour.sharing
-        ]
-        built += sum(offer.built for offer in matching)
-        carrying += bool(matching)
+        if id(cut) not in given:
+            matching = [
+                offer
+                for offer in cut.offers
+                if offer.resource == flavour.resource_name and offer.share == share and offer.kind == flavour.sharing
+            ]
+            units_built, units_offered = sum(one.built for one in matching), sum(one.offered for one in matching)
+            given[id(cut)] = (units_built, units_offered, bool(matching))
+        there, open_units, carries = given[id(cut)]
+        built += there
+        carrying += carries
         if open_to_pods(node):
-            offered += sum(offer.offered for offer in matching)
+            offered += open_units
     return FlavourCapacity(built, offered, carrying)
 
 

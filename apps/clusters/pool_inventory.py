@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
-from django.db.models import QuerySet, prefetch_related_objects
+from django.db.models import QuerySet, TextField, prefetch_related_objects
+from django.db.models.functions import Cast
 
 from apps.clusters.capacity_view import (
     Composition,
@@ -15,9 +18,11 @@ from apps.clusters.capacity_view import (
     cpu_capacity,
     flavour_capacity,
     is_cpu_node,
+    layout,
 )
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster, Flavour, Node, Pool
+from apps.core.db_time import Micros, at_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,30 @@ class SeenNode:
 
 
 _COLUMNS = tuple(one.name for one in fields(SeenNode))
+_JSON = ("allocatable", "capacity", "slices", "labels")
+_BARE = {"seen_micros": Micros("observed_at"), **{f"{name}_text": Cast(name, TextField()) for name in _JSON}}
+_NAMES = {**{name: f"{name}_text" for name in _JSON}, "observed_at": "seen_micros"}
+_READ = tuple(_NAMES.get(name, name) for name in _COLUMNS)
+_JSON_AT = tuple(_COLUMNS.index(name) for name in _JSON)
+_SEEN_AT = _COLUMNS.index("observed_at")
 
 
 def _seen(rows: QuerySet[Node]) -> list[SeenNode]:
-    return [SeenNode(*row) for row in rows.order_by("name").values_list(*_COLUMNS)]
+    """Read nodes; what many of them say alike is parsed once and shared."""
+    parsed: dict[str, dict[str, Any]] = {}
+    times: dict[int, datetime] = {}
+    found = []
+    for row in rows.order_by("name").annotate(**_BARE).values_list(*_READ):
+        values: list[Any] = list(row)
+        for at in _JSON_AT:
+            text = values[at]
+            if text not in parsed:
+                parsed[text] = json.loads(text)
+            values[at] = parsed[text]
+        micros = values[_SEEN_AT]
+        values[_SEEN_AT] = times.get(micros) or times.setdefault(micros, at_micros(micros))
+        found.append(SeenNode(*values))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +122,12 @@ def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory
         units = [FlavourUnits(one, found := cpu_capacity(one.node_labels, nodes), _limit(pool, found, nodes))
                  for one in offered]  # fmt: skip
         return PoolInventory(pool, compose([]), cpu_capacity({}, nodes), tuple(units), at)
-    made = compose(nodes)
+    cuts = [layout(node) for node in nodes]
+    made = compose(nodes, cuts)
     known = not made.unknown and made.nodes > 0
     units = []
     for one in offered:
-        found = flavour_capacity(one, nodes)
+        found = flavour_capacity(one, nodes, cuts)
         units.append(FlavourUnits(one, found, _limit(pool, found, nodes) if known else None))
     return PoolInventory(pool, made, FlavourCapacity(), tuple(units), at)
 

@@ -10,8 +10,10 @@ from fractions import Fraction
 
 from django.db.models import OuterRef, Subquery
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Greatest
 
 from apps.clusters.quantities import parse
+from apps.core.db_time import Micros, at_micros
 from apps.provisioning.models import Observation, WatchCursor
 
 #: (cluster id, namespace).
@@ -50,10 +52,12 @@ def used_units(cluster_ids: Collection[int], resources: Collection[str], *, limi
     watched = watched.filter(cluster_id__in=cluster_ids) if alone else watched.filter(cluster_id=OuterRef("cluster_id"))
     current = Subquery(watched.values("seen_at")[:1])
     found: dict[Place, Used] = {}
-    values = rows.annotate(vouched=current, **columns)
-    names_of = ("cluster_id", "namespace", "observed_at", "vouched", *columns)
-    for cluster_id, namespace, observed_at, vouched, *texts in values.values_list(*names_of).iterator(chunk_size=5000):
-        at = max(observed_at, vouched) if vouched is not None else observed_at
+    times: dict[int, datetime] = {}
+    # The later of the two, or the one there is: the database's GREATEST passes over NULL.
+    values = rows.annotate(at=Micros(Greatest("observed_at", current)), **columns)
+    names_of = ("cluster_id", "namespace", "at", *columns)
+    for cluster_id, namespace, micros, *texts in values.values_list(*names_of).iterator(chunk_size=5000):
+        at = times.get(micros) or times.setdefault(micros, at_micros(micros))
         one = found.setdefault((cluster_id, namespace), Used(at))
         one.at = min(one.at, at)
         for name, text in zip(names, texts, strict=False):

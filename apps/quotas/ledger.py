@@ -7,6 +7,7 @@ Time ranges are half-open `[start, end)`; `end` None: no end.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,7 @@ class Profile:
         return self.edges[low : bisect.bisect_left(self.edges, end or FOREVER)]
 
 
+@functools.lru_cache(maxsize=16_384)
 def gpus(units: int, numerator: int, denominator: int) -> Fraction:
     """Return how many whole devices `units` of a flavour hold, exactly. Raises ValueError for a negative count."""
     if units < 0:

@@ -5,6 +5,7 @@ Reads bare columns: a pool of a thousand workspaces is read in a few millisecond
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from django.db.models import Q
 
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
+from apps.core.db_time import Micros, at_micros
 from apps.quotas import book, recurrence, renewal
 from apps.quotas.assess import number
 from apps.quotas.choices import OPEN_STATUSES
@@ -97,27 +99,52 @@ class PoolTime:
         """Return when promises exceed capacity, and by how many GPUs (the figures of `ledger.breaches`)."""
         there, taken = profile_of(self.capacity), self.promised
         moments = sorted({self.begin, *there.within(self.begin, None), *taken.within(self.begin, None)})
-        return [(at, over) for at in moments if (over := taken.at(at) - there.at(at)) > 0]
+        # Compared in whole parts: a thousand differences of fractions are slow.
+        scale, (taken_parts, there_parts) = _parts(taken, there)
+        found = []
+        for at in moments:
+            over = _part_at(taken, taken_parts, at) - _part_at(there, there_parts, at)
+            if over > 0:
+                found.append((at, Fraction(over, scale)))
+        return found
 
     def most_units(self) -> dict[int, int]:
         """Return per flavour the most units that are promised at any instant from `begin` on."""
         rows: dict[int, list[tuple[datetime, datetime | None, int]]] = {pk: [] for pk in self.flavours}
         for (_, flavour_id), held in self.units.items():
             rows[flavour_id] += held
-        return {pk: int(max(_swept(held, 1).sums, default=Fraction(0))) for pk, held in rows.items()}
+        return {pk: max(_sums(held)[1], default=0) for pk, held in rows.items()}
 
 
 def _swept(rows: Iterable[tuple[datetime, datetime | None, int]], scale: int) -> Profile:
-    """Return the sum of (from, until, parts) rows over time, in parts of 1/scale: whole numbers are added, each edge
+    """Return the sum of (from, until, parts) rows over time, in parts of 1/scale: whole numbers are added, each sum
     becomes a fraction once. Every edge stays, even where nothing changes at it."""
+    edges, sums = _sums(rows)
+    fractions = {total: Fraction(total, scale) for total in set(sums)}
+    return Profile(edges, [fractions[total] for total in sums])
+
+
+def _sums(rows: Iterable[tuple[datetime, datetime | None, int]]) -> tuple[list[datetime], list[int]]:
+    """Return the edges of (from, until, count) rows in order, and the sum from each on."""
     changes: dict[datetime, int] = {}
     for low, high, count in rows:
         until = high or FOREVER
         changes[low] = changes.get(low, 0) + count
         changes[until] = changes.get(until, 0) - count
     edges = sorted(changes)
-    sums = itertools.accumulate(changes[edge] for edge in edges)
-    return Profile(edges, [Fraction(total, scale) for total in sums])
+    return edges, list(itertools.accumulate(changes[edge] for edge in edges))
+
+
+def _parts(*profiles: Profile) -> tuple[int, list[list[int]]]:
+    """Return a common denominator of the profiles' sums, and the sums in parts of it."""
+    scale = math.lcm(*{one.denominator for profile in profiles for one in profile.sums})
+    return scale, [[one.numerator * (scale // one.denominator) for one in profile.sums] for profile in profiles]
+
+
+def _part_at(profile: Profile, parts: Sequence[int], moment: datetime) -> int:
+    """Return the sum in force at a moment, in parts."""
+    index = bisect.bisect_right(profile.edges, moment)
+    return parts[index - 1] if index else 0
 
 
 def profile_of(steps: Sequence[Step]) -> Profile:
@@ -146,15 +173,20 @@ def by_day(steps: Sequence[CalendarStep]) -> list[CalendarStep]:
     """Fold a calendar to one row a day (UTC) as it is at the day's tightest moment: where least is left to promise,
     counting what open requests would add."""
     found: list[CalendarStep] = []
+    left = Fraction(0)  # what the last row has left
     for step in steps:
         low = step.start
+        remains = step.committable - step.promised - step.requested
         while low < step.end:
             midnight = low.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             high = min(step.end, midnight)
             if found and found[-1].end == low and found[-1].start.date() == low.date():
-                tight = min(found[-1], step, key=lambda one: (one.free - one.requested, one.start))
+                tight = found[-1]
+                if remains < left:
+                    tight, left = step, remains
                 found[-1] = CalendarStep(found[-1].start, high, tight.committable, tight.promised, tight.requested)
             else:
+                left = remains
                 found.append(CalendarStep(low, high, step.committable, step.promised, step.requested))
             low = high
     return found
@@ -168,8 +200,10 @@ def read(pool: Pool, begin: datetime | None = None, *, requests: bool = True) ->
     rows = Quota.objects.filter(
         workspace__cluster_id=pool.cluster_id, flavour_id__in=flavours, valid__overlap=(start, None)
     ).order_by()
-    columns = ("workspace_id", "flavour_id", "guaranteed", "valid__startswith", "valid__endswith")
-    for workspace_id, flavour_id, guaranteed, low, high in rows.values_list(*columns).iterator(chunk_size=5000):
+    rows = rows.annotate(low=Micros("valid__startswith"), high=Micros("valid__endswith"))
+    columns = ("workspace_id", "flavour_id", "guaranteed", "low", "high")
+    for workspace_id, flavour_id, guaranteed, since, until in rows.values_list(*columns).iterator(chunk_size=5000):
+        low, high = at_micros(since), None if until is None else at_micros(until)
         units.setdefault((workspace_id, flavour_id), []).append((low, high, guaranteed))
     made = PoolTime(pool, start, book.capacity(pool, start, None), units, flavours)
     if not requests:

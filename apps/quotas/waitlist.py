@@ -163,13 +163,16 @@ def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
     return found
 
 
-def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
-    """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
+def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime, promises: Sequence[Step]) -> None:
+    """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order.
+
+    `promises`: all of the view's, made once.
+    """
     keeps: dict[tuple[int, int], list[Step]] = {}
     for hold in view.holds:
         keeps.setdefault((hold.workspace_id, hold.flavour_id), []).extend(hold.steps)
     shares = {pk: gpus(1, one.numerator, one.denominator) for pk, one in view.flavours.items()}
-    taken = [*view.all_promises(), *itertools.chain.from_iterable(keeps.values())]
+    taken = [*promises, *itertools.chain.from_iterable(keeps.values())]
     pool = PoolLeft.of(view.capacity, taken, [*shares.values(), *(entry.gpus for entry in line)])
     for entry in line:
         turns = [other.turn for other in entry.ahead]
@@ -193,9 +196,12 @@ def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime) -> None:
         pool.lay(turn, start)
 
 
-def dated_facts(view: book.PoolBook, at: datetime) -> list[str]:
-    """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named."""
-    promised, there = profile_of(view.all_promises()), profile_of(view.capacity)
+def dated_facts(view: book.PoolBook, at: datetime, promises: Sequence[Step] | None = None) -> list[str]:
+    """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named.
+
+    `promises`: all of the view's, where the caller has made them.
+    """
+    promised, there = profile_of(view.all_promises() if promises is None else promises), profile_of(view.capacity)
     found: list[str] = []
     limit = at + _AHEAD
     for edge in sorted({*promised.within(at, limit), *there.within(at, limit)}):
@@ -266,7 +272,8 @@ def for_pool(
     seen = set(rows.visible_to(user).values_list("pk", flat=True))
     own = set() if viewer else seen
     view = read() if read is not None else book.load(pool, now)
-    _reckon(view, line, now)
+    promises = view.all_promises()
+    _reckon(view, line, now, promises)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
     return PoolLine(
         pool=pool,
@@ -274,7 +281,7 @@ def for_pool(
         total_gpus=sum((entry.gpus for entry in line), Fraction(0)),
         places=[replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)],
         names=names,
-        facts=dated_facts(view, now),
+        facts=dated_facts(view, now, promises),
         history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None),
     )
 
@@ -317,11 +324,14 @@ def place_of(request: QuotaRequest, at: datetime | None = None) -> OwnPlace | No
     now = at or clock.now()
     line = _entries([line_name(pool)], now).get(line_name(pool), [])
     view = book.load(pool, now)
-    _reckon(view, line, now)
+    promises = view.all_promises()
+    _reckon(view, line, now, promises)
     found = next((place for place in _places(line, {request.pk}, False)), None)
     if found is None:
         return None
-    return OwnPlace(found, len(line), dated_facts(view, now), history(pool, view.flavours.values(), found.gpus))
+    return OwnPlace(
+        found, len(line), dated_facts(view, now, promises), history(pool, view.flavours.values(), found.gpus)
+    )
 
 
 def of_team(team: Team) -> list[Place]:
