@@ -11,7 +11,14 @@ class CostsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the listener and the fact provider."""
-        from apps.costs import corrections_books, facts, period_calendar, pricing, whatif_reading
+        from apps.costs import (
+            checks,  # noqa: F401  (registers the system checks)
+            corrections_books,
+            facts,
+            period_calendar,
+            pricing,
+            whatif_reading,
+        )
         from apps.metering import ports
         from apps.rates import ports as rates_ports
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -36,12 +37,11 @@ def left_on(statement: Statement) -> Money:
     What was approved for the statement that it took the place of, when its month was opened again, counts as well:
     that money is billed already.
     """
-    same = Credit.objects.filter(
-        statement__period_id=statement.period_id, statement__team_id=statement.team_id,
-        statement__unit_id=statement.unit_id, statement__cost_centre=statement.cost_centre,
-    )  # fmt: skip
+    same: dict[str, Any] = {
+        f"statement__{name}": getattr(statement, name) for name in ("period_id", "team_id", "unit_id", "cost_centre")
+    }
     standing = Q(statement=statement, status__in=_STANDING) | Q(status=Verdict.APPROVED)
-    given = same.filter(standing).aggregate(sum=Sum("amount"))["sum"]
+    given = Credit.objects.filter(standing, **same).aggregate(sum=Sum("amount"))["sum"]
     return Money(statement.amount - (given or Decimal(0)), statement.currency)
 
 

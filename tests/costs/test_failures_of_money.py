@@ -14,7 +14,7 @@ from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.testing import settle
-from apps.costs import corrections_books, credits, files, freezing, periods, reopening
+from apps.costs import checks, corrections_books, credits, files, freezing, periods, reopening
 from apps.costs.models import Charge, Correction, Credit, Period, ReopenRequest, Statement
 from apps.metering import claims
 from apps.metering.models import HourFact
@@ -162,6 +162,17 @@ def test_no_file_is_made_of_a_month_that_was_opened_again(world: World, company:
     asked.refresh_from_db()
     assert (asked.status, asked.body) == ("failed", None)
     assert "opened again" in asked.error
+
+
+@pytest.mark.requirement("periods-4.1")
+@pytest.mark.parametrize(
+    ("code", "found"), [("USD", []), ("JPY", []), ("KWD", ["costs.E002"]), ("usd", ["costs.E001"])]
+)
+def test_a_currency_that_statements_cannot_hold_is_refused_at_the_start(
+    settings: Any, code: str, found: list[str]
+) -> None:
+    settings.COMMONS_CURRENCY = code
+    assert [message.id for message in checks.the_books_can_hold_the_currency(None)] == found
 
 
 # ---------------------------------------------------------------- what the database itself refuses
