@@ -197,7 +197,7 @@ def test_once_round_the_loop_in_the_browser(
     use_it(lead)
 
     vp.goto("/")
-    expect(vp.locator("section[aria-labelledby=to-decide]")).to_contain_text("Nothing waits for you")
+    expect(vp.locator("section[aria-labelledby=to-decide]")).to_contain_text("No request waits for you")
     read_the_month(vp)
 
     admin = sign_in(browse, "admin")

@@ -98,7 +98,7 @@ def test_what_waits_stands_there_with_cost_and_age(empty_books: Books, asked: Qu
         expected_digest=request.subject_digest,
     )  # fmt: skip
     assert not approving.waiting_for(empty_books.company.vp).exists()
-    assert "Nothing waits for you" in page_of(browser(empty_books.company.vp).get("/"))
+    assert "No request waits for you" in page_of(browser(empty_books.company.vp).get("/"))
 
 
 @pytest.mark.requirement("reports-1.3")

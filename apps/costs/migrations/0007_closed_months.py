@@ -210,7 +210,7 @@ _OF_ROWS = {
 
 _FIRST_POLICY = """
 INSERT INTO costs_distributionpolicy (uid, version, updated_at, number, name, month_from, rules, status, reason)
-VALUES (gen_random_uuid(), 1, now(), 1, 'Common cost stays with the platform', date '2000-01-01',
+VALUES (gen_random_uuid(), 1, now(), 1, 'Reservations go to their owners, the rest stays with the platform', date '2000-01-01',
   '{"unsold": "platform", "reserved_unused": "owners", "stranded": "platform", "maintenance": "platform",
     "unattributed": "platform", "resources": "platform"}', 'approved', 'In force from the first month on')
 ON CONFLICT (number) DO NOTHING;
