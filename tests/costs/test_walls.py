@@ -202,7 +202,7 @@ def pages(foreign: dict[str, Any] | None) -> dict[str, tuple[str, str]]:
 _SECRETS = (FOREIGN, "7,654.32", "7654.32", "11.11", "Never used", "far.csv")
 
 
-@pytest.mark.requirement("periods-5.1")
+@pytest.mark.requirement("periods-4.4")
 @pytest.mark.parametrize("who", ["unit_finance", "vp", "lead_finance", "member_finance", "superuser"])
 def test_foreign_rows_are_as_if_they_did_not_exist(books: Any, foreign: dict[str, Any], who: str) -> None:
     client = client_for(books[who])
@@ -219,7 +219,7 @@ def test_foreign_rows_are_as_if_they_did_not_exist(books: Any, foreign: dict[str
     assert StatementFile.objects.filter(statement=foreign["statement"]).count() == 1
 
 
-@pytest.mark.requirement("periods-5.1")
+@pytest.mark.requirement("periods-4.4")
 @pytest.mark.parametrize("who", ["unit_finance", "vp", "lead_finance", "member_finance", "superuser"])
 def test_lists_exports_and_choices_name_nobody_outside(books: Any, foreign: dict[str, Any], who: str) -> None:
     client = client_for(books[who])
