@@ -80,6 +80,7 @@ def deciders(dispute: Dispute) -> list[int]:
         excluded |= scope.members(dispute.team_id)
         found = scope.holders(DECIDE, team_id=dispute.team_id)
     else:
+        excluded |= set(scope.holders_of_role(Role.UNIT_OWNER, unit_id=dispute.unit_id))
         found = scope.holders(DECIDE, unit_id=dispute.unit_id)
     return [user for user in found if user not in excluded]
 
@@ -143,7 +144,7 @@ def settle_dispute(
     """
     dispute, _ = _locked(dispute_id, actor, expected_version)
     user = person(actor, DECIDE, dispute, "Disputes are settled by finance.")
-    if user.pk == dispute.opened_by_id or (dispute.team_id is not None and user.pk in scope.members(dispute.team_id)):
+    if user.pk in owners(dispute) or (dispute.team_id is not None and user.pk in scope.members(dispute.team_id)):
         raise NotAllowed("Nobody settles a dispute of their own: somebody else of finance does.", rule=DECIDE)
     _must_be_open(dispute)
     text = checked_text(outcome, field="outcome", longest=LONGEST)

@@ -13,7 +13,7 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import NotAllowed, NotVisible
-from apps.costs import billing_modes, bills, bills_file, credits, distribution_actions, reopening
+from apps.costs import billing_modes, bills, bills_file, credits, disputes, distribution_actions, reopening
 from apps.costs.distribution import DEFAULT
 from apps.costs.models import (
     Bill,
@@ -289,3 +289,15 @@ def test_nobody_decides_on_money_for_their_own_team_or_on_what_they_asked(books:
         with pytest.raises((NotAllowed, NotVisible)):
             credits.approve_credit(credit.pk, actor=Actor.of(user))
     assert credits.approve_credit(credit.pk, actor=Actor.of(books.second)).status == "approved"
+
+
+@pytest.mark.requirement("adjustments-3.3")
+def test_the_owner_of_a_unit_does_not_settle_what_their_unit_disputes(books: Any) -> None:
+    own = statement(books, books.finance_team)
+    dispute = Dispute.objects.create(statement=own, unit=books.unit, text="Too much", opened_by=books.lead_finance)
+    grant(books.vp, "finance")
+    assert books.vp.pk not in disputes.deciders(dispute)
+    with pytest.raises(NotAllowed):
+        disputes.settle_dispute(dispute.pk, accepted=False, outcome=WHY, actor=Actor.of(books.vp))
+    settled = disputes.settle_dispute(dispute.pk, accepted=False, outcome=WHY, actor=Actor.of(books.second))
+    assert settled.status == "rejected"
