@@ -10,6 +10,8 @@ MILLISECONDS_PER_HOUR = 3_600_000
 
 #: ISO 4217 minor units other than two, for the currencies an installation may keep its ledger in.
 _MINOR_UNITS = {"JPY": 0, "KRW": 0, "CLP": 0, "ISK": 0, "VND": 0, "BHD": 3, "KWD": 3, "OMR": 3, "TND": 3, "JOD": 3}
+#: A minor unit by its decimal places.
+_QUANTA = {places: Decimal(1).scaleb(-places) for places in {2, *_MINOR_UNITS.values()}}
 
 
 class CurrencyMismatch(ValueError):
@@ -70,9 +72,7 @@ class Money:
 
     def quantized(self) -> Money:
         """Return the amount rounded half-even to the currency's minor unit."""
-        return Money(
-            self.amount.quantize(Decimal(1).scaleb(-minor_units(self.currency)), ROUND_HALF_EVEN), self.currency
-        )
+        return Money(self.amount.quantize(_QUANTA[minor_units(self.currency)], ROUND_HALF_EVEN), self.currency)
 
     def __str__(self) -> str:
         return f"{self.quantized().amount:,} {self.currency}"
