@@ -93,8 +93,7 @@ class Credit(VersionedRow):
             models.CheckConstraint(condition=Q(amount__gt=0) | Q(amount__lt=0, pair__isnull=False), name="credit_sign"),
             models.UniqueConstraint(fields=["pair", "team"], name="credit_pair_once"),
             models.CheckConstraint(
-                condition=~Q(status="approved")
-                | Q(decided_by__isnull=False) & ~Q(decided_by=models.F("proposed_by")),
+                condition=~Q(status="approved") | Q(decided_by__isnull=False) & ~Q(decided_by=models.F("proposed_by")),
                 name="credit_second_person",
             ),
         ]

@@ -63,7 +63,7 @@ def freeze(period_id: int) -> int:
     except (InterfaceError, OperationalError, MemoryError):
         # The connection, a lock, the worker: nothing is wrong with the month, and the sweep takes it up again.
         raise
-    except Exception as error:  # noqa: BLE001  (logged and told; a month must not hang half closed for ever)
+    except Exception as error:
         logger.exception("the freeze of a month broke", extra={"month": str(period)})
         _refuse(
             period_id,

@@ -122,8 +122,7 @@ class ReopenRequest(VersionedRow):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["period"], name="reopen_one_open", condition=Q(status="proposed")),
             models.CheckConstraint(
-                condition=~Q(status="approved")
-                | Q(decided_by__isnull=False) & ~Q(decided_by=models.F("requested_by")),
+                condition=~Q(status="approved") | Q(decided_by__isnull=False) & ~Q(decided_by=models.F("requested_by")),
                 name="reopen_second_person",
             ),
         ]
