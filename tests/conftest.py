@@ -14,6 +14,8 @@ import pytest
 from celery.app.task import Task
 from django.conf import settings
 from django.test import TransactionTestCase
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from apps.audit import partitions
 from apps.core import clock
@@ -32,6 +34,9 @@ def _suffix(config: pytest.Config) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hash passwords quickly, and say nothing of static files that only production collects."""
+    # Several processes share the machine: how long an example takes says nothing of the property (no timed unit tests).
+    hypothesis_settings.register_profile("commons", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis_settings.load_profile("commons")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 

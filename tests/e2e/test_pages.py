@@ -30,6 +30,12 @@ _LIKE_OTHERS = {
     "portal:start", "portal:style", "provisioning:drift-list", "provisioning:plan-detail", "quotas:request-correct",
     "quotas:workspace-create", "rates:card-create", "teams:member-add", "teams:team-create", "teams:unit-create",
     "approvals:policy-version", "costs:budget-list",
+    # Lists like other lists, details like other details; `make test-full` looks at every one.
+    "costs:bill-list", "costs:correction-list", "costs:credit-list", "costs:dispute-list", "costs:cross-check-list",
+    "costs:class-list", "costs:file-list", "costs:charge-list", "costs:distribution-list",
+    "metering:claim-list", "metering:rule-list", "metering:namespace-list", "metering:run-list", "insights:idle-list",
+    "rates:capex-list", "rates:proposal-list", "costs:distribution-detail", "costs:credit-detail",
+    "costs:budget-detail", "metering:rule-create", "metering:claim-create", "costs:bill-detail",
 }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def months() -> dict[str, dict[str, Decimal]]:
 
 
 @needs_data
+@pytest.mark.full
 @pytest.mark.requirement("metering-4.1")
 def test_the_whole_trace_per_team_and_month(db: Any, tmp_path: Path) -> None:
     truth = json.loads((DATA / "ground_truth.json").read_text())["philly_2017"]
