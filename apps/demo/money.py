@@ -198,8 +198,10 @@ def objections(context: Context) -> str:
 
 def lookouts(context: Context) -> str:
     """Do once what sweeps do once a day, now that there is a history to look at: workloads, findings."""
-    kept, moved = workloads.remember_all(clock.now()), findings.find_all()
-    return f"workloads of {kept} months, {moved} findings"
+    month = billing.month_of(clock.now())
+    # The latest two months here; the sweep keeps the others, in its own time.
+    kept = sum(workloads.remember_month(context.cluster.pk, one) for one in (billing.previous(month), month))
+    return f"{kept} workloads of two months, {findings.find_all()} findings"
 
 
 def compared(context: Context) -> str:
