@@ -123,6 +123,10 @@ class FileStatus(models.TextChoices):
     FAILED = "failed", "Failed"
 
 
+#: A worker has it, or will.
+UNDER_WAY = (FileStatus.QUEUED, FileStatus.RUNNING)
+
+
 class CheckKind(models.TextChoices):
     """What our dollars of a cluster-day are compared with."""
 

@@ -17,7 +17,7 @@ from apps.core.events import EventType
 from apps.core.sweeps import nudge
 from apps.costs import period_events as events
 from apps.costs.checklist import blockers, checklist
-from apps.costs.choices import FileStatus, PeriodStatus, WaiverKind
+from apps.costs.choices import UNDER_WAY, FileStatus, PeriodStatus, WaiverKind
 from apps.costs.models import Dispute, Period, PeriodWaiver
 from apps.costs.period_calendar import months_with_charges, period_of
 from apps.costs.seconding import checked_text, person
@@ -27,7 +27,6 @@ from apps.teams import scope
 MANAGE = "costs.period.manage"
 #: A month's last hour is final from this long after its end.
 SETTLES_AFTER = timedelta(hours=2)
-_UNDER_WAY = (FileStatus.QUEUED, FileStatus.RUNNING)
 
 
 def _locked(period_id: int, expected_version: int | None) -> Period:
@@ -51,7 +50,7 @@ def _must_be(period: Period, status: str) -> None:
             f" {PeriodStatus(status).label.lower()} takes this.",
             current={"status": period.status},
         )
-    if period.freeze_state in _UNDER_WAY:
+    if period.freeze_state in UNDER_WAY:
         raise Conflict(f"{period} is being frozen at this moment.", current={"status": "freezing"})
 
 

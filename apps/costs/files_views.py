@@ -17,12 +17,10 @@ from apps.core.middleware import after_read
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, Crumb, DetailView
 from apps.costs import billing_modes, files, files_making, files_pdf
-from apps.costs.choices import FileKind, FileStatus, PeriodStatus
+from apps.costs.choices import UNDER_WAY, FileKind, FileStatus, PeriodStatus
 from apps.costs.models import Period, Statement, StatementFile
 from apps.costs.reopening_views import by_month
 from apps.teams import scope
-
-_UNDER_WAY = (FileStatus.QUEUED, FileStatus.RUNNING)
 
 
 class KindForm(CommonsForm):
@@ -88,7 +86,7 @@ class FileList(_OfMonth):
             period=period,
             files=found,
             is_closed=period.status == PeriodStatus.CLOSED,
-            under_way=any(row.status in _UNDER_WAY for row in found),
+            under_way=any(row.status in UNDER_WAY for row in found),
             kinds=[(kind, FileKind(kind).label) for kind in files.OF_PERIOD] if everything else [],
             statements=list(statements.order_by("owner_kind", "number")[:200]),
             statement_kinds=[(kind, FileKind(kind).label) for kind in files.OF_STATEMENT],
@@ -197,7 +195,7 @@ class FileDetail(_OfFile):
             report=report,
             report_sum=formats.number(Decimal(report["sum"]).quantize(Decimal("0.01"))) if "sum" in report else "",
             is_focus=self.object.kind == FileKind.FOCUS,
-            under_way=self.object.status in _UNDER_WAY,
+            under_way=self.object.status in UNDER_WAY,
             **extra,
         )
 

@@ -18,7 +18,7 @@ from apps.core.actor import Actor
 from apps.costs import period_books, ports
 from apps.costs import period_events as events
 from apps.costs.checklist import CheckItem, blockers, checklist
-from apps.costs.choices import BillingMode, FileStatus, OwnerKind, PeriodStatus
+from apps.costs.choices import UNDER_WAY, BillingMode, FileStatus, OwnerKind, PeriodStatus
 from apps.costs.models import Period, Statement, StatementLine
 from apps.costs.statement_rows import Preview, digest_of_period, preview
 from apps.teams import scope
@@ -26,7 +26,6 @@ from apps.teams.choices import Role
 from apps.teams.models import RoleGrant
 
 logger = logging.getLogger(__name__)
-_UNDER_WAY = (FileStatus.QUEUED, FileStatus.RUNNING)
 _BATCH = 2000
 
 
@@ -39,7 +38,7 @@ class _Blocked(Exception):
 
 def freeze_due() -> int:
     """Freeze every month whose close is confirmed, earliest first; returns how many were closed or refused."""
-    due = Period.objects.filter(status=PeriodStatus.CLOSING, freeze_state__in=_UNDER_WAY)
+    due = Period.objects.filter(status=PeriodStatus.CLOSING, freeze_state__in=UNDER_WAY)
     return sum(freeze(pk) for pk in due.order_by("month").values_list("pk", flat=True))
 
 
@@ -75,7 +74,7 @@ def freeze(period_id: int) -> int:
 
 def _claimed(period_id: int) -> Period | None:
     rows = Period.objects.select_for_update(of=("self",), skip_locked=True)
-    return rows.filter(pk=period_id, status=PeriodStatus.CLOSING, freeze_state__in=_UNDER_WAY).first()
+    return rows.filter(pk=period_id, status=PeriodStatus.CLOSING, freeze_state__in=UNDER_WAY).first()
 
 
 def _freeze(period: Period) -> None:

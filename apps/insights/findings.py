@@ -332,16 +332,16 @@ def wake_snoozed(at: datetime) -> int:
 
 def find_all(at: datetime | None = None) -> int:
     """Look everywhere; returns how many findings moved."""
-    from apps.insights import money_findings  # which writes through this module
+    from apps.insights import money_findings, realised  # which write through this module
 
     at = at or clock.now()
     moved = wake_snoozed(at)
     for cluster in Cluster.objects.order_by("pk"):
         moved += settle(FindingKind.HOARDED_QUOTA, look_for_hoards(cluster, at), at)
-        moved += money_findings.settle_acted(cluster, at)
+        moved += realised.settle_acted(cluster, at)
         for kind, seen in money_findings.look(cluster, at).items():
             moved += settle(kind, seen, at)
-    moved += money_findings.measure_realised(at)
+    moved += realised.measure_realised(at)
     return moved + settle(FindingKind.CAPACITY_LOST, look_for_lost_capacity(at), at)
 
 

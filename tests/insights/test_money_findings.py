@@ -13,7 +13,7 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.money import MILLISECONDS_PER_HOUR as HOUR_MS
 from apps.core.money import Money
-from apps.insights import findings, money_findings, workloads
+from apps.insights import findings, realised, workloads
 from apps.insights.choices import FindingKind, FindingStatus
 from apps.insights.models import Finding, WorkloadMonth
 from apps.metering.models import HourFact
@@ -115,10 +115,10 @@ def test_what_was_saved_is_measured_two_weeks_after_acting(idle: Finding, world:
     assert (idle.status, idle.realised) == (FindingStatus.ACTED, None)
     later = clock.now() + timedelta(days=15)
     with clock.frozen(later):
-        assert money_findings.measure_realised(later) == 0  # nothing is metered yet: not measured, not zero
+        assert realised.measure_realised(later) == 0  # nothing is metered yet: not measured, not zero
         ingest(world, [hold("training", "research-prod", END, later, 1, used=0.8)], END, clock.hour_floor(later))
-        assert money_findings.measure_realised(later) == 1
-        assert money_findings.measure_realised(later) == 0
+        assert realised.measure_realised(later) == 1
+        assert realised.measure_realised(later) == 0
     idle.refresh_from_db()
     assert idle.realised == (Decimal("3.85") * 662 * 730 / 672).quantize(Decimal("0.01"))
     assert (idle.realised_basis["after"], idle.realised_basis["before_hours"]) == ("0.00", 672)
