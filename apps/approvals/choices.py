@@ -51,3 +51,19 @@ class Verdict(models.TextChoices):
 
     APPROVE = "approve", "Approve"
     REJECT = "reject", "Reject"
+
+
+class RequestKind(models.TextChoices):
+    """How a request came: the usual way, by a pre-approved standard change, or as an emergency (break-glass)."""
+
+    NORMAL = "normal", "Normal"
+    STANDARD = "standard", "Standard change"
+    EMERGENCY = "emergency", "Emergency"
+
+
+class ReviewOutcome(models.TextChoices):
+    """What the review after an emergency found."""
+
+    OPEN = "", "To be reviewed"
+    JUSTIFIED = "justified", "Justified"
+    NOT_JUSTIFIED = "not_justified", "Not justified"

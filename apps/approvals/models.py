@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
-from apps.approvals.choices import RequestStatus, Verdict
+from apps.approvals.choices import RequestKind, RequestStatus, ReviewOutcome, Verdict
 from apps.approvals.querysets import (
     ApprovalRequestQuerySet,
+    CommentQuerySet,
     DecisionQuerySet,
+    DelegationQuerySet,
+    EmergencyReviewQuerySet,
     GrantQuerySet,
     PolicyQuerySet,
     PolicyVersionQuerySet,
     StageQuerySet,
+    StandardLossQuerySet,
 )
 from apps.core.models import Row, VersionedRow
 from apps.teams.models import Team, Unit
@@ -90,6 +95,7 @@ class ApprovalRequest(VersionedRow):
     concluded_at = models.DateTimeField(null=True)
     conclusion = models.CharField(max_length=500, blank=True)
     supersedes = models.OneToOneField("self", models.PROTECT, null=True, related_name="superseded_by")
+    kind = models.CharField(max_length=20, choices=RequestKind.choices, default=RequestKind.NORMAL)
 
     objects = ApprovalRequestQuerySet.as_manager()
 
@@ -135,6 +141,18 @@ class Stage(Row):
     due_at = models.DateTimeField(null=True)
     opened_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
+    group = models.PositiveSmallIntegerField(
+        default=0, help_text="Stages of one group are open at the same time; groups follow each other. 0: by itself."
+    )
+    wait_hours = models.PositiveIntegerField(null=True, help_text="No approval counts before so long after opening.")
+    escalate_hours = models.PositiveIntegerField(null=True, help_text="After so long the escalation role may decide.")
+    escalation_role = models.CharField(max_length=30, blank=True)
+    escalation_unit = models.ForeignKey(Unit, models.PROTECT, null=True, related_name="+")
+    escalated_at = models.DateTimeField(null=True)
+    fallback_role = models.CharField(
+        max_length=30, blank=True, help_text="Decides where everybody of the stage's own role is excluded."
+    )
+    fallback_unit = models.ForeignKey(Unit, models.PROTECT, null=True, related_name="+")
 
     objects = StageQuerySet.as_manager()
 
@@ -157,6 +175,12 @@ class Decision(Row):
     facts: models.JSONField = models.JSONField(default=dict, help_text="The facts as they stood at the decision.")
     held = models.CharField(max_length=300, help_text="The role and where it was held when deciding.")
     decided_at = models.DateTimeField()
+    checklist_digest = models.CharField(
+        max_length=DIGEST_LENGTH, blank=True, help_text="What the subject's checklist answered then (ports.Checked)."
+    )
+    auth: models.JSONField = models.JSONField(
+        default=dict, help_text="How the person proved who they are: session uid, when the password was asked again."
+    )
 
     objects = DecisionQuerySet.as_manager()
 
@@ -174,5 +198,108 @@ class Grant(Row):
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
     revoked_reason = models.CharField(max_length=500, blank=True)
+    kind = models.CharField(max_length=20, choices=RequestKind.choices, default=RequestKind.NORMAL)
+    noticed_days = models.PositiveSmallIntegerField(
+        null=True, help_text="The last notice of its end that was sent: so many days before."
+    )
+    end_handled_at = models.DateTimeField(null=True, help_text="When the room was told that it ended.")
 
     objects = GrantQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["expires_at"], name="grant_ends", condition=Q(end_handled_at__isnull=True)),
+            models.Index(fields=["subject_digest"], name="grant_digest"),
+        ]
+
+
+class Delegation(VersionedRow):
+    """That `delegate` may speak for `giver` in one role over a time. It cannot be passed on, nor launder a conflict."""
+
+    giver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="delegations_given")
+    delegate = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="delegations_held")
+    role = models.CharField(max_length=30)
+    unit = models.ForeignKey(
+        Unit, models.PROTECT, null=True, related_name="+", help_text="Only for requests at or below it; null: all."
+    )
+    valid = DateTimeRangeField()
+    reason = models.CharField(max_length=500)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = DelegationQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=~Q(giver=F("delegate")), name="delegation_two_people"),
+            models.CheckConstraint(condition=Q(valid__isempty=False), name="delegation_some_time"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["delegate", "role"], name="delegation_held")]
+
+
+class Comment(VersionedRow):
+    """A remark on one request, anchored to a control or to a part of the change, and to the bytes it was made on."""
+
+    request = models.ForeignKey(ApprovalRequest, models.PROTECT, related_name="comments")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="approval_comments")
+    anchor = models.CharField(
+        max_length=200, blank=True, help_text='"control:CODE", "leaf:PATH", "evidence:UID"; "": all.'
+    )
+    body = models.TextField()
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = CommentQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["created_at", "id"]
+
+
+class EmergencyReview(VersionedRow):
+    """The review that an emergency grant opens. While it is open the team's next normal request is refused."""
+
+    request = models.OneToOneField(ApprovalRequest, models.PROTECT, related_name="emergency_review")
+    due_at = models.DateTimeField()
+    outcome = models.CharField(max_length=20, choices=ReviewOutcome.choices, default=ReviewOutcome.OPEN, blank=True)
+    findings = models.TextField(blank=True)
+    closed_at = models.DateTimeField(null=True)
+    closed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = EmergencyReviewQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(closed_at__isnull=True, outcome="")
+                | (Q(closed_at__isnull=False, closed_by__isnull=False) & ~Q(outcome="") & ~Q(findings="")),
+                name="review_closed_whole",
+            )
+        ]
+
+
+class StandardLoss(VersionedRow):
+    """That a pre-approved standard change lost its status for a team after a failure, until somebody restores it."""
+
+    policy = models.ForeignKey(Policy, models.PROTECT, related_name="standard_losses")
+    rule = models.CharField(max_length=120, help_text="The automatic rule's name.")
+    team = models.ForeignKey(Team, models.PROTECT, null=True, related_name="+")
+    request = models.ForeignKey(
+        ApprovalRequest, models.PROTECT, related_name="+", help_text="The change that it let through and that failed."
+    )
+    why = models.CharField(max_length=500)
+    lost_at = models.DateTimeField()
+    restored_at = models.DateTimeField(null=True)
+    restored_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    restored_reason = models.CharField(max_length=500, blank=True)
+
+    objects = StandardLossQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["policy", "rule", "team"], name="standard_loss_once", condition=Q(restored_at__isnull=True),
+                nulls_distinct=False,
+            )
+        ]  # fmt: skip

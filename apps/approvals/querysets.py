@@ -10,7 +10,18 @@ from apps.approvals.choices import RequestStatus
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.approvals.models import ApprovalRequest, Decision, Grant, Policy, PolicyVersion, Stage
+    from apps.approvals.models import (
+        ApprovalRequest,
+        Comment,
+        Decision,
+        Delegation,
+        EmergencyReview,
+        Grant,
+        Policy,
+        PolicyVersion,
+        Stage,
+        StandardLoss,
+    )
 
 OPEN_STATUSES = (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
 
@@ -90,3 +101,41 @@ class GrantQuerySet(ScopedQuerySet["Grant"]):
     def visible_to(self, user: Any) -> Self:
         """Return those of visible requests."""
         return self.filter(request__in=_visible_requests(user))
+
+
+class CommentQuerySet(ScopedQuerySet["Comment"]):
+    """Comments on requests."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those of visible requests."""
+        return self.filter(request__in=_visible_requests(user))
+
+
+class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
+    """Reviews after emergencies."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those of visible requests."""
+        return self.filter(request__in=_visible_requests(user))
+
+
+class StandardLossQuerySet(ScopedQuerySet["StandardLoss"]):
+    """Standard changes that lost their status."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those whose failed change is visible."""
+        return self.filter(request__in=_visible_requests(user))
+
+
+class DelegationQuerySet(ScopedQuerySet["Delegation"]):
+    """Delegations: one's own, given or held; all of them to who reads requests everywhere."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the person's own delegations, or all to those who see every request."""
+        from apps.teams import scope
+
+        if not _signed_in(user):
+            return self.none()
+        if scope.of(user).everywhere("approvals.request.view"):
+            return self.all()
+        return self.filter(Q(giver_id=user.pk) | Q(delegate_id=user.pk))

@@ -68,3 +68,11 @@ class StepOutcome(models.TextChoices):
     WARNING = "warning", "Warning"
     FAILED = "failed", "Failed"
     SKIPPED = "skipped", "Skipped"
+
+
+class Location(models.TextChoices):
+    """Where a cluster stands; placement rules ask for it."""
+
+    UNKNOWN = "", "Not stated"
+    ON_PREMISES = "on_premises", "On premises"
+    CLOUD = "cloud", "Cloud"

@@ -11,7 +11,7 @@ from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import Q
 
-from apps.clusters.choices import CheckStatus, DeviceClass, GuardMode, Health, KueueMode, PoolKind, Sharing
+from apps.clusters.choices import CheckStatus, DeviceClass, GuardMode, Health, KueueMode, Location, PoolKind, Sharing
 from apps.clusters.querysets import (
     ClusterCheckQuerySet,
     ClusterQuerySet,
@@ -33,6 +33,10 @@ class Cluster(VersionedRow):
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=40, unique=True)
     region = models.CharField(max_length=60, blank=True)
+    location = models.CharField(max_length=20, choices=Location.choices, default=Location.UNKNOWN, blank=True)
+    jurisdiction = models.CharField(
+        max_length=10, blank=True, help_text='Whose law the data are under there: "EU", or an ISO 3166-1 code.'
+    )
     api_url = models.CharField(max_length=300)
     ca_certificate = models.TextField(blank=True, help_text="PEM; empty: the system's trust store.")
     credentials = models.BinaryField(default=b"", help_text="Encrypted bearer token (clusters.crypto).")

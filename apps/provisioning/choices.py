@@ -11,6 +11,7 @@ class DeclarationKind(models.TextChoices):
     BASELINE = "baseline", "Cluster baseline"
     WORKSPACE = "workspace", "Workspace"
     RELEASE = "release", "Release"
+    ENFORCEMENT = "enforcement", "Approved models"
 
 
 class DeclarationStatus(models.TextChoices):

@@ -24,6 +24,7 @@ class DataClass(models.TextChoices):
     FINANCIAL = "financial", "Financial"
     PERSONAL = "personal", "Personal"
     HEALTH = "health", "Health"
+    CARDHOLDER = "cardholder", "Cardholder"
 
 
 class BorrowMode(models.TextChoices):

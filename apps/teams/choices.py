@@ -28,6 +28,8 @@ _TEAM_READ = {
     "costs.charge.view",
     "costs.budget.view",
     "costs.statement.view",
+    "catalogue.model.view",
+    "deployments.endpoint.view",
 }
 _READ_EVERYTHING = _TEAM_READ | {
     "teams.unit.view",
@@ -44,13 +46,26 @@ _READ_EVERYTHING = _TEAM_READ | {
     "audit.event.view",
     "audit.event.export",
     "notifications.outbox.view",
+    "catalogue.store.view",
+    "catalogue.producer.view",
+    "catalogue.registry.view",
+    "deployments.placement.view",
 }
 
 PERMISSIONS: dict[str, frozenset[str]] = {
-    Role.MEMBER: frozenset(_TEAM_READ | {"quotas.workspace.use"}),
+    Role.MEMBER: frozenset(_TEAM_READ | {"quotas.workspace.use", "catalogue.model.edit", "catalogue.evidence.add"}),
     Role.TEAM_LEAD: frozenset(
         _TEAM_READ
         | {
+            "catalogue.model.edit",
+            "catalogue.model.manage",
+            "catalogue.evidence.add",
+            "catalogue.version.submit",
+            "catalogue.exception.propose",
+            "deployments.release.create",
+            "deployments.release.operate",
+            "deployments.objective.set",
+            "approvals.emergency.request",
             "quotas.workspace.use",
             "quotas.request.create",
             "quotas.request.withdraw",
@@ -83,13 +98,38 @@ PERMISSIONS: dict[str, frozenset[str]] = {
         }
     ),
     Role.COMPLIANCE: frozenset(
-        _TEAM_READ | {"teams.unit.view", "approvals.request.view", "approvals.request.decide", "approvals.policy.view"}
+        _TEAM_READ
+        | {
+            "teams.unit.view",
+            "approvals.request.view",
+            "approvals.request.decide",
+            "approvals.policy.view",
+            "approvals.review.close",
+            "approvals.standard.restore",
+            "catalogue.evidence.add",
+            "catalogue.exception.propose",
+            "catalogue.exception.decide",
+            "catalogue.control.publish",
+            "catalogue.registry.view",
+            "catalogue.producer.view",
+            "catalogue.store.view",
+            "deployments.rule.publish",
+            "deployments.enforcement.set",
+            "deployments.placement.view",
+        }
     ),
     Role.PLATFORM_ADMIN: frozenset(
         _READ_EVERYTHING - {"audit.event.export", "audit.event.view"}
         | {
             "approvals.request.decide",
             "approvals.policy.publish",
+            "approvals.emergency.request",
+            "approvals.standard.restore",
+            "catalogue.store.manage",
+            "catalogue.producer.manage",
+            "catalogue.registry.manage",
+            "deployments.release.operate",
+            "deployments.enforcement.set",
             "clusters.cluster.manage",
             "clusters.pool.manage",
             "quotas.workspace.manage",

@@ -1,0 +1,1 @@
+"""Models, immutable versions, cards, evidence, controls, registry sync."""

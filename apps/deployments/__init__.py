@@ -1,0 +1,1 @@
+"""Releases: feasibility, canary, promotion, roll-back, enforcement, proof of placement."""

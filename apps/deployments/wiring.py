@@ -1,0 +1,7 @@
+"""What the room registers with others when it loads; each part of the room adds its own line."""
+
+from __future__ import annotations
+
+
+def register() -> None:
+    """Register subjects, panels, listeners and checks."""
