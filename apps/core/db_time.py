@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BigIntegerField, Func
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
 
 
 class Micros(Func):
@@ -27,4 +28,9 @@ def at_micros(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-__all__ = ["Micros", "at_micros"]
+def micros_of(at: datetime) -> int:
+    """Return a time as microseconds since the epoch, exactly."""
+    return (at - _EPOCH) // _MICRO
+
+
+__all__ = ["Micros", "at_micros", "micros_of"]

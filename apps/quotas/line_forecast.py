@@ -46,16 +46,18 @@ class PoolLeft:
     _laid: dict[Hashable, list[Step]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, capacity: Iterable[Step], promises: Iterable[Step], fractions: Iterable[Fraction] = ()) -> PoolLeft:
+    def of(cls, capacity: Profile, promises: Iterable[Profile], fractions: Iterable[Fraction] = ()) -> PoolLeft:
         """Lay out capacity less promises. `fractions`: further amounts that have to be whole in parts."""
-        there, taken = list(capacity), list(promises)
-        scale = math.lcm(*{one.gpus.denominator for one in (*there, *taken)}, *{one.denominator for one in fractions})
+        taken = list(promises)
+        sums = itertools.chain(capacity.sums, *(one.sums for one in taken), fractions)
+        scale = math.lcm(*{amount.denominator for amount in sums})
         changes: dict[datetime, int] = {}
-        for sign, steps in ((1, there), (-1, taken)):
-            for step in steps:
-                parts = sign * step.gpus.numerator * (scale // step.gpus.denominator)
-                changes[step.start] = changes.get(step.start, 0) + parts
-                changes[step.until] = changes.get(step.until, 0) - parts
+        for sign, profile in ((1, capacity), *((-1, one) for one in taken)):
+            before = 0
+            for edge, total in zip(profile.edges, profile.sums, strict=True):
+                parts = sign * total.numerator * (scale // total.denominator)
+                changes[edge] = changes.get(edge, 0) + parts - before
+                before = parts
         edges = sorted(changes)
         return cls(scale, edges, list(itertools.accumulate(changes[edge] for edge in edges)))
 

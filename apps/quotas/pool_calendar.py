@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
 
@@ -18,17 +18,19 @@ from django.db.models import Q
 
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
-from apps.core.db_time import Micros, at_micros
+from apps.core.db_time import Micros, at_micros, micros_of
 from apps.quotas import book, recurrence, renewal
 from apps.quotas.assess import number
 from apps.quotas.choices import OPEN_STATUSES
-from apps.quotas.ledger import FOREVER, Holding, Profile, Step, at_instant, gpus, instants
+from apps.quotas.ledger import FOREVER, Profile, Step, gpus
 from apps.quotas.models import Quota, QuotaRequest
 
 #: How far the calendar looks ahead.
 CALENDAR_DAYS = 90
 #: More rows than this nobody reads one by one: the table then has one row a day.
 MOST_ROWS = 100
+#: A stretch of a calendar in whole parts of a GPU: start, end, committable, promised, requested.
+_Cut = tuple[datetime, datetime, int, int, int]
 #: (workspace id, flavour id) → promises of that workspace, in units of the flavour.
 _Units = dict[tuple[int, int], list[tuple[datetime, datetime | None, int]]]
 
@@ -81,23 +83,40 @@ class PoolTime:
             scale,
         )
 
-    def book(self) -> book.PoolBook:
-        """Return the same as the ledger's book, without what borrowing and lending say. One query (renewals)."""
-        holdings = {
-            key: sorted((Holding(low, high, count) for low, high, count in rows), key=lambda one: one.start)
-            for key, rows in self.units.items()
-        }
-        return book.PoolBook(
-            self.pool, self.capacity, holdings, self.flavours, renewal.holds(self.pool, self.flavours, self.begin)
-        )
+    @cached_property
+    def there(self) -> Profile:
+        """The committable capacity over time."""
+        return profile_of(self.capacity)
+
+    @cached_property
+    def holds(self) -> Sequence[renewal.Hold]:
+        """What open renewals keep from others. One query."""
+        return renewal.holds(self.pool, self.flavours, self.begin)
+
+    def own(self, workspace_id: int, flavour_id: int) -> list[Step]:
+        """Return what one workspace holds of one flavour, in whole devices."""
+        flavour = self.flavours[flavour_id]
+        return [
+            Step(low, high, gpus(count, flavour.numerator, flavour.denominator))
+            for low, high, count in self.units.get((workspace_id, flavour_id), ())
+        ]
 
     def calendar(self, days: int = CALENDAR_DAYS) -> list[CalendarStep]:
         """Return capacity, promises and requests over the coming days, cut wherever any of them changes."""
-        return _calendar(profile_of(self.capacity), self.promised, profile_of(self.requests), self.begin, days)
+        return _steps_of(*self._cuts(days))
+
+    def table(self, days: int = CALENDAR_DAYS) -> tuple[list[CalendarStep], bool]:
+        """Return the calendar as a page shows it, and whether it has one row a day (beyond `MOST_ROWS`; `by_day`)."""
+        scale, cuts = self._cuts(days)
+        daily = len(cuts) > MOST_ROWS
+        return _steps_of(scale, _tightest(cuts) if daily else cuts), daily
+
+    def _cuts(self, days: int) -> tuple[int, list[_Cut]]:
+        return _cut_up(self.there, self.promised, profile_of(self.requests), self.begin, days)
 
     def breaches(self) -> list[tuple[datetime, Fraction]]:
         """Return when promises exceed capacity, and by how many GPUs (the figures of `ledger.breaches`)."""
-        there, taken = profile_of(self.capacity), self.promised
+        there, taken = self.there, self.promised
         moments = sorted({self.begin, *there.within(self.begin, None), *taken.within(self.begin, None)})
         # Compared in whole parts: a thousand differences of fractions are slow.
         scale, (taken_parts, there_parts) = _parts(taken, there)
@@ -157,39 +176,79 @@ def calendar_of(
     capacity: Sequence[Step], promises: Sequence[Step], requests: Sequence[Step], begin: datetime, days: int
 ) -> list[CalendarStep]:
     """Return the calendar of `days` from `begin` on, cut at every edge: sort once, add up once (n log n)."""
-    return _calendar(profile_of(capacity), profile_of(promises), profile_of(requests), begin, days)
+    return _steps_of(*_cut_up(profile_of(capacity), profile_of(promises), profile_of(requests), begin, days))
 
 
-def _calendar(there: Profile, taken: Profile, asked: Profile, begin: datetime, days: int) -> list[CalendarStep]:
+def _cut_up(there: Profile, taken: Profile, asked: Profile, begin: datetime, days: int) -> tuple[int, list[_Cut]]:
+    """Return a calendar in parts of 1/scale, cut at every edge, and the scale: one pass, in whole numbers."""
     end = begin + timedelta(days=days)
-    edges = {edge for profile in (there, taken, asked) for edge in profile.within(begin, end)}
-    return [
-        CalendarStep(low, high, there.at(low), taken.at(low), asked.at(low))
-        for low, high in itertools.pairwise([begin, *sorted(edges), end])
-    ]
+    profiles = (there, taken, asked)
+    scale, parts = _parts(*profiles)
+    changes: dict[datetime, list[int]] = {}
+    for index, (profile, sums) in enumerate(zip(profiles, parts, strict=True)):
+        low, high = bisect.bisect_right(profile.edges, begin), bisect.bisect_left(profile.edges, end)
+        before = sums[low - 1] if low else 0
+        changes.setdefault(begin, [0, 0, 0])[index] = before
+        for edge, total in zip(profile.edges[low:high], sums[low:high], strict=True):
+            changes.setdefault(edge, [0, 0, 0])[index] += total - before
+            before = total
+    cuts: list[_Cut] = []
+    committable = promised = requested = 0
+    for start, until in itertools.pairwise([*sorted(changes), end]):
+        more = changes[start]
+        committable, promised, requested = committable + more[0], promised + more[1], requested + more[2]
+        cuts.append((start, until, committable, promised, requested))
+    return scale, cuts
+
+
+def _steps_of(scale: int, cuts: Iterable[_Cut]) -> list[CalendarStep]:
+    """Return cuts as they are told: each distinct sum becomes a fraction once."""
+    made: dict[int, Fraction] = {}
+
+    def told(parts: int) -> Fraction:
+        if parts not in made:
+            made[parts] = Fraction(parts, scale)
+        return made[parts]
+
+    return [CalendarStep(low, high, told(there), told(taken), told(asked)) for low, high, there, taken, asked in cuts]
 
 
 def by_day(steps: Sequence[CalendarStep]) -> list[CalendarStep]:
     """Fold a calendar to one row a day (UTC) as it is at the day's tightest moment: where least is left to promise,
     counting what open requests would add."""
-    found: list[CalendarStep] = []
-    left = Fraction(0)  # what the last row has left
-    for step in steps:
-        low = step.start
-        remains = step.committable - step.promised - step.requested
-        while low < step.end:
-            midnight = low.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-            high = min(step.end, midnight)
-            if found and found[-1].end == low and found[-1].start.date() == low.date():
-                tight = found[-1]
+    scale = math.lcm(*{n.denominator for one in steps for n in (one.committable, one.promised, one.requested)})
+
+    def parts(value: Fraction) -> int:
+        return value.numerator * (scale // value.denominator)
+
+    cuts = [(one.start, one.end, parts(one.committable), parts(one.promised), parts(one.requested)) for one in steps]
+    return _steps_of(scale, _tightest(cuts))
+
+
+def _tightest(cuts: Iterable[_Cut]) -> list[_Cut]:
+    """Fold a calendar without gaps as `by_day` says."""
+    found: list[_Cut] = []
+    day: _Cut | None = None  # the row of the day that is being read, as at its tightest
+    left = 0  # what that row has left
+    midnight = datetime.min.replace(tzinfo=UTC)  # where the day ends
+    for low, end, committable, promised, requested in cuts:
+        remains = committable - promised - requested
+        while low < end:
+            high = end
+            if day is not None and low < midnight:
+                high = min(end, midnight)
                 if remains < left:
-                    tight, left = step, remains
-                found[-1] = CalendarStep(found[-1].start, high, tight.committable, tight.promised, tight.requested)
+                    day, left = (day[0], high, committable, promised, requested), remains
+                else:
+                    day = (day[0], high, *day[2:])
             else:
-                left = remains
-                found.append(CalendarStep(low, high, step.committable, step.promised, step.requested))
+                if day is not None:
+                    found.append(day)
+                midnight = low.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+                high = min(end, midnight)
+                day, left = (low, high, committable, promised, requested), remains
             low = high
-    return found
+    return [*found, day] if day is not None else found
 
 
 def read(pool: Pool, begin: datetime | None = None, *, requests: bool = True) -> PoolTime:
@@ -202,8 +261,10 @@ def read(pool: Pool, begin: datetime | None = None, *, requests: bool = True) ->
     ).order_by()
     rows = rows.annotate(low=Micros("valid__startswith"), high=Micros("valid__endswith"))
     columns = ("workspace_id", "flavour_id", "guaranteed", "low", "high")
-    for workspace_id, flavour_id, guaranteed, since, until in rows.values_list(*columns).iterator(chunk_size=5000):
-        low, high = at_micros(since), None if until is None else at_micros(until)
+    # What began before counts from `start` on: fewer edges, and the same sums from there on.
+    began = micros_of(start)
+    for workspace_id, flavour_id, guaranteed, since, until in rows.values_list(*columns):
+        low, high = start if since <= began else at_micros(since), None if until is None else at_micros(until)
         units.setdefault((workspace_id, flavour_id), []).append((low, high, guaranteed))
     made = PoolTime(pool, start, book.capacity(pool, start, None), units, flavours)
     if not requests:
@@ -222,21 +283,26 @@ def _asked(time: PoolTime) -> Iterable[Step]:
     ).order_by()
     for workspace_id, flavour_id, guaranteed, valid_from, until, repeats in rows.values_list(*columns):
         flavour = time.flavours[flavour_id]
-        wanted = gpus(guaranteed, flavour.numerator, flavour.denominator)
-        own = [
-            Step(low, high, gpus(count, flavour.numerator, flavour.denominator))
-            for low, high, count in time.units.get((workspace_id, flavour_id), ())
-        ]
+        own = time.units.get((workspace_id, flavour_id), ())
         for start, end in renewal.windows_of(max(valid_from, time.begin), until, recurrence.parse(repeats)):
-            yield from _more(wanted, own, start, end)
+            for low, high, more in _more(guaranteed, own, start, end):
+                yield Step(low, high, gpus(more, flavour.numerator, flavour.denominator))
 
 
-def _more(wanted: Fraction, own: Sequence[Step], start: datetime, end: datetime | None) -> Iterable[Step]:
-    """Yield where, within a window, `wanted` is more than what is held."""
-    edges = [*instants(start, end, own), end]
-    for low, high in itertools.pairwise(edges):
-        if low is not None and (more := wanted - at_instant(own, low)) > 0:
-            yield Step(low, high, more)
+def _more(
+    wanted: int, own: Sequence[tuple[datetime, datetime | None, int]], start: datetime, end: datetime | None
+) -> Iterable[tuple[datetime, datetime | None, int]]:
+    """Yield where, within a window, `wanted` units are more than what is held, and by how many."""
+    last = end or FOREVER
+    edges = {start}
+    for low, high, _ in own:
+        edges.update(edge for edge in (low, high or FOREVER) if start < edge < last)
+    for low, high in itertools.pairwise([*sorted(edges), end]):
+        if low is None:
+            continue
+        more = wanted - sum(count for since, until, count in own if since <= low and (until is None or low < until))
+        if more > 0:
+            yield low, high, more
 
 
 def pool_calendar(pool: Pool, start: datetime | None = None, *, days: int = CALENDAR_DAYS) -> list[CalendarStep]:

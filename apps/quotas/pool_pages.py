@@ -29,9 +29,7 @@ def pool_context(pool: Pool) -> dict[str, Any]:
     """Return what a page shows of a pool. About ten queries, whatever its size."""
     row = pools.pool_rows(pools=[pool])[0]
     time = time_of(pool)
-    steps = time.calendar()
-    daily = len(steps) > pool_calendar.MOST_ROWS
-    calendar = pool_calendar.by_day(steps) if daily else steps
+    calendar, daily = time.table()
     breaches = time.breaches()
     return {
         "pool": pool,

@@ -143,5 +143,5 @@ class PoolDetail(DetailView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add aggregates and calendar."""
         shown = pool_context(self.object)
-        line = waitlist.for_pool(self.object, self.request.user, read=time_of(self.object).book)
+        line = waitlist.for_pool(self.object, self.request.user, read=lambda: time_of(self.object))
         return super().get_context(**shown, line=line, **extra)

@@ -19,7 +19,7 @@ def pool_line(request: HttpRequest, pool: Pool) -> dict[str, Any]:
     """Who waits for GPUs of the pool, in which order."""
     return {
         "template": "quotas/waitlist.html",
-        "line": waitlist.for_pool(pool, request.user, read=lambda: time_of(pool).book()),
+        "line": waitlist.for_pool(pool, request.user, read=lambda: time_of(pool)),
     }
 
 

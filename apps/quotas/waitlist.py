@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import F, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 
 from apps.approvals.choices import RequestStatus as ApprovalStatus
-from apps.approvals.models import ApprovalRequest
+from apps.approvals.models import ApprovalRequest, Decision
 from apps.approvals.ports import Span, meet
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
 from apps.core.formats import datetime_utc
-from apps.quotas import book, recurrence
+from apps.quotas import book, pool_calendar, recurrence
 from apps.quotas.assess import number
 from apps.quotas.choices import RequestStatus
 from apps.quotas.ledger import Step, gpus
 from apps.quotas.line_forecast import PoolLeft, Turn
 from apps.quotas.models import QuotaRequest
-from apps.quotas.pool_calendar import profile_of
+from apps.quotas.pool_calendar import PoolTime, profile_of
 from apps.quotas.waiting import NEWEST, WaitRange, ordinal, range_of
 from apps.teams.models import Team
 
@@ -67,8 +68,11 @@ def spans_of(request: QuotaRequest, at: datetime) -> list[Span]:
 
 def gpus_of(request: QuotaRequest) -> Fraction:
     """Return how many whole devices a request adds to what its workspace holds."""
-    units = max(0, int(request.estimate.get("delta_units") or 0))
-    return gpus(units, request.flavour.numerator, request.flavour.denominator)
+    return _more(request.estimate, request.flavour.numerator, request.flavour.denominator)
+
+
+def _more(estimate: Mapping[str, Any], numerator: int, denominator: int) -> Fraction:
+    return gpus(max(0, int(estimate.get("delta_units") or 0)), numerator, denominator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,38 +146,47 @@ class _Entry:
     expected: datetime | None = None
 
 
+#: What of a waiting request, its workspace and its flavour the line and its pages read; more is read when asked for.
+_READ = (
+    "uid", "approval_id", "workspace_id", "flavour_id", "guaranteed", "valid_from", "valid_until", "recurrence",
+    "estimate", "workspace__team_id", "workspace__cluster_id", "workspace__namespace", "workspace__team__name",
+    "workspace__cluster__name", "flavour__name", "flavour__numerator", "flavour__denominator",
+)  # fmt: skip
+_DECISIONS = Decision.objects.order_by("-decided_at").values("decided_at")
+
+
 def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
     """Return who waits in each line, in order. One query."""
     rows = (
-        ApprovalRequest.objects.filter(
-            queue__in=list(names), status=ApprovalStatus.WAITING, quota_request__isnull=False
+        QuotaRequest.objects.filter(approval__queue__in=list(names), approval__status=ApprovalStatus.WAITING)
+        .select_related("workspace__team", "workspace__cluster", "flavour")
+        .only(*_READ)
+        .annotate(
+            queue=F("approval__queue"),
+            since=Coalesce(
+                Subquery(_DECISIONS.filter(request=OuterRef("approval_id"))[:1]), F("approval__submitted_at")
+            ),
         )
-        .select_related("quota_request__workspace__team", "quota_request__workspace__cluster", "quota_request__flavour")
-        .annotate(decided_at=Max("decisions__decided_at"))
-        .order_by("submitted_at", "pk")
+        .order_by("approval__submitted_at", "approval_id")
     )
     found: dict[str, list[_Entry]] = {}
-    for row in rows:
-        request = row.quota_request
-        line = found.setdefault(row.queue, [])
-        decided: datetime | None = getattr(row, "decided_at")  # noqa: B009 (an annotation, which mypy does not know)
-        entry = _Entry(request, decided or row.submitted_at, spans_of(request, at), gpus_of(request))
-        entry.ahead = [other for other in line if meet(entry.spans, other.spans)]
-        line.append(entry)
+    for request in rows:
+        told = vars(request)  # annotations, which mypy does not know
+        line = found.setdefault(told["queue"], [])
+        spans = spans_of(request, at)
+        ahead = [other for other in line if meet(spans, other.spans)]
+        line.append(_Entry(request, told["since"], spans, gpus_of(request), ahead))
     return found
 
 
-def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime, promises: Sequence[Step]) -> None:
-    """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order.
-
-    `promises`: all of the view's, made once.
-    """
+def _reckon(view: PoolTime, line: Sequence[_Entry], at: datetime) -> None:
+    """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
     keeps: dict[tuple[int, int], list[Step]] = {}
     for hold in view.holds:
         keeps.setdefault((hold.workspace_id, hold.flavour_id), []).extend(hold.steps)
     shares = {pk: gpus(1, one.numerator, one.denominator) for pk, one in view.flavours.items()}
-    taken = [*promises, *itertools.chain.from_iterable(keeps.values())]
-    pool = PoolLeft.of(view.capacity, taken, [*shares.values(), *(entry.gpus for entry in line)])
+    kept = profile_of(list(itertools.chain.from_iterable(keeps.values())))
+    pool = PoolLeft.of(view.there, [view.promised, kept], [*shares.values(), *(entry.gpus for entry in line)])
     for entry in line:
         turns = [other.turn for other in entry.ahead]
         flavour = view.flavours.get(entry.request.flavour_id)
@@ -185,8 +198,7 @@ def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime, promises:
             continue
         key = (entry.request.workspace_id, flavour.pk)
         need = entry.request.guaranteed * shares[flavour.pk]
-        held = book.steps(view.own(*key), flavour)
-        turn = Turn(key, need, entry.gpus, spans, held, keeps.get(key, ()))
+        turn = Turn(key, need, entry.gpus, spans, view.own(*key), keeps.get(key, ()))
         start = pool.start_of(turn)
         if start is None:
             continue
@@ -196,12 +208,9 @@ def _reckon(view: book.PoolBook, line: Sequence[_Entry], at: datetime, promises:
         pool.lay(turn, start)
 
 
-def dated_facts(view: book.PoolBook, at: datetime, promises: Sequence[Step] | None = None) -> list[str]:
-    """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named.
-
-    `promises`: all of the view's, where the caller has made them.
-    """
-    promised, there = profile_of(view.all_promises() if promises is None else promises), profile_of(view.capacity)
+def dated_facts(view: PoolTime, at: datetime) -> list[str]:
+    """Return when GPUs come free by what is already dated: ends of quotas, capacity that grows. Nobody is named."""
+    promised, there = view.promised, view.there
     found: list[str] = []
     limit = at + _AHEAD
     for edge in sorted({*promised.within(at, limit), *there.within(at, limit)}):
@@ -233,17 +242,19 @@ def history(pool: Pool, flavours: Iterable[Flavour], like: Fraction | None = Non
             granted_at__isnull=False,
             approval__queue=line_name(pool),
         )
-        .select_related("flavour", "approval")
-        .annotate(decided_at=Max("approval__decisions__decided_at"))
+        .annotate(
+            decided_at=Subquery(_DECISIONS.filter(request=OuterRef("approval_id"))[:1]),
+            submitted_at=F("approval__submitted_at"),
+        )
         .order_by("-granted_at", "-pk")
     )
+    columns = (
+        "granted_at", "decided_at", "submitted_at", "estimate", "flavour__numerator", "flavour__denominator",
+    )  # fmt: skip
     waits: list[timedelta] = []
-    for row in rows[: 50 * NEWEST]:
-        if row.granted_at is None or row.approval is None:
-            continue
-        decided: datetime | None = getattr(row, "decided_at")  # noqa: B009 (an annotation, which mypy does not know)
-        waited = row.granted_at - (decided or row.approval.submitted_at)
-        if waited > _AT_ONCE and (like is None or like / 2 <= gpus_of(row) <= like * 2):
+    for granted, decided, submitted, estimate, numerator, denominator in rows.values_list(*columns)[: 50 * NEWEST]:
+        waited = granted - (decided or submitted)
+        if waited > _AT_ONCE and (like is None or like / 2 <= _more(estimate, numerator, denominator) <= like * 2):
             waits.append(waited)
         if len(waits) == NEWEST:
             break
@@ -256,11 +267,11 @@ def views_pools(pool: Pool, user: Any) -> bool:
 
 
 def for_pool(
-    pool: Pool, user: Any, at: datetime | None = None, *, read: Callable[[], book.PoolBook] | None = None
+    pool: Pool, user: Any, at: datetime | None = None, *, read: Callable[[], PoolTime] | None = None
 ) -> PoolLine:
     """Return a pool's line as a person may see it. About eight queries, however long it is.
 
-    `read`: returns the pool's book where the caller has read it already.
+    `read`: returns the pool's time from now on where the caller has read it already.
     """
     now = at or clock.now()
     line = _entries([line_name(pool)], now).get(line_name(pool), [])
@@ -271,9 +282,8 @@ def for_pool(
     rows = QuotaRequest.objects.filter(pk__in=[entry.request.pk for entry in line])
     seen = set(rows.visible_to(user).values_list("pk", flat=True))
     own = set() if viewer else seen
-    view = read() if read is not None else book.load(pool, now)
-    promises = view.all_promises()
-    _reckon(view, line, now, promises)
+    view = read() if read is not None else pool_calendar.read(pool, now, requests=False)
+    _reckon(view, line, now)
     mine = [entry.gpus for entry in line if entry.request.pk in own]
     return PoolLine(
         pool=pool,
@@ -281,7 +291,7 @@ def for_pool(
         total_gpus=sum((entry.gpus for entry in line), Fraction(0)),
         places=[replace(place, may_open=place.request.pk in seen) for place in _places(line, own, names)],
         names=names,
-        facts=dated_facts(view, now, promises),
+        facts=dated_facts(view, now),
         history=history(pool, view.flavours.values(), statistics.median(mine) if mine else None),
     )
 
@@ -323,15 +333,12 @@ def place_of(request: QuotaRequest, at: datetime | None = None) -> OwnPlace | No
         return None
     now = at or clock.now()
     line = _entries([line_name(pool)], now).get(line_name(pool), [])
-    view = book.load(pool, now)
-    promises = view.all_promises()
-    _reckon(view, line, now, promises)
+    view = pool_calendar.read(pool, now, requests=False)
+    _reckon(view, line, now)
     found = next((place for place in _places(line, {request.pk}, False)), None)
     if found is None:
         return None
-    return OwnPlace(
-        found, len(line), dated_facts(view, now, promises), history(pool, view.flavours.values(), found.gpus)
-    )
+    return OwnPlace(found, len(line), dated_facts(view, now), history(pool, view.flavours.values(), found.gpus))
 
 
 def of_team(team: Team) -> list[Place]:

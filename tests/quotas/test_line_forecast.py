@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.quotas.feasibility import Ask, Ground, starts_by
-from apps.quotas.ledger import Step
+from apps.quotas.ledger import Profile, Step
 from apps.quotas.line_forecast import PoolLeft, Turn
 
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -74,7 +74,8 @@ def test_one_sweep_says_what_the_ledger_says_when_it_is_asked_one_by_one(
 ) -> None:
     held = {**own, "c": [], "others": others}
     taken = [step for rows in (*held.values(), *kept.values()) for step in rows]
-    pool = PoolLeft.of(capacity, taken, [amount for turn in line for amount in (turn.need, turn.more)])
+    laid_out = [Profile.of(taken[::2]), Profile.of(taken[1::2])]
+    pool = PoolLeft.of(Profile.of(capacity), laid_out, [amount for turn in line for amount in (turn.need, turn.more)])
     found = []
     for turn in line:
         asked = Turn(turn.key, turn.need, turn.more, turn.spans, held[str(turn.key)], kept.get(str(turn.key), ()))
