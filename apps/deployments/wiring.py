@@ -4,4 +4,7 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Register subjects, panels, listeners and checks."""
+    """Register subjects, panels, listeners and checks: one `<part>_wiring.register()` a line."""
+    from apps.deployments import core_wiring
+
+    core_wiring.register()

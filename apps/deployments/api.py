@@ -1,0 +1,14 @@
+"""The room's API: each part keeps its own routes and paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.deployments import core_api
+
+routes: list[tuple[str, Any, str]] = [
+    *core_api.routes,
+]
+paths: list[Any] = [
+    *core_api.paths,
+]

@@ -1,0 +1,3 @@
+"""Celery tasks of rollouts: thin."""
+
+from __future__ import annotations

@@ -1,0 +1,9 @@
+"""The room in the navigation and on other rooms' pages: each part keeps its own module, one import a line."""
+
+from __future__ import annotations
+
+from apps.deployments import (
+    core_panels,
+)
+
+__all__ = ["core_panels"]

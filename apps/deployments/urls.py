@@ -1,0 +1,12 @@
+"""Addresses of the deployments room: each part keeps its own list."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver
+
+from apps.deployments import core_urls
+
+app_name = "deployments"
+urlpatterns: list[URLPattern | URLResolver] = [
+    *core_urls.urlpatterns,
+]
