@@ -22,10 +22,10 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-PAGES = ("home", "team", "unit", "cluster", "pool", "workspace", "person")
+PAGES = ("home", "team", "unit", "cluster", "pool", "workspace", "person", "model", "model_version", "model_compare")
 
 #: The groups of the sidebar, in their order; "" stands first and has no heading.
-NAV_GROUPS = ("", "Work", "Money", "Platform", "Governance")
+NAV_GROUPS = ("", "Work", "Models", "Money", "Platform", "Governance")
 
 _Gate = Callable[[Any, str, Any], bool]
 #: What a badge counts: rows, of which the shell asks for all badges' numbers in one statement; None: no badge.

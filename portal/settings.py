@@ -44,6 +44,13 @@ COMMONS_CURRENCY: str = env.str("COMMONS_CURRENCY", default="USD")
 # Whole hours from UTC, e.g. "+00:00", "+05:00"; months are cut there (design §7).
 COMMONS_BILLING_TIMEZONE: str = env.str("COMMONS_BILLING_TIMEZONE", default="+00:00")
 COMMONS_IMPORT_MAX_BYTES: int = env.int("COMMONS_IMPORT_MAX_BYTES", default=64 * 1024 * 1024)
+# Where uploaded bytes are kept, by their digest; every web and worker process must see the same folder.
+COMMONS_BLOB_DIR: Path = Path(env.str("COMMONS_BLOB_DIR", default="") or COMMONS_DIR / "blobs").resolve()
+COMMONS_UPLOAD_MAX_BYTES: int = env.int("COMMONS_UPLOAD_MAX_BYTES", default=5 * 1024 * 1024 * 1024)
+# "host:port" of clamd, which looks at every uploaded file; empty: nothing does, and pages say so.
+COMMONS_SCANNER: str = env.str("COMMONS_SCANNER", default="")
+# Volumes of models that are mounted here, as name=path: what pvc:// stores are hashed from.
+COMMONS_MODEL_MOUNTS: list[str] = env.list("COMMONS_MODEL_MOUNTS", default=[])
 # Allocated GPU time of workload-hours used below this share (per mille) counts as idle.
 COMMONS_IDLE_PERMILLE: int = env.int("COMMONS_IDLE_PERMILLE", default=20)
 # Guaranteed but unused: days looked at; days that a quota must have been held; spare over the peak that stays, per

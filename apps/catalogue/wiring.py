@@ -5,3 +5,4 @@ from __future__ import annotations
 
 def register() -> None:
     """Register subjects, panels, listeners and checks."""
+    from apps.catalogue import events  # noqa: F401 (declares itself on import)

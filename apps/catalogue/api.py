@@ -1,0 +1,16 @@
+"""The catalogue through the API. Each part of the room keeps its viewsets in `<part>_api.py` and adds a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.catalogue import core_api
+
+#: (prefix, viewset, basename)
+routes: list[tuple[str, Any, str]] = [
+    *core_api.routes,
+]
+#: Single views that fit no router.
+paths: list[Any] = [
+    *core_api.paths,
+]
