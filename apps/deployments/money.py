@@ -60,9 +60,10 @@ def replica_minutes(spec: Spec) -> int:
         return spec.min_replicas * WEEK_MINUTES
     level = [spec.min_replicas] * WEEK_MINUTES
     for window in spec.schedule:
-        for day in window.when.days:
-            start = day * _DAY + window.when.start
-            for minute in range(start, start + window.when.minutes):
+        when = window.when
+        for day in when.days:
+            start = day * _DAY + when.start
+            for minute in range(start, start + when.minutes):
                 at = minute % WEEK_MINUTES
                 level[at] = max(level[at], window.replicas)
     return sum(level)

@@ -27,7 +27,8 @@ MAX_QUERY = 2000
 #: KServe gives its own resources names that begin with the endpoint's: it must stay short.
 MAX_NAME = 40
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
-_METRIC = re.compile(r"^[a-z][a-z0-9_]{0,59}$")
+QUEUE = "queue"
+METRICS = (QUEUE, "concurrency", "rps", "cpu")
 
 
 class Unreadable(ValueError):
@@ -40,21 +41,35 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Scale on a figure of Prometheus: so many per replica. Seconds of steadiness before it grows and shrinks."""
+    """Scale on a figure: so many per replica. Seconds of steadiness before it grows and shrinks.
 
-    query: str
+    `metric` (canary_matrix.AUTOSCALERS): "queue" is a query of Prometheus, "concurrency" and "rps" are Knative's own,
+    "cpu" is a per cent of the requested cores. Only "queue" has a query.
+    """
+
+    metric: str
     threshold: int
-    metric: str = "queue_depth"
+    query: str = ""
     up_seconds: int = 0
     down_seconds: int = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """At least so many replicas in windows that come back every week (UTC)."""
+    """At least so many replicas in windows that come back every week: days from Monday 0, start "HH:MM" UTC."""
 
-    when: Recurrence
+    days: tuple[int, ...]
+    start: str
+    minutes: int
     replicas: int
+
+    @property
+    def when(self) -> Recurrence:
+        """The repetition. Raises recurrence.Unreadable for one that is none."""
+        found = recurrence.parse({"days": list(self.days), "start": self.start, "minutes": self.minutes})
+        if found is None:
+            raise recurrence.Unreadable({"days": "Choose the days."})
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,10 @@ class Spec:
                 "up_seconds": scaling.up_seconds,
                 "down_seconds": scaling.down_seconds,
             },
-            "schedule": [{**window.when.plain(), "replicas": window.replicas} for window in self.schedule],
+            "schedule": [
+                {"days": list(w.days), "start": w.start, "minutes": w.minutes, "replicas": w.replicas}
+                for w in self.schedule
+            ],
             "ladder": [{"traffic": rung.traffic, "hours": rung.hours} for rung in self.ladder],
             "guard": {
                 "error_rate": None if self.guard.error_rate is None else str(self.guard.error_rate),
@@ -190,12 +208,17 @@ def _scaling(spec: Spec) -> dict[str, str]:
         elif spec.tier == Tier.COLD:
             found["query"] = "Cold needs a figure that wakes it: a query for what is waiting."
         return found
-    if not scaling.query.strip() or len(scaling.query) > MAX_QUERY:
+    if scaling.metric not in METRICS:
+        found["metric"] = "Choose by what it scales."
+    if scaling.metric == QUEUE and (not scaling.query.strip() or len(scaling.query) > MAX_QUERY):
         found["query"] = f"A PromQL query for one number, at most {MAX_QUERY:,} characters."
-    if not 1 <= scaling.threshold <= 1_000_000:
-        found["threshold"] = "How much of it one replica takes: 1 to 1,000,000."
-    if not _METRIC.match(scaling.metric):
-        found["metric"] = "Lower-case letters, digits and underscores."
+    if scaling.metric != QUEUE and scaling.query:
+        found["query"] = "Only scaling by a queue has a query."
+    most = 100 if scaling.metric == "cpu" else 1_000_000
+    if not 1 <= scaling.threshold <= most:
+        found["threshold"] = f"How much of it one replica takes: 1 to {most:,}."
+    if spec.tier == Tier.COLD and scaling.metric == "cpu":
+        found["metric"] = "Without a replica there is no CPU to measure: cold is woken by a queue or by requests."
     if not 0 <= scaling.up_seconds <= 3600:
         found["up_seconds"] = "Between 0 and 3,600 seconds."
     if not 0 <= scaling.down_seconds <= 3600:
@@ -208,6 +231,11 @@ def _scaling(spec: Spec) -> dict[str, str]:
 def _schedule(spec: Spec) -> dict[str, str]:
     if len(spec.schedule) > MAX_WINDOWS:
         return {"schedule": f"At most {MAX_WINDOWS} windows."}
+    for window in spec.schedule:
+        try:
+            window.when
+        except recurrence.Unreadable as error:
+            return {"schedule": str(error)}
     if spec.schedule and spec.tier == Tier.HOT:
         return {"schedule": "Hot is always at full size: windows change nothing. Choose warm or cold."}
     for window in spec.schedule:
@@ -308,9 +336,9 @@ class _Reader:
             self.errors["autoscaling"] = "An object, or null."
             return None
         return Autoscaling(
-            query=self.text(value, "query"),
+            metric=self.text(value, "metric", QUEUE),
             threshold=self.whole(value, "threshold"),
-            metric=self.text(value, "metric", "queue_depth"),
+            query=self.text(value, "query"),
             up_seconds=self.whole(value, "up_seconds", 0),
             down_seconds=self.whole(value, "down_seconds", 300),
         )
@@ -327,7 +355,7 @@ class _Reader:
             if when is None:
                 self.errors["schedule"] = "A window has days, a start and minutes."
                 continue
-            found.append(Window(when, self.whole(row, "replicas")))
+            found.append(Window(when.days, when.clock, when.minutes, self.whole(row, "replicas")))
         return tuple(found)
 
     def ladder(self) -> tuple[Rung, ...]:
