@@ -233,7 +233,7 @@ def _schedule(spec: Spec) -> dict[str, str]:
         return {"schedule": f"At most {MAX_WINDOWS} windows."}
     for window in spec.schedule:
         try:
-            window.when
+            recurrence.parse({"days": list(window.days), "start": window.start, "minutes": window.minutes})
         except recurrence.Unreadable as error:
             return {"schedule": str(error)}
     if spec.schedule and spec.tier == Tier.HOT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -83,12 +83,14 @@ def declare(
     *,
     grant_uid: uuid.UUID | None,
     plan_uid: uuid.UUID | None = None,
+    removes: Collection[Key] = (),
     actor: Actor,
 ) -> Declaration:
     """Declare the objects an owner wants on a cluster, as its next generation, in the caller's transaction.
 
     Objects that the generation before held and this one does not are removed only where the plan `plan_uid`, made for
-    exactly these bytes, names the removal; namespaces and volume claims stay in any case. Raises Invalid for objects
+    exactly these bytes, names the removal, or the owner names them in `removes` (what was approved says when they go:
+    a canary that is promoted or rolled back); namespaces and volume claims stay in any case. Raises Invalid for objects
     that cannot be declared, Conflict for one that belongs to another declaration, RuntimeError outside a transaction.
     """
     if not transaction.get_connection().in_atomic_block:
@@ -111,7 +113,7 @@ def declare(
             declaration=declaration, generation=declaration.generation, manifest=body, digest=digest(body),
             grant_uid=grant_uid,
         )  # fmt: skip
-        _store_objects(declaration, rendered, plan)
+        _store_objects(declaration, rendered, plan, frozenset(removes))
         audit.record(
             events.DECLARED,
             declaration_event(declaration),
@@ -236,7 +238,9 @@ def _plan_for(declaration: Declaration, plan_uid: uuid.UUID | None, body_digest:
     return plan if plan.digest == body_digest and plan.status == PlanStatus.READY else None
 
 
-def _store_objects(declaration: Declaration, rendered: Sequence[Rendered], plan: Plan | None) -> None:
+def _store_objects(
+    declaration: Declaration, rendered: Sequence[Rendered], plan: Plan | None, removes: frozenset[Key]
+) -> None:
     held = {Key(row.kind, row.namespace, row.name): row for row in declaration.declared_objects.all()}
     fields = ["ordinal", "api_version", "body", "digest", "generation", "removal", "handling"]
     changed: list[DeclaredObject] = []
@@ -259,7 +263,7 @@ def _store_objects(declaration: Declaration, rendered: Sequence[Rendered], plan:
         if key.kind in kinds.NEVER_PRUNED:
             row.removal = Removal.RETAINED
         elif row.removal != Removal.PLANNED:
-            planned = plan is not None and planner.plans_removal(plan.entries, key)
+            planned = key in removes or (plan is not None and planner.plans_removal(plan.entries, key))
             row.removal = Removal.PLANNED if planned else Removal.UNPLANNED
         changed.append(row)
     DeclaredObject.objects.bulk_update(changed, fields, batch_size=200)
