@@ -133,6 +133,13 @@ class Regime(VersionedRow):
     when: models.JSONField = models.JSONField(
         default=list, help_text='Applies where all hold: [["data_class", "in", ["health"]], …] (catalogue.regimes).'
     )
+    card_fields: ArrayField[list[str], list[str]] = ArrayField(
+        models.CharField(max_length=40),
+        default=list,
+        blank=True,
+        help_text="Fields of a model card that the regime asks for (catalogue.cards).",
+    )
+    as_of = models.DateField(null=True, help_text="The state of the law that the data describe.")
 
     objects = RegimeQuerySet.as_manager()
 
