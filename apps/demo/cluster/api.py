@@ -151,10 +151,18 @@ class Api:
             return Answer(200, result.entry.raw, result.entry.obj)
         return Answer(200, encode(status), status)
 
-    def system_create(self, kind: Kind, obj: Obj) -> Entry:
-        """Create on behalf of the cluster itself, with admission, inside the caller's transaction if any."""
+    def system_create(self, kind: Kind, obj: Obj, account: str = "") -> Entry:
+        """Create on behalf of the cluster itself, with admission, inside the caller's transaction if any.
+
+        `account` is the controller's service account as `namespace:name`: admission policies judge it by that.
+        """
         namespace = obj["metadata"].get("namespace", "")
-        call = Call(User("system:kube-controller-manager", ("system:masters",)), "kube-controller-manager")
+        user, manager = User("system:kube-controller-manager", ("system:masters",)), "kube-controller-manager"
+        if account:
+            space, _, manager = account.partition(":")
+            groups = ("system:serviceaccounts", f"system:serviceaccounts:{space}")
+            user = User(f"system:serviceaccount:{account}", groups)
+        call = Call(user, manager)
         with self.store.transaction():
             return self._insert(kind, namespace, self._decode(kind, namespace, "", clone(obj), call), call)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from apps.demo.cluster import celext
+
 NAMES = frozenset({"object", "oldObject", "request", "params", "namespaceObject", "variables"})
 """What an admission expression may speak of. `authorizer` is not simulated."""
 
@@ -19,14 +21,14 @@ class EvaluationError(ValueError):
 
 
 @lru_cache(maxsize=512)
-def compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
-    """A function of the variables. Raises `BadExpression`.
+def compiled(text: str, names: frozenset[str] = NAMES) -> Callable[[Mapping[str, Any]], Any]:
+    """A function of the variables, which may be called `names`. Raises `BadExpression`.
 
     The library is loaded at the first policy: a cluster without one starts without it.
     """
     import celpy
     from celpy import adapter, celparser, celtypes
-    from celpy.evaluation import CELEvalError
+    from celpy.evaluation import CELEvalError, base_functions
 
     def equal(left: Any, right: Any) -> Any:
         for side in (left, right):
@@ -41,19 +43,14 @@ def compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
         same = equal(left, right)
         return same if isinstance(same, CELEvalError) else celtypes.BoolType(not same)
 
-    def lower(value: Any) -> Any:
-        return celtypes.StringType(str(value).lower())
-
-    def replaced(value: Any, old: Any, new: Any) -> Any:
-        return celtypes.StringType(str(value).replace(str(old), str(new)))
-
-    functions: dict[str, Any] = {"_==_": equal, "_!=_": unequal, "lowerAscii": lower, "replace": replaced}
+    functions: dict[str, Any] = {"_==_": equal, "_!=_": unequal, **celext.functions(celtypes, CELEvalError)}
     environment = celpy.Environment()
     try:
         tree = environment.compile(text)
     except celparser.CELParseError as error:
         raise BadExpression(f"compilation failed: ERROR: <input>:{error.line}:{error.column}: Syntax error") from error
-    for name in sorted(_free_names(tree) - NAMES):
+    known = set(functions) | set(base_functions) | _MACROS | _TYPES | _BUILT_IN
+    for name in sorted((_free_names(tree) - names) | (_called(tree) - known)):
         raise BadExpression(f"compilation failed: ERROR: <input>:1:1: undeclared reference to '{name}'")
     program = environment.program(tree, functions=functions)
 
@@ -87,12 +84,16 @@ def _free_names(tree: Any) -> set[str]:
         if node.data == "ident":
             used.add(str(node.children[0]))
         if node.data == "member_dot_arg" and str(node.children[1]) in _MACROS and len(node.children) > 2:
-            first = next(iter(node.children[2].iter_subtrees_topdown()), None)
-            for each in first.iter_subtrees() if first is not None else ():
-                if each.data == "ident":
-                    bound.add(str(each.children[0]))
-                    break
+            # The first argument of a macro is the name it binds and nothing else.
+            bound |= {str(each.children[0]) for each in node.children[2].children[0].find_data("ident")}
     return used - bound - _TYPES
 
 
+def _called(tree: Any) -> set[str]:
+    """Names of functions and methods that are called."""
+    methods = {str(node.children[1]) for node in tree.find_data("member_dot_arg")}
+    return methods | {str(node.children[0]) for node in tree.find_data("ident_arg")}
+
+
+_BUILT_IN = frozenset({"dyn", "has"})
 _MACROS = frozenset({"all", "exists", "exists_one", "filter", "map"})

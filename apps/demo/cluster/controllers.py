@@ -7,16 +7,19 @@ import time
 import traceback
 from typing import Protocol
 
+from apps.demo.cluster import crds
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.apply import clone
 from apps.demo.cluster.auth import User
 from apps.demo.cluster.errors import ApiError, Obj
 from apps.demo.cluster.kinds import (
+    CRD,
+    DEPLOYMENT,
     EVENT,
     NAMESPACE,
-    NAMESPACED,
     POD,
     QUOTA,
+    SERVICE,
     SERVICE_ACCOUNT,
     Kind,
 )
@@ -28,6 +31,8 @@ _NAMESPACE_CONTROLLER = User(
     "system:serviceaccount:kube-system:namespace-controller",
     ("system:serviceaccounts", "system:serviceaccounts:kube-system"),
 )
+_OWNED = (POD, DEPLOYMENT, SERVICE)
+"""Kinds that controllers here make for an owner."""
 _KEPT_EVENTS = 100
 """Events a namespace keeps; the real server drops them after an hour."""
 
@@ -55,7 +60,7 @@ class Loop:
         """Begin with everything that is stored as if it had just appeared."""
         with self._store.lock:
             position = self._store.rv
-            for kind in (NAMESPACE, QUOTA, *NAMESPACED):
+            for kind in (NAMESPACE, QUOTA, *self._store.namespaced_kinds()):
                 for entry in self._store.entries(kind):
                     self._note(Change(entry.rv, "ADDED", entry, None))
         self._thread = threading.Thread(target=self._run, args=(position,), name="controllers", daemon=True)
@@ -92,7 +97,7 @@ class Loop:
                     # The history window moved past us: look at everything anew.
                     changes = [
                         Change(entry.rv, "ADDED", entry, None)
-                        for kind in (NAMESPACE, *NAMESPACED)
+                        for kind in (NAMESPACE, *self._store.namespaced_kinds())
                         for entry in self._store.entries(kind)
                     ]
                 position = self._store.rv
@@ -185,14 +190,14 @@ class NamespaceController:
             found = self._store.get(NAMESPACE, "", name)
             if found is None:
                 return True
-            for kind in NAMESPACED:
+            for kind in self._store.namespaced_kinds():
                 for entry in self._store.entries(kind, name):
                     if entry.obj["metadata"].get("finalizers"):
                         if not entry.obj["metadata"].get("deletionTimestamp"):
                             self._mark(entry)
                     elif self._may_delete(entry):
                         self._store.delete(entry)
-            if any(self._store.entries(kind, name) for kind in NAMESPACED):
+            if any(self._store.entries(kind, name) for kind in self._store.namespaced_kinds()):
                 self._ending[name] = time.monotonic() + 1.0
                 return False
             if found.obj["metadata"].get("finalizers"):
@@ -225,24 +230,34 @@ class NamespaceController:
 
 
 class GarbageCollector:
-    """Deletes what only deleted owners owned."""
+    """Deletes what only deleted owners owned, and the objects of definitions that went."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._gone: list[tuple[Kind, str, str]] = []
+        self._undefined: list[Kind] = []
 
     def observe(self, change: Change) -> None:
         """Remember deleted owners."""
+        if change.type == "DELETED" and change.entry.kind is CRD:
+            self._undefined += crds.kinds_of(change.entry.obj)
         if change.type == "DELETED" and change.entry.kind not in (POD, EVENT):
             self._gone.append((change.entry.kind, change.entry.namespace, change.entry.obj["metadata"].get("uid", "")))
 
     def work(self) -> float:
         """Delete their dependents."""
+        while self._undefined:
+            kind = self._undefined.pop()
+            if not any(kind.key == each.key for each in self._store.custom_kinds()):
+                with self._store.transaction():
+                    for entry in self._store.entries(kind):
+                        self._store.delete(entry)
         while self._gone:
             _, namespace, uid = self._gone.pop()
             with self._store.transaction():
-                for entry in self._store.entries(POD, namespace):
-                    owners = entry.obj["metadata"].get("ownerReferences") or []
-                    if owners and all(owner.get("uid") == uid for owner in owners):
-                        self._store.delete(entry)
+                for kind in _OWNED:
+                    for entry in self._store.entries(kind, namespace):
+                        owners = entry.obj["metadata"].get("ownerReferences") or []
+                        if owners and all(owner.get("uid") == uid for owner in owners):
+                            self._store.delete(entry)
         return float("inf")

@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 
+from apps.demo.cluster import crds
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.kinds import (
     CLAIM,
     CLUSTER_ROLE_BINDING,
+    CRD,
     DEPLOYMENT,
+    HTTP_ROUTE,
     JOB,
     NAMESPACE,
     NETWORK_POLICY,
@@ -34,6 +37,8 @@ def apply_defaults(kind: Kind, obj: Obj) -> None:
         handler(obj)
     elif kind.addon == "kueue":
         rules.defaults(kind, obj)
+    elif kind.schema is not None:
+        crds.defaults(kind.schema, obj)
 
 
 def _namespace(obj: Obj) -> None:
@@ -76,6 +81,20 @@ def _service(obj: Obj) -> None:
     for port in spec.get("ports") or []:
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port.get("port", 0))
+
+
+def _http_route(obj: Obj) -> None:
+    """Defaults of the Gateway API's own schema."""
+    spec = obj.setdefault("spec", {})
+    for parent in spec.get("parentRefs") or []:
+        parent.setdefault("group", "gateway.networking.k8s.io")
+        parent.setdefault("kind", "Gateway")
+    for rule in spec.setdefault("rules", [{}]):
+        rule.setdefault("matches", [{"path": {"type": "PathPrefix", "value": "/"}}])
+        for backend in rule.get("backendRefs") or []:
+            backend.setdefault("group", "")
+            backend.setdefault("kind", "Service")
+            backend.setdefault("weight", 1)
 
 
 def _match_resources(match: Obj) -> None:
@@ -186,6 +205,8 @@ def template_hash(template: Obj) -> str:
 
 
 _HANDLERS: dict[Kind, Callable[[Obj], None]] = {
+    CRD: crds.complete,
+    HTTP_ROUTE: _http_route,
     NAMESPACE: _namespace,
     ROLE_BINDING: _role_binding,
     CLUSTER_ROLE_BINDING: _role_binding,

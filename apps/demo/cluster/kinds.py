@@ -20,7 +20,9 @@ class Kind:
     counts_generation: bool = False
     categories: tuple[str, ...] = ()
     addon: str = ""
-    """What must be installed for the kind to be served: nothing, `kueue` or `kserve`."""
+    """What must be installed for the kind to be served: nothing, `kueue`, `kserve`, `gateway`; `custom`: its CRD."""
+    schema: object = None
+    """Of a kind that a stored CustomResourceDefinition brings: what `crds` made of its schema."""
 
     @property
     def custom(self) -> bool:
@@ -90,6 +92,18 @@ POLICY_BINDING = Kind(
     ("api-extensions",),
 )
 
+CRD = Kind(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    False,
+    ("crd", "crds"),
+    True,
+    True,
+    ("api-extensions",),
+)
+
 KUEUE_GROUP = "kueue.x-k8s.io"
 
 
@@ -108,7 +122,25 @@ WORKLOAD = _kueue("Workload", "workloads", ("kwl", "kueueworkload", "kueueworklo
 INFERENCE_SERVICE = Kind(
     "serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices", True, ("isvc",), True, True, (), "kserve"
 )
+_SERVING = "serving.kserve.io"
+
+
+def _serving(version: str, kind: str, short: tuple[str, ...], *, namespaced: bool = True, status: bool = True) -> Kind:
+    return Kind(_SERVING, version, kind, f"{kind.lower()}s", namespaced, short, status, True, (), "kserve")
+
+
+TRAINED_MODEL = _serving("v1alpha1", "TrainedModel", ("tm",))
+LLM_SERVICE = _serving("v1alpha2", "LLMInferenceService", ("llmisvc",))
+SERVING_RUNTIME = _serving("v1alpha1", "ServingRuntime", ())
+CLUSTER_RUNTIME = _serving("v1alpha1", "ClusterServingRuntime", (), namespaced=False)
+STORAGE_CONTAINER = _serving("v1alpha1", "ClusterStorageContainer", (), namespaced=False, status=False)
 SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", True, ("so",), True, True, (), "kserve")
+HTTP_ROUTE = Kind(
+    "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", True, (), True, True, ("gateway-api",), "gateway"
+)
+GATEWAY = Kind(
+    "gateway.networking.k8s.io", "v1", "Gateway", "gateways", True, ("gtw",), True, True, ("gateway-api",), "gateway"
+)
 
 KINDS: tuple[Kind, ...] = (
     NAMESPACE,
@@ -131,6 +163,7 @@ KINDS: tuple[Kind, ...] = (
     CLUSTER_ROLE_BINDING,
     POLICY,
     POLICY_BINDING,
+    CRD,
     RESOURCE_FLAVOR,
     TOPOLOGY,
     WORKLOAD_PRIORITY,
@@ -140,10 +173,17 @@ KINDS: tuple[Kind, ...] = (
     LOCAL_QUEUE,
     WORKLOAD,
     INFERENCE_SERVICE,
+    TRAINED_MODEL,
+    LLM_SERVICE,
+    SERVING_RUNTIME,
+    CLUSTER_RUNTIME,
+    STORAGE_CONTAINER,
     SCALED_OBJECT,
+    HTTP_ROUTE,
+    GATEWAY,
 )
-ADDONS = ("kueue", "kserve")
-"""What `--kueue` and `--kserve` install. Without them their API groups are absent, as on a cluster without them."""
+ADDONS = ("kueue", "kserve", "gateway")
+"""What options install. Without them their API groups are absent, as on a cluster without them."""
 
 BY_PATH: dict[tuple[str, str, str], Kind] = {(k.group, k.version, k.plural): k for k in KINDS}
 BY_NAME: dict[tuple[str, str], Kind] = {(k.api_version, k.kind): k for k in KINDS}

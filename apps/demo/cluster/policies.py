@@ -39,6 +39,10 @@ class Asked:
     dry_run: bool = False
 
 
+class _Misconfigured(Exception):
+    """A binding whose parameters cannot be had."""
+
+
 class Audit:
     """The last audit entries, in memory, and how many there were."""
 
@@ -83,8 +87,50 @@ class Policies:
             if match and not self._matches(match, asked, every_resource=not match.get("resourceRules")):
                 continue
             names, actions = (policy.name, binding.name), set(spec.get("validationActions") or [])
-            for reason, message in self._judge(rules, asked):
-                self._act(names, actions, reason, message, asked, warnings)
+            try:
+                params = self._params(rules.get("paramKind"), spec.get("paramRef"), asked)
+            except _Misconfigured as error:
+                # As on a real server: what cannot be configured is denied whatever the binding's actions are.
+                if rules.get("failurePolicy") != "Ignore":
+                    text = f"failed to configure binding: {error}"
+                    self._act(names, {"Deny"}, "Invalid", text, asked, warnings)
+                continue
+            for each in params:
+                for reason, message in self._judge(rules, asked, each):
+                    self._act(names, actions, reason, message, asked, warnings)
+
+    def _params(self, kind: Obj | None, ref: Obj | None, asked: Asked) -> list[Obj | None]:
+        """What `params` is to be, once for each; none at all where nothing is found and that is allowed.
+
+        Raises `_Misconfigured` in the words of `generic.CollectParams` (k8s.io/apiserver 1.36).
+        """
+        if not kind or not ref:
+            return [None]
+        served = self._store.kind_named(str(kind.get("apiVersion")), str(kind.get("kind")))
+        if served is None:
+            raise _Misconfigured(f"paramKind kind `{kind.get('apiVersion')}, Kind={kind.get('kind')}` not known")
+        namespace = ""
+        if served.namespaced:
+            namespace = ref.get("namespace") or (asked.name if asked.kind is NAMESPACE else asked.namespace)
+            if not namespace:
+                raise _Misconfigured(
+                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
+                )
+        elif ref.get("namespace"):
+            raise _Misconfigured("paramRef.namespace must not be provided for a cluster-scoped `paramKind`")
+        found: list[Obj | None] = []
+        if ref.get("name"):
+            entry = self._store.get(served, namespace, ref["name"])
+            found = [entry.obj] if entry is not None else []
+        elif ref.get("selector") is not None:
+            found = [
+                entry.obj
+                for entry in self._store.entries(served, namespace)
+                if selector_matches(ref["selector"], entry.obj["metadata"].get("labels") or {})
+            ]
+        if not found and ref.get("parameterNotFoundAction") == "Deny":
+            raise _Misconfigured("no params found for policy binding with `Deny` parameterNotFoundAction")
+        return found
 
     def _matches(self, match: Obj, asked: Asked, *, every_resource: bool = False) -> bool:
         rules = match.get("resourceRules") or []
@@ -109,7 +155,7 @@ class Policies:
         found = self._store.get(NAMESPACE, "", asked.namespace) if asked.namespace else None
         return found.obj if found else None
 
-    def _judge(self, rules: Obj, asked: Asked) -> Iterator[tuple[str, str]]:
+    def _judge(self, rules: Obj, asked: Asked, params: Obj | None) -> Iterator[tuple[str, str]]:
         """Reason and message of every validation that fails."""
         ignores = rules.get("failurePolicy") == "Ignore"
         values: dict[str, Any] = {
@@ -117,7 +163,7 @@ class Policies:
             "oldObject": asked.old,
             "request": _request(asked),
             "namespaceObject": self._namespace(asked) if asked.kind is not NAMESPACE else None,
-            "params": None,
+            "params": params,
             "variables": {},
         }
         for condition in rules.get("matchConditions") or []:
@@ -239,6 +285,7 @@ def validate(kind: Kind, obj: Obj) -> None:
             if action not in _ACTIONS:
                 text = f'Unsupported value: "{action}": supported values: "Audit", "Deny", "Warn"'
                 problems.append(("FieldValueNotSupported", f"{base}[{index}]", text))
+        problems += _param_problems(spec.get("paramRef"))
         if {"Deny", "Warn"} <= set(actions):
             listed = "[" + ",".join(f'"{action}"' for action in actions) + "]"
             text = (
@@ -252,7 +299,27 @@ def validate(kind: Kind, obj: Obj) -> None:
         raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), problems)
 
 
+def _param_problems(ref: Obj | None) -> Iterator[tuple[str, str, str]]:
+    if ref is None:
+        return
+    if bool(ref.get("name")) == (ref.get("selector") is not None):
+        text = "Forbidden: name and selector are mutually exclusive" if ref.get("name") else "Required value"
+        reason = "FieldValueForbidden" if ref.get("name") else "FieldValueRequired"
+        yield (reason, "spec.paramRef", f"{text}: one of name or selector must be specified")
+    action = ref.get("parameterNotFoundAction")
+    if action not in ("Allow", "Deny"):
+        place = "spec.paramRef.parameterNotFoundAction"
+        if not action:
+            yield ("FieldValueRequired", place, "Required value")
+        else:
+            text = f'Unsupported value: "{action}": supported values: "Allow", "Deny"'
+            yield ("FieldValueNotSupported", place, text)
+
+
 def _policy_problems(spec: Obj) -> Iterator[tuple[str, str, str]]:
+    for name in ("apiVersion", "kind"):
+        if spec.get("paramKind") is not None and not spec["paramKind"].get(name):
+            yield ("FieldValueRequired", f"spec.paramKind.{name}", "Required value")
     if "matchConstraints" not in spec:
         yield ("FieldValueRequired", "spec.matchConstraints", "Required value")
     elif not spec["matchConstraints"].get("resourceRules"):

@@ -115,13 +115,26 @@ class Resources:
         visibility: Visibility | None = None,
     ) -> None:
         self.api = api
-        self.kinds = served(addons)
-        self._paths = {(kind.group, kind.version, kind.plural): kind for kind in self.kinds}
+        self._fixed = served(addons)
+        self._known: tuple[tuple[Kind, ...], dict[tuple[str, str, str], Kind]] = ((), {})
         self._visibility = visibility
         self.tick: Callable[[], float] = lambda: 1.0
         self.rbac = rbac
         self.lister = Lister(api.store)
         self.bookmark_seconds = bookmark_seconds
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What is served now: the fixed table and what definitions bring."""
+        return (*self._fixed, *self.api.store.custom_kinds())
+
+    @property
+    def _paths(self) -> dict[tuple[str, str, str], Kind]:
+        custom = self.api.store.custom_kinds()
+        if not self._known[1] or self._known[0] != custom:
+            paths = {(kind.group, kind.version, kind.plural): kind for kind in (*self._fixed, *custom)}
+            self._known = (custom, paths)
+        return self._known[1]
 
     def handle(self, request: Request, alive: Callable[[], bool], address: str) -> Response:
         """Answer a request under `/api`, `/apis` or `/openapi`. Raises `ApiError`."""

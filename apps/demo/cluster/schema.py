@@ -5,6 +5,7 @@ Rarely used corners (volume sources, node affinity terms, probe handlers) are `a
 
 from __future__ import annotations
 
+from apps.demo.cluster.crds import custom_type
 from apps.demo.cluster.fields import Type, parse_types
 from apps.demo.cluster.kinds import KINDS, Kind
 from apps.demo.cluster.schema_more import TEXT as _MORE
@@ -200,6 +201,8 @@ TYPES: dict[str, Type] = parse_types(_TEXT + _MORE)
 
 def type_of(kind: Kind) -> Type:
     """The object model of a served kind."""
+    if kind.schema is not None:
+        return custom_type(kind.schema, TYPES["ObjectMeta"])
     return TYPES[kind.kind]
 
 

@@ -33,8 +33,12 @@ ValidatingAdmissionPolicy
   apiVersion, kind: string; metadata: ObjectMeta; spec: ValidatingAdmissionPolicySpec; status: any
 ValidatingAdmissionPolicySpec
   auditAnnotations: list AuditAnnotation; failurePolicy: string; matchConditions: listmap(name) MatchCondition
-  matchConstraints: atomic MatchResources; paramKind: any
+  matchConstraints: atomic MatchResources; paramKind: atomic ParamKind
   validations: list Validation; variables: listmap(name) atomic Variable
+ParamKind
+  apiVersion, kind: string
+ParamRef
+  name, namespace, parameterNotFoundAction: string; selector: LabelSelector
 AuditAnnotation
   key, valueExpression: string
 MatchCondition
@@ -51,7 +55,17 @@ NamedRule
 ValidatingAdmissionPolicyBinding
   apiVersion, kind: string; metadata: ObjectMeta; spec: ValidatingAdmissionPolicyBindingSpec
 ValidatingAdmissionPolicyBindingSpec
-  matchResources: atomic MatchResources; paramRef: any; policyName: string; validationActions: set string
+  matchResources: atomic MatchResources; paramRef: atomic ParamRef; policyName: string; validationActions: set string
+
+CustomResourceDefinition
+  apiVersion, kind: string; metadata: ObjectMeta; spec: CustomResourceDefinitionSpec; status: any
+CustomResourceDefinitionSpec
+  group, scope: string; names: CrdNames; versions: list CrdVersion; conversion: any; preserveUnknownFields: flag
+CrdNames
+  plural, singular, kind, listKind: string; shortNames, categories: list string
+CrdVersion
+  name, deprecationWarning: string; served, storage, deprecated: bool; schema, subresources: any
+  additionalPrinterColumns, selectableFields: list any
 
 MetaCondition
   type, status, reason, message: string; lastTransitionTime: time; observedGeneration: int
@@ -154,6 +168,37 @@ InferenceService
   apiVersion, kind: string; metadata: ObjectMeta; spec: InferenceServiceSpec; status: any
 InferenceServiceSpec
   predictor, transformer, explainer: map any; canary: list any
+TrainedModel
+  apiVersion, kind: string; metadata: ObjectMeta; spec: TrainedModelSpec; status: any
+TrainedModelSpec
+  inferenceService: string; model: TrainedModelFile
+TrainedModelFile
+  storageUri, framework, memory: string
+LLMInferenceService
+  apiVersion, kind: string; metadata: ObjectMeta; spec: map any; status: any
+ServingRuntime
+  apiVersion, kind: string; metadata: ObjectMeta; spec: map any; status: any
+ClusterServingRuntime
+  apiVersion, kind: string; metadata: ObjectMeta; spec: map any; status: any
+ClusterStorageContainer
+  apiVersion, kind: string; metadata: ObjectMeta; disabled: bool; spec: ClusterStorageContainerSpec
+ClusterStorageContainerSpec
+  container: any; supportedUriFormats: list UriFormat; workloadType: string
+UriFormat
+  prefix, regex: string
+HTTPRoute
+  apiVersion, kind: string; metadata: ObjectMeta; spec: HTTPRouteSpec; status: any
+HTTPRouteSpec
+  hostnames: list string; parentRefs: list ParentReference; rules: list HTTPRouteRule
+  useDefaultGateways: string
+ParentReference
+  group, kind, namespace, name, sectionName: string; port: int
+HTTPRouteRule
+  name: string; matches, filters: list any; backendRefs: list HTTPBackendRef; timeouts, retry, sessionPersistence: any
+HTTPBackendRef
+  group, kind, namespace, name: string; port, weight: int; filters: list any
+Gateway
+  apiVersion, kind: string; metadata: ObjectMeta; spec: map any; status: any
 ScaledObject
   apiVersion, kind: string; metadata: ObjectMeta; spec: ScaledObjectSpec; status: any
 ScaledObjectSpec

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apps.demo.cluster import crds
 from apps.demo.cluster.errors import Obj, expired
-from apps.demo.cluster.kinds import BY_KEY, KINDS, Kind
+from apps.demo.cluster.kinds import BY_KEY, CRD, KINDS, NAMESPACED, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.executescript(_SCHEMA)
-        self._data: dict[Kind, dict[str, dict[str, Entry]]] = {kind: {} for kind in KINDS}
+        self._data: dict[str, dict[str, dict[str, Entry]]] = {kind.key: {} for kind in KINDS}
+        self._custom: tuple[tuple[int, ...], tuple[Kind, ...]] = ((), ())
         self._depth = 0
         self._undo: list[tuple[Kind, str, str, Entry | None]] = []
         self._pending: list[Change] = []
@@ -86,10 +88,16 @@ class Store:
     def _load(self) -> None:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'rv'").fetchone()
         self.rv = int(row[0]) if row else 0
-        for key, namespace, name, body in self._db.execute("SELECT kind, namespace, name, body FROM objects"):
+        # Definitions first: the kinds of other rows may be theirs.
+        query = "SELECT kind, namespace, name, body FROM objects ORDER BY kind <> ?"
+        known = dict(BY_KEY)
+        for key, namespace, name, body in self._db.execute(query, (CRD.key,)):
             obj = json.loads(body)
-            rv = int(obj["metadata"]["resourceVersion"])
-            self._set(Entry(BY_KEY[key], namespace, name, obj, bytes(body), rv))
+            if key not in known:
+                known |= {kind.key: kind for kind in self.custom_kinds()}
+            if key in known:  # else its definition went and took it along, but the process ended before
+                rv = int(obj["metadata"]["resourceVersion"])
+                self._set(Entry(known[key], namespace, name, obj, bytes(body), rv))
 
     def close(self) -> None:
         """Close the journal; later writes fail."""
@@ -97,17 +105,39 @@ class Store:
             self._db.close()
             self.changed.notify_all()
 
+    # ---- kinds
+
+    def custom_kinds(self) -> tuple[Kind, ...]:
+        """The kinds that stored CustomResourceDefinitions bring, as they are defined now."""
+        with self.lock:
+            entries = self.entries(CRD)
+            versions = tuple(entry.rv for entry in entries)
+            if versions != self._custom[0]:
+                self._custom = (versions, tuple(kind for entry in entries for kind in crds.kinds_of(entry.obj)))
+            return self._custom[1]
+
+    def namespaced_kinds(self) -> tuple[Kind, ...]:
+        """Every kind whose objects live in namespaces."""
+        return (*NAMESPACED, *(kind for kind in self.custom_kinds() if kind.namespaced))
+
+    def kind_named(self, api_version: str, kind: str) -> Kind | None:
+        """The kind of objects that call themselves so."""
+        return next(
+            (each for each in (*KINDS, *self.custom_kinds()) if (each.api_version, each.kind) == (api_version, kind)),
+            None,
+        )
+
     # ---- reading
 
     def get(self, kind: Kind, namespace: str, name: str) -> Entry | None:
         """The current entry, or None."""
         with self.lock:
-            return self._data[kind].get(namespace, {}).get(name)
+            return self._data.get(kind.key, {}).get(namespace, {}).get(name)
 
     def entries(self, kind: Kind, namespace: str | None = None) -> list[Entry]:
         """Entries in key order, of one namespace or (None) of all."""
         with self.lock:
-            spaces = self._data[kind]
+            spaces = self._data.get(kind.key, {})
             if namespace is not None:
                 rows = spaces.get(namespace, {})
                 return [rows[name] for name in sorted(rows)]
@@ -248,13 +278,13 @@ class Store:
         self.sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _set(self, entry: Entry) -> None:
-        self._data[entry.kind].setdefault(entry.namespace, {})[entry.name] = entry
+        self._data.setdefault(entry.kind.key, {}).setdefault(entry.namespace, {})[entry.name] = entry
 
     def _unset(self, kind: Kind, namespace: str, name: str) -> None:
-        rows = self._data[kind].get(namespace, {})
+        rows = self._data.get(kind.key, {}).get(namespace, {})
         rows.pop(name, None)
         if not rows:
-            self._data[kind].pop(namespace, None)
+            self._data.get(kind.key, {}).pop(namespace, None)
 
 
 class Transaction:

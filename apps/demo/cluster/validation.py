@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 
-from apps.demo.cluster import policies
+from apps.demo.cluster import crds, policies
 from apps.demo.cluster.errors import Obj, invalid
 from apps.demo.cluster.kinds import (
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
+    CRD,
     DEPLOYMENT,
     JOB,
     LIMIT_RANGE,
@@ -70,6 +71,10 @@ def validate(kind: Kind, obj: Obj, old: Obj | None) -> None:
         rules.validate(kind, obj, old)
     if kind in (POLICY, POLICY_BINDING):
         policies.validate(kind, obj)
+    if kind is CRD:
+        crds.validate(obj)
+    if kind.schema is not None:
+        crds.check(kind, obj, old)
 
 
 def _meta(kind: Kind, obj: Obj, problems: Problems) -> None:

@@ -115,7 +115,7 @@ def stream(
 
 def _line(change: Change, request: WatchRequest, render: Render, first: bool) -> bytes:
     """The event a change means for this watcher: entering its set is ADDED, leaving it DELETED."""
-    if change.entry.kind is not request.kind:
+    if change.entry.kind.key != request.kind.key:
         return b""
     is_in = change.type != "DELETED" and request.sees(change.entry)
     was_in = request.sees(change.previous)

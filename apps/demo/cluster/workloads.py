@@ -100,8 +100,9 @@ class Workloads:
             }
         ]
         component = "job-controller" if owner.kind is JOB else "deployment-controller"
+        account = "kube-system:job-controller" if owner.kind is JOB else "kube-system:replicaset-controller"
         try:
-            pod = self._api.system_create(POD, {"metadata": meta, "spec": clone(template.get("spec") or {})})
+            pod = self._api.system_create(POD, {"metadata": meta, "spec": clone(template.get("spec") or {})}, account)
         except ApiError as error:
             delay = min(retry.delay * 2, _LONGEST_BACKOFF) if retry else _FIRST_BACKOFF
             self._retries[key] = _Retry(time.monotonic() + delay, delay)
@@ -269,7 +270,10 @@ def _counts(entry: Entry) -> bool:
 
 
 def _ready(entry: Entry) -> bool:
-    return (entry.obj.get("status") or {}).get("phase") == "Running"
+    """Running, and (where a model is loaded first) done with that."""
+    status = entry.obj.get("status") or {}
+    conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
+    return status.get("phase") == "Running" and conditions.get("Ready", "True") == "True"
 
 
 def _share(spec: Obj, wanted: int) -> int:
