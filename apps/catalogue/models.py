@@ -29,6 +29,7 @@ from apps.catalogue.querysets import (
     ModelRequestQuerySet,
     ModelStoreQuerySet,
     ModelVersionQuerySet,
+    UploadQuerySet,
     VersionFileQuerySet,
     VersionSourceQuerySet,
 )
@@ -56,6 +57,7 @@ class Model(VersionedRow):
     extra_regimes: ArrayField[list[str], list[str]] = ArrayField(
         models.CharField(max_length=40), default=list, blank=True, help_text="Regimes added to those the rules ask for."
     )
+    last_number = models.PositiveIntegerField(default=0, help_text="The highest number any version had, ever.")
     archived_at = models.DateTimeField(null=True, blank=True)
 
     objects = ModelQuerySet.as_manager()
@@ -175,6 +177,27 @@ class VersionFile(Row):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["model_version", "path"], name="version_file_once")]
         ordering: ClassVar = ["path"]
+
+
+class Upload(VersionedRow):
+    """A file on its way: sent in pieces, each at the place where the one before ended, then taken as a whole.
+
+    The pieces lie in the blob folder's `incoming` under this row's uid until then.
+    """
+
+    model_version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="uploads")
+    path = models.CharField(max_length=500)
+    size = models.BigIntegerField(help_text="As announced, in bytes.")
+    received = models.BigIntegerField(default=0, help_text="Bytes that are here.")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+
+    objects = UploadQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["model_version", "path"], name="upload_once"),
+            models.CheckConstraint(condition=Q(received__gte=0, received__lte=F("size")), name="upload_within_size"),
+        ]
 
 
 class VersionSource(Row):
@@ -316,6 +339,6 @@ from apps.catalogue.registry_models import (  # noqa: E402
 __all__ = [
     "Blob", "CardRevision", "ClassificationRecord", "Control", "ControlAnswer", "EvaluationResult", "Evidence",
     "EvidenceProducer", "HashJob", "Model", "ModelRequest", "ModelStore", "ModelVersion", "Regime", "Registry",
-    "RegistryDelivery", "RegistryFinding", "RegistryModel", "RegistryVersion", "VersionException", "VersionFile",
-    "VersionSource",
+    "RegistryDelivery", "RegistryFinding", "RegistryModel", "RegistryVersion", "Upload", "VersionException",
+    "VersionFile", "VersionSource",
 ]  # fmt: skip

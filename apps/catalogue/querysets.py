@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RegistryFinding,
         RegistryModel,
         RegistryVersion,
+        Upload,
         VersionException,
         VersionFile,
         VersionSource,
@@ -77,6 +78,16 @@ class ModelVersionQuerySet(ScopedQuerySet["ModelVersion"]):
 
 class VersionFileQuerySet(ScopedQuerySet["VersionFile"]):
     """Files of versions."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the rows of models whose team lies in the person's scope."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter(VIEW, field="model_version__model__team"))
+
+
+class UploadQuerySet(ScopedQuerySet["Upload"]):
+    """Files on their way."""
 
     def visible_to(self, user: Any) -> Self:
         """Return the rows of models whose team lies in the person's scope."""
