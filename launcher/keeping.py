@@ -27,6 +27,7 @@ class Secrets:
     super_password: str
     app_password: str
     redis_password: str
+    signing_key: str
 
     @classmethod
     def load(cls, folder: Path) -> "Secrets":
@@ -34,19 +35,29 @@ class Secrets:
         path = folder / "secrets.json"
         if path.exists():
             try:
-                return cls(**json.loads(path.read_text()))
+                kept = json.loads(path.read_text())
+                # Folders that were made before the portal signed anything get the key now.
+                whole = cls(**{"signing_key": _random_key(), **kept})
             except (TypeError, ValueError) as error:
                 raise LauncherError(f"{path} is damaged ({error}). Restore it, or run `make demo-reset`.") from error
+            if "signing_key" not in kept:
+                write_private(path, json.dumps(asdict(whole), indent=2))
+            return whole
         made = cls(
             secret_key=secrets.token_urlsafe(50),
-            # A Fernet key: 32 random bytes, URL-safe base64.
-            credentials_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            credentials_key=_random_key(),
             super_password=secrets.token_hex(16),
             app_password=secrets.token_hex(16),
             redis_password=secrets.token_hex(16),
+            signing_key=_random_key(),
         )
         write_private(path, json.dumps(asdict(made), indent=2))
         return made
+
+
+def _random_key() -> str:
+    """Return 32 random bytes in URL-safe base64: what a Fernet key is, and an Ed25519 seed."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def write_private(path: Path, text: str) -> None:

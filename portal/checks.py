@@ -21,6 +21,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, OperationalError, connections
 from psycopg import IsolationLevel
 
+from apps.core import signing
+
 logger = logging.getLogger(__name__)
 
 ENVIRONMENTS = ("development", "demo", "production")
@@ -63,6 +65,7 @@ def settings_problems() -> Iterator[tuple[str, str, str]]:
     if settings.DEBUG:
         yield "E103", "DEBUG shows settings and code to visitors.", "Unset COMMONS_DEBUG."
     yield from _credential_key_problems()
+    yield from _signing_key_problems()
     yield from _network_problems()
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         yield "E106", "Any host name is taken for ours.", "Name the portal's host names in COMMONS_ALLOWED_HOSTS."
@@ -115,6 +118,20 @@ def _credential_key_problems() -> Iterator[tuple[str, str, str]]:
             yield "E105", "A key for cluster credentials is malformed.", how
         elif raw.startswith(b"development-only"):
             yield "E104", "Cluster credentials are encrypted with the key everybody knows.", how
+
+
+def _signing_key_problems() -> Iterator[tuple[str, str, str]]:
+    """A malformed key would make every checkpoint fail, one by one and at night."""
+    how = "Set it to Ed25519 seeds or public keys (32 bytes each, URL-safe base64), separated by commas."
+    for variable, texts in (
+        ("COMMONS_SIGNING_KEY", settings.COMMONS_SIGNING_KEYS),
+        ("COMMONS_SIGNING_PUBLIC_KEYS", settings.COMMONS_SIGNING_PUBLIC_KEYS),
+    ):
+        for text in texts:
+            try:
+                signing.decode_key(text)
+            except ValueError:
+                yield "E115", f"A key in {variable} is malformed.", how
 
 
 def _network_problems() -> Iterator[tuple[str, str, str]]:

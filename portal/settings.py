@@ -26,6 +26,10 @@ SECRET_KEY = env.str("COMMONS_SECRET_KEY", default=_DEVELOPMENT_SECRET)
 COMMONS_CREDENTIALS_KEYS: list[str] = env.list(
     "COMMONS_CREDENTIALS_KEY", default=["ZGV2ZWxvcG1lbnQtb25seS1rZXktMDAwMDAwMDAwMDA="]
 )
+# Ed25519 seeds, newest first: sign checkpoints of the audit trail and statements of placement. Only processes that sign
+# (worker, beat) need them; others may know the public keys alone.
+COMMONS_SIGNING_KEYS: list[str] = env.list("COMMONS_SIGNING_KEY", default=[])
+COMMONS_SIGNING_PUBLIC_KEYS: list[str] = env.list("COMMONS_SIGNING_PUBLIC_KEYS", default=[])
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
 # How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.

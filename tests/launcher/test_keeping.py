@@ -1,5 +1,6 @@
 """What is kept between starts, and what is checked before anything starts."""
 
+import json
 import socket
 import stat
 import subprocess
@@ -30,6 +31,18 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
     assert Secrets.load(tmp_path.parent / tmp_path.name) == first
     assert len({first.super_password, first.app_password, first.redis_password}) == 3
+
+
+@pytest.mark.requirement("installation-3.6")
+def test_a_folder_from_before_the_signing_key_gets_one_and_keeps_it(tmp_path: Path) -> None:
+    first = Secrets.load(tmp_path)
+    kept = json.loads((tmp_path / "secrets.json").read_text())
+    del kept["signing_key"]
+    (tmp_path / "secrets.json").write_text(json.dumps(kept))
+    again = Secrets.load(tmp_path)
+    assert again.secret_key == first.secret_key
+    assert again.signing_key not in ("", first.signing_key)
+    assert Secrets.load(tmp_path) == again
 
 
 def test_damaged_secrets_are_reported(tmp_path: Path) -> None:
