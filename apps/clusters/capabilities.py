@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 #: The one version of Kueue's API that the portal speaks.
 KUEUE_VERSION = "v1beta2"
+#: The ClusterStorageContainer that hashes what it downloads (deployments.verifying).
+VERIFYING_CONTAINER = "gpu-commons-verifying"
+#: Kubernetes 1.x from which on ValidatingAdmissionPolicy is stable.
+FIRST_POLICY_MINOR = 30
 #: Where Kueue keeps its configuration: namespace, ConfigMap, key (its own manifests and chart name them so).
 KUEUE_NAMESPACE, KUEUE_CONFIG, KUEUE_CONFIG_KEY = (
     "kueue-system",
@@ -54,12 +58,23 @@ class Kueue:
 
 @dataclass(frozen=True, slots=True)
 class KServe:
-    """KServe: `mode` is its default deployment mode (Standard, Knative …, as configured), None where not readable."""
+    """KServe: `mode` is its default deployment mode (Standard, Knative …, as configured), None where not readable.
+
+    `version`: as its images say ("" where they do not). `gateway`: "namespace/name" of the Gateway its routes hang on,
+    `ingress_domain`: the domain of the names below it; `ingress_namespaces`: where traffic comes from. `images`: what
+    KServe adds to pods by itself. `verifying`: whether the portal's verifying storage container is set up.
+    """
 
     installed: bool | None = None
     api_versions: tuple[str, ...] = ()
     mode: str | None = None
     gateway_api: bool | None = None
+    version: str = ""
+    gateway: str = ""
+    ingress_domain: str = ""
+    ingress_namespaces: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    verifying: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,8 @@ class Keda:
 class Capabilities:
     """What one cluster can do. `checked_at` is None where nothing was ever found out.
 
-    `username`: the name under which the cluster knows the portal ("": it did not say).
+    `username`: the name under which the cluster knows the portal ("": it did not say). `http_routes`: whether HTTPRoute
+    of gateway.networking.k8s.io/v1 is served.
     """
 
     kubernetes_version: str = ""
@@ -84,6 +100,7 @@ class Capabilities:
     metrics: bool | None = None
     admission_policies: bool | None = None
     dra: bool | None = None
+    http_routes: bool | None = None
     mig_strategies: tuple[str, ...] = ()
     gpu_models: tuple[str, ...] = ()
     username: str = ""
@@ -279,6 +296,19 @@ def _mig(cluster: Cluster, found: Capabilities) -> str | None:
     return "No node of this cluster has MIG switched on (label nvidia.com/mig.strategy)."
 
 
+def _enforcement(cluster: Cluster, found: Capabilities) -> str | None:
+    if found.checked_at is None:
+        return _UNCHECKED
+    if found.minor is not None and found.minor < FIRST_POLICY_MINOR:
+        return (
+            f"Kubernetes {found.kubernetes_version} has no ValidatingAdmissionPolicy in its stable form: it came with"
+            f" 1.{FIRST_POLICY_MINOR}."
+        )
+    if found.admission_policies is None:
+        return found.reasons.get("admission_policies") or _UNCHECKED
+    return None if found.admission_policies else "admissionregistration.k8s.io/v1 serves no ValidatingAdmissionPolicy."
+
+
 _FEATURES: dict[str, tuple[str, Callable[[Cluster, Capabilities], str | None]]] = {
     "kueue": ("Queues by Kueue", _kueue_used),
     "borrow": ("Borrowing GPUs that are taken back", _borrow),
@@ -302,6 +332,11 @@ _FEATURES: dict[str, tuple[str, Callable[[Cluster, Capabilities], str | None]]] 
         "Live CPU and memory use",
         _served("metrics", "metrics.k8s.io is not served: metrics-server is not installed."),
     ),
+    "routes": (
+        "Sharing traffic between two releases by weight",
+        _served("http_routes", "gateway.networking.k8s.io/v1 serves no HTTPRoute here (Gateway API 1.0 or newer)."),
+    ),
+    "enforcement": ("Refusing models that nobody approved", _enforcement),
     "dra": (
         "Dynamic resource allocation",
         _served("dra", "resource.k8s.io/v1 is not served (Kubernetes 1.34 or newer)."),

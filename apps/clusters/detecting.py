@@ -7,6 +7,7 @@ in its Configuration, in the ConfigMap of its manager; KServe's in `inferenceser
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from apps.clusters.capabilities import (
     KUEUE_CONFIG_KEY,
     KUEUE_NAMESPACE,
     KUEUE_VERSION,
+    VERIFYING_CONTAINER,
     Capabilities,
     Keda,
     KServe,
@@ -28,6 +30,9 @@ from apps.clusters.rbac import KSERVE_CONFIG, KSERVE_NAMESPACE
 from apps.core import clock
 
 JSON = dict[str, Any]
+_GATEWAY = "gateway.networking.k8s.io"
+#: ConfigMap keys of KServe that name an image which it puts into pods (config/configmap/inferenceservice.yaml).
+_KSERVE_IMAGES = ("storageInitializer", "agent", "logger", "batcher", "router")
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -61,7 +66,7 @@ def detect(client: Client, *, version: str, nodes: Sequence[NodeFacts] | None) -
         groups = api_groups(client.groups())
     except Forbidden as error:
         why = f"The portal may not read /apis there ({error.message})."
-        names = ("kueue", "kserve", "keda", "metrics", "admission_policies", "dra")
+        names = ("kueue", "kserve", "keda", "metrics", "admission_policies", "dra", "http_routes")
         return Capabilities(
             kubernetes_version=version,
             username=whoami(client),
@@ -80,6 +85,7 @@ def detect(client: Client, *, version: str, nodes: Sequence[NodeFacts] | None) -
             "admission_policies",
         ),
         dra="v1" in groups.get("resource.k8s.io", ()),
+        http_routes=_serves(client, groups, _GATEWAY, "v1", "httproutes", reasons, "http_routes"),
         mig_strategies=tuple(sorted({n.mig_strategy for n in nodes or () if n.mig_strategy and n.gpu_model})),
         gpu_models=tuple(sorted({n.gpu_model for n in nodes or () if n.gpu_model})),
         username=whoami(client),
@@ -230,11 +236,54 @@ def _kserve(client: Client, versions: tuple[str, ...], reasons: dict[str, str]) 
     try:
         data = _config(client, KSERVE_CONFIG, KSERVE_NAMESPACE)
         deploy, ingress = _json(data, "deploy"), _json(data, "ingress")
+        images = tuple(sorted({str(i) for key in _KSERVE_IMAGES if (i := _json(data, key).get("image"))}))
     except _NotReadable as error:
         reasons["kserve.mode"] = reasons["kserve.gateway_api"] = f"KServe's settings could not be read: {error}."
         return KServe(True, versions)
     mode = deploy.get("defaultDeploymentMode")
-    return KServe(True, versions, str(mode) if mode else None, bool(ingress.get("enableGatewayApi", False)))
+    return KServe(
+        True,
+        versions,
+        str(mode) if mode else None,
+        bool(ingress.get("enableGatewayApi", False)),
+        version=kserve_version(images),
+        gateway=_gateway(ingress),
+        ingress_domain=str(ingress.get("ingressDomain") or ""),
+        ingress_namespaces=_ingress_namespaces(ingress),
+        images=images,
+        verifying=_verifying(client, reasons),
+    )
+
+
+def kserve_version(images: Sequence[str]) -> str:
+    """Return KServe's version as the tags of its images say; "" where they say none, or different ones."""
+    found = {match.group(1) for image in images if (match := re.search(r":(v\d+\.\d+\.\d+[^@]*)(@|$)", image))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _gateway(ingress: Mapping[str, Any]) -> str:
+    gateway = str(ingress.get("kserveIngressGateway") or "")
+    return gateway if re.fullmatch(r"[a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9.]*", gateway) else ""
+
+
+def _ingress_namespaces(ingress: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where requests come from: the Gateway's namespace, and that of Knative's local gateway service."""
+    found = {_gateway(ingress).partition("/")[0]}
+    service = str(ingress.get("localGatewayService") or "").split(".")
+    if len(service) > 1:
+        found.add(service[1])
+    return tuple(sorted(found - {""}))
+
+
+def _verifying(client: Client, reasons: dict[str, str]) -> bool | None:
+    try:
+        client.get("ClusterStorageContainer", VERIFYING_CONTAINER)
+    except NotFound:
+        return False
+    except Forbidden as error:
+        reasons["kserve.verifying"] = f"ClusterStorageContainers may not be read there ({error.message})."
+        return None
+    return True
 
 
 def _json(data: Mapping[str, Any], key: str) -> JSON:

@@ -104,6 +104,10 @@ class NeedsForm(forms.Form):
     guard = forms.BooleanField(
         required=False, initial=False, label="Guard: the cluster itself protects what the portal owns"
     )
+    routes = forms.BooleanField(required=False, initial=True, label="The Gateway API is installed there")
+    enforcement = forms.BooleanField(
+        required=False, initial=False, label="Enforcement: the cluster refuses models that nobody approved"
+    )
     lasting_token = forms.BooleanField(
         required=False, initial=False, label="A token without end",
         help_text="Made as a Secret. Without it you create a token that ends, and the portal warns you in time.",

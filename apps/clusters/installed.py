@@ -76,7 +76,12 @@ def kserve_step(found: Capabilities) -> Step:
     if kserve.mode is None:
         why = found.reasons.get("kserve.mode", "Its default mode is not set.")
         return step("kserve", WARNING, f"{detail} {why}", "Let the portal read KServe's settings.")
-    items = [f"Default mode: {kserve.mode}", f"Gateway API: {yes(kserve.gateway_api)}"]
+    items = [
+        f"Version: {kserve.version or 'not known'}",
+        f"Default mode: {kserve.mode}",
+        f"Gateway API: {yes(kserve.gateway_api)}",
+        f"Models are verified as they load: {yes(kserve.verifying)}",
+    ]
     return step("kserve", OK, detail, items=items)
 
 

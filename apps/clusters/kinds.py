@@ -17,7 +17,7 @@ MANAGED_SELECTOR = f"{MANAGED_LABEL}=true"
 #: One field manager for everything the portal applies (never per user or worker).
 FIELD_MANAGER = "gpu-commons"
 #: Kinds that are never deleted by pruning: what lives in them is the team's, not the portal's (invariant 5).
-NEVER_PRUNED = frozenset({"Namespace", "PersistentVolumeClaim"})
+NEVER_PRUNED = frozenset({"Namespace", "PersistentVolumeClaim", "CustomResourceDefinition"})
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -59,6 +59,8 @@ _KUEUE = "kueue.x-k8s.io/v1beta2"
 
 _TABLE = (
     Kind("v1", "Namespace", "namespaces", False, 0, has_status=True),
+    # Types before anything of theirs; a definition is never pruned: with it would go every object of the type.
+    Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", False, 5, has_status=True),
     Kind("v1", "LimitRange", "limitranges", True, 10),
     Kind("v1", "ResourceQuota", "resourcequotas", True, 20, has_status=True),
     Kind("v1", "ServiceAccount", "serviceaccounts", True, 28),
@@ -70,6 +72,8 @@ _TABLE = (
     Kind(_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False, 45),
     Kind(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False, 46),
     Kind("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", False, 50),
+    Kind("serving.kserve.io/v1alpha1", "ClusterStorageContainer", "clusterstoragecontainers", False, 48),
+    Kind("gpu-commons.internal/v1", "ApprovedModels", "approvedmodels", True, 49),
     Kind(_KUEUE, "Topology", "topologies", False, 51),
     Kind(_KUEUE, "ResourceFlavor", "resourceflavors", False, 52),
     Kind(_KUEUE, "WorkloadPriorityClass", "workloadpriorityclasses", False, 53),
@@ -84,10 +88,14 @@ _TABLE = (
     Kind("batch/v1", "Job", "jobs", True, 71, has_status=True),
     Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", True, 72, has_status=True),
     Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", True, 80, has_status=True),
+    Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", True, 82, has_status=True),
     # Read or posted, never declared.
     Kind("v1", "Node", "nodes", False, 900),
     Kind("v1", "Pod", "pods", True, 901),
     Kind("v1", "Event", "events", True, 902),
+    Kind("serving.kserve.io/v1alpha2", "LLMInferenceService", "llminferenceservices", True, 906, has_status=True),
+    Kind("serving.kserve.io/v1alpha1", "TrainedModel", "trainedmodels", True, 907, has_status=True),
+    Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes", True, 908),
     Kind(_KUEUE, "Workload", "workloads", True, 904, has_status=True),
     Kind("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, 903),
     Kind("authentication.k8s.io/v1", "SelfSubjectReview", "selfsubjectreviews", False, 905),

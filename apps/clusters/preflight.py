@@ -257,7 +257,10 @@ def _inside(client: KubernetesClient, target: Target, result: Result, version: s
     except Forbidden as error:
         groups = {}
         yield step("apis", FAILED, sentence(error.message), "Apply what the portal needs there.")
-    present = {"kueue": "kueue.x-k8s.io", "serving": "serving.kserve.io", "autoscaling": "keda.sh"}
+    present = {
+        "kueue": "kueue.x-k8s.io", "serving": "serving.kserve.io", "autoscaling": "keda.sh",
+        "routes": "gateway.networking.k8s.io",
+    }  # fmt: skip
     for part in PARTS:
         if part.key in present and present[part.key] not in groups and part.key not in target.used:
             detail = "Not asked for: it was not found on this cluster."

@@ -33,6 +33,11 @@ _RBAC = "rbac.authorization.k8s.io"
 _KUEUE = "kueue.x-k8s.io"
 _VISIBILITY = "visibility.kueue.x-k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
+_KSERVE = "serving.kserve.io"
+_GATEWAY = "gateway.networking.k8s.io"
+_CRDS = "apiextensions.k8s.io"
+#: The type of which a regulated workspace has one object (deployments.admission).
+APPROVED_MODELS = "approvedmodels.gpu-commons.internal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,13 @@ PARTS = (
     Part("kueue", "Queues by Kueue"),
     Part("serving", "Models served by KServe"),
     Part("autoscaling", "Autoscaling by KEDA"),
+    Part("routes", "Sharing traffic between releases by the Gateway API"),
     Part("guard", "Guarding what the portal owns"),
+    Part("enforcement", "Refusing models that nobody approved"),
 )
 
 _WORKSPACE = "no workspace can be set up or changed"
+_ENFORCE = "a regulated workspace cannot refuse models that nobody approved"
 _STOP = "workloads that are idle, or run on after their quota's end, cannot be stopped"
 
 #: Every right that the portal uses.
@@ -113,11 +121,22 @@ NEEDS: tuple[Need, ...] = (
         "pod integration, fair sharing and the labels of managed namespaces are not known", (KUEUE_CONFIG,),
         KUEUE_NAMESPACE,
     ),
-    Need("serving", "serving.kserve.io", "inferenceservices", (*_READ, "patch"), "served models cannot be stopped"),
+    Need("serving", _KSERVE, "inferenceservices", _OWN, "no release can be brought there, and none can be stopped"),
+    Need("serving", _KSERVE, "servingruntimes", _READ, "which runtimes a release can use is not known"),
+    Need("serving", _KSERVE, "llminferenceservices", _READ, "models served beside the portal are not seen"),
+    Need("serving", _KSERVE, "trainedmodels", _READ, "models served beside the portal are not seen"),
     Need("serving", "", "configmaps", ("get",), "KServe's mode is not known", (KSERVE_CONFIG,), KSERVE_NAMESPACE),
-    Need("autoscaling", "keda.sh", "scaledobjects", (*_READ, "patch"), "a stopped deployment may be scaled up again"),
+    Need("autoscaling", "keda.sh", "scaledobjects", _OWN, "replicas do not follow demand, nor keep to a stop"),
+    Need("routes", _GATEWAY, "httproutes", _OWN, "no canary gets a share of the traffic in KServe's Standard mode"),
     Need("guard", _ADMISSION, "validatingadmissionpolicies", _OWN, "the guard cannot be set up"),
     Need("guard", _ADMISSION, "validatingadmissionpolicybindings", _OWN, "the guard cannot be set up"),
+    Need("enforcement", _ADMISSION, "validatingadmissionpolicies", _OWN, _ENFORCE),
+    Need("enforcement", _ADMISSION, "validatingadmissionpolicybindings", _OWN, _ENFORCE),
+    # Server-side apply of a new object asks for create without a name; changing is asked for one type alone.
+    Need("enforcement", _CRDS, "customresourcedefinitions", ("list", "watch", "create"), _ENFORCE),
+    Need("enforcement", _CRDS, "customresourcedefinitions", ("get", "patch"), _ENFORCE, (APPROVED_MODELS,)),
+    Need("enforcement", "gpu-commons.internal", "approvedmodels", _OWN, _ENFORCE),
+    Need("enforcement", _KSERVE, "clusterstoragecontainers", _OWN, "models are bound by their names only"),
 )  # fmt: skip
 
 
@@ -129,7 +148,9 @@ class Options:
     kueue: bool = True
     serving: bool = True
     autoscaling: bool = True
+    routes: bool = True
     guard: bool = False
+    enforcement: bool = False
     lasting_token: bool = False
     namespace: str = NAMESPACE
     account: str = ACCOUNT
@@ -161,7 +182,9 @@ def options_for(cluster: Cluster) -> Options:
         kueue=bool(found.kueue.installed) or cluster.kueue_mode != KueueMode.OFF,
         serving=bool(found.kserve.installed),
         autoscaling=bool(found.keda.installed),
+        routes=bool(found.http_routes),
         guard=cluster.guard_mode != GuardMode.OFF or bool(found.admission_policies),
+        enforcement=capabilities.missing(cluster, "enforcement") is None,
     )
 
 

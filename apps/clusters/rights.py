@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from apps.clusters.errors import Forbidden
-from apps.clusters.rbac import Need, Part, needs
+from apps.clusters.rbac import NEEDS, Need, Part, needs
 from apps.clusters.steps import FAILED, OK, SKIPPED, WARNING, Step, step
 
+#: Parts that are used only where an admin switches them on, with the word for what they are for.
+_BY_CHOICE = {"guard": "the guard", "enforcement": "enforcement"}
 #: Reviews in flight at once.
 PARALLEL = 5
 
@@ -73,11 +75,19 @@ def check(client: Client, part: Part, *, used: bool) -> Step:
         return step(key, OK, f"All {len(asked)} rights are there.")
     items = [f"{words}: without it {need.breaks}" for need, words in missing]
     advice = "Apply what the portal needs there again (see “What the portal needs”), then check again."
-    if part.key == "guard" and not used and len(missing) == len(asked):
-        detail = "Not granted, and only needed for the guard."
-        return step(key, SKIPPED, detail, "Generate the role with the guard to use it.")
+    if part.key in _BY_CHOICE and not used and _none_of_its_own(part, [need for need, _ in missing]):
+        word = _BY_CHOICE[part.key]
+        detail = f"Not granted, and only needed for {word}."
+        return step(key, SKIPPED, detail, f"Generate the role with {word} to use it.")
     outcome = FAILED if used else WARNING
     return step(key, outcome, f"{len(missing)} of {len(asked)} rights are missing.", advice, items)
+
+
+def _none_of_its_own(part: Part, missing: Sequence[Need]) -> bool:
+    """Whether nothing of what this part alone needs was granted: then it was not meant to be used."""
+    elsewhere = {(need.group, need.resource) for need in NEEDS if need.part != part.key}
+    own = [need for need in needs([part.key]) if (need.group, need.resource) not in elsewhere]
+    return all(need in missing for need in own or needs([part.key]))
 
 
 __all__ = ["allowed", "check", "reviews"]

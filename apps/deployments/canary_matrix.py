@@ -16,11 +16,9 @@ from apps.deployments.choices import CanaryMode
 if TYPE_CHECKING:
     from apps.clusters.capabilities import Capabilities
 
-#: Autoscalers as the matrix knows them. "queue": a Prometheus query by KEDA; "concurrency", "rps": Knative's own;
-#: "cpu": a HorizontalPodAutoscaler; "": as many replicas as stated, always.
-AUTOSCALERS = ("", "queue", "concurrency", "rps", "cpu")
-#: Those that only Knative has.
-_KNATIVE_ONLY = frozenset({"concurrency", "rps"})
+#: What moves replicas: nothing (as many as stated, always), or KEDA by a query and by windows.
+FIXED, KEDA = "", "keda"
+AUTOSCALERS = (FIXED, KEDA)
 
 #: From this version on the webhook rewrites the old words of the deployment mode; before it, only they are known.
 NEW_WORDS = (0, 16)
@@ -41,19 +39,44 @@ def runs_knative(capabilities: Capabilities) -> bool:
     return (capabilities.kserve.mode or "").lower() in ("knative", "serverless")
 
 
-def deployment_mode(capabilities: Capabilities, autoscaler: str) -> str:
+def deployment_mode(capabilities: Capabilities, mode: CanaryMode) -> str:
     """Return the value of the annotation `serving.kserve.io/deploymentMode`, in the words of the cluster's version.
 
-    It is always set: Helm's and the code's defaults differ, and it cannot be changed afterwards.
+    It is always set: Helm's default and the code's differ, and it cannot be changed afterwards.
     """
     version = version_of(capabilities.kserve.version)
     new = version is None or version >= NEW_WORDS
-    if runs_knative(capabilities) and autoscaler in ("", *_KNATIVE_ONLY):
+    if mode == CanaryMode.KNATIVE:
         return "Knative" if new else "Serverless"
     return "Standard" if new else "RawDeployment"
 
 
-def mode_for(capabilities: Capabilities, autoscaler: str = "") -> tuple[CanaryMode | None, str]:
+def refusal(capabilities: Capabilities, mode: CanaryMode, autoscaler: str, *, canary: bool) -> str | None:
+    """Return why an endpoint of `mode` cannot have a release with this autoscaler, beside another if `canary`.
+
+    None where it can. An endpoint keeps its mode: KServe refuses to change it on what exists.
+    """
+    found, why = mode_for(capabilities, autoscaler)
+    if found is None:
+        return why
+    if mode == CanaryMode.KNATIVE:
+        if not runs_knative(capabilities):
+            return "This endpoint runs on Knative, which this cluster's KServe no longer uses: create another endpoint."
+        if autoscaler != FIXED:
+            return (
+                "This endpoint runs on Knative, which sets the replicas of its revisions itself: KEDA cannot scale"
+                " them. Ask for a fixed number, or create another endpoint."
+            )
+        return None
+    standard, why = _standard(capabilities)
+    if mode == CanaryMode.STANDARD:
+        return STANDARD_UNPROVEN
+    if mode == CanaryMode.ROUTE:
+        return None if standard == CanaryMode.ROUTE else why
+    return why if canary else None
+
+
+def mode_for(capabilities: Capabilities, autoscaler: str = FIXED) -> tuple[CanaryMode | None, str]:
     """Return how two releases share traffic there, and in a sentence why.
 
     None: nothing can be served there as asked. CanaryMode.NONE: it can be served, a canary is refused for the reason
@@ -67,17 +90,12 @@ def mode_for(capabilities: Capabilities, autoscaler: str = "") -> tuple[CanaryMo
     if "v1beta1" not in kserve.api_versions:
         served = ", ".join(kserve.api_versions) or "nothing"
         return None, f"KServe on this cluster serves {served}; the portal needs v1beta1."
-    if autoscaler == "queue" and not capabilities.keda.installed:
+    if autoscaler == KEDA and not capabilities.keda.installed:
         return None, (
-            "KEDA was not found on this cluster, so replicas cannot follow a query. Use a fixed number of replicas."
+            "KEDA was not found on this cluster, so replicas follow no query and no window: ask for a fixed number."
         )
-    if runs_knative(capabilities) and autoscaler in ("", *_KNATIVE_ONLY):
+    if runs_knative(capabilities) and autoscaler == FIXED:
         return CanaryMode.KNATIVE, "Knative splits the traffic between revisions (canaryTrafficPercent)."
-    if autoscaler in _KNATIVE_ONLY:
-        return None, (
-            "Concurrency and requests per second are measured by Knative, which this cluster's KServe does not use."
-            " Scale on the queue or on CPU."
-        )
     return _standard(capabilities)
 
 

@@ -29,7 +29,7 @@ CONTROLLERS = (
 #: Kinds that a policy cannot match, and kinds whose objects teams run: those are not the portal's to guard.
 _NOT_GUARDED = frozenset(
     {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "Deployment", "Job", "InferenceService",
-     "ScaledObject", "Service", "PersistentVolumeClaim"}
+     "ScaledObject", "HTTPRoute", "Service", "PersistentVolumeClaim"}
 )  # fmt: skip
 #: Where kinds keep what they want, besides metadata.
 _CONTENT = ("spec", "rules", "roleRef", "subjects", "aggregationRule", "value", "globalDefault", "data", "binaryData")

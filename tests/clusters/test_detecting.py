@@ -137,7 +137,7 @@ def test_kserve_is_read_with_its_mode(api: Api) -> None:
     api.objects[KSERVE] = {
         "data": {"deploy": '{"defaultDeploymentMode": "Standard"}', "ingress": '{"enableGatewayApi": true}'}
     }
-    assert _find(api).kserve == KServe(True, ("v1beta1", "v1alpha1"), "Standard", True)
+    assert _find(api).kserve == KServe(True, ("v1beta1", "v1alpha1"), "Standard", True, verifying=False)
     api.objects[KSERVE] = {"data": {"deploy": "{"}}
     assert "not JSON" in _find(api).reasons["kserve.mode"]
 
