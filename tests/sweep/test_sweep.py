@@ -19,6 +19,14 @@ from django.urls import reverse
 from tests.sweep import world as worlds
 from tests.sweep.types import PERSONAS, Route
 
+#: Every persona is in exactly one share; a share has some that get through to much and some that are refused much.
+_SHARES = [PERSONAS[first::4] for first in range(4)]
+
+
+@pytest.mark.requirement("shell-1.1")
+def test_every_persona_has_one_share() -> None:
+    assert sorted(persona for share in _SHARES for persona in share) == sorted(PERSONAS)
+
 
 @pytest.mark.requirement("shell-1.1")
 def test_every_route_is_declared_and_every_declared_route_exists() -> None:
@@ -29,7 +37,12 @@ def test_every_route_is_declared_and_every_declared_route_exists() -> None:
 
 
 @pytest.mark.requirement("shell-1.1", "shell-1.2", "shell-1.3")
-def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "personas",
+    # Side by side, a test each: the sweep is the longest single thing there is.
+    [pytest.param(some, id="+".join(some), marks=pytest.mark.xdist_group(f"sweep as {some[0]}")) for some in _SHARES],
+)
+def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch, personas: tuple[str, ...]) -> None:
     # A thousand refusals are the point here; their log lines would bury the failures.
     monkeypatch.setattr(logging.getLogger("django.request"), "disabled", True)
     world = worlds.build()
@@ -43,7 +56,7 @@ def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch
             failures.append(f"{name}: its URL cannot be built: {type(error).__name__}: {error}")
             continue
         own = [url, quote(url), *(str(value) for value in kwargs.values()), *dict(parse_qsl(route.query[1:])).values()]
-        for persona in PERSONAS:
+        for persona in personas:
             failures += check(world, clients[persona], name, route, persona, url, own)
     assert not failures, f"{len(failures)} failures:\n" + "\n".join(failures)
 
