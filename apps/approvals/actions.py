@@ -1,28 +1,41 @@
-"""One function per mutation: submit, decide, withdraw, retry, lapse (and publish_policy, in `policies`)."""
+"""One function per mutation: submit, decide, withdraw, retry, lapse, escalate (and publish_policy, in `policies`)."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from apps.accounts.models import User
-from apps.approvals import deciders, engine, events, granting, notices, ports, staging
-from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus, Verdict
+from apps.approvals import (
+    deciders,
+    deciding,
+    emergencies,
+    engine,
+    events,
+    granting,
+    notices,
+    policies,
+    ports,
+    staging,
+    standing,
+)
+from apps.approvals.choices import REQUEST_TRANSITIONS, RequestKind, RequestStatus, Verdict
+from apps.approvals.deciding import REASON_LIMIT, REJECTION_REASON_LENGTH, current
 from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
 from apps.approvals.policies import publish_policy
-from apps.audit import actions as audit
-from apps.core import clock, outbox
+from apps.approvals.policy_rules import FactValue, PolicyRules
+from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
 from apps.teams.models import Team, Unit
 
-REJECTION_REASON_LENGTH = 10
-REASON_LIMIT = 4000
+EMERGENCY_REASON_LENGTH = 20
 WITHDRAW_RULE = "Only the requester, or who leads the team or owns its unit, can withdraw this."
 _POLICY_ACTOR = "approvals.policy"
 
@@ -37,29 +50,38 @@ def submit(
     team_id: int | None,
     unit_id: int,
     supersedes: int | None = None,
+    kind: str = RequestKind.NORMAL,
+    reason: str = "",
 ) -> ApprovalRequest:
     """Open one pass of the policy's newest version over the subject's present bytes; it may end at once, by policy.
 
     `team_id` None: the platform itself receives it. `unit_id` is the paying unit; `supersedes` the id of the earlier
-    approval request that this one corrects. May return a request that is in review, approved, or waiting for capacity.
-    Raises Invalid where no policy is published for it, Conflict where another request for the subject is open. The
-    subject's room has checked that `actor` may ask.
+    approval request that this one corrects. `kind` "emergency" takes the policy's break-glass path instead of its
+    stages, with a `reason`; no other kind can be asked for. May return a request that is in review, approved, or
+    waiting for capacity. Raises Invalid where no policy is published for it (or it knows no emergencies), NotAllowed
+    for an emergency without the permission, Conflict where another request for the subject is open or the team owes
+    the review of an emergency. The subject's room has checked that `actor` may ask.
     """
     if actor.user_id is None:
         raise Invalid({"": "Only a person can ask for an approval."})
     version = _newest_version(policy_slug, subject_type)
     rules = deciders.rules_of(version)
+    reason = _checked_kind(kind, reason, version, rules)
     if supersedes is not None:
         _supersede(supersedes, subject_type, actor)
-    if rules.counts_anything:
+    if rules.counts_anything or any(rule.standard for rule in rules.automatic):
         # Before the facts are read: two submissions must not both see room below the limit.
         granting.take_turn("automatic", str(team_id or "platform"))
+    if kind != RequestKind.EMERGENCY:
+        emergencies.refuse_while_under_review(subject_type, team_id)
     at = clock.now()
     subject = ports.get_subject(subject_type)
-    context = ports.FactContext(subject_type, subject_uid, team_id, unit_id, at)
-    facts = ports.gather_facts(context)
-    outcome = engine.stages_for(rules, facts)
+    facts = ports.gather_facts(ports.FactContext(subject_type, subject_uid, team_id, unit_id, at))
+    outcome = _outcome(rules, facts, kind, version, team_id)
     rule = outcome.automatic
+    side = set(subject.requester_side(subject_uid)) | {actor.user_id}
+    if isinstance(subject, ports.Authored):
+        side |= set(deciders.separated(subject, subject_uid, rules))
     request = ApprovalRequest(
         subject_type=subject_type,
         subject_uid=subject_uid,
@@ -71,13 +93,19 @@ def submit(
         team=Team.objects.get(pk=team_id) if team_id is not None else None,
         unit=Unit.objects.get(pk=unit_id),
         facts=engine.dump_facts(facts),
-        requester_side=sorted(subject.requester_side(subject_uid) | {actor.user_id}),
+        requester_side=sorted(side),
         queue=subject.queue(subject_uid)[:100] if isinstance(subject, ports.Queued) else "",
         automatic=rule is not None,
         automatic_rule=rule.name if rule else "",
         submitted_at=at,
         supersedes_id=supersedes,
+        kind=RequestKind.STANDARD if rule is not None and rule.standard else RequestKind(kind),
+        reason=reason,
     )
+    if kind == RequestKind.EMERGENCY:
+        asking = User.objects.filter(pk=actor.user_id, is_active=True).first()
+        if not may(asking, emergencies.REQUEST_PERMISSION, request):
+            raise NotAllowed("Only team leads and platform admins ask for an emergency.", rule="emergency")
     try:
         with transaction.atomic():
             request.save(force_insert=True)
@@ -88,16 +116,42 @@ def submit(
         notices.tell(events.REQUEST_SUBMITTED, request, [], actor=actor, note=f"Rule “{rule.name}” applies.")
         granting.attempt(request, actor=policy)
         return request
+    if kind == RequestKind.EMERGENCY:
+        told = notices.watchers(request)
+        notices.tell(events.EMERGENCY_REQUESTED, request, told, actor=actor, note=f"Reason: {reason}", reason=reason)
     staging.open_stages(request, outcome)
-    staging.open_stage(request, 0, at, actor)
+    steps = staging.stages(request)
+    case = deciders.case_of(request, steps, [], deciders.barred(request))
+    staging.follow(request, steps, engine.evaluate(case, at), actor)
     staging.warn_if_undecidable(request, actor)
     return request
 
 
+def _checked_kind(kind: str, reason: str, version: PolicyVersion, rules: PolicyRules) -> str:
+    reason = reason.strip()
+    if kind == RequestKind.NORMAL:
+        return ""
+    if kind != RequestKind.EMERGENCY:
+        raise Invalid({"": "Ask for a normal request or an emergency: what is standard, the policy says."})
+    if rules.emergency is None:
+        raise Invalid({"": f"The policy “{version}” knows no emergencies: ask the normal way."})
+    if len(reason) < EMERGENCY_REASON_LENGTH:
+        raise Invalid({"reason": f"Say in at least {EMERGENCY_REASON_LENGTH} characters why it cannot wait."})
+    if len(reason) > REASON_LIMIT:
+        raise Invalid({"reason": f"Keep the reason below {REASON_LIMIT:,} characters."})
+    return reason
+
+
+def _outcome(
+    rules: PolicyRules, facts: Mapping[str, FactValue], kind: str, version: PolicyVersion, team_id: int | None
+) -> engine.Outcome:
+    if kind == RequestKind.EMERGENCY and rules.emergency is not None:
+        return engine.Outcome(None, (rules.emergency.stage(),))
+    return engine.stages_for(rules, facts, standing.lost_rules(version.policy_id, team_id))
+
+
 def _newest_version(policy_slug: str, subject_type: str) -> PolicyVersion:
-    found = PolicyVersion.objects.select_related("policy").filter(policy__slug=policy_slug).order_by("-number").first()
-    if found is None:
-        raise Invalid({"": "No policy is published for this yet. A platform admin has to publish one first."})
+    found = policies.newest(policy_slug)
     if found.policy.subject_type != subject_type:
         raise Invalid({"": f"The policy “{found.policy}” is not for this kind of request."})
     return found
@@ -107,9 +161,9 @@ def _supersede(request_id: int, subject_type: str, actor: Actor) -> None:
     earlier = ApprovalRequest.objects.locked(request_id)
     if earlier.subject_type != subject_type:
         raise Invalid({"": "A request can only correct one of its own kind."})
-    stage = staging.stages(earlier)[earlier.current_stage : earlier.current_stage + 1]
     people = set(Decision.objects.filter(request=earlier).values_list("actor_id", flat=True))
-    people |= set(staging.mail_for(earlier, stage[0])) if stage else set()
+    for stage in staging.open_ones(staging.stages(earlier)):
+        people |= set(staging.mail_for(earlier, stage))
     granting.conclude(earlier, "supersede", "Corrected by a later request.")
     notices.tell(events.REQUEST_SUPERSEDED, earlier, people, actor=actor)
 
@@ -124,11 +178,18 @@ def decide(
     expected_digest: str,
     on_behalf_of: int | None = None,
     expected_version: int | None = None,
+    stage: int | None = None,
+    auth: Mapping[str, str] | None = None,
 ) -> ApprovalRequest:
     """Say approve or reject, with a reason, on exactly the bytes of `expected_digest`.
 
-    Raises Invalid for a missing or short reason, NotVisible, NotAllowed naming the rule that excludes the person, and
-    Conflict where request or subject moved on, the time is over, or something blocks an approval now.
+    `on_behalf_of` is the id of somebody who delegated the role to the actor; `stage` the ordinal of the open stage
+    that is meant (None: the first one whose role the seat holds); `auth` how the person proved who they are, texts
+    by name: "session" (uid), "password_at" (ISO 8601, when the password was asked again), …
+
+    Raises Invalid for a missing or short reason, NotVisible, NotAllowed naming the rule that excludes the person or
+    that the password has to be asked again, and Conflict where request or subject moved on, the time is over, the
+    wait is not, or something blocks an approval now.
     """
     reason = _checked(verdict, reason)
     request = ApprovalRequest.objects.locked(request_id, expected_version=expected_version)
@@ -142,24 +203,22 @@ def decide(
         )
     at = clock.now()
     stages = staging.stages(request)
-    case = deciders.case_of(request, stages, Decision.objects.filter(request=request), deciders.excluded(request))
+    case = deciders.case_of(request, stages, Decision.objects.filter(request=request), deciders.barred(request))
     state = engine.evaluate(case, at)
     if state.standing is not engine.Standing.IN_REVIEW:
         raise Conflict(
             "The time to decide is over: this request has lapsed. It can be submitted again.", current=current(request)
         )
-    seat = on_behalf_of if on_behalf_of is not None else user.pk
-    stage = stages[engine.stage_of(state, seat)]
-    held = deciders.holders(stage.role, stage.unit_id)
-    rule = engine.why_not(case, actor=user.pk, on_behalf_of=on_behalf_of, holders=held.keys(), at=at, verdict=verdict)
-    if rule:
-        raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
+    seat = deciding.take_seat(
+        request, stages, case, state, at, actor_id=user.pk, on_behalf_of=on_behalf_of, verdict=verdict, stage=stage
+    )
+    deciding.demand_fresh_sign_in(request, auth or {}, at)
     if verdict == Verdict.APPROVE:
-        reasons = list(ports.get_subject(request.subject_type).blockers(request.subject_uid, at))
+        reasons = granting.blocked(request, at)
         if reasons:
             raise Conflict("It cannot be approved now: " + " ".join(reasons), current=current(request))
-    decision = _record(request, stage, verdict, reason, user, actor, on_behalf_of, held[seat], at)
-    _follow(request, stages, engine.evaluate(_with(case, decision, stage), at), state.stage, reason, actor, at)
+    decision = deciding.record(request, seat, verdict, reason, user, actor, on_behalf_of, at, auth or {})
+    _follow(request, stages, engine.evaluate(deciding.with_word(case, decision, seat), at), reason, actor)
     return request
 
 
@@ -189,100 +248,15 @@ def _person(actor: Actor, request: ApprovalRequest) -> User:
     return user
 
 
-def current(request: ApprovalRequest) -> dict[str, Any]:
-    """Return the present state, for a person whose form is stale."""
-    return {
-        "status": str(request.status),
-        "version": request.version,
-        "digest": request.subject_digest,
-        "stage": request.current_stage + 1,
-    }
-
-
-def _record(
-    request: ApprovalRequest,
-    stage: Stage,
-    verdict: str,
-    reason: str,
-    user: User,
-    actor: Actor,
-    on_behalf_of: int | None,
-    held: deciders.Held,
-    at: datetime,
-) -> Decision:
-    context = ports.FactContext(request.subject_type, request.subject_uid, request.team_id, request.unit_id, at)
-    where = Unit.objects.get(pk=held.unit_id).name if held.unit_id is not None else "the whole installation"
-    decision = Decision.objects.create(
-        request=request,
-        stage=stage,
-        actor=user,
-        on_behalf_of_id=on_behalf_of,
-        verdict=verdict,
-        reason=reason,
-        subject_digest=request.subject_digest,
-        policy_digest=request.policy_version.digest,
-        facts=engine.dump_facts(ports.gather_facts(context)),
-        held=f"{deciders.role_label(stage.role)} of {where}",
-        decided_at=at,
-    )
-    seat = decision.on_behalf_of or decision.actor
-    said = events.DecisionMade(
-        request_uid=str(request.uid),
-        decision_uid=str(decision.uid),
-        title=request.title,
-        path=notices.path_of(request),
-        stage=stage.name,
-        verdict=verdict,
-        held=decision.held,
-        seat_uid=str(seat.uid),
-        subject_digest=decision.subject_digest,
-        policy_digest=decision.policy_digest,
-    )
-    audit.record(
-        events.DECISION_MADE,
-        said,
-        actor=actor,
-        subject_type="approvals.request",
-        subject_uid=request.uid,
-        team_uid=request.team.uid if request.team is not None else None,
-        after_digest=request.subject_digest,
-        reason=reason,
-    )
-    outbox.publish(events.DECISION_MADE, said, recipients=[request.requester_id], subject_uid=request.uid)
-    return decision
-
-
-def _with(case: engine.Case, d: Decision, stage: Stage) -> engine.Case:
-    word = engine.Word(
-        stage.ordinal, d.actor_id, d.on_behalf_of_id, d.verdict, d.subject_digest, d.policy_digest, d.decided_at
-    )
-    return case.with_word(word)
-
-
-def _follow(
-    request: ApprovalRequest,
-    stages: list[Stage],
-    state: engine.State,
-    stage_before: int,
-    reason: str,
-    actor: Actor,
-    at: datetime,
-) -> None:
+def _follow(request: ApprovalRequest, stages: list[Stage], state: engine.State, reason: str, actor: Actor) -> None:
     """Write down what the fold says now."""
-    for stage in stages[stage_before : state.stage]:
-        stage.completed_at = at
-        stage.save(update_fields=["completed_at"])
+    staging.follow(request, stages, state, actor)
     if state.standing is engine.Standing.REJECTED:
         granting.conclude(request, "reject", reason)
         told = [request.requester_id]
         notices.tell(events.REQUEST_REJECTED, request, told, actor=actor, note=f"Reason: {reason}", reason=reason)
     elif state.standing is engine.Standing.APPROVED:
         granting.attempt(request, actor=actor)
-    elif state.stage > stage_before:
-        staging.open_stage(request, state.stage, at, actor)
-    else:
-        # The row moves with every word: whoever has an older page open must look again.
-        request.bump()
 
 
 @transaction.atomic
@@ -304,8 +278,9 @@ def withdraw(request_id: int, reason: str, *, actor: Actor, expected_version: in
     REQUEST_TRANSITIONS.next(request.status, "withdraw")
     stages = staging.stages(request)
     told = {request.requester_id} | set(Decision.objects.filter(request=request).values_list("actor_id", flat=True))
-    if request.status == RequestStatus.IN_REVIEW and stages:
-        told |= set(staging.mail_for(request, stages[request.current_stage]))
+    if request.status == RequestStatus.IN_REVIEW:
+        for stage in staging.open_ones(stages):
+            told |= set(staging.mail_for(request, stage))
     granting.conclude(request, "withdraw", reason)
     told -= {actor.user_id or 0}
     notices.tell(events.REQUEST_WITHDRAWN, request, told, actor=actor, note=f"Reason: {reason}", reason=reason)
@@ -339,10 +314,41 @@ def lapse(request_id: int, *, actor: Actor) -> bool:
         return False
     if request.due_at is None or clock.now() < request.due_at:
         return False
-    stage = staging.stages(request)[request.current_stage]
-    granting.conclude(request, "lapse", f"Stage “{stage.name}” was not decided in time.")
-    notices.tell(events.REQUEST_LAPSED, request, [request.requester_id], actor=actor, stage=stage)
+    late = [s for s in staging.open_ones(staging.stages(request)) if s.due_at is not None and s.due_at <= clock.now()]
+    names = ", ".join(f"“{stage.name}”" for stage in late)
+    word = "Stage" if len(late) == 1 else "Stages"
+    granting.conclude(request, "lapse", f"{word} {names} {'was' if len(late) == 1 else 'were'} not decided in time.")
+    notices.tell(events.REQUEST_LAPSED, request, [request.requester_id], actor=actor, stage=late[0] if late else None)
     return True
 
 
-__all__ = ["current", "decide", "lapse", "may_withdraw", "publish_policy", "retry_waiting", "submit", "withdraw"]
+@transaction.atomic
+def escalate(stage_id: int, *, actor: Actor) -> bool:
+    """Tell those a late stage escalates to, once; False where it is not due (any more).
+
+    That they may decide needs no telling: `engine.holders` compares with the clock.
+    """
+    found = Stage.objects.filter(pk=stage_id).first()
+    if found is None:
+        return False
+    request = ApprovalRequest.objects.locked(found.request_id)
+    stage = Stage.objects.get(pk=stage_id)
+    at = clock.now()
+    if request.status != RequestStatus.IN_REVIEW or stage.completed_at is not None or stage.escalated_at is not None:
+        return False
+    if stage.opened_at is None or stage.escalate_hours is None or not stage.escalation_role:
+        return False
+    if at < stage.opened_at + timedelta(hours=stage.escalate_hours) or (
+        stage.due_at is not None and at >= stage.due_at
+    ):
+        return False
+    stage.escalated_at = at
+    stage.save(update_fields=["escalated_at"])
+    told = staging.mail_for_escalation(request, stage)
+    notices.tell(events.REQUEST_ESCALATED, request, told, actor=actor, stage=stage)
+    return True
+
+
+__all__ = [
+    "current", "decide", "escalate", "lapse", "may_withdraw", "publish_policy", "retry_waiting", "submit", "withdraw",
+]  # fmt: skip

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db.models import Q
 
-from apps.approvals import ports
+from apps.approvals import engine, ports
 from apps.approvals.choices import RequestStatus
-from apps.approvals.engine import Case, StageSpec, Word
-from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
+from apps.approvals.engine import SIDE_RULE, Case, Panel, StageSpec, Word
+from apps.approvals.models import ApprovalRequest, Decision, Delegation, PolicyVersion, Stage
 from apps.approvals.policy_reader import parse_policy
-from apps.approvals.policy_rules import PolicyRules, StageRule
+from apps.approvals.policy_rules import PolicyRules, RoleAt, StageRule
 from apps.teams.choices import SCOPES, Role, roles_with
 from apps.teams.models import RoleGrant, Unit
 
+AUTHOR_RULE = "Wrote a part of it: nobody decides on their own work."
+PRODUCER_RULE = "Produced evidence for it: nobody decides on their own evidence."
 _ENDED_EARLY = (RequestStatus.WITHDRAWN, RequestStatus.LAPSED, RequestStatus.SUPERSEDED)
 
 
 def deciding_roles() -> list[str]:
     """Return the roles that a policy may ask."""
     return sorted(roles_with("approvals.request.decide"))
+
+
+def reviewing_roles() -> list[str]:
+    """Return the roles that a policy may name for the review after an emergency."""
+    return sorted(roles_with("approvals.review.close"))
 
 
 def rules_of(version: PolicyVersion) -> PolicyRules:
@@ -88,8 +97,8 @@ class Route:
     note: str = ""
 
 
-def route(rule: StageRule, unit: Unit, requester_id: int) -> Route:
-    """Return where a stage of a request that `unit` pays goes.
+def route(rule: StageRule | RoleAt, unit: Unit, requester_id: int) -> Route:
+    """Return where a stage (or its escalation, or its fallback) of a request that `unit` pays goes.
 
     What an owner requests goes above them: if the requester holds the role at or above the unit that is asked, the
     stage goes to the parent of the highest such unit (neither peers nor subordinates decide). Above the top, and with
@@ -125,25 +134,52 @@ def _at_installation(role: str, note: str) -> Route:
     return Route(Role.PLATFORM_ADMIN, None, f"{note}; {admins}" if note else admins)
 
 
+def barred(request: ApprovalRequest) -> dict[int, str]:
+    """Return who may not decide and why: as of submission and as of now, so that nobody leaves a team for a minute."""
+    subject = ports.get_subject(request.subject_type)
+    found = dict.fromkeys(request.requester_side, SIDE_RULE)
+    found.update(dict.fromkeys(subject.requester_side(request.subject_uid), SIDE_RULE))
+    if isinstance(subject, ports.Authored):
+        found.update(separated(subject, request.subject_uid, rules_of(request.policy_version)))
+    found.setdefault(request.requester_id, SIDE_RULE)
+    return found
+
+
+def separated(subject: ports.Authored, subject_uid: uuid.UUID, rules: PolicyRules) -> dict[int, str]:
+    """Return whom the rules keep from deciding for what they wrote or proved, and why."""
+    found: dict[int, str] = {}
+    if rules.separation.evidence_producers:
+        found.update(dict.fromkeys(subject.evidence_producers(subject_uid), PRODUCER_RULE))
+    found.update(dict.fromkeys(subject.authors(subject_uid), AUTHOR_RULE))
+    return found
+
+
 def excluded(request: ApprovalRequest) -> frozenset[int]:
-    """Return the requester's side: as of submission and as of now, so that nobody leaves a team for a minute."""
-    now = ports.get_subject(request.subject_type).requester_side(request.subject_uid)
-    return frozenset(now) | frozenset(request.requester_side) | {request.requester_id}
+    """Return who may not decide (`barred`, without the reasons)."""
+    return frozenset(barred(request))
+
+
+def spec_of(stage: Stage) -> StageSpec:
+    """Return a stage's row as the engine sees it."""
+    return StageSpec(
+        stage.name, stage.role, stage.quorum, stage.due_hours, stage.group, stage.wait_hours, stage.escalate_hours,
+        stage.escalation_role, stage.fallback_role,
+    )  # fmt: skip
 
 
 def case_of(
-    request: ApprovalRequest, stages: Sequence[Stage], decisions: Iterable[Decision], side: frozenset[int]
+    request: ApprovalRequest, stages: Sequence[Stage], decisions: Iterable[Decision], side: Mapping[int, str]
 ) -> Case:
-    """Return the request as the engine sees it: pinned stages, digests, log."""
+    """Return the request as the engine sees it: pinned stages, digests, log, and who is kept from deciding."""
     ordinals = {stage.pk: stage.ordinal for stage in stages}
     ended = request.concluded_at if request.status in _ENDED_EARLY else None
     return Case(
-        stages=tuple(StageSpec(s.name, s.role, s.quorum, s.due_hours) for s in stages),
+        stages=tuple(spec_of(stage) for stage in stages),
         digest=request.subject_digest,
         policy_digest=request.policy_version.digest,
         opened_at=request.submitted_at,
         requester=request.requester_id,
-        excluded=side,
+        excluded=frozenset(side),
         words=tuple(
             Word(
                 ordinals[d.stage_id], d.actor_id, d.on_behalf_of_id, d.verdict, d.subject_digest, d.policy_digest,
@@ -152,7 +188,42 @@ def case_of(
             for d in decisions
         ),
         closed_at=ended,
+        reasons=dict(side),
     )  # fmt: skip
+
+
+def panel_of(stage: Stage, roster: Roster) -> Panel:
+    """Return who holds the roles by which a stage may be filled, now."""
+    return Panel(
+        frozenset(roster.over(stage.role, stage.unit_id)),
+        frozenset(roster.over(stage.escalation_role, stage.escalation_unit_id) if stage.escalation_role else ()),
+        frozenset(roster.over(stage.fallback_role, stage.fallback_unit_id) if stage.fallback_role else ()),
+    )
+
+
+def panels_of(stages: Iterable[Stage], roster: Roster) -> dict[int, Panel]:
+    """Return the panels by ordinal."""
+    return {stage.ordinal: panel_of(stage, roster) for stage in stages}
+
+
+def held_through(stage: Stage, role: str, user_id: int, roster: Roster) -> Held:
+    """Return where a person holds the role by which they fill a seat of the stage (`engine.holders` named it)."""
+    if role == stage.role and user_id in (over := roster.over(stage.role, stage.unit_id)):
+        return over[user_id]
+    if role == stage.escalation_role and user_id in (over := roster.over(role, stage.escalation_unit_id)):
+        return over[user_id]
+    return roster.over(role, stage.fallback_unit_id)[user_id]
+
+
+def delegations(request: ApprovalRequest, at: datetime, *, to: int | None = None) -> list[engine.Delegation]:
+    """Return the delegations in force that reach this request, of everybody or to one person."""
+    path = Unit.objects.values_list("path", flat=True).get(pk=request.unit_id)
+    rows = Delegation.objects.in_force(at).filter(Q(unit__isnull=True) | Q(unit_id__in=path))
+    if to is not None:
+        rows = rows.filter(delegate_id=to)
+    return [
+        engine.Delegation(row.giver_id, row.delegate_id, row.role, row.valid.lower, row.valid.upper) for row in rows
+    ]
 
 
 def nearest(held: dict[int, Held], barred: Iterable[int] = ()) -> list[int]:

@@ -42,6 +42,8 @@ class DecisionMade:
     subject_digest: str
     policy_digest: str
     title: str = private()
+    checklist_digest: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,68 @@ class PolicyPublished:
     number: int
     digest: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationChanged:
+    """Who may speak for whom, in which role, at or below which unit ("": wherever it is held), from when until when."""
+
+    delegation_uid: str
+    giver_uid: str
+    delegate_uid: str
+    role: str
+    unit: str
+    start: str
+    end: str
+    path: str
+    giver_name: str = private(default="")
+    delegate_name: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class GrantEvent:
+    """A grant that ends or has ended: of which request, when (UTC, in words), and how many days are left."""
+
+    grant_uid: str
+    request_uid: str
+    subject_type: str
+    subject_uid: str
+    subject_digest: str
+    path: str
+    kind: str
+    ends: str
+    days: int
+    title: str = private()
+    note: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewEvent:
+    """The review after an emergency: of which request, until when, and what it found ("" while it is open)."""
+
+    review_uid: str
+    request_uid: str
+    subject_type: str
+    subject_uid: str
+    path: str
+    due: str
+    outcome: str = ""
+    title: str = private(default="")
+    note: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class StandardEvent:
+    """A standard change whose status a team lost, or got back."""
+
+    loss_uid: str
+    policy: str
+    rule: str
+    team_uid: str
+    request_uid: str
+    path: str
+    title: str = private(default="")
+    note: str = private(default="")
 
 
 def _cost(p: RequestEvent) -> str:
@@ -162,4 +226,119 @@ REQUESTS_EXPORTED = declare(
     Exported,
     audience="nobody; the audit trail keeps it",
     headline=lambda p: f"The list of approval requests was exported ({p.rows} rows)",
+)
+REQUEST_ESCALATED = declare(
+    "approvals.request.escalated",
+    RequestEvent,
+    audience="those who may now decide it as well",
+    mail=True,
+    headline=lambda p: f"Not decided in time, now also for you: {p.title}{_cost(p)}",
+    body=lambda p: _lines(
+        p,
+        f"Stage “{p.stage}” has waited too long, so it is for you to decide, too{', until ' + p.due if p.due else ''}.",
+    ),
+    path=lambda p: p.path,
+)
+EMERGENCY_REQUESTED = declare(
+    "approvals.emergency.requested",
+    RequestEvent,
+    audience="compliance and platform admins",
+    mail=True,
+    headline=lambda p: f"EMERGENCY requested: {p.title}{_cost(p)}",
+    body=lambda p: _lines(p, "The usual stages are left out. A second person has to approve it; a review follows."),
+    path=lambda p: p.path,
+)
+EMERGENCY_GRANTED = declare(
+    "approvals.emergency.granted",
+    RequestEvent,
+    audience="compliance, platform admins and the requester",
+    mail=True,
+    headline=lambda p: f"EMERGENCY in force: {p.title}{_cost(p)}",
+    body=lambda p: _lines(
+        p, "It ends by itself. Until the review is closed the team's next normal request is refused."
+    ),
+    path=lambda p: p.path,
+)
+REVIEW_OVERDUE = declare(
+    "approvals.review.overdue",
+    ReviewEvent,
+    audience="those who can close it, and platform admins",
+    mail=True,
+    headline=lambda p: f"Review after an emergency is overdue: {p.title}",
+    body=lambda p: f"It was due on {p.due}. The team's next normal request of this kind is refused until it is closed.",
+    path=lambda p: p.path,
+)
+REVIEW_CLOSED = declare(
+    "approvals.review.closed",
+    ReviewEvent,
+    audience="who asked for and who approved the emergency, compliance and platform admins",
+    mail=True,
+    headline=lambda p: f"Emergency reviewed ({p.outcome.replace('_', ' ')}): {p.title}",
+    body=lambda p: f"{p.note}\nNormal requests of the team are accepted again.".strip(),
+    path=lambda p: p.path,
+)
+STANDARD_LOST = declare(
+    "approvals.standard.lost",
+    StandardEvent,
+    audience="the requester, compliance and platform admins",
+    mail=True,
+    headline=lambda p: f"“{p.rule}” is no longer pre-approved for the team after a failure",
+    body=lambda p: f"{p.title}: {p.note}\nSuch changes go through the usual stages until somebody restores the status.",
+    path=lambda p: p.path,
+)
+STANDARD_RESTORED = declare(
+    "approvals.standard.restored",
+    StandardEvent,
+    audience="the requester of the change that had failed, compliance and platform admins",
+    mail=True,
+    headline=lambda p: f"“{p.rule}” is pre-approved for the team again",
+    body=lambda p: p.note,
+    path=lambda p: p.path,
+)
+GRANT_ENDING = declare(
+    "approvals.grant.ending",
+    GrantEvent,
+    audience="the requester, the team's leads, and those who approved it",
+    mail=True,
+    headline=lambda p: f"Approval ends in {p.days} day{'s' if p.days != 1 else ''}: {p.title}",
+    body=lambda p: (
+        f"It ends on {p.ends}. Ask for it anew in time: what runs stays, nothing new can be rolled out after."
+    ),
+    path=lambda p: p.path,
+)
+GRANT_ENDED = declare(
+    "approvals.grant.ended",
+    GrantEvent,
+    audience="the requester, the team's leads, and those who approved it",
+    mail=True,
+    headline=lambda p: f"Approval has ended: {p.title}",
+    body=lambda p: f"It ended on {p.ends}. Nothing new can be rolled out on it.",
+    path=lambda p: p.path,
+)
+GRANT_REVOKED = declare(
+    "approvals.grant.revoked",
+    GrantEvent,
+    audience="the requester, the team's leads, those who approved it, compliance and platform admins",
+    mail=True,
+    headline=lambda p: f"Approval revoked: {p.title}",
+    body=lambda p: f"{p.note}\nNothing new can be rolled out on it.".strip(),
+    path=lambda p: p.path,
+)
+DELEGATION_CREATED = declare(
+    "approvals.delegation.created",
+    DelegationChanged,
+    audience="the two people concerned",
+    mail=True,
+    headline=lambda p: f"{p.delegate_name} may decide for {p.giver_name} from {p.start} to {p.end}",
+    body=lambda p: "It cannot be passed on, and whoever is kept from a decision is kept from it this way, too.",
+    path=lambda p: p.path,
+)
+DELEGATION_REVOKED = declare(
+    "approvals.delegation.revoked",
+    DelegationChanged,
+    audience="the two people concerned",
+    mail=True,
+    headline=lambda p: f"{p.delegate_name} no longer decides for {p.giver_name}",
+    body=lambda p: "What was decided stands.",
+    path=lambda p: p.path,
 )

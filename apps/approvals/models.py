@@ -96,6 +96,7 @@ class ApprovalRequest(VersionedRow):
     conclusion = models.CharField(max_length=500, blank=True)
     supersedes = models.OneToOneField("self", models.PROTECT, null=True, related_name="superseded_by")
     kind = models.CharField(max_length=20, choices=RequestKind.choices, default=RequestKind.NORMAL)
+    reason = models.TextField(blank=True, help_text="Why it is an emergency; empty for every other kind.")
 
     objects = ApprovalRequestQuerySet.as_manager()
 
@@ -150,7 +151,9 @@ class Stage(Row):
     escalation_unit = models.ForeignKey(Unit, models.PROTECT, null=True, related_name="+")
     escalated_at = models.DateTimeField(null=True)
     fallback_role = models.CharField(
-        max_length=30, blank=True, help_text="Decides where everybody of the stage's own role is excluded."
+        max_length=30,
+        blank=True,
+        help_text="May decide, too, where too few of the stage's own role are free of conflicts to reach the quorum.",
     )
     fallback_unit = models.ForeignKey(Unit, models.PROTECT, null=True, related_name="+")
 
@@ -266,6 +269,7 @@ class EmergencyReview(VersionedRow):
     findings = models.TextField(blank=True)
     closed_at = models.DateTimeField(null=True)
     closed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    overdue_told_at = models.DateTimeField(null=True, help_text="When those who should have closed it were reminded.")
 
     objects = EmergencyReviewQuerySet.as_manager()
 

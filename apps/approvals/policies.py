@@ -8,7 +8,7 @@ from django.db import transaction
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.approvals import deciders, events
+from apps.approvals import deciders, events, ports
 from apps.approvals.models import Policy, PolicyVersion
 from apps.approvals.policy_reader import PolicyError, parse_policy, parse_text
 from apps.audit import actions as audit
@@ -20,10 +20,31 @@ from apps.core.permissions import may
 from apps.teams.choices import Role
 
 
-def read_text(text: str) -> dict[str, Any]:
-    """Return the body that a JSON text holds. Raises Invalid with one message a fault, each with its line."""
+def newest(policy_slug: str) -> PolicyVersion:
+    """Return a policy's newest version. Raises Invalid where none is published."""
+    found = PolicyVersion.objects.select_related("policy").filter(policy__slug=policy_slug).order_by("-number").first()
+    if found is None:
+        raise Invalid({"": "No policy is published for this yet. A platform admin has to publish one first."})
+    return found
+
+
+def known_names(subject_type: str) -> dict[str, list[str] | None]:
+    """Return the words a body for this subject may use: `parse_policy`'s keyword arguments."""
+    return {
+        "roles": deciders.deciding_roles(),
+        "reviewers": deciders.reviewing_roles(),
+        "terms": list(ports.known_terms(subject_type)) or None,
+    }
+
+
+def read_text(text: str, subject_type: str = "") -> dict[str, Any]:
+    """Return the body that a JSON text holds. Raises Invalid with one message a fault, each with its line.
+
+    With the subject's type also terms that its room does not know are faults.
+    """
+    names = known_names(subject_type)
     try:
-        return parse_text(text, roles=deciders.deciding_roles())[0]
+        return parse_text(text, roles=names["roles"] or [], reviewers=names["reviewers"], terms=names["terms"])[0]
     except PolicyError as error:
         raise Invalid({"body": [str(fault) for fault in error.faults]}) from error
 
@@ -44,8 +65,9 @@ def publish_policy(
     somebody published in the meantime.
     """
     _check_permission(actor)
+    names = known_names(subject_type)
     try:
-        parse_policy(body, roles=deciders.deciding_roles())
+        parse_policy(body, roles=names["roles"] or [], reviewers=names["reviewers"], terms=names["terms"])
     except PolicyError as error:
         raise Invalid({"body": [str(fault) for fault in error.faults]}) from error
     name, slug = name.strip(), slug.strip()
@@ -62,13 +84,13 @@ def publish_policy(
         raise Conflict("Somebody published a version in the meantime.", current={"version": policy.version})
     if policy.subject_type != subject_type:
         raise Invalid({"subject_type": f"“{policy}” is for {policy.subject_type}; that cannot change."})
-    newest = PolicyVersion.objects.filter(policy=policy).order_by("-number").first()
+    latest = PolicyVersion.objects.filter(policy=policy).order_by("-number").first()
     body_digest = digest_of(body)
-    if newest is not None and newest.digest == body_digest:
-        raise Invalid({"body": f"This is version {newest.number} already: nothing has changed."})
+    if latest is not None and latest.digest == body_digest:
+        raise Invalid({"body": f"This is version {latest.number} already: nothing has changed."})
     version = PolicyVersion.objects.create(
         policy=policy,
-        number=(newest.number if newest else 0) + 1,
+        number=(latest.number if latest else 0) + 1,
         body=body,
         digest=body_digest,
         published_at=clock.now(),
@@ -89,7 +111,7 @@ def publish_policy(
         actor=actor,
         subject_type="approvals.policy",
         subject_uid=policy.uid,
-        before_digest=newest.digest if newest else "",
+        before_digest=latest.digest if latest else "",
         after_digest=body_digest,
     )
     admins = set(deciders.holders(Role.PLATFORM_ADMIN, None)) - {actor.user_id}

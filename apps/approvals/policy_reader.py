@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from json.decoder import scanstring  # type: ignore[attr-defined]  # public in CPython since 2.6, unknown to typeshed
+from collections.abc import Sequence
 from typing import Any, Final
 
 from apps.approvals.policy_rules import (
@@ -16,148 +13,69 @@ from apps.approvals.policy_rules import (
     AutomaticRule,
     Condition,
     Count,
+    Emergency,
     PolicyRules,
+    RoleAt,
+    Separation,
     StageRule,
+    Term,
 )
+from apps.approvals.policy_text import Fault, PolicyError, join, load, positions, with_lines
 
 MAX_STAGES: Final = 8
+MAX_GROUP: Final = 9
 MAX_QUORUM: Final = 10
 MAX_HOURS: Final = 24 * 366
+#: What is allowed without the usual questions lasts a week at most, and is looked at within a month.
+MAX_EMERGENCY_HOURS: Final = 24 * 7
+MAX_REVIEW_HOURS: Final = 24 * 31
+MAX_TERMS: Final = 40
 MAX_TEXT: Final = 200
 LARGEST: Final = 10**15
 _DECIMAL = re.compile(r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$")
 _FACT = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")
-_SPACE = re.compile(r"[ \t\r\n]*")
-_SCALAR = re.compile(r"[^\s,\]\}]+")
+_TERM = re.compile(r"^[a-z][a-z0-9_]{0,59}$")
+_TOP = ("automatic", "stages", "validity_days", "terms", "emergency", "separation", "reauthenticate_minutes")
+_STAGE = (
+    "name", "role", "scope", "quorum", "when", "unless", "due_hours", "group", "wait_hours", "escalate_hours",
+    "escalate_to", "fallback",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One complaint about a body: where (path, and line where the text is known) and what to do."""
-
-    path: str
-    message: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        where = f"Line {self.line}, " if self.line else ""
-        return f"{where}{self.path or 'policy'}: {self.message}"
-
-
-class PolicyError(ValueError):
-    """The body is no policy; `faults` holds every complaint."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(str(fault) for fault in faults))
-        self.faults = list(faults)
-
-
-def parse_text(text: str, *, roles: Sequence[str]) -> tuple[dict[str, Any], PolicyRules]:
+def parse_text(
+    text: str, *, roles: Sequence[str], reviewers: Sequence[str] | None = None, terms: Sequence[str] | None = None
+) -> tuple[dict[str, Any], PolicyRules]:
     """Return body and rules of a JSON text. Raises PolicyError whose faults name the lines."""
     try:
-        return _parsed(text, roles)
+        body = load(text)
+        try:
+            return body, parse_policy(body, roles=roles, reviewers=reviewers, terms=terms)
+        except PolicyError as error:
+            raise PolicyError(with_lines(error.faults, text)) from error
     except RecursionError as error:
         raise PolicyError([Fault("", "nested too deeply")]) from error
 
 
-def _parsed(text: str, roles: Sequence[str]) -> tuple[dict[str, Any], PolicyRules]:
-    try:
-        body = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant, parse_float=_no_float)
-    except json.JSONDecodeError as error:
-        message = f"not valid JSON: {error.msg} (column {error.colno})"
-        raise PolicyError([Fault("", message, error.lineno)]) from error
-    except _Refused as error:
-        line = next((n for n, row in enumerate(text.splitlines(), 1) if error.token in row), None)
-        raise PolicyError([Fault("", str(error), line)]) from error
-    except ValueError as error:
-        # Python refuses to read integers of thousands of digits.
-        raise PolicyError([Fault("", "holds a number with too many digits")]) from error
-    try:
-        return body, parse_policy(body, roles=roles)
-    except PolicyError as error:
-        lines = positions(text)
-        raise PolicyError([Fault(f.path, f.message, _line(lines, f.path)) for f in error.faults]) from error
+def parse_policy(
+    body: Any, *, roles: Sequence[str], reviewers: Sequence[str] | None = None, terms: Sequence[str] | None = None
+) -> PolicyRules:
+    """Return the rules of a body. Raises PolicyError with every fault found.
 
-
-def parse_policy(body: Any, *, roles: Sequence[str]) -> PolicyRules:
-    """Return the rules of a body; `roles` are those that may decide. Raises PolicyError with every fault found."""
-    reader = _Reader(tuple(roles))
+    `roles` are those that may decide, `reviewers` those that may close an emergency's review (None: the same);
+    `terms` the names that the subject's room knows (None: it has not said, any name will do).
+    """
+    reader = _Reader(tuple(roles), tuple(roles if reviewers is None else reviewers), terms)
     rules = reader.policy(body)
     if reader.faults or rules is None:
         raise PolicyError(reader.faults)
     return rules
 
 
-class _Refused(ValueError):
-    def __init__(self, message: str, token: str) -> None:
-        super().__init__(message)
-        self.token = token
-
-
-def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise _Refused(f'"{key}" stands twice in the same object; keep one', f'"{key}"')
-        seen[key] = value
-    return seen
-
-
-def _no_constant(token: str) -> Any:
-    raise _Refused(f"{token} is no number a policy can compare with", token)
-
-
-def _no_float(token: str) -> Any:
-    raise _Refused(f'write {token} as a string, "{token}", so that it is compared exactly', token)
-
-
-def _join(path: str, key: str | int) -> str:
-    return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else key
-
-
-def _line(lines: Mapping[str, int], path: str) -> int | None:
-    """Return the line of `path`, or of the nearest thing around it (for what is missing)."""
-    while path and path not in lines:
-        path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return lines.get(path)
-
-
-def positions(text: str) -> dict[str, int]:
-    """Return path → line (from 1) of every value in a JSON text that `json.loads` accepts."""
-    found: dict[str, int] = {}
-
-    def space(at: int) -> int:
-        match = _SPACE.match(text, at)
-        return match.end() if match else at
-
-    def value(at: int, path: str) -> int:
-        at = space(at)
-        found.setdefault(path, text.count("\n", 0, at) + 1)
-        if text[at] == '"':
-            return int(scanstring(text, at + 1)[1])
-        if text[at] in "{[":
-            closing, is_object, index = "}" if text[at] == "{" else "]", text[at] == "{", 0
-            at = space(at + 1)
-            while text[at] != closing:
-                key: str | int = index
-                if is_object:
-                    key, at = scanstring(text, at + 1)
-                    at = space(at) + 1
-                at = space(value(at, _join(path, key)))
-                at, index = (space(at + 1) if text[at] == "," else at), index + 1
-            return at + 1
-        match = _SCALAR.match(text, at)
-        return match.end() if match else at
-
-    value(0, "")
-    return found
-
-
 class _Reader:
     """Reads a body and collects every fault instead of stopping at the first."""
 
-    def __init__(self, roles: tuple[str, ...]) -> None:
-        self.roles = roles
+    def __init__(self, roles: tuple[str, ...], reviewers: tuple[str, ...], terms: Sequence[str] | None) -> None:
+        self.roles, self.reviewers, self.terms = roles, reviewers, terms
         self.faults: list[Fault] = []
 
     def wrong(self, path: str, message: str) -> None:
@@ -169,10 +87,10 @@ class _Reader:
             return None
         for key in value:
             if key not in known:
-                self.wrong(_join(path, key), f"is not known here; known are {', '.join(known)}")
+                self.wrong(join(path, key), f"is not known here; known are {', '.join(known)}")
         for key in needed:
             if key not in value:
-                self.wrong(_join(path, key), "is missing")
+                self.wrong(join(path, key), "is missing")
         return value
 
     def items(self, value: Any, path: str) -> list[Any]:
@@ -200,7 +118,7 @@ class _Reader:
         return ""
 
     def policy(self, body: Any) -> PolicyRules | None:
-        data = self.mapping(body, "", ("automatic", "stages", "validity_days"), ("stages",))
+        data = self.mapping(body, "", _TOP, ("stages",))
         if data is None:
             return None
         automatic = [
@@ -222,12 +140,95 @@ class _Reader:
             for i, name in enumerate(names):
                 if name and name in names[:i]:
                     self.wrong(f"{kind}[{i}].name", f'"{name}" stands twice; names tell them apart in the audit trail')
-        validity = data.get("validity_days")
-        days = None if validity is None else self.whole(validity, "validity_days", 1, 3660)
-        return PolicyRules(tuple(automatic), tuple(stages), days)
+        self.groups(stages)
+        return PolicyRules(
+            tuple(automatic),
+            tuple(stages),
+            self.perhaps(data, "validity_days", "", 1, 3660),
+            self.all_terms(data),
+            self.emergency(data["emergency"]) if data.get("emergency") is not None else None,
+            self.separation(data.get("separation", {})),
+            self.perhaps(data, "reauthenticate_minutes", "", 1, 24 * 60),
+        )
+
+    def groups(self, stages: Sequence[StageRule]) -> None:
+        """Stages of one group stand together, and groups rise: then the list is the order in which they open."""
+        last = 0
+        for i, stage in enumerate(stages):
+            if not stage.group or (i and stages[i - 1].group == stage.group):
+                continue
+            if stage.group <= last:
+                self.wrong(
+                    f"stages[{i}].group",
+                    f"must be more than {last}, or the same as the stage before: stages of one group stand together",
+                )
+            last = max(last, stage.group)
+
+    def all_terms(self, data: dict[str, Any]) -> tuple[Term, ...]:
+        listed = self.items(data.get("terms", []), "terms")
+        if len(listed) > MAX_TERMS:
+            self.wrong("terms", f"must hold at most {MAX_TERMS} entries")
+        return tuple(self.term(item, f"terms[{i}]") for i, item in enumerate(listed))
+
+    def term(self, value: Any, path: str) -> Term:
+        data = self.mapping(value, path, ("name", "value", "when"), ("name", "value")) or {}
+        name, set_to = data.get("name"), data.get("value")
+        if "name" in data and not (isinstance(name, str) and _TERM.match(name)):
+            self.wrong(f"{path}.name", 'must be a name such as "staging_hours"')
+        elif "name" in data and self.terms is not None and name not in self.terms:
+            self.wrong(f"{path}.name", f"is no term known here; known are {', '.join(self.terms)}")
+        if "value" in data:
+            if isinstance(set_to, str):
+                self.text(set_to, f"{path}.value", MAX_TEXT)
+            else:
+                self.number(set_to, f"{path}.value")
+        return Term(str(name), set_to if isinstance(set_to, str) else self.safe(set_to), self.conditions(
+            data.get("when", []), f"{path}.when"
+        ))  # fmt: skip
+
+    def safe(self, value: Any) -> int:
+        return value if isinstance(value, int) else 0
+
+    def emergency(self, value: Any) -> Emergency:
+        known = ("role", "scope", "quorum", "hours", "review_hours", "review_role")
+        data = self.mapping(value, "emergency", known, ("role", "hours", "review_hours", "review_role")) or {}
+        for key, choices in (("role", self.roles), ("scope", SCOPES), ("review_role", self.reviewers)):
+            if key in data and data[key] not in choices:
+                self.wrong(f"emergency.{key}", f"must be one of {', '.join(choices)}")
+        return Emergency(
+            role=str(data.get("role", "")),
+            scope=str(data.get("scope", "installation")),
+            quorum=self.whole(data.get("quorum", 1), "emergency.quorum", 1, MAX_QUORUM),
+            hours=self.whole(data.get("hours", 1), "emergency.hours", 1, MAX_EMERGENCY_HOURS),
+            review_hours=self.whole(data.get("review_hours", 1), "emergency.review_hours", 1, MAX_REVIEW_HOURS),
+            review_role=str(data.get("review_role", "")),
+        )
+
+    def separation(self, value: Any) -> Separation:
+        data = self.mapping(value, "separation", ("authors", "evidence_producers"), ()) or {}
+        for key, said in data.items():
+            if key in ("authors", "evidence_producers") and not isinstance(said, bool):
+                self.wrong(f"separation.{key}", "must be true or false")
+        if data.get("authors") is False:
+            self.wrong("separation.authors", "cannot be switched off: nobody decides on what they wrote")
+        return Separation(evidence_producers=data.get("evidence_producers") is not False)
+
+    def perhaps(self, data: dict[str, Any], key: str, path: str, low: int, high: int) -> int | None:
+        value = data.get(key)
+        return None if value is None else self.whole(value, join(path, key), low, high)
+
+    def role_at(self, data: dict[str, Any], key: str, path: str) -> RoleAt | None:
+        if data.get(key) is None:
+            return None
+        path = f"{path}.{key}"
+        inner = self.mapping(data[key], path, ("role", "scope"), ("role", "scope")) or {}
+        for name, choices in (("role", self.roles), ("scope", SCOPES)):
+            if name in inner and inner[name] not in choices:
+                self.wrong(f"{path}.{name}", f"must be one of {', '.join(choices)}")
+        return RoleAt(str(inner.get("role", "")), str(inner.get("scope", "")))
 
     def automatic(self, value: Any, path: str) -> AutomaticRule:
-        data = self.mapping(value, path, ("name", "when", "counts"), ("name", "when")) or {}
+        data = self.mapping(value, path, ("name", "when", "counts", "standard"), ("name", "when")) or {}
         when = self.conditions(data["when"], f"{path}.when") if "when" in data else ()
         if "when" in data and not when:
             self.wrong(f"{path}.when", "needs at least one condition: a rule for everything is no rule")
@@ -239,15 +240,28 @@ class _Reader:
                 self.number(inner.get("limit"), f"{path}.counts.limit") if "limit" in inner else 0,
                 self.fact(inner["adds"], f"{path}.counts.adds") if "adds" in inner else "",
             )
-        return AutomaticRule(self.text(data["name"], f"{path}.name") if "name" in data else "", when, count)
+        standard = data.get("standard", False)
+        if not isinstance(standard, bool):
+            self.wrong(f"{path}.standard", "must be true or false")
+        name = self.text(data["name"], f"{path}.name") if "name" in data else ""
+        return AutomaticRule(name, when, count, standard is True)
 
     def stage(self, value: Any, path: str) -> StageRule:
-        known = ("name", "role", "scope", "quorum", "when", "unless", "due_hours")
-        data = self.mapping(value, path, known, ("name", "role", "scope")) or {}
+        data = self.mapping(value, path, _STAGE, ("name", "role", "scope")) or {}
         for key, choices in (("role", self.roles), ("scope", SCOPES)):
             if key in data and data[key] not in choices:
                 self.wrong(f"{path}.{key}", f"must be one of {', '.join(choices)}")
-        due = data.get("due_hours")
+        due, wait, escalate = (
+            self.perhaps(data, key, path, 1, MAX_HOURS) for key in ("due_hours", "wait_hours", "escalate_hours")
+        )
+        for key, hours in (("wait_hours", wait), ("escalate_hours", escalate)):
+            if hours is not None and due is not None and hours >= due:
+                self.wrong(f"{path}.{key}", f"must be less than due_hours ({due}), or it would never matter")
+        escalate_to = self.role_at(data, "escalate_to", path)
+        if (escalate is None) != (escalate_to is None) and data.get("escalate_hours") is None:
+            self.wrong(f"{path}.escalate_hours", "is missing: after how many hours does it escalate?")
+        elif escalate_to is None and escalate is not None:
+            self.wrong(f"{path}.escalate_to", "is missing: to which role and scope does it escalate?")
         return StageRule(
             name=self.text(data["name"], f"{path}.name") if "name" in data else "",
             role=str(data.get("role", "")),
@@ -255,7 +269,12 @@ class _Reader:
             quorum=self.whole(data.get("quorum", 1), f"{path}.quorum", 1, MAX_QUORUM),
             when=self.conditions(data.get("when", []), f"{path}.when"),
             unless=self.conditions(data.get("unless", []), f"{path}.unless"),
-            due_hours=None if due is None else self.whole(due, f"{path}.due_hours", 1, MAX_HOURS),
+            due_hours=due,
+            group=self.whole(data.get("group", 0), f"{path}.group", 0, MAX_GROUP),
+            wait_hours=wait,
+            escalate_hours=escalate,
+            escalate_to=escalate_to,
+            fallback=self.role_at(data, "fallback", path),
         )
 
     def number(self, value: Any, path: str) -> int | str:
@@ -302,3 +321,6 @@ def _somebody_is_always_asked(stages: Sequence[StageRule]) -> bool:
     spared = [set(stage.unless) for stage in stages if not stage.when]
     asked = [set(stage.when) for stage in stages if not stage.unless]
     return any(not unless or any(when <= unless for when in asked) for unless in spared)
+
+
+__all__ = ["Fault", "PolicyError", "parse_policy", "parse_text", "positions"]

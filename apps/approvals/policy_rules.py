@@ -1,4 +1,4 @@
-"""Policy bodies (version 1) as rules, and what they ask for given facts. Pure: no ORM; reading is policy_reader's.
+"""Policy bodies as rules, and what they ask for given facts. Pure: no ORM; reading is policy_reader's.
 
     {"automatic": [{"name": "Small change",
                     "when": [["request.delta_gpus", "le", 2], ["team.budget_remaining", "ge", "0"]],
@@ -8,16 +8,26 @@
                  "when": [["workspace.environment", "eq", "production"]], "due_hours": 72}],
      "validity_days": 365}
 
+Everything further may be left out (`policy_reader` says what each may hold):
+
+    stage: "group": 2 (consecutive stages of one group are open together), "wait_hours": 24 (no approval counts before),
+           "escalate_hours": 48 with "escalate_to": {"role", "scope"}, "fallback": {"role", "scope"}
+    automatic rule: "standard": true (a pre-approved standard change; lost for a team after a failure)
+    "terms": [{"name": "staging_hours", "value": 48, "when": [...]}], the last that holds wins
+    "emergency": {"role": "compliance", "scope": "installation", "quorum": 1, "hours": 4, "review_hours": 72,
+                  "review_role": "compliance"}
+    "separation": {"authors": true, "evidence_producers": true}, "reauthenticate_minutes": 15
+
 Numbers are integers, or strings holding a decimal number ("0.50"): a binary fraction never decides. `counts` is about
 everything so approved before: value(fact) + value(adds) ≤ limit; without `adds` the fact already includes this request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 FactValue: TypeAlias = int | Decimal | str
 
@@ -83,10 +93,20 @@ class AutomaticRule:
     name: str
     when: tuple[Condition, ...]
     counts: Count | None = None
+    #: A pre-approved standard change: after a failure it counts no more for that team until somebody restores it.
+    standard: bool = False
 
     def holds(self, facts: Mapping[str, FactValue]) -> bool:
         """Whether all conditions and the count hold."""
         return all(c.holds(facts) for c in self.when) and (self.counts is None or self.counts.holds(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAt:
+    """A role and where it must be held (one of `SCOPES`)."""
+
+    role: str
+    scope: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +120,48 @@ class StageRule:
     when: tuple[Condition, ...] = ()
     unless: tuple[Condition, ...] = ()
     due_hours: int | None = None
+    group: int = 0
+    wait_hours: int | None = None
+    escalate_hours: int | None = None
+    escalate_to: RoleAt | None = None
+    fallback: RoleAt | None = None
 
     def asked(self, facts: Mapping[str, FactValue]) -> bool:
         """Whether these facts ask for the stage."""
         spared = bool(self.unless) and all(c.holds(facts) for c in self.unless)
         return all(c.holds(facts) for c in self.when) and not spared
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A named number or word that the policy sets for subjects where all of `when` hold."""
+
+    name: str
+    value: int | str
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Emergency:
+    """The break-glass path: who approves it, for how long it holds, and who reviews it within how long."""
+
+    role: str
+    quorum: int
+    hours: int
+    review_hours: int
+    review_role: str
+    scope: str = "installation"
+
+    def stage(self) -> StageRule:
+        """Return the one stage of an emergency request; after the hours it would have lasted it lapses."""
+        return StageRule("Emergency", self.role, self.scope, self.quorum, due_hours=self.hours)
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """Whom the policy keeps from deciding besides the requester's side. Who wrote it is always kept from it."""
+
+    evidence_producers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +171,11 @@ class PolicyRules:
     automatic: tuple[AutomaticRule, ...]
     stages: tuple[StageRule, ...]
     validity_days: int | None = None
+    terms: tuple[Term, ...] = ()
+    emergency: Emergency | None = None
+    separation: Separation = Separation()
+    #: A decision needs the password asked again within so many minutes; None: signing in suffices.
+    reauthenticate_minutes: int | None = None
 
     @property
     def counts_anything(self) -> bool:
@@ -124,6 +186,7 @@ class PolicyRules:
         """Return every fact the policy asks about."""
         named = {c.fact for rule in self.automatic for c in rule.when}
         named |= {c.fact for stage in self.stages for c in (*stage.when, *stage.unless)}
+        named |= {c.fact for term in self.terms for c in term.when}
         for rule in self.automatic:
             if rule.counts:
                 named |= {rule.counts.fact} | ({rule.counts.adds} if rule.counts.adds else set())
@@ -132,23 +195,44 @@ class PolicyRules:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a policy asks for: an automatic rule that fired, or the stages (and those these facts spared)."""
+    """What a policy asks for: an automatic rule that fired, or the stages (and those these facts spared).
+
+    `lost` are the standard changes that would have fired and that the team has lost.
+    """
 
     automatic: AutomaticRule | None
     stages: tuple[StageRule, ...]
     spared: tuple[StageRule, ...] = ()
+    lost: tuple[AutomaticRule, ...] = ()
 
 
-def stages_for(rules: PolicyRules, facts: Mapping[str, FactValue]) -> Outcome:
+def stages_for(
+    rules: PolicyRules, facts: Mapping[str, FactValue], lost_names: Collection[str] = frozenset()
+) -> Outcome:
     """Return the first automatic rule that holds, or else the stages that `facts` ask for, in order.
 
-    There is always at least one stage: `parse_policy` demands one without conditions, or two that complete each other.
+    `lost_names` are the standard changes that count no more for the team. There is always at least one stage:
+    `parse_policy` demands one without conditions, or two that complete each other.
     """
+    lost = []
     for rule in rules.automatic:
-        if rule.holds(facts):
-            return Outcome(rule, ())
+        if not rule.holds(facts):
+            continue
+        if rule.standard and rule.name in lost_names:
+            lost.append(rule)
+            continue
+        return Outcome(rule, (), (), tuple(lost))
     asked = tuple(stage for stage in rules.stages if stage.asked(facts))
-    return Outcome(None, asked, tuple(stage for stage in rules.stages if stage not in asked))
+    return Outcome(None, asked, tuple(stage for stage in rules.stages if stage not in asked), tuple(lost))
+
+
+def terms_under(rules: PolicyRules, facts: Mapping[str, FactValue]) -> dict[str, int | str]:
+    """Return the policy's terms given facts: of entries with one name the last whose conditions all hold."""
+    found: dict[str, int | str] = {}
+    for term in rules.terms:
+        if all(c.holds(facts) for c in term.when):
+            found[term.name] = term.value
+    return found
 
 
 def number(value: FactValue) -> Decimal | None:
@@ -166,3 +250,15 @@ def _same(found: FactValue, wanted: int | str) -> bool:
         return isinstance(wanted, str) and found == wanted
     exact = number(wanted)
     return exact is not None and Decimal(found) == exact
+
+
+def dump_facts(facts: Mapping[str, FactValue]) -> dict[str, Any]:
+    """Return facts as JSON: integers and strings as they are, Decimals as {"decimal": "12.50"}."""
+    return {
+        name: {"decimal": str(value)} if isinstance(value, Decimal) else value for name, value in sorted(facts.items())
+    }
+
+
+def load_facts(stored: Mapping[str, Any]) -> dict[str, FactValue]:
+    """Return facts from what `dump_facts` made."""
+    return {name: Decimal(v["decimal"]) if isinstance(v, dict) else v for name, v in stored.items()}

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from apps.approvals.models import Grant
+    from apps.approvals.models import ApprovalRequest, Grant
 
 #: What a policy can compare. Money is its Decimal amount in the ledger currency; never a float.
 FactValue: TypeAlias = int | Decimal | str
@@ -157,6 +157,64 @@ class Summarised(Protocol):
         ...
 
 
+@runtime_checkable
+class Scoped(Protocol):
+    """A subject whose grant is good for something narrower, or said otherwise, than "this subject on these clusters"."""
+
+    def grant_scope(self, uid: uuid.UUID) -> Mapping[str, Any]:
+        """Return JSON-ready keys of `Grant.scope`, laid over the usual ones (`engine.covers` says how they are read)."""
+        ...
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A subject that asks for its grant from or until a date."""
+
+    def validity(self, uid: uuid.UUID) -> tuple[datetime | None, datetime | None]:
+        """Return (not before, expires at), None: not asked for. The earlier end of this and the policy's counts."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A subject with a checklist whose answers belong to a decision."""
+
+    def checklist_digest(self, uid: uuid.UUID) -> str:
+        """Return the SHA-256 (lower-case hexadecimal) of what the checklist answers now; kept with each decision."""
+        ...
+
+
+@runtime_checkable
+class Authored(Protocol):
+    """A subject that knows who wrote it and who produced its evidence, besides `requester_side`."""
+
+    def authors(self, uid: uuid.UUID) -> set[int]:
+        """Return the user ids of everybody who wrote any part of it, the last editor included: they never decide."""
+        ...
+
+    def evidence_producers(self, uid: uuid.UUID) -> set[int]:
+        """Return the user ids of who produced its evidence: they decide only where the policy says so."""
+        ...
+
+
+@runtime_checkable
+class AuthoredByPerson(Protocol):
+    """An authored subject that can be asked the other way round, so that lists ask no request by itself."""
+
+    def touched_by(self, user_id: int) -> set[uuid.UUID]:
+        """Return the uids of the subjects a person wrote a part of or produced evidence for (more does no harm)."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A subject whose grant may be taken over by a later one before it ends."""
+
+    def renewed(self, uid: uuid.UUID, at: datetime) -> bool:
+        """Return whether something else takes over, so that nobody needs to hear that this grant ends."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FactContext:
     """What a fact provider is told about the request under way."""
@@ -221,6 +279,11 @@ def sided_by_team() -> list[str]:
     return sorted(name for name, one in _subjects.items() if isinstance(one, SidedByTeam) and one.team_is_side)
 
 
+def authored() -> list[str]:
+    """Return the subject types that know their authors and evidence producers."""
+    return sorted(name for name, one in _subjects.items() if isinstance(one, Authored))
+
+
 def subject_types() -> list[str]:
     """Return every registered subject type."""
     return sorted(_subjects)
@@ -271,6 +334,71 @@ def gather_facts(context: FactContext) -> dict[str, FactValue]:
         if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
             raise TypeError(f"the fact {name} is {type(value).__name__}; facts are integers, Decimals or strings")
     return found
+
+
+#: Called with a grant that has ended (expired or revoked), in the transaction that notes it.
+GrantEnded: TypeAlias = "Callable[[Grant], None]"
+
+_ended: dict[str, GrantEnded] = {}
+
+
+def on_grant_ended(subject_type: str, fn: GrantEnded) -> None:
+    """Register what a room does once a grant of its subjects has ended: called once for each, in the transaction.
+
+    Registering also asks for notices 30 and 7 days before a grant of this kind ends, and when it has. Nothing hangs on
+    the call: a grant past its end is unusable by itself. Raises ValueError where another function is registered.
+    """
+    held = _ended.get(subject_type)
+    if held is not None and getattr(held, "__qualname__", "") != getattr(fn, "__qualname__", ""):
+        raise ValueError(f"{subject_type} already hears of ended grants")
+    _ended[subject_type] = fn
+
+
+def forget_grant_ended(subject_type: str) -> None:
+    """Forget who hears of ended grants (tests register their own)."""
+    _ended.pop(subject_type, None)
+
+
+def hears_of_ends() -> list[str]:
+    """Return the subject types whose rooms hear of ended grants."""
+    return sorted(_ended)
+
+
+def tell_ended(grant: Grant) -> None:
+    """Tell the subject's room that the grant has ended, where it asked to hear of it."""
+    fn = _ended.get(grant.request.subject_type)
+    if fn is not None:
+        fn(grant)
+
+
+_terms: dict[str, dict[str, FactMeaning]] = {}
+
+
+def describe_term(subject_type: str, name: str, *, label: str, meaning: str, unit: str = "") -> None:
+    """Say which named number or word a policy may set for a subject; others are refused for it from then on."""
+    _terms.setdefault(subject_type, {})[name] = FactMeaning(label, meaning, unit)
+
+
+def known_terms(subject_type: str) -> dict[str, FactMeaning]:
+    """Return the described terms of a subject by name; empty where its room described none (any name will do)."""
+    return dict(sorted(_terms.get(subject_type, {}).items()))
+
+
+def terms(request: ApprovalRequest) -> dict[str, int | str]:
+    """Return the terms that the request's pinned policy version sets for it, on the facts of its submission."""
+    from apps.approvals import terms as policy_terms
+
+    return policy_terms.of_request(request)
+
+
+def terms_for(policy_slug: str, facts: Mapping[str, FactValue]) -> dict[str, int | str]:
+    """Return the terms that the policy's newest version would set, given facts.
+
+    Raises Invalid where no policy is published under the slug.
+    """
+    from apps.approvals import terms as policy_terms
+
+    return policy_terms.of_policy(policy_slug, facts)
 
 
 @dataclass(frozen=True, slots=True)

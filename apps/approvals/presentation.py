@@ -93,7 +93,8 @@ def timeline(seen: Sight) -> list[dict[str, Any]]:
             }
         )
     if request.status == RequestStatus.IN_REVIEW:
-        events += [_pending(stage, seen) for stage in seen.stages[seen.state.stage :]]
+        lacking = (stage for stage in seen.stages if seen.state.completed[stage.ordinal] is None)
+        events += [_pending(stage, seen) for stage in lacking]
     elif request.status == RequestStatus.WAITING:
         events.append({"title": "Granted", "pending": True, "text": request.conclusion})
     elif request.concluded_at is not None:

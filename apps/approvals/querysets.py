@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db.models import Q
@@ -62,6 +63,7 @@ class ApprovalRequestQuerySet(ScopedQuerySet["ApprovalRequest"]):
             scopes.team_filter("approvals.request.view", field="team")
             | scopes.unit_filter("approvals.request.view", field="unit")
             | Q(requester_id=user.pk)
+            | _entrusted(user)
         )
 
     def open(self) -> Self:
@@ -71,6 +73,20 @@ class ApprovalRequestQuerySet(ScopedQuerySet["ApprovalRequest"]):
     def in_line(self, queue: str) -> Self:
         """Return those that wait for capacity in a line, first come first."""
         return self.filter(queue=queue, status=RequestStatus.WAITING).order_by("submitted_at", "pk")
+
+
+def _entrusted(user: Any) -> Q:
+    """Return the condition "has a stage that somebody lets this person decide for them"."""
+    from apps.approvals import delegating
+    from apps.approvals.models import Stage
+
+    voices = delegating.voices_for(user)
+    if not voices:
+        return Q(pk__in=[])
+    asked = Q(pk__in=[])
+    for voice in voices:
+        asked |= voice.stages() & voice.within("request__unit")
+    return Q(pk__in=Stage.objects.filter(asked).values("request_id"))
 
 
 def _visible_requests(user: Any) -> Any:
@@ -114,6 +130,10 @@ class CommentQuerySet(ScopedQuerySet["Comment"]):
 class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
     """Reviews after emergencies."""
 
+    def open(self) -> Self:
+        """Return those not closed yet: each blocks its team's next normal request of that kind."""
+        return self.filter(closed_at__isnull=True)
+
     def visible_to(self, user: Any) -> Self:
         """Return those of visible requests."""
         return self.filter(request__in=_visible_requests(user))
@@ -121,6 +141,10 @@ class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
 
 class StandardLossQuerySet(ScopedQuerySet["StandardLoss"]):
     """Standard changes that lost their status."""
+
+    def in_force(self) -> Self:
+        """Return those that nobody restored."""
+        return self.filter(restored_at__isnull=True)
 
     def visible_to(self, user: Any) -> Self:
         """Return those whose failed change is visible."""
@@ -139,3 +163,12 @@ class DelegationQuerySet(ScopedQuerySet["Delegation"]):
         if scope.of(user).everywhere("approvals.request.view"):
             return self.all()
         return self.filter(Q(giver_id=user.pk) | Q(delegate_id=user.pk))
+
+    def in_force(self, at: datetime) -> Self:
+        """Return those that count at `at`: within their dates, not revoked, between active persons."""
+        return self.filter(
+            Q(revoked_at__isnull=True) | Q(revoked_at__gt=at),
+            valid__contains=at,
+            giver__is_active=True,
+            delegate__is_active=True,
+        )

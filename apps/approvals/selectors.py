@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import F, Q
-
 from apps.accounts.models import User
-from apps.approvals import deciders, engine, ports, staging
+from apps.approvals import deciders, engine, ports, seats, staging, standing
 from apps.approvals.choices import RequestStatus
-from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
+from apps.approvals.models import ApprovalRequest, Decision, Stage
+from apps.approvals.policies import newest
 from apps.approvals.querysets import ApprovalRequestQuerySet
+from apps.approvals.seats import Voice
+from apps.approvals.waiting import waiting_for
 from apps.core import clock
-from apps.core.errors import Invalid, NotAllowed
-from apps.teams import scope
+from apps.core.errors import NotAllowed
 from apps.teams.models import Team, Unit
 
 
@@ -29,6 +29,9 @@ class Seat:
     role: str
     may: bool
     rule: str
+    #: Whom they would speak for, where they hold the role only through a delegation.
+    for_user: Any = None
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class StagePreview:
     approvers: list[str]
     quorum: int = 1
     rule: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +54,9 @@ class Preview:
     automatic: str | None
     stages: list[StagePreview] = field(default_factory=list)
     missing_facts: list[str] = field(default_factory=list)
-
-
-def waiting_for(user: Any) -> ApprovalRequestQuerySet:
-    """Return the requests that this person can decide now, oldest first.
-
-    They hold the open stage's role over its unit, are not on the requester's side, fill no other seat, and there is
-    time left: what `engine.why_not` says, as one query. Who joined a team since submission is on its side by now; only
-    subjects that do not say so (`ports.SidedByTeam`) are asked one by one.
-    """
-    scopes = scope.of(user)
-    if scopes.user_id is None:
-        return ApprovalRequest.objects.none()
-    held = Q(pk__in=[])
-    for role in deciders.deciding_roles():
-        if role in scopes.installation:
-            held |= Q(role=role)
-        elif role in scopes.units:
-            held |= Q(role=role, unit__path__overlap=list(scopes.units[role]))
-    stages = Stage.objects.filter(held, request__status=RequestStatus.IN_REVIEW, ordinal=F("request__current_stage"))
-    spoke = Decision.objects.filter(Q(actor_id=user.pk) | Q(on_behalf_of_id=user.pk))
-    found = (
-        ApprovalRequest.objects.filter(pk__in=stages.values("request_id"))
-        .filter(Q(due_at__isnull=True) | Q(due_at__gt=clock.now()))
-        .exclude(requester_id=user.pk)
-        .exclude(requester_side__contains=[user.pk])
-        .exclude(pk__in=spoke.values("request_id"))
-        .order_by("submitted_at", "pk")
-    )
-    own = {team for ids in scopes.teams.values() for team in ids}
-    if own:
-        sided = ports.sided_by_team()
-        found = found.exclude(subject_type__in=sided, team_id__in=own)
-        others = [name for name in ports.subject_types() if name not in sided]
-        if others:
-            asked = found.filter(subject_type__in=others, team_id__in=own)
-            joined = [row.pk for row in asked if user.pk in deciders.excluded(row)]
-            found = found.exclude(pk__in=joined) if joined else found
-    return found
+    terms: dict[str, int | str] = field(default_factory=dict)
+    #: Standard changes that would have approved at once, had the team not lost them.
+    lost: list[str] = field(default_factory=list)
 
 
 def waiting_rows(user: Any) -> ApprovalRequestQuerySet:
@@ -114,10 +83,24 @@ class Sight:
 
     @property
     def open_stage(self) -> Stage | None:
-        """The stage that can be decided now."""
-        if self.request.status != RequestStatus.IN_REVIEW or self.state.standing is not engine.Standing.IN_REVIEW:
-            return None
-        return self.stages[self.state.stage]
+        """The first stage that can be decided now."""
+        return next(iter(self.open_stages), None)
+
+    @property
+    def open_stages(self) -> list[Stage]:
+        """The stages that can be decided now; those of one group at the same time."""
+        if self.request.status != RequestStatus.IN_REVIEW:
+            return []
+        return [self.stages[ordinal] for ordinal in self.state.open]
+
+    def panels(self) -> dict[int, engine.Panel]:
+        """Return who holds the roles of every stage, by ordinal (each role and place is asked once)."""
+        return deciders.panels_of(self.stages, self.roster)
+
+    def waits_until(self, stage: Stage) -> datetime | None:
+        """Return from when on approvals count in an open stage, None where they do now."""
+        until = engine.wait_until(self.case, self.state, stage.ordinal)
+        return until if until is not None and self.at < until else None
 
 
 def sight(request: ApprovalRequest) -> Sight:
@@ -126,48 +109,53 @@ def sight(request: ApprovalRequest) -> Sight:
     stages = list(Stage.objects.filter(request=request).select_related("unit").order_by("ordinal"))
     rows = Decision.objects.filter(request=request).select_related("actor", "on_behalf_of", "stage")
     decisions = list(rows.order_by("decided_at", "pk"))
-    case = deciders.case_of(request, stages, decisions, deciders.excluded(request))
+    case = deciders.case_of(request, stages, decisions, deciders.barred(request))
     return Sight(request, stages, decisions, case, engine.evaluate(case, at), at)
 
 
-def why_not(seen: Sight, user: Any) -> str:
-    """Return the rule that keeps this person from deciding now, "" where none does."""
-    if seen.request.status != RequestStatus.IN_REVIEW or not seen.stages:
-        return "There is nothing to decide any more."
-    stage = seen.stages[min(engine.stage_of(seen.state, user.pk), len(seen.stages) - 1)]
-    held = seen.roster.over(stage.role, stage.unit_id)
-    rule = engine.why_not(seen.case, actor=user.pk, holders=held.keys(), at=seen.at)
-    # Who has approved may still change their mind and reject.
-    if rule and user.pk in seen.state.seats:
-        return engine.why_not(seen.case, actor=user.pk, holders=held.keys(), at=seen.at, verdict=engine.REJECT)
-    return rule
+def why_not(seen: Sight, user: Any, *, on_behalf_of: int | None = None) -> str:
+    """Return the rule that keeps this person from any word now, "" where they may approve or reject."""
+    return seats.why_not(
+        seen.request, seen.case, seen.state, seen.panels(), seen.at, user.pk, on_behalf_of=on_behalf_of
+    )
+
+
+def voices(seen: Sight, user: Any) -> list[Voice]:
+    """Return in whose name this person could decide now: themselves (`for_user` None) first, then givers."""
+    return seats.voices(seen.request, seen.case, seen.state, seen.stages, seen.panels(), seen.at, user.pk)
 
 
 def refuse_unless_may_decide(seen: Sight, user: Any) -> None:
     """Raise NotAllowed with the rule that keeps this person from deciding (a closed request refuses later)."""
-    if seen.open_stage is not None and (rule := why_not(seen, user)):
-        raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
+    if seen.open_stage is None or voices(seen, user):
+        return
+    rule = why_not(seen, user)
+    raise NotAllowed(f"You cannot decide this: {rule}", rule=rule)
 
 
 def explain(request: ApprovalRequest, seen: Sight | None = None) -> list[Seat]:
-    """Return "who could decide this now?": everybody with the open stage's role around the request, and their rule.
+    """Return "who could decide this now?": everybody with an open stage's role around the request, and their rule.
 
-    Besides those over the stage's unit it names those over the paying unit where the stage was sent above them. Those
-    who may decide come first.
+    Besides those over the stage's unit it names those over the paying unit where the stage was sent above them, and
+    whoever holds the role through a delegation only. Those who may decide come first.
     """
     seen = seen or sight(request)
-    stage = seen.open_stage
-    if stage is None:
-        return []
-    over = seen.roster.over(stage.role, stage.unit_id)
-    # Who holds the role only below where the stage was sent (the requester's peers) is named with that rule.
-    around = {**seen.roster.over(stage.role, request.unit_id), **over}
-    people = User.objects.in_bulk(list(around))
-    seats = []
-    for user_id in around:
-        rule = engine.why_not(seen.case, actor=user_id, holders=over.keys(), at=seen.at)
-        seats.append(Seat(people[user_id], deciders.role_label(stage.role), rule == "", rule))
-    return sorted(seats, key=lambda seat: (not seat.may, str(seat.user), seat.user.pk))
+    found = []
+    for stage in seen.open_stages:
+        found += seats.around(request, seen.case, seen.state, stage, seen.roster, seen.at)
+    people = User.objects.in_bulk({pk for one in found for pk in (one.user_id, one.giver_id) if pk is not None})
+    listed = [
+        Seat(
+            people[one.user_id],
+            deciders.role_label(one.role),
+            one.rule == "",
+            one.rule,
+            people[one.giver_id] if one.giver_id is not None else None,
+            seen.stages[one.stage].name,
+        )
+        for one in found
+    ]
+    return sorted(listed, key=lambda seat: (not seat.may, str(seat.user), seat.user.pk, seat.stage))
 
 
 def starving(seen: Sight) -> list[Stage]:
@@ -184,15 +172,21 @@ def preview(
     unit_id: int | None = None,
     requester_id: int | None = None,
     excluded: Collection[int] = (),
+    team_id: int | None = None,
 ) -> Preview:
     """Return what the policy's newest version would ask for, given facts; with `unit_id` (who pays) also of whom.
 
-    Raises Invalid where no policy is published under the slug.
+    With `team_id` standard changes that the team has lost do not fire. Raises Invalid where no policy is published.
     """
     version = newest(policy_slug)
-    rules = deciders.rules_of(version)
     return preview_rules(
-        rules, facts, policy=str(version), unit_id=unit_id, requester_id=requester_id, excluded=excluded
+        deciders.rules_of(version),
+        facts,
+        policy=str(version),
+        unit_id=unit_id,
+        requester_id=requester_id,
+        excluded=excluded,
+        lost=standing.lost_rules(version.policy_id, team_id) if team_id is not None else (),
     )
 
 
@@ -204,32 +198,28 @@ def preview_rules(
     unit_id: int | None = None,
     requester_id: int | None = None,
     excluded: Collection[int] = (),
+    lost: Collection[str] = (),
 ) -> Preview:
-    """Return what rules (published or not) would ask for."""
-    outcome = engine.stages_for(rules, facts)
+    """Return what rules (published or not) would ask for; `lost` are the standard changes that do not fire."""
+    outcome = engine.stages_for(rules, facts, lost)
     missing = [name for name in rules.facts() if name not in facts]
+    terms, gone = engine.terms_under(rules, facts), [rule.name for rule in outcome.lost]
     if outcome.automatic is not None:
-        return Preview(policy, outcome.automatic.name, [], missing)
+        return Preview(policy, outcome.automatic.name, [], missing, terms, gone)
     barred = set(excluded) | ({requester_id} if requester_id is not None else set())
     unit = Unit.objects.get(pk=unit_id) if unit_id is not None else None
     stages = []
     for rule in outcome.stages:
         if unit is None:
-            stages.append(StagePreview(rule.name, deciders.role_label(rule.role), [], rule.quorum))
+            stages.append(StagePreview(rule.name, deciders.role_label(rule.role), [], rule.quorum, "", rule.group))
             continue
         goes = deciders.route(rule, unit, requester_id if requester_id is not None else 0)
         near = deciders.nearest(deciders.holders(goes.role, goes.unit_id), barred)
         names = sorted(str(person) for person in User.objects.filter(pk__in=near))
-        stages.append(StagePreview(rule.name, deciders.role_label(goes.role), names, rule.quorum, goes.note))
-    return Preview(policy, None, stages, missing)
-
-
-def newest(policy_slug: str) -> PolicyVersion:
-    """Return a policy's newest version. Raises Invalid where none is published."""
-    found = PolicyVersion.objects.select_related("policy").filter(policy__slug=policy_slug).order_by("-number").first()
-    if found is None:
-        raise Invalid({"": "No policy is published for this yet. A platform admin has to publish one first."})
-    return found
+        stages.append(
+            StagePreview(rule.name, deciders.role_label(goes.role), names, rule.quorum, goes.note, rule.group)
+        )
+    return Preview(policy, None, stages, missing, terms, gone)
 
 
 def automatic_requests(subject_type: str, team_id: int, since: datetime) -> ApprovalRequestQuerySet:
@@ -254,3 +244,10 @@ def visible_teams(user: Any) -> Any:
     return Team.objects.filter(
         pk__in=ApprovalRequest.objects.visible_to(user).order_by().values("team_id").distinct()
     ).order_by("name")
+
+
+__all__ = [
+    "Preview", "Seat", "Sight", "StagePreview", "Voice", "automatic_requests", "explain", "newest", "preview",
+    "preview_rules", "refuse_unless_may_decide", "requests_of", "sight", "starving", "visible_teams", "voices",
+    "waiting_for", "waiting_rows", "why_not",
+]  # fmt: skip

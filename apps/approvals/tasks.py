@@ -1,4 +1,4 @@
-"""Sweeps: what is past its due time lapses, what waits for capacity is tried again. Each row in its own transaction."""
+"""Sweeps over what is due: lapses, escalations, waiting requests, ends of grants. Each row in its own transaction."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from apps.approvals import actions, granting
+from django.db.models import DurationField, ExpressionWrapper, F, Value
+
+from apps.approvals import actions, emergencies, granting, recertifying
 from apps.approvals.choices import RequestStatus
-from apps.approvals.models import ApprovalRequest
+from apps.approvals.models import ApprovalRequest, EmergencyReview, Stage
 from apps.approvals.ports import Span, meet
 from apps.core import clock
 from apps.core.actor import Actor
@@ -54,3 +56,35 @@ def retry_waiting() -> int:
         elif queue and not granting.blocked(request, clock.now()):
             stopped.setdefault(queue, []).append(granting.spans_of(request, at))
     return granted
+
+
+@sweep("approvals.escalate_overdue", every=timedelta(minutes=1))
+def escalate_overdue() -> int:
+    """Tell those that late stages escalate to; that they may decide by then needs no sweep."""
+    actor = Actor.system("approvals.escalate_overdue")
+    waited = ExpressionWrapper(Value(timedelta(hours=1)) * F("escalate_hours"), output_field=DurationField())
+    late = Stage.objects.filter(
+        request__status=RequestStatus.IN_REVIEW,
+        opened_at__lte=clock.now() - waited,
+        completed_at__isnull=True,
+        escalated_at__isnull=True,
+        escalate_hours__isnull=False,
+    )
+    return sum(
+        actions.escalate(pk, actor=actor) for pk in late.order_by("opened_at").values_list("pk", flat=True)[:500]
+    )
+
+
+@sweep("approvals.remind_reviews", every=timedelta(minutes=5))
+def remind_reviews() -> int:
+    """Remind of reviews after emergencies that are overdue, once each."""
+    actor = Actor.system("approvals.remind_reviews")
+    late = EmergencyReview.objects.open().filter(due_at__lte=clock.now(), overdue_told_at__isnull=True)
+    return sum(emergencies.remind(pk, actor=actor) for pk in late.order_by("due_at").values_list("pk", flat=True)[:500])
+
+
+@sweep("approvals.attend_grants", every=timedelta(minutes=1))
+def attend_grants() -> int:
+    """Send the notices before grants end, and tell the rooms of those that have. A grant past its end is dead anyway."""
+    actor = Actor.system("approvals.attend_grants")
+    return sum(recertifying.attend(pk, actor=actor) for pk in recertifying.ending(clock.now())[:1000])

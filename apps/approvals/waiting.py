@@ -1,0 +1,109 @@
+"""What waits for a person: one query over open stages for each way in which they may speak."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import DurationField, ExpressionWrapper, F, Q, Value
+
+from apps.approvals import deciders, delegating, engine, ports
+from apps.approvals.choices import RequestStatus
+from apps.approvals.delegating import Voice
+from apps.approvals.models import ApprovalRequest, Decision, Stage
+from apps.approvals.querysets import ApprovalRequestQuerySet
+from apps.core import clock
+from apps.teams import scope
+
+
+def waiting_for(user: Any) -> ApprovalRequestQuerySet:
+    """Return the requests that this person can decide now, for themselves or for who lets them, oldest first.
+
+    The seat holds an open stage's role over its unit (or the one it has escalated to, or falls back on), nobody behind
+    the word is on the requester's side or fills another seat, and there is time left: what `engine.why_not` says, as
+    one query. Who joined a team since submission is on its side by now; only subjects that do not say so
+    (`ports.SidedByTeam`), or whose authors and evidence producers are not known by person
+    (`ports.AuthoredByPerson`), are asked one by one.
+    """
+    if scope.of(user).user_id is None:
+        return ApprovalRequest.objects.none()
+    found = Q(pk__in=[])
+    for voice in (delegating.own_voice(user), *delegating.voices_for(user)):
+        if voice.installation or voice.units:
+            found |= Q(pk__in=_decidable(voice, user).values("pk"))
+    return ApprovalRequest.objects.filter(found).order_by("submitted_at", "pk")
+
+
+def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
+    persons = sorted(voice.persons)
+    at = clock.now()
+    waited = ExpressionWrapper(Value(timedelta(hours=1)) * F("escalate_hours"), output_field=DurationField())
+    asked = voice.stages() | (
+        Q(escalate_hours__isnull=False, opened_at__lte=at - waited) & voice.stages("escalation_role", "escalation_unit")
+    )
+    open_now = Stage.objects.filter(
+        voice.within("request__unit"),
+        request__status=RequestStatus.IN_REVIEW,
+        opened_at__isnull=False,
+        completed_at__isnull=True,
+    )
+    ids = Q(pk__in=open_now.filter(asked).values("request_id"))
+    stepping_in = _falling_back(open_now.filter(voice.stages("fallback_role", "fallback_unit")))
+    if stepping_in:
+        ids |= Q(pk__in=stepping_in)
+    spoke = Decision.objects.filter(Q(actor_id__in=persons) | Q(on_behalf_of_id__in=persons))
+    found = (
+        ApprovalRequest.objects.filter(ids)
+        .filter(Q(due_at__isnull=True) | Q(due_at__gt=at))
+        .exclude(requester_id__in=persons)
+        .exclude(pk__in=spoke.values("request_id"))
+    )
+    for person in persons:
+        found = found.exclude(requester_side__contains=[person])
+        found = _not_by(person, _not_of_own_team(person, user, found))
+    return found
+
+
+def _falling_back(stages: Any) -> list[int]:
+    """Return the requests (keys) that one of these stages lets its fallback role decide; each is asked, few have one."""
+    roster, found = deciders.Roster(), []
+    for stage in stages.select_related("request__policy_version"):
+        request = stage.request
+        steps = list(Stage.objects.filter(request=request).order_by("ordinal"))
+        words = Decision.objects.filter(request=request)
+        case = deciders.case_of(request, steps, words, deciders.barred(request))
+        state = engine.evaluate(case, clock.now())
+        panel = deciders.panel_of(stage, roster)
+        held = engine.holders(case, state, stage.ordinal, panel, clock.now())
+        if any(role == stage.fallback_role for role in held.values()):
+            found.append(request.pk)
+    return found
+
+
+def _not_of_own_team(person: int, user: Any, found: ApprovalRequestQuerySet) -> ApprovalRequestQuerySet:
+    scopes = scope.of(user) if person == user.pk else scope.resolve(person)
+    own = {team for ids in scopes.teams.values() for team in ids}
+    if not own:
+        return found
+    sided = ports.sided_by_team()
+    found = found.exclude(subject_type__in=sided, team_id__in=own)
+    others = [name for name in ports.subject_types() if name not in sided]
+    if others:
+        asked = found.filter(subject_type__in=others, team_id__in=own)
+        joined = [row.pk for row in asked.select_related("policy_version") if person in deciders.excluded(row)]
+        found = found.exclude(pk__in=joined) if joined else found
+    return found
+
+
+def _not_by(person: int, found: ApprovalRequestQuerySet) -> ApprovalRequestQuerySet:
+    """Leave out what the person wrote or proved since it was submitted."""
+    for name in ports.authored():
+        subject = ports.get_subject(name)
+        if isinstance(subject, ports.AuthoredByPerson):
+            touched = subject.touched_by(person)
+            asked = found.filter(subject_type=name, subject_uid__in=touched) if touched else found.none()
+        else:
+            asked = found.filter(subject_type=name)
+        shut = [row.pk for row in asked.select_related("policy_version") if person in deciders.excluded(row)]
+        found = found.exclude(pk__in=shut) if shut else found
+    return found
