@@ -31,6 +31,7 @@ class ReleaseStatus(models.TextChoices):
     REJECTED = "rejected", "Rejected"
     WITHDRAWN = "withdrawn", "Withdrawn"
     LAPSED = "lapsed", "Lapsed"
+    ENDED = "ended", "Ended with its endpoint"
 
 
 RELEASE_TRANSITIONS = Transitions(
@@ -47,6 +48,7 @@ RELEASE_TRANSITIONS = Transitions(
         ReleaseStatus.STARTING: {
             "start_canary": ReleaseStatus.CANARY, "go_live": ReleaseStatus.LIVE, "fail": ReleaseStatus.FAILED,
             "roll_back": ReleaseStatus.ROLLED_BACK, "hold": ReleaseStatus.HELD, "supersede": ReleaseStatus.SUPERSEDED,
+            "end": ReleaseStatus.ENDED,
         },
         ReleaseStatus.CANARY: {
             "step": ReleaseStatus.CANARY, "hold": ReleaseStatus.HELD, "go_live": ReleaseStatus.LIVE,
@@ -60,14 +62,16 @@ RELEASE_TRANSITIONS = Transitions(
         },
         ReleaseStatus.LIVE: {
             "supersede": ReleaseStatus.SUPERSEDED, "roll_back": ReleaseStatus.ROLLED_BACK,
-            "fail": ReleaseStatus.FAILED,
+            "fail": ReleaseStatus.FAILED, "end": ReleaseStatus.ENDED,
         },
-        ReleaseStatus.SUPERSEDED: {},
+        # Going back to it, exactly as it was approved, where its grants are still usable.
+        ReleaseStatus.SUPERSEDED: {"return": ReleaseStatus.LIVE},
         ReleaseStatus.ROLLED_BACK: {},
         ReleaseStatus.FAILED: {},
         ReleaseStatus.REJECTED: {},
         ReleaseStatus.WITHDRAWN: {},
         ReleaseStatus.LAPSED: {},
+        ReleaseStatus.ENDED: {},
     }
 )  # fmt: skip
 

@@ -6,14 +6,15 @@ from decimal import Decimal
 from typing import ClassVar
 
 from django.conf import settings
-from django.contrib.postgres.fields import DateTimeRangeField
+from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import Q
 
 from apps.approvals.models import ApprovalRequest
 from apps.catalogue.models import DIGEST_LENGTH, Model, ModelVersion
 from apps.clusters.models import Cluster, Flavour
-from apps.core.models import Row, VersionedRow
+from apps.core.models import IntRange, Row, VersionedRow
 from apps.core.money import Money
 from apps.deployments.choices import OPEN_RELEASES, CanaryMode, LoadState, ReleaseKind, ReleaseStatus, StepKind, Tier
 from apps.deployments.querysets import (
@@ -182,6 +183,10 @@ class ServingInterval(Row):
             models.CheckConstraint(condition=Q(traffic__lte=100), name="interval_traffic"),
             models.UniqueConstraint(
                 fields=["release"], name="interval_one_open", condition=Q(valid__endswith__isnull=True)
+            ),
+            ExclusionConstraint(
+                name="interval_no_overlap",
+                expressions=[(IntRange("release"), RangeOperators.OVERLAPS), ("valid", RangeOperators.OVERLAPS)],
             ),
         ]
         indexes: ClassVar = [
