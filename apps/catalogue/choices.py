@@ -74,7 +74,8 @@ VERSION_TRANSITIONS = Transitions(
     {
         VersionStatus.DRAFT: {"hash": VersionStatus.HASHING, "seal": VersionStatus.SEALED},
         VersionStatus.HASHING: {
-            "seal": VersionStatus.SEALED, "fail": VersionStatus.DRAFT, "cancel": VersionStatus.DRAFT,
+            "seal": VersionStatus.SEALED, "done": VersionStatus.DRAFT, "fail": VersionStatus.DRAFT,
+            "cancel": VersionStatus.DRAFT,
         },
         VersionStatus.SEALED: {"retire": VersionStatus.RETIRED},
         VersionStatus.RETIRED: {"restore": VersionStatus.SEALED},

@@ -25,9 +25,11 @@ SHA256 = re.compile(r"^[0-9a-f]{64}$")
 #: An image or OCI artifact by digest: registry/name@sha256:….
 BY_DIGEST = re.compile(r"^(?P<name>[^@\s]+)@sha256:(?P<digest>[0-9a-f]{64})$")
 _KEYS = frozenset(
-    "v model label scheme location revision files image runtime format arguments environment explainer adapters"
-    " sources card classification".split()
-)
+    (
+        "v", "model", "label", "scheme", "location", "revision", "files", "image", "runtime", "format", "arguments",
+        "environment", "explainer", "adapters", "sources", "card", "classification",
+    )
+)  # fmt: skip
 
 
 class Malformed(ValueError):

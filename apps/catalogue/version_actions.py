@@ -108,9 +108,7 @@ def create_version(
 
 
 @transaction.atomic
-def edit_version(
-    version_id: int, *, actor: Actor, expected_version: int | None = None, **changes: Any
-) -> ModelVersion:
+def edit_version(version_id: int, *, actor: Actor, expected_version: int | None = None, **changes: Any) -> ModelVersion:
     """Change a draft (`EDITABLE`). With another location or revision, the digests computed so far are void.
 
     Raises NotVisible, NotAllowed, Conflict (it is hashed just now, or sealed), Invalid.
@@ -224,9 +222,7 @@ def discard_version(version_id: int, *, actor: Actor, expected_version: int | No
 
 
 @transaction.atomic
-def retire_version(
-    version_id: int, reason: str, *, actor: Actor, expected_version: int | None = None
-) -> ModelVersion:
+def retire_version(version_id: int, reason: str, *, actor: Actor, expected_version: int | None = None) -> ModelVersion:
     """Take a sealed version out of use: it is offered for nothing new. What runs is not touched.
 
     Raises NotVisible, NotAllowed, Conflict, Invalid.

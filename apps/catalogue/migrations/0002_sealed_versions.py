@@ -10,7 +10,8 @@ from django.db.models import F, Q
 
 #: What may still change of a sealed version: whether it is in use.
 _FREE = "'status', 'retired_at', 'version', 'updated_at'"
-_FORWARD = f"""
+_GUARDED = ("catalogue_versionfile", "catalogue_versionsource", "catalogue_classificationrecord")
+_FORWARD = """
 CREATE FUNCTION catalogue_guard_version() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
   IF OLD.status NOT IN ('sealed', 'retired') THEN
@@ -21,7 +22,7 @@ BEGIN
     RAISE EXCEPTION 'version % is sealed: it is never deleted', OLD.uid USING ERRCODE = 'restrict_violation';
   END IF;
   IF NEW.status NOT IN ('sealed', 'retired')
-     OR to_jsonb(NEW) - ARRAY[{_FREE}] IS DISTINCT FROM to_jsonb(OLD) - ARRAY[{_FREE}] THEN
+     OR to_jsonb(NEW) - ARRAY[@free] IS DISTINCT FROM to_jsonb(OLD) - ARRAY[@free] THEN
     RAISE EXCEPTION 'version % is sealed: it never changes', OLD.uid USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
@@ -49,10 +50,10 @@ BEGIN
   IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
   RETURN NEW;
 END $body$;
-""" + "".join(
+""".replace("@free", _FREE) + "".join(
     f"CREATE TRIGGER sealed BEFORE INSERT OR UPDATE OR DELETE ON {table}"
     " FOR EACH ROW EXECUTE FUNCTION catalogue_guard_part();\n"
-    for table in ("catalogue_versionfile", "catalogue_versionsource", "catalogue_classificationrecord")
+    for table in _GUARDED
 )
 _BACKWARD = """
 DROP TRIGGER sealed ON catalogue_classificationrecord;
