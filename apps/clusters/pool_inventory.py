@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import QuerySet, TextField, prefetch_related_objects
 from django.db.models.functions import Cast
@@ -14,6 +14,7 @@ from django.db.models.functions import Cast
 from apps.clusters.capacity_view import (
     Composition,
     FlavourCapacity,
+    Layout,
     compose,
     cpu_capacity,
     flavour_capacity,
@@ -25,8 +26,7 @@ from apps.clusters.models import Cluster, Flavour, Node, Pool
 from apps.core.db_time import Micros, at_micros
 
 
-@dataclass(frozen=True, slots=True)
-class SeenNode:
+class SeenNode(NamedTuple):
     """A node as last observed, in bare columns: a pool may have thousands."""
 
     name: str
@@ -46,7 +46,7 @@ class SeenNode:
     observed_at: datetime
 
 
-_COLUMNS = tuple(one.name for one in fields(SeenNode))
+_COLUMNS = SeenNode._fields
 _JSON = ("allocatable", "capacity", "slices", "labels")
 _BARE = {"seen_micros": Micros("observed_at"), **{f"{name}_text": Cast(name, TextField()) for name in _JSON}}
 _NAMES = {**{name: f"{name}_text" for name in _JSON}, "observed_at": "seen_micros"}
@@ -69,7 +69,7 @@ def _seen(rows: QuerySet[Node]) -> list[SeenNode]:
             values[at] = parsed[text]
         micros = values[_SEEN_AT]
         values[_SEEN_AT] = times.get(micros) or times.setdefault(micros, at_micros(micros))
-        found.append(SeenNode(*values))
+        found.append(SeenNode._make(values))
     return found
 
 
@@ -98,6 +98,22 @@ class PoolInventory:
         return bool(self.composition.nodes or self.cores.nodes)
 
 
+def _layouts(nodes: Sequence[SeenNode]) -> list[Layout]:
+    """Return how each node is cut. Nodes that say the same share what they say (`_seen`): each is laid out once."""
+    known: dict[tuple[object, ...], Layout] = {}
+    cuts = []
+    for node in nodes:
+        alike = (
+            node.gpu_model, node.physical_gpus, node.sharing, node.mig_strategy, node.replicas, node.gpu_memory_mib,
+            node.problem, id(node.slices), id(node.capacity), id(node.allocatable),
+        )  # fmt: skip
+        cut = known.get(alike)
+        if cut is None:
+            cut = known[alike] = layout(node)
+        cuts.append(cut)
+    return cuts
+
+
 def nodes_of(pool: Pool) -> list[SeenNode]:
     """Return the nodes of a pool: of its GPU model, or for a CPU class those that its flavours' labels select."""
     rows = _seen(Node.objects.filter(cluster=pool.cluster_id, gpu_model=_model(pool)))
@@ -122,7 +138,7 @@ def read(pool: Pool, flavours: Iterable[Flavour] | None = None) -> PoolInventory
         units = [FlavourUnits(one, found := cpu_capacity(one.node_labels, nodes), _limit(pool, found, nodes))
                  for one in offered]  # fmt: skip
         return PoolInventory(pool, compose([]), cpu_capacity({}, nodes), tuple(units), at)
-    cuts = [layout(node) for node in nodes]
+    cuts = _layouts(nodes)
     made = compose(nodes, cuts)
     known = not made.unknown and made.nodes > 0
     units = []

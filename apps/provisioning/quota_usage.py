@@ -56,19 +56,32 @@ def used_units(cluster_ids: Collection[int], resources: Collection[str], *, limi
     # The later of the two, or the one there is: the database's GREATEST passes over NULL.
     values = rows.annotate(at=Micros(Greatest("observed_at", current)), **columns)
     names_of = ("cluster_id", "namespace", "at", *columns)
-    for cluster_id, namespace, micros, *texts in values.values_list(*names_of).iterator(chunk_size=5000):
+    for cluster_id, namespace, micros, *texts in values.values_list(*names_of):
         at = times.get(micros) or times.setdefault(micros, at_micros(micros))
-        one = found.setdefault((cluster_id, namespace), Used(at))
-        one.at = min(one.at, at)
+        place = (cluster_id, namespace)
+        one = found.get(place)
+        if one is None:
+            one = found[place] = Used(at)
+        elif at < one.at:
+            one.at = at
         for name, text in zip(names, texts, strict=False):
-            units = _units(text)
+            units = _used(text)
             if units is not None:
-                one.units[name] = max(one.units.get(name, Fraction(0)), units)
+                before = one.units.get(name)
+                if before is None or units > before:
+                    one.units[name] = units
         for name, text in zip(names, texts[len(names) :], strict=False):
             units = _units(text)
             if units is not None:
                 one.limits[name] = min(one.limits.get(name, units), units)
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _used(text: str | None) -> Fraction | None:
+    """Return what is used of a quantity, which is never less than nothing; None: it says none."""
+    units = _units(text)
+    return None if units is None else max(Fraction(0), units)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -68,6 +68,8 @@ class PoolTime:
     units: _Units
     flavours: Mapping[int, Flavour]
     requests: Sequence[Step] = field(default_factory=tuple)
+    #: Whether an open request may renew; False: those that were read renew nothing.
+    renewing: bool = True
 
     @cached_property
     def promised(self) -> Profile:
@@ -90,8 +92,8 @@ class PoolTime:
 
     @cached_property
     def holds(self) -> Sequence[renewal.Hold]:
-        """What open renewals keep from others. One query."""
-        return renewal.holds(self.pool, self.flavours, self.begin)
+        """What open renewals keep from others. At most one query."""
+        return renewal.holds(self.pool, self.flavours, self.begin) if self.renewing else ()
 
     def own(self, workspace_id: int, flavour_id: int) -> list[Step]:
         """Return what one workspace holds of one flavour, in whole devices."""
@@ -269,24 +271,31 @@ def read(pool: Pool, begin: datetime | None = None, *, requests: bool = True) ->
     made = PoolTime(pool, start, book.capacity(pool, start, None), units, flavours)
     if not requests:
         return made
-    return PoolTime(pool, start, made.capacity, units, flavours, tuple(_asked(made)))
+    return PoolTime(pool, start, made.capacity, units, flavours, *_asked(made))
 
 
-def _asked(time: PoolTime) -> Iterable[Step]:
-    """Yield open requests as what they would add to the promises of a pool, window by window."""
-    columns = ("workspace_id", "flavour_id", "guaranteed", "valid_from", "valid_until", "recurrence")
+def _asked(time: PoolTime) -> tuple[list[Step], bool]:
+    """Return open requests as what they would add to the promises of a pool, window by window, and whether any of them
+    renews what is held."""
+    columns = (
+        "workspace_id", "flavour_id", "guaranteed", "valid_from", "valid_until", "recurrence", "change__renews",
+    )  # fmt: skip
+    found: list[Step] = []
+    renewing = False
     rows = QuotaRequest.objects.filter(
         Q(valid_until__isnull=True) | Q(valid_until__gt=time.begin),
         status__in=OPEN_STATUSES,
         workspace__cluster_id=time.pool.cluster_id,
         flavour_id__in=time.flavours,
     ).order_by()
-    for workspace_id, flavour_id, guaranteed, valid_from, until, repeats in rows.values_list(*columns):
+    for workspace_id, flavour_id, guaranteed, valid_from, until, repeats, renews in rows.values_list(*columns):
+        renewing = renewing or renews is not None
         flavour = time.flavours[flavour_id]
         own = time.units.get((workspace_id, flavour_id), ())
         for start, end in renewal.windows_of(max(valid_from, time.begin), until, recurrence.parse(repeats)):
             for low, high, more in _more(guaranteed, own, start, end):
-                yield Step(low, high, gpus(more, flavour.numerator, flavour.denominator))
+                found.append(Step(low, high, gpus(more, flavour.numerator, flavour.denominator)))
+    return found, renewing
 
 
 def _more(

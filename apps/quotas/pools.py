@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Exists, OuterRef, Q, prefetch_related_objects
 
@@ -68,8 +68,7 @@ class PoolRow:
         }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     """A quota in force, in bare columns."""
 
     place: Place
@@ -146,13 +145,13 @@ def _pool_row(
     for pk, flavour in flavours.items():
         part, resource = parts[pk], flavour.resource_name
         units = borrow = 0
-        for row in held.get((pool.cluster_id, pk), ()):
-            units += row.guaranteed
-            borrow += row.borrow_limit
-            key = (row.place, resource)
-            own[key] = own.get(key, 0) + row.guaranteed * part
+        for place, holds, may_borrow in held.get((pool.cluster_id, pk), ()):
+            units += holds
+            borrow += may_borrow
+            key = (place, resource)
+            own[key] = own.get(key, 0) + holds * part
             part_of[key] = part
-            workspaces.add(row.place)
+            workspaces.add(place)
         guaranteed += units * part
         borrowable += borrow * part
     used: int | Fraction = 0
@@ -168,10 +167,10 @@ def _pool_row(
         seen_units = usage.units.get(resource)
         if seen_units:
             counted = seen_units.numerator if seen_units.denominator == 1 else seen_units
-            holds = counted * part_of[place, resource]
-            used += holds
-            if holds > mine:
-                borrowed += holds - mine
+            taken = counted * part_of[place, resource]
+            used += taken
+            if taken > mine:
+                borrowed += taken - mine
     known = bool(times) or not workspaces
     total = committable * Fraction(pool.commit_factor)
     promised, in_use = Fraction(guaranteed, whole), Fraction(used) / whole

@@ -94,6 +94,11 @@ class Place:
     may_open: bool = False
 
     @property
+    def what(self) -> str:
+        """Whose request it is, and of which flavour."""
+        return f"{self.request.workspace.team}: {self.request.flavour}"
+
+    @property
     def shown_rank(self) -> str:
         """Its place in words: "2nd"."""
         return ordinal(self.rank)

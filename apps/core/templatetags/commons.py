@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -107,10 +108,7 @@ def ago(at: datetime | None) -> SafeString:
     """Write how long ago a moment was, with the exact time as title and for machines."""
     if at is None:
         return format_html('<span class="text-secondary">{}</span>', "never")
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>',
-        formats.rfc3339(at), formats.datetime_utc(at, seconds=True), formats.age(at),
-    )  # fmt: skip
+    return _time(formats.rfc3339(at), formats.datetime_utc(at, seconds=True), formats.age(at))
 
 
 @register.simple_tag
@@ -118,15 +116,29 @@ def moment(at: datetime | None) -> SafeString:
     """Write an exact moment, with its age as title."""
     if at is None:
         return format_html('<span class="text-secondary">{}</span>', formats.UNKNOWN)
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', formats.rfc3339(at), formats.age(at), formats.datetime_utc(at)
-    )
+    return _time(formats.rfc3339(at), formats.age(at), formats.datetime_utc(at))
+
+
+def _time(machine: str, title: str, text: str) -> SafeString:
+    # Written from numbers alone (`formats`), so there is nothing to escape; tables have hundreds of them.
+    return SafeString(f'<time datetime="{machine}" title="{title}">{text}</time>')
 
 
 @register.simple_tag
 def icon(name: str, classes: str = "", label: str = "") -> SafeString:
     """Draw an icon of the sprite; decorative unless `label` says what it means."""
-    href = f"{static('icons.svg')}#{name}"
+    return _icon(_sprite(), name, classes, label)
+
+
+@functools.cache
+def _sprite() -> str:
+    # Where static files are does not change while the process lives, and a page draws fifty icons.
+    return static("icons.svg")
+
+
+@functools.lru_cache(maxsize=1024)
+def _icon(sprite: str, name: str, classes: str, label: str) -> SafeString:
+    href = f"{sprite}#{name}"
     css = f"icon {classes}".strip()
     if label:
         return format_html('<svg class="{}" role="img" aria-label="{}"><use href="{}"></use></svg>', css, label, href)
