@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -350,5 +350,6 @@ def escalate(stage_id: int, *, actor: Actor) -> bool:
 
 
 __all__ = [
-    "current", "decide", "escalate", "lapse", "may_withdraw", "publish_policy", "retry_waiting", "submit", "withdraw",
+    "REASON_LIMIT", "REJECTION_REASON_LENGTH", "current", "decide", "escalate", "lapse", "may_withdraw",
+    "publish_policy", "retry_waiting", "submit", "withdraw",
 ]  # fmt: skip

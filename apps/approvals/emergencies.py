@@ -1,14 +1,15 @@
-"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request until closed."""
+"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
 
 from apps.approvals import deciders, events, notices
-from apps.approvals.choices import RequestKind, ReviewOutcome
+from apps.approvals.choices import ReviewOutcome
 from apps.approvals.models import ApprovalRequest, Decision, EmergencyReview, Grant
 from apps.approvals.policy_rules import Emergency
 from apps.approvals.turns import take_turn
@@ -53,7 +54,7 @@ def refuse_while_under_review(subject_type: str, team_id: int | None) -> None:
 
 def blocking(subject_type: str, team_id: int | None) -> EmergencyReview | None:
     """Return the oldest open review that blocks a team's next normal request of this kind."""
-    rows = EmergencyReview.objects.open().filter(request__subject_type=subject_type, request__team_id=team_id)
+    rows = EmergencyReview.objects.open().for_team(team_id).filter(request__subject_type=subject_type)
     return rows.select_related("request").order_by("created_at", "pk").first()
 
 
@@ -67,7 +68,7 @@ def open_review(request: ApprovalRequest, grant: Grant, at: datetime, *, actor: 
         request,
         notices.watchers(request) | {request.requester_id},
         actor=actor,
-        note=f"In force until {ends}; the review is due {formats.datetime_utc(review.due_at)}. Reason: {request.reason}",
+        note=f"In force until {ends}; review due {formats.datetime_utc(review.due_at)}. Reason: {request.reason}",
         reason=request.reason,
     )
     return review
@@ -75,7 +76,9 @@ def open_review(request: ApprovalRequest, grant: Grant, at: datetime, *, actor: 
 
 def parties(request: ApprovalRequest) -> frozenset[int]:
     """Return everybody who took part: the requester's side, who wrote or proved it, and who stands behind a word."""
-    pairs = Decision.objects.filter(request=request).values_list("actor_id", "on_behalf_of_id")
+    pairs: Iterable[tuple[int, int | None]] = Decision.objects.filter(request=request).values_list(
+        "actor_id", "on_behalf_of_id"
+    )
     spoke = {person for pair in pairs for person in pair if person is not None}
     return deciders.excluded(request) | spoke
 
@@ -167,8 +170,3 @@ def tell(event: EventType, review: EmergencyReview, people: set[int], *, actor: 
     )
     if people:
         outbox.publish(event, said, recipients=people, subject_uid=review.uid)
-
-
-def is_emergency(request: ApprovalRequest) -> bool:
-    """Whether the request came by break-glass."""
-    return request.kind == RequestKind.EMERGENCY

@@ -19,7 +19,6 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.teams.choices import Role
 
-
 REVOCATION_REASON_LENGTH = 10
 REVOCATION_REASON_LIMIT = 500
 

@@ -159,10 +159,10 @@ class Summarised(Protocol):
 
 @runtime_checkable
 class Scoped(Protocol):
-    """A subject whose grant is good for something narrower, or said otherwise, than "this subject on these clusters"."""
+    """A subject whose grant is good for something else than "this subject on these clusters"."""
 
     def grant_scope(self, uid: uuid.UUID) -> Mapping[str, Any]:
-        """Return JSON-ready keys of `Grant.scope`, laid over the usual ones (`engine.covers` says how they are read)."""
+        """Return JSON-ready keys of `Grant.scope`, laid over the usual ones (`engine.covers` reads them)."""
         ...
 
 

@@ -130,6 +130,10 @@ class CommentQuerySet(ScopedQuerySet["Comment"]):
 class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
     """Reviews after emergencies."""
 
+    def for_team(self, team_id: int | None) -> Self:
+        """Return those of one receiving team (None: the platform)."""
+        return self.filter(Q(request__team__isnull=True) if team_id is None else Q(request__team_id=team_id))
+
     def open(self) -> Self:
         """Return those not closed yet: each blocks its team's next normal request of that kind."""
         return self.filter(closed_at__isnull=True)
@@ -141,6 +145,10 @@ class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
 
 class StandardLossQuerySet(ScopedQuerySet["StandardLoss"]):
     """Standard changes that lost their status."""
+
+    def for_team(self, team_id: int | None) -> Self:
+        """Return those of one team (None: the platform)."""
+        return self.filter(Q(team__isnull=True) if team_id is None else Q(team_id=team_id))
 
     def in_force(self) -> Self:
         """Return those that nobody restored."""

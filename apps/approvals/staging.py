@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from apps.approvals import deciders, engine, events, notices
 from apps.approvals.models import ApprovalRequest, Decision, Stage

@@ -24,7 +24,7 @@ REASON_LIMIT = 500
 
 def lost_rules(policy_id: int, team_id: int | None) -> frozenset[str]:
     """Return the names of the policy's standard changes that count no more for a team (None: the platform)."""
-    rows = StandardLoss.objects.in_force().filter(policy_id=policy_id, team_id=team_id)
+    rows = StandardLoss.objects.in_force().for_team(team_id).filter(policy_id=policy_id)
     return frozenset(rows.values_list("rule", flat=True))
 
 
@@ -45,7 +45,7 @@ def report_failure(approval_request_uid: uuid.UUID, why: str, *, actor: Actor | 
     policy = request.policy_version.policy
     # Submissions of the team take the same turn: the next one already sees the loss.
     take_turn("automatic", str(request.team_id or "platform"))
-    held = StandardLoss.objects.in_force().filter(policy=policy, rule=request.automatic_rule, team_id=request.team_id)
+    held = StandardLoss.objects.in_force().for_team(request.team_id).filter(policy=policy, rule=request.automatic_rule)
     if (standing := held.first()) is not None:
         return standing
     why = " ".join(why.split())[:REASON_LIMIT] or "The change failed."

@@ -85,6 +85,6 @@ def remind_reviews() -> int:
 
 @sweep("approvals.attend_grants", every=timedelta(minutes=1))
 def attend_grants() -> int:
-    """Send the notices before grants end, and tell the rooms of those that have. A grant past its end is dead anyway."""
+    """Send the notices before grants end, tell the rooms of those that have. A grant past its end is dead anyway."""
     actor = Actor.system("approvals.attend_grants")
     return sum(recertifying.attend(pk, actor=actor) for pk in recertifying.ending(clock.now())[:1000])

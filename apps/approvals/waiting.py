@@ -48,9 +48,8 @@ def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
         completed_at__isnull=True,
     )
     ids = Q(pk__in=open_now.filter(asked).values("request_id"))
-    stepping_in = _falling_back(open_now.filter(voice.stages("fallback_role", "fallback_unit")))
-    if stepping_in:
-        ids |= Q(pk__in=stepping_in)
+    if voice.giver_id is not None or delegating.standins_of(user).fallback:
+        ids |= Q(pk__in=_falling_back(open_now.filter(voice.stages("fallback_role", "fallback_unit"))))
     spoke = Decision.objects.filter(Q(actor_id__in=persons) | Q(on_behalf_of_id__in=persons))
     found = (
         ApprovalRequest.objects.filter(ids)
@@ -65,7 +64,7 @@ def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
 
 
 def _falling_back(stages: Any) -> list[int]:
-    """Return the requests (keys) that one of these stages lets its fallback role decide; each is asked, few have one."""
+    """Return the requests (keys) that one of these stages lets its fallback role decide: each is asked, few have it."""
     roster, found = deciders.Roster(), []
     for stage in stages.select_related("request__policy_version"):
         request = stage.request
