@@ -38,6 +38,12 @@ def rules_of(version: PolicyVersion) -> PolicyRules:
     return parse_policy(version.body, roles=sorted(Role.values))
 
 
+def emergency_stage(version: PolicyVersion) -> StageRule | None:
+    """Return the one stage of an emergency under a version, None where it knows none."""
+    section = rules_of(version).emergency
+    return section.stage() if section is not None else None
+
+
 def role_label(role: str) -> str:
     """Return a role's name as people read it."""
     return str(Role(role).label) if role in Role.values else role

@@ -11,14 +11,28 @@ from django.conf import settings
 
 from apps.approvals import deciders, ports
 from apps.approvals.models import PolicyVersion
-from apps.approvals.policy_rules import OP_WORDS, AutomaticRule, Condition, FactValue, StageRule, number
+from apps.approvals.policy_rules import (
+    OP_WORDS,
+    AutomaticRule,
+    Condition,
+    Emergency,
+    FactValue,
+    PolicyRules,
+    RoleAt,
+    Separation,
+    StageRule,
+    Term,
+    number,
+)
 from apps.core import formats
 from apps.core.money import Money
 
 #: The order in which a body is written for people; the database keeps none.
 _KEYS = (
-    "automatic", "stages", "validity_days", "name", "role", "scope", "quorum", "when", "unless", "due_hours", "counts",
-    "fact", "adds", "limit",
+    "automatic", "stages", "terms", "emergency", "separation", "validity_days", "reauthenticate_minutes", "name",
+    "value", "standard", "role", "scope", "quorum", "group", "when", "unless", "wait_hours", "due_hours",
+    "escalate_hours", "escalate_to", "fallback", "counts", "fact", "adds", "limit", "hours", "review_hours",
+    "review_role", "authors", "evidence_producers",
 )  # fmt: skip
 
 SCOPE_WORDS = {
@@ -58,6 +72,8 @@ def automatic_text(rule: AutomaticRule) -> str:
         label = ports.meaning_of(rule.counts.fact).label
         more = f" together with {ports.meaning_of(rule.counts.adds).label}" if rule.counts.adds else ""
         text += f", as long as {label}{more} stays at or below {fact_text(rule.counts.fact, rule.counts.limit)}"
+    if rule.standard:
+        text += "; a pre-approved standard change, which a team loses after a failure until somebody restores it"
     return text
 
 
@@ -69,13 +85,68 @@ def stage_text(rule: StageRule) -> str:
         text += f", when {_all(rule.when)}"
     if rule.unless:
         text += f", unless {_all(rule.unless)}"
+    if rule.group:
+        text += f"; at the same time as the other stages of group {rule.group}"
+    if rule.wait_hours:
+        text += f"; no approval counts in the first {hours_text(rule.wait_hours)}"
+    if rule.escalate_hours and rule.escalate_to:
+        text += f"; after {hours_text(rule.escalate_hours)} also {_role_text(rule.escalate_to)}"
+    if rule.fallback:
+        text += f"; where too few of them are free of conflicts also {_role_text(rule.fallback)}"
     if rule.due_hours:
-        text += f"; within {rule.due_hours} hours, or the request lapses"
+        text += f"; within {hours_text(rule.due_hours)}, or the request lapses"
     return text
+
+
+def hours_text(hours: int) -> str:
+    """Return "1 hour", "48 hours"."""
+    return f"{hours} hour{'s' if hours != 1 else ''}"
+
+
+def _role_text(at: RoleAt) -> str:
+    return f"{deciders.role_label(at.role)} {SCOPE_WORDS[at.scope]}"
+
+
+def emergency_text(section: Emergency) -> str:
+    """Return who approves an emergency, for how long it holds, and who reviews it."""
+    people = f"{section.quorum} people" if section.quorum > 1 else "one person"
+    role = _role_text(RoleAt(section.role, section.scope))
+    return (
+        f"the requester and {people} with the role {role}, who took no part in it; holds for "
+        f"{hours_text(section.hours)} at most; {deciders.role_label(section.review_role)} reviews it within "
+        f"{hours_text(section.review_hours)}, and until then the team's next normal request is refused"
+    )
+
+
+def separation_text(section: Separation) -> str:
+    """Return who never decides besides the requester's side."""
+    more = ", and whoever produced evidence for it" if section.evidence_producers else ""
+    return f"never decided by whoever wrote a part of it{more}"
+
+
+def term_text(subject_type: str, term: Term) -> str:
+    """Return "Hours in staging: 48, when Environment is production"."""
+    meaning = ports.known_terms(subject_type).get(term.name) or ports.FactMeaning(term.name, "")
+    when = f", when {_all(term.when)}" if term.when else ""
+    return f"{meaning.label}: {f'{term.value} {meaning.unit}'.strip()}{when}"
+
+
+def rules_text(rules: PolicyRules, subject_type: str = "") -> list[str]:
+    """Return what a policy says besides its automatic rules and stages, one sentence a line."""
+    lines = [separation_text(rules.separation)]
+    if rules.reauthenticate_minutes:
+        lines.append(f"a decision needs the password again, at most {rules.reauthenticate_minutes} minutes before")
+    if rules.validity_days:
+        lines.append(f"an approval holds for {rules.validity_days} days")
+    if rules.emergency:
+        lines.append(f"an emergency: {emergency_text(rules.emergency)}")
+    return [*lines, *(term_text(subject_type, term) for term in rules.terms)]
 
 
 def stage_rule_text(version: PolicyVersion, rule: StageRule, note: str) -> str:
     """Return why a stage is asked for, to be kept with it."""
+    if rule == deciders.emergency_stage(version):
+        return f"{version}: asked because it is an emergency{'; ' + note if note else ''}."
     why = f"because {_all(rule.when)}" if rule.when else "for every request it does not approve by itself"
     return f"{version}, “{rule.name}”: asked {why}{'; ' + note if note else ''}."
 
