@@ -63,7 +63,7 @@ FIELDS: tuple[Field, ...] = (
     Field("library_name", "Library", Kind.LINE, "Model", "Such as transformers.", matter="library_name"),
     Field("pipeline_tag", "Task", Kind.LINE, "Model", "Such as text-classification.", matter="pipeline_tag"),
     Field("tags", "Tags", Kind.LIST, "Model", "One a line.", matter="tags"),
-    Field("base_model", "Base models", Kind.LIST, "Model", "What it was trained from; one a line.", matter="base_model"),
+    Field("base_model", "Base models", Kind.LIST, "Model", "What it was made from; one a line.", matter="base_model"),
     Field("uses_direct", "Intended use", Kind.TEXT, "Uses", "Who uses it for what decision.", "Direct Use"),
     Field("uses_downstream", "Downstream use", Kind.TEXT, "Uses", "", "Downstream Use"),
     Field("uses_out_of_scope", "Out of scope", Kind.TEXT, "Uses", "What it must not be used for.", "Out-of-Scope Use"),

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 from apps.catalogue.choices import Answer, ControlKind, ControlStatus, EvidenceKind
+from apps.catalogue.classification import ordered
 
 #: Text, or several texts (data classes, environments): then any of them may meet a condition.
 FactValue: TypeAlias = "str | int | Sequence[str]"
@@ -21,7 +23,7 @@ OPERATORS = ("eq", "ne", "in", "not_in")
 #: Kinds that only count with a verdict of their own: results without any threshold show nothing.
 JUDGED = frozenset(
     {EvidenceKind.EVALUATION.value, EvidenceKind.BIAS.value, EvidenceKind.IMAGE_SCAN.value,
-     EvidenceKind.MODEL_SCAN.value, EvidenceKind.SIGNATURE.value}
+     EvidenceKind.MODEL_SCAN.value}
 )  # fmt: skip
 BLOCKING = frozenset({ControlKind.REQUIRED.value, ControlKind.ADDRESSABLE.value, ControlKind.COMPUTED.value})
 CLOSED = frozenset({ControlStatus.SATISFIED.value, ControlStatus.WAIVED.value, ControlStatus.NOT_APPLICABLE.value})
@@ -129,18 +131,38 @@ class ControlState:
 
 
 def holds(condition: Condition, facts: Mapping[str, FactValue]) -> bool:
-    """Whether a condition `[fact, operator, value]` holds; a missing fact makes it false, for "ne" and "not_in", too."""
+    """Whether a condition `[fact, operator, value]` holds; a missing fact makes it false, whatever the operator."""
     name, operator, wanted = condition
     if name not in facts:
         return False
-    raw = facts[name]
-    held = {str(raw)} if isinstance(raw, str | int) else {str(one) for one in raw}
+    held = _texts(facts[name])
     wants = {str(one) for one in wanted} if isinstance(wanted, list | tuple) else {str(wanted)}
     if operator in ("eq", "in"):
         return bool(held & wants)
     if operator in ("ne", "not_in"):
         return not held & wants
     raise ValueError(f"unknown operator {operator!r} in the condition on {name}")
+
+
+#: From the least to the gravest.
+ENVIRONMENTS = ("development", "staging", "production")
+
+
+def gravest(facts: Mapping[str, FactValue]) -> dict[str, int | Decimal | str]:
+    """Return facts as policies compare them: one value each; of data classes and environments the gravest."""
+    found: dict[str, int | Decimal | str] = {
+        name: value for name, value in facts.items() if isinstance(value, str | int)
+    }
+    classes, environments = _texts(facts.get("data_class", ())), _texts(facts.get("environment", ()))
+    if classes:
+        found["data_class"] = ordered(classes)[0]
+    if named := [one for one in ENVIRONMENTS if one in environments]:
+        found["environment"] = named[-1]
+    return found
+
+
+def _texts(value: FactValue) -> set[str]:
+    return {str(value)} if isinstance(value, str | int) else {str(one) for one in value}
 
 
 def check_conditions(conditions: object) -> list[str]:
@@ -160,7 +182,7 @@ def check_conditions(conditions: object) -> list[str]:
             )
         )
         if not fine:
-            problems.append(f'Condition {number} is not [fact, operator, value] with {", ".join(OPERATORS)}.')
+            problems.append(f"Condition {number} is not [fact, operator, value] with {', '.join(OPERATORS)}.")
     return problems
 
 
@@ -171,8 +193,7 @@ def why_not_applicable(control: ControlFact, facts: Mapping[str, FactValue], at:
         return f"It applies from {control.applies_from:%Y-%m-%d} on."
     if control.applies_until is not None and day >= control.applies_until:
         return f"It applied until {control.applies_until:%Y-%m-%d}."
-    wanted = facts.get("extra_regimes", ())
-    added = control.regime in (wanted if not isinstance(wanted, str | int) else (str(wanted),))
+    added = control.regime in _texts(facts.get("extra_regimes", ()))
     if not added:
         for condition in control.regime_when:
             if not holds(condition, facts):

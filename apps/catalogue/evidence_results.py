@@ -1,4 +1,4 @@
-"""Measured results against thresholds: pure. The bound that counts decides, never the point estimate where one is known.
+"""Measured results against thresholds: pure. The bound that counts decides, not the point estimate, where it is known.
 
 For "at least" the lower confidence bound has to reach the threshold, for "at most" the upper one has to stay below it;
 a result without bounds is judged by its value.
@@ -106,7 +106,7 @@ class Verdict:
 
 def parse_decimal(raw: object, name: str, where: str) -> Decimal:
     """Return a finite number with at most 9 places. Raises BadResults naming the row."""
-    if isinstance(raw, bool) or isinstance(raw, float):
+    if isinstance(raw, (bool, float)):
         raise BadResults([f"{where}: write {name} as text, such as \"0.93\": binary fractions lose digits."])
     try:
         found = Decimal(str(raw).strip())
@@ -232,7 +232,7 @@ def as_table(results: Sequence[Result]) -> str:
     writer = csv.writer(out, delimiter="\t", lineterminator="\n")
     writer.writerow(COLUMNS)
     for result in results:
-        writer.writerow(list(as_plain(result).get(name, "") for name in COLUMNS))
+        writer.writerow([as_plain(result).get(name, "") for name in COLUMNS])
     return out.getvalue()
 
 

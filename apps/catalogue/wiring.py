@@ -5,4 +5,9 @@ from __future__ import annotations
 
 def register() -> None:
     """Register subjects, panels, listeners and checks."""
-    from apps.catalogue import events  # noqa: F401 (declares itself on import)
+    from apps.catalogue import (
+        events,  # noqa: F401 (declares itself on import)
+        evidence_wiring,
+    )
+
+    evidence_wiring.register()

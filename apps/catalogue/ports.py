@@ -1,0 +1,96 @@
+"""How rooms above plug into the catalogue: who hears of grants, who can check what, and recertification."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from apps.catalogue.controls import CheckResult, FactValue
+
+if TYPE_CHECKING:
+    from apps.catalogue.manifest import Manifest
+    from apps.catalogue.models import ModelRequest, ModelVersion
+    from apps.clusters.models import Cluster
+    from apps.core.actor import Actor
+    from apps.quotas.models import Workspace
+
+#: Called with the uids of the workspaces whose usable grants changed, in the transaction of the change.
+GrantListener: TypeAlias = Callable[[Sequence[uuid.UUID]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckContext:
+    """What a named check is told. `scope` None: no clusters and workspaces are named yet (a version's own page)."""
+
+    version: ModelVersion
+    manifest: Manifest | None
+    facts: Mapping[str, FactValue]
+    scope: Mapping[str, Any] | None
+    clusters: Sequence[Cluster]
+    workspaces: Sequence[Workspace]
+    at: datetime
+
+
+Check: TypeAlias = Callable[[CheckContext], CheckResult]
+#: Whether a cluster verifies the bytes it loads (slug → yes or no).
+Verifier: TypeAlias = Callable[[str], bool]
+
+_listeners: dict[str, GrantListener] = {}
+_checks: dict[str, Check] = {}
+_verifiers: dict[str, Verifier] = {}
+
+
+def on_grant_change(name: str, fn: GrantListener) -> None:
+    """Register who hears that grants of versions began or ended; registering the name again replaces it."""
+    _listeners[name] = fn
+
+
+def forget_grant_change(name: str) -> None:
+    """Forget a listener (tests register their own)."""
+    _listeners.pop(name, None)
+
+
+def tell_grant_change(workspace_uids: Sequence[uuid.UUID]) -> None:
+    """Tell everybody who asked; runs in the caller's transaction."""
+    found = sorted(set(workspace_uids), key=str)
+    if found:
+        for name in sorted(_listeners):
+            _listeners[name](found)
+
+
+def register_check(name: str, check: Check) -> None:
+    """Register a named check that computed controls ask; a room above may put its own in place of the catalogue's."""
+    _checks[name] = check
+
+
+def checks() -> dict[str, Check]:
+    """Return every named check."""
+    return dict(sorted(_checks.items()))
+
+
+def register_verifier(name: str, verifier: Verifier) -> None:
+    """Register who knows of a cluster whether it verifies the bytes it loads (deployments does)."""
+    _verifiers[name] = verifier
+
+
+def forget_verifier(name: str) -> None:
+    """Forget it (tests register their own)."""
+    _verifiers.pop(name, None)
+
+
+def verifies(cluster_slug: str) -> bool:
+    """Whether a cluster verifies the bytes it loads; where nobody knows, it does not."""
+    return any(verifier(cluster_slug) for verifier in _verifiers.values())
+
+
+def recertify(model_version_id: int, reason: str, *, actor: Actor) -> ModelRequest | None:
+    """Ask that an approved version be looked at again, for the scope it was approved in; None: it is asked already.
+
+    Raises Conflict where the version was never approved.
+    """
+    from apps.catalogue.recertify import recertify as open_recertification
+
+    return open_recertification(model_version_id, reason, actor=actor)
