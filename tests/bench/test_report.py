@@ -36,7 +36,8 @@ _SKIPPED = ("SAVEPOINT", "RELEASE", "ROLLBACK", "SET ", "BEGIN", "COMMIT", "SELE
 
 
 def fill() -> volume.Enterprise:
-    """Write the company, its prices and its days; two clusters a team, four kinds of rows a day."""
+    """Write the company, its prices and its days; two clusters a team, three rows a day of each workspace."""
+    began = time.perf_counter()
     start = billing.day_start(volume._months_before(billing.month_of(NOW), MONTHS - 1))
     made = volume.Enterprise(
         make_user("platform-admin@example.com"), make_user("group-owner@example.com"), make_user("lead@example.com")
@@ -54,28 +55,31 @@ def fill() -> volume.Enterprise:
     }  # fmt: skip
     share = "(1 + o.workspace_id %% 6) * (20 + extract(day FROM d)::int) * 2160000::bigint"
     source = f"{volume._OWNER} CROSS JOIN {days}"
-    made.rows["day usage"] = volume.fill(
-        DayUsage, source, **owner, workspace_id="o.workspace_id", day="d", allocated_gpu_ms=share,
-        used_gpu_ms=f"{share} / 2", measured_gpu_ms=share, idle_gpu_ms=f"{share} / 9", workloads="1",
-    )  # fmt: skip
-    for kind in ("allocated", "reserved_unused"):
-        made.rows[f"day charges, {kind}"] = volume.fill(
-            DayCharge, source, **owner, day="d", kind=f"'{kind}'", rate_id="o.rate_id", quantity_ms=share, gpu_ms=share
-        )
-    volume.fill(
-        HourStatus, f"rates_rate r CROSS JOIN {hours}", cluster_id="r.cluster_id", hour="h", state="'final'",
-        coverage_permille="1000", revision="1", facts="40",
-    )  # fmt: skip
-    made.rows["workloads"] = volume.fill(
-        WorkloadMonth, f"{volume._OWNER} CROSS JOIN generate_series(DATE '{start.date()}', DATE '{end.date()}',"
-        " interval '1 month') d", month="d", team_id="o.team_id", unit_id="o.unit_id", cluster_id="o.cluster_id",
-        workspace_id="o.workspace_id", team_name="o.team_name", namespace="o.namespace", workload_kind="'Job'",
-        workload_name="'training'", flavour_id="o.flavour_id", flavour_name="o.flavour", hours="700",
-        allocated_gpu_ms="2520000000", allocated_unit_ms="2520000000", used_gpu_ms="1260000000",
-        covered_gpu_ms="2520000000", idle_gpu_ms="360000000", savable_gpu_ms="180000000", idle_hours="100",
-        currency="'USD'", product="9702000000", savable_product="693000000", amount="2695", last_hour="d",
-        made_at="d",
-    )  # fmt: skip
+    with volume.unchecked():
+        made.rows["day usage"] = volume.fill(
+            DayUsage, source, **owner, workspace_id="o.workspace_id", day="d", allocated_gpu_ms=share,
+            used_gpu_ms=f"{share} / 2", measured_gpu_ms=share, idle_gpu_ms=f"{share} / 9", workloads="1",
+        )  # fmt: skip
+        for kind in ("allocated", "reserved_unused"):
+            made.rows[f"day charges, {kind}"] = volume.fill(
+                DayCharge, source, **owner, day="d", kind=f"'{kind}'", rate_id="o.rate_id", quantity_ms=share,
+                gpu_ms=share,
+            )  # fmt: skip
+        volume.fill(
+            HourStatus, f"rates_rate r CROSS JOIN {hours}", cluster_id="r.cluster_id", hour="h", state="'final'",
+            coverage_permille="1000", revision="1", facts="40",
+        )  # fmt: skip
+        made.rows["workloads"] = volume.fill(
+            WorkloadMonth, f"{volume._OWNER} CROSS JOIN generate_series(DATE '{start.date()}', DATE '{end.date()}',"
+            " interval '1 month') d", month="d", team_id="o.team_id", unit_id="o.unit_id", cluster_id="o.cluster_id",
+            workspace_id="o.workspace_id", team_name="o.team_name", namespace="o.namespace", workload_kind="'Job'",
+            workload_name="'training'", flavour_id="o.flavour_id", flavour_name="o.flavour", hours="700",
+            allocated_gpu_ms="2520000000", allocated_unit_ms="2520000000", used_gpu_ms="1260000000",
+            covered_gpu_ms="2520000000", idle_gpu_ms="360000000", savable_gpu_ms="180000000", idle_hours="100",
+            currency="'USD'", product="9702000000", savable_product="693000000", amount="2695", last_hour="d",
+            made_at="d",
+        )  # fmt: skip
+    print(f"\n  days written after {time.perf_counter() - began:.0f} s")
     every = [start.date() + timedelta(days=number) for number in range((end - start).days + 1)]
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM clusters_cluster ORDER BY id")
@@ -86,18 +90,19 @@ def fill() -> volume.Enterprise:
     return made
 
 
-def measured(client: Client, path: str) -> tuple[int, float]:
-    """Return how many statements a page takes, and the 95th percentile of its time in the server, in ms."""
+def measured(client: Client, path: str) -> tuple[int, float, float]:
+    """Return how many statements a page takes, the 95th percentile of its time in the server, and its CPU, in ms."""
     with CaptureQueriesContext(connection) as captured:
         assert client.get(path).status_code == 200, path
     count = sum(not query["sql"].startswith(_SKIPPED) for query in captured.captured_queries)
-    took = []
+    took, cpu = [], time.process_time()
     for number in range(WARM + TIMES):
         began = time.perf_counter()
         assert client.get(path).content
         if number >= WARM:
             took.append((time.perf_counter() - began) * 1000)
-    return count, sorted(took)[int(len(took) * 0.95) - 1]
+    cpu = (time.process_time() - cpu) * 1000 / (WARM + TIMES)
+    return count, sorted(took)[int(len(took) * 0.95) - 1], cpu
 
 
 @pytest.fixture
@@ -122,8 +127,11 @@ def test_report_of_a_thousand_teams(
         gc.freeze()  # as portal.wsgi does
         for month in ("2026-10", "2026-11"):
             for unit in ("enterprise", "division-3"):
-                count, took = measured(client, f"/reports/monthly/{unit}/{month}/")
-                print(f"  {unit} {month}: p95 {took:6.1f} ms (target {TARGET_MS}), {count} statements")
+                count, took, cpu = measured(client, f"/reports/monthly/{unit}/{month}/")
+                print(
+                    f"  {unit} {month}: p95 {took:6.1f} ms (target {TARGET_MS}), {cpu:5.1f} ms of CPU,"
+                    f" {count} statements"
+                )
                 assert count <= STATEMENTS
                 if took > TARGET_MS:
                     slow.append((unit, month, took))
