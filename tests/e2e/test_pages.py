@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,9 @@ _LIKE_OTHERS = {
 #: Parts of pages.
 _FRAGMENTS = {"notifications:bell", "quotas:workspace-live", "quotas:team-live", "quotas:request-live"}
 
+#: Side by side, processes divide the pages.
+_SHARES = 3
+
 
 def _wanted(name: str, route: Route, *, every: bool) -> bool:
     if route.method != "GET" or route.public or name in _FRAGMENTS or name.startswith("api:") or "#" in name:
@@ -49,40 +53,60 @@ def _wanted(name: str, route: Route, *, every: bool) -> bool:
     return every or (name not in _LIKE_OTHERS and (name in _SAMPLES or not _CONFIRM.search(name)))
 
 
-def pages_of(world: SimpleNamespace, *, every: bool) -> list[tuple[str, str]]:
-    """Return (persona, address) of every page that the sweep declares; files and redirects are no pages."""
+@dataclass(frozen=True)
+class Page:
+    """A page to look at: who opens it, and the templates that draw it, down to components and form widgets."""
+
+    who: str
+    url: str
+    templates: frozenset[str]
+
+
+def pages_of(world: SimpleNamespace, *, every: bool, share: int, shares: int) -> list[Page]:
+    """Return a share of the pages that the sweep declares; files and redirects are no pages."""
     clients = {name: client_for(world.people[name]) for name in PERSONAS}
+    wanted = [(name, route) for name, route in worlds.declared().items() if _wanted(name, route, every=every)]
     found = []
-    for name, route in worlds.declared().items():
+    for name, route in wanted[share::shares]:
         who = next((persona for persona in PERSONAS if persona in route.allowed), None)
-        if who is None or not _wanted(name, route, every=every):
+        if who is None:
             continue
         url = reverse(name, kwargs=route.kwargs(world)) + route.query
         response = clients[who].get(url)
         if response.status_code == 200 and response.headers["Content-Type"].startswith("text/html"):
-            found.append((who, url))
+            found.append(Page(who, url, frozenset(str(template.name) for template in response.templates)))
     return found
 
 
-def _look_at_all(every: bool, browse: Any, assert_accessible: Any, assert_fits: Any) -> int:
-    """Open each page on a phone or a desk in turn, light or dark in turn; axe at one width, overflow at both."""
+def _look_at_all(
+    every: bool, browse: Any, assert_accessible: Any, assert_fits: Any, *, share: int = 0, shares: int = 1
+) -> int:
+    """Open each page on a phone or a desk in turn, light or dark in turn; axe at one width, overflow at both.
+
+    Unless `every`, axe leaves out a page of which it has seen every template: one more plain list, one more plain form.
+    """
     world = worlds.build()
     pages: dict[str, Any] = {}
     problems: list[str] = []
-    found = pages_of(world, every=every)
-    turns = itertools.cycle([(PHONE, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (DESKTOP, "light")])
-    for (who, url), (width, theme) in zip(found, turns, strict=False):
-        if who not in pages:
-            pages[who] = browse(world.people[who], "/words/")
-        page = pages[who]
+    seen_by_axe: set[str] = set()
+    found = pages_of(world, every=every, share=share, shares=shares)
+    #: One turn for those that axe looks at, one for the others: both go through all four.
+    looks = [(PHONE, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (DESKTOP, "light")]
+    turns = {True: itertools.cycle(looks), False: itertools.cycle(looks)}
+    for one in found:
+        new = every or not one.templates <= seen_by_axe
+        seen_by_axe |= one.templates
+        width, theme = next(turns[new])
+        if one.who not in pages:
+            pages[one.who] = browse(world.people[one.who], "/words/")
+        page = pages[one.who]
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
-        page.goto(url)
-        problems += _problem(_ready, page, f"{who} {width} {theme}")
-        for check in (assert_accessible, assert_fits):
-            problems += _problem(check, page, f"{who} {width} {theme}")
+        page.goto(one.url)
+        for check in (_ready, assert_accessible, assert_fits) if new else (_ready, assert_fits):
+            problems += _problem(check, page, f"{one.who} {width} {theme}")
         page.set_viewport_size({"width": PHONE if width == DESKTOP else DESKTOP, "height": 900})
-        problems += _problem(assert_fits, page, f"{who} at the other width")
+        problems += _problem(assert_fits, page, f"{one.who} at the other width")
     assert not problems, f"{len(problems)} problems:\n" + "\n\n".join(problems)
     return len(found)
 
@@ -103,11 +127,14 @@ def _problem(check: Any, page: Any, where: str) -> list[str]:
 
 
 @pytest.mark.requirement("shell-4.1", "shell-4.2")
+@pytest.mark.parametrize(
+    "share", [pytest.param(share, marks=pytest.mark.xdist_group(f"pages {share}")) for share in range(_SHARES)]
+)
 def test_pages_are_accessible_and_fit(
-    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any
+    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any, share: int
 ) -> None:
     """Home, lists, details, reports and the forms that differ."""
-    assert _look_at_all(False, browse, assert_accessible, assert_fits) >= 35
+    assert _look_at_all(False, browse, assert_accessible, assert_fits, share=share, shares=_SHARES) >= 35
 
 
 @pytest.mark.full
