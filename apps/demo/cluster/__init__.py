@@ -6,5 +6,6 @@ Imports neither Django nor any other room.
 from apps.demo.cluster.app import SimulatedCluster
 from apps.demo.cluster.auth import User
 from apps.demo.cluster.kueue.options import KueueOptions
+from apps.demo.cluster.serving.options import KServeOptions
 
-__all__ = ["KueueOptions", "SimulatedCluster", "User"]
+__all__ = ["KServeOptions", "KueueOptions", "SimulatedCluster", "User"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from apps.demo.cluster import KueueOptions, SimulatedCluster, User
 from apps.demo.cluster.history import BadRules
+from apps.demo.cluster.serving.options import KNATIVE, STANDARD, KServeOptions
 
 
 def _token(text: str) -> tuple[str, User]:
@@ -37,7 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kueue", choices=("off", "jobs", "pods"), default="off", help="install Kueue, for Jobs or also Pods"
     )
-    parser.add_argument("--kserve", action="store_true", help="install the kinds of KServe and KEDA")
+    parser.add_argument(
+        "--kserve",
+        nargs="?",
+        const=STANDARD,
+        choices=(STANDARD, KNATIVE),
+        help="install KServe (default deployment mode: Standard) and KEDA",
+    )
+    parser.add_argument("--gateway", action="store_true", help="install the Gateway API, and have KServe use it")
     parser.add_argument("--namespaces", type=int, default=0, metavar="N", help="make N namespaces with a quota each")
     parser.add_argument("--replay", action="store_true", help="show the generated workloads of the moment as pods")
     return parser
@@ -60,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
             allocation_port=options.allocation_port,
             replay=options.replay,
             kueue=False if options.kueue == "off" else KueueOptions(pods=options.kueue == "pods"),
-            kserve=options.kserve,
+            kserve=KServeOptions(options.kserve, options.gateway) if options.kserve else False,
+            gateway=options.gateway,
         )
     except BadRules as error:
         sys.stderr.write(f"history: {error}\n")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.demo.cluster import bulk, discovery, history, kserve, metrics, pki, seeds
+from apps.demo.cluster import bulk, discovery, history, metrics, pki, seeds
 from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
@@ -28,11 +28,18 @@ from apps.demo.cluster.replay import Replay
 from apps.demo.cluster.resources import Request, Resources, Response, as_json, parse_body
 from apps.demo.cluster.scheduler import Scheduler
 from apps.demo.cluster.server import Server
+from apps.demo.cluster.serving.answers import PATHS as QUERY_PATHS
+from apps.demo.cluster.serving.answers import respond
+from apps.demo.cluster.serving.controller import InferenceServices, rename_mode
+from apps.demo.cluster.serving.options import KServeOptions
+from apps.demo.cluster.serving.recorder import Recorder
+from apps.demo.cluster.serving.routes import Routes
+from apps.demo.cluster.serving.scaling import Scaling
 from apps.demo.cluster.store import Store
 from apps.demo.cluster.workloads import Workloads
 
 ALLOCATION_PATHS = ("/allocation", "/allocation/compute", "/model/allocation", "/model/allocation/compute")
-_FAULT_FIELDS = ("mode", "seconds", "delay_ms", "match", "methods", "count", "after", "skew_seconds")
+_FAULT_FIELDS = ("mode", "seconds", "delay_ms", "match", "methods", "count", "after", "skew_seconds", "ratio")
 ADMIN = User("simulated-admin", (MASTERS,))
 
 
@@ -43,7 +50,8 @@ class SimulatedCluster:
     `clock` replaces the wall clock in tests (time-zone aware UTC). `replay` shows the generated workloads of the
     moment as live pods. The allocation API is served twice: beside the Kubernetes API, and as plain HTTP, without a
     token as OpenCost does, on `allocation_url`. `kueue` installs Kueue (True: with its pod integration), `kserve`
-    the kinds of KServe and KEDA; without them their API groups are absent.
+    KServe and KEDA (True: in Standard mode), `gateway` the Gateway API; without them their API groups are absent.
+    `allocation_url` answers Prometheus' queries for figures of what is served, too.
     """
 
     def __init__(
@@ -61,7 +69,8 @@ class SimulatedCluster:
         replay: bool = False,
         allocation_port: int = 0,
         kueue: bool | KueueOptions = False,
-        kserve: bool = False,
+        kserve: bool | KServeOptions = False,
+        gateway: bool = False,
     ) -> None:
         self.state_dir = Path(state_dir)
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,7 +78,7 @@ class SimulatedCluster:
         self.name = name or self.rules.cluster
         self.faults = faults = Faults()
         real = clock or (lambda: datetime.now(UTC))
-        self.clock = lambda: real() + faults.skew()
+        self.clock: Callable[[], datetime] = lambda: real() + faults.skew()
         self.store = Store(self.state_dir / "state.db", history=watch_history)
         (self.state_dir / "state.db").chmod(0o600)
         self.admin_token = self.store.remember("admin_token", lambda: secrets.token_urlsafe(24))
@@ -85,13 +94,17 @@ class SimulatedCluster:
         self._bookmark_seconds = bookmark_seconds
         self._allocation_port = allocation_port
         self._replay = replay
-        self.addons = frozenset(name for name, on in (("kueue", kueue), ("kserve", kserve)) if on)
+        addons = (("kueue", kueue), ("kserve", kserve), ("gateway", gateway))
+        self.addons = frozenset(name for name, on in addons if on)
+        self._kserve = kserve if isinstance(kserve, KServeOptions) else KServeOptions(gateway=gateway)
+        self.recorder = Recorder(self.store, self.faults, self.clock)
         self._kueue = KueueController(self.api, kueue if isinstance(kueue, KueueOptions) else None) if kueue else None
         self._server: Server | None = None
         self._plain: Server | None = None
         self._loop: Loop | None = None
         if self._kueue:
             self.api.mutators.append(self._kueue.webhook)
+        self.api.mutators.append(rename_mode)
         self._seed()
         self._install()
 
@@ -198,15 +211,19 @@ class SimulatedCluster:
 
     def _controllers(self) -> list[Controller]:
         replay = [Replay(self.api, self.rules)] if self._replay else []
+        serving: list[Controller] = [InferenceServices(self.api)] if "kserve" in self.addons else []
+        serving += [Routes(self.api)] if "gateway" in self.addons else []
+        if "kserve" in self.addons:
+            serving += [Scaling(self.api, self.recorder), self.recorder]
         return [
             NamespaceController(self.api),
             *replay,
             *([self._kueue] if self._kueue else []),
             ElasticNodes(self.api, self.rules),
-            *([kserve.Stub(self.api)] if "kserve" in self.addons else []),
+            *serving,
             Workloads(self.api),
             Scheduler(self.api),
-            Kubelet(self.api),
+            Kubelet(self.api, faults=self.faults),
             self.meter,
             GarbageCollector(self.store),
             QuotaController(self.store),
@@ -244,7 +261,7 @@ class SimulatedCluster:
         """What add-ons bring along; their configuration follows the options of this start."""
         objects = list(self._kueue.options.objects()) if self._kueue else []
         if "kserve" in self.addons:
-            objects += kserve.objects()
+            objects += self._kserve.objects()
         with self.store.transaction():
             for kind, obj in objects:
                 meta = obj["metadata"]
@@ -279,6 +296,8 @@ class SimulatedCluster:
         if request.path in ("/healthz", "/metrics"):
             text = metrics.text(self.store) if request.path == "/metrics" else "ok"
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if request.path in QUERY_PATHS:
+            return respond(request, self.recorder, self.clock())
         if request.method != "GET":
             raise ApiError(405, "MethodNotAllowed", "the allocation API only reads")
         try:

@@ -11,9 +11,13 @@ from datetime import timedelta
 
 from apps.demo.cluster.errors import ApiError, Obj, bad_request
 
-MODES = ("down", "slow", "429", "500", "409", "401", "half", "watch-cut", "expired-cert", "clock-skew", "none")
+SERVING = ("load-fails", "tampered", "serving-errors", "serving-slow", "serving-silent")
+"""Faults of what is served, matched against the pods that serve it."""
+MODES = (
+    "down", "slow", "429", "500", "409", "401", "half", "watch-cut", "expired-cert", "clock-skew", *SERVING, "none",
+)  # fmt: skip
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_STANDING = ("watch-cut", "expired-cert", "clock-skew")
+_STANDING = ("watch-cut", "expired-cert", "clock-skew", *SERVING)
 """Faults that strike no single request."""
 
 
@@ -33,6 +37,7 @@ class Fault:
     left: int | None
     after: int = 0
     skew: float = 0.0
+    ratio: float = 0.2
 
     def wire(self) -> Obj:
         """State as the admin endpoint shows it."""
@@ -45,6 +50,7 @@ class Fault:
             "requests_left": self.left,
             "after": self.after,
             "skew_seconds": self.skew,
+            "ratio": self.ratio,
         }
 
 
@@ -66,13 +72,17 @@ class Faults:
         count: int | None = None,
         after: int = 0,
         skew_seconds: float = 0.0,
+        ratio: float = 0.2,
     ) -> Fault | None:
         """Switch a fault on; `none` clears all.
 
         `match` is a regular expression searched in path and query, `methods` limits to HTTP methods, `count` ends the
         fault after that many requests, `seconds` after that time; `after` lets so many matching requests pass first.
         `half` fails one write with 500 and lets those before and after it pass. `watch-cut` ends every watch
-        `delay_ms` after its start, `clock-skew` moves the server's clock by `skew_seconds`. Raises 400 for nonsense.
+        `delay_ms` after its start, `clock-skew` moves the server's clock by `skew_seconds`. Of what is served
+        (`match` is searched in namespace/name, labels, images and addresses of a pod): `load-fails` lets no model load,
+        `tampered` has other bytes found, `serving-errors` fails the share `ratio` of requests, `serving-slow` adds
+        `delay_ms` to each, `serving-silent` keeps figures away. Raises 400 for nonsense.
         """
         if mode not in MODES:
             raise bad_request(f"mode must be one of {', '.join(MODES)}")
@@ -83,11 +93,13 @@ class Faults:
             pattern = re.compile(match)
         except re.error as error:
             raise bad_request(f"match is no regular expression: {error}") from error
+        if not 0 <= ratio <= 1:
+            raise bad_request("ratio must lie between 0 and 1")
         until = None if seconds is None else time.monotonic() + seconds
         chosen = frozenset(method.upper() for method in methods or [])
         if mode == "half":
             chosen, count = chosen or _WRITES, 1 if count is None else count
-        fault = Fault(mode, pattern, chosen, until, delay_ms / 1000, count, after, float(skew_seconds))
+        fault = Fault(mode, pattern, chosen, until, delay_ms / 1000, count, after, float(skew_seconds), float(ratio))
         with self._lock:
             self._faults.append(fault)
         return fault
@@ -116,6 +128,10 @@ class Faults:
     def tick(self) -> float:
         """How long, in seconds, an idle watch may wait before it looks around."""
         return min((each.delay / 2 for each in self.active() if each.mode == "watch-cut"), default=1.0)
+
+    def serving(self, mode: str, subject: str) -> Fault | None:
+        """The fault of that mode that is in force for what `subject` describes."""
+        return next((each for each in self.active() if each.mode == mode and each.match.search(subject)), None)
 
     def expired(self) -> bool:
         """Whether new connections get a certificate that has run out."""

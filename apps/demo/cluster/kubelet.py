@@ -8,8 +8,10 @@ from apps.demo.cluster.api import Api
 from apps.demo.cluster.apply import clone
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.events import emit
+from apps.demo.cluster.faults import Faults
 from apps.demo.cluster.kinds import NODE, POD
 from apps.demo.cluster.seeds import SIMULATED
+from apps.demo.cluster.serving import loading
 from apps.demo.cluster.store import Change, Entry
 from apps.demo.cluster.usage import is_terminal
 
@@ -22,7 +24,10 @@ DEFAULT_JOB_SECONDS = 60.0
 class Kubelet:
     """Control-loop part for every node at once."""
 
-    def __init__(self, api: Api, start_seconds: float = 0.2, stop_seconds: float = 0.5) -> None:
+    def __init__(
+        self, api: Api, start_seconds: float = 0.2, stop_seconds: float = 0.5, faults: Faults | None = None
+    ) -> None:
+        self._faults = faults or Faults()
         self._api = api
         self._store = api.store
         self._start = timedelta(seconds=start_seconds)
@@ -69,6 +74,8 @@ class Kubelet:
             return datetime.fromisoformat(meta["deletionTimestamp"]) + self._stop
         if status.get("phase") == "Pending":
             return seen + self._start
+        if status.get("phase") == "Running" and loading.serves(pod) and not loading.is_ready(pod):
+            return loading.due(pod)
         seconds = run_seconds(pod)
         if status.get("phase") == "Running" and seconds is not None:
             return datetime.fromisoformat(status["startTime"]) + timedelta(seconds=seconds)
@@ -85,10 +92,18 @@ class Kubelet:
             if node is None:
                 return
             started(pod, self._api.now(), node.obj)
+            if loading.serves(pod):
+                loading.begin(pod)
             self._store.put(POD, pod)
             emit(self._api, entry, "Normal", "Started", "Started the pod (simulated: nothing runs)", "kubelet")
             return
-        finished(pod, self._api.now())
+        if loading.serves(pod) and run_seconds(pod) is None:
+            loading.end(pod, self._faults, self._api.now())
+            failure = loading.failure_of(pod)
+            if failure:
+                emit(self._api, entry, "Warning", "BackOff", f"Loading failed: {failure} (simulated)", "kubelet")
+        else:
+            finished(pod, self._api.now())
         self._store.put(POD, pod)
 
 
