@@ -191,6 +191,7 @@ class Portal:
             "COMMONS_SECRET_KEY": os.environ.get("COMMONS_SECRET_KEY") or secrets.secret_key,
             "COMMONS_CREDENTIALS_KEY": os.environ.get("COMMONS_CREDENTIALS_KEY") or secrets.credentials_key,
             "COMMONS_SIGNING_KEY": os.environ.get("COMMONS_SIGNING_KEY") or secrets.signing_key,
+            "COMMONS_CHECKPOINT_DIRS": os.environ.get("COMMONS_CHECKPOINT_DIRS") or str(self.folder / "checkpoints"),
             "COMMONS_ALLOWED_HOSTS": os.environ.get("COMMONS_ALLOWED_HOSTS") or "localhost,127.0.0.1,[::1]",
             "COMMONS_BASE_URL": os.environ.get("COMMONS_BASE_URL") or self.options.address,
             "COMMONS_EMAIL_URL": os.environ.get("COMMONS_EMAIL_URL") or f"filemail://{self.folder}/mail",

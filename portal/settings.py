@@ -30,6 +30,11 @@ COMMONS_CREDENTIALS_KEYS: list[str] = env.list(
 # (worker, beat) need them; others may know the public keys alone.
 COMMONS_SIGNING_KEYS: list[str] = env.list("COMMONS_SIGNING_KEY", default=[])
 COMMONS_SIGNING_PUBLIC_KEYS: list[str] = env.list("COMMONS_SIGNING_PUBLIC_KEYS", default=[])
+# Where signed checkpoints of the audit trail go: folders that the database's administrators cannot write to, and mail
+# addresses. How often, in minutes: that long, an administrator of the database could still rewrite the newest events.
+COMMONS_CHECKPOINT_DIRS: list[str] = env.list("COMMONS_CHECKPOINT_DIRS", default=[])
+COMMONS_CHECKPOINT_MAIL: list[str] = env.list("COMMONS_CHECKPOINT_MAIL", default=[])
+COMMONS_CHECKPOINT_MINUTES: int = env.int("COMMONS_CHECKPOINT_MINUTES", default=60)
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
 # How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db import models
 
-from apps.audit.querysets import AuditEventQuerySet
+from apps.audit.querysets import AuditEventQuerySet, CheckpointRowQuerySet, VerificationRunQuerySet
+from apps.core.models import Row
 
 
 class AuditEvent(models.Model):
@@ -92,3 +93,47 @@ class AuditHead(models.Model):
     class Meta:
         managed = False
         db_table = '"audit"."head"'
+
+
+class CheckpointRow(Row):
+    """A checkpoint as it was signed; the copies that count lie outside the database (`places`)."""
+
+    seq = models.BigIntegerField(unique=True, help_text="Number of the last link it covers.")
+    body = models.BinaryField(help_text="The signed bytes (audit.checkpoint_format).")
+    digest = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=16)
+    signature = models.CharField(max_length=120)
+    public_key = models.BinaryField()
+    frontier = models.BinaryField(help_text="Where the Merkle tree goes on (audit.merkle.Frontier).")
+    made_at = models.DateTimeField()
+    places: models.JSONField = models.JSONField(
+        default=dict, help_text='Where a copy was written: {"folder:/path": time, "mail:address": time}.'
+    )
+    last_error = models.TextField(blank=True, help_text="Why a place could not be written at the last try.")
+
+    objects = CheckpointRowQuerySet.as_manager()
+
+    class Meta:
+        db_table = "audit_checkpoint"
+
+
+class VerificationRun(Row):
+    """That the trail was verified: by night, or by somebody."""
+
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    outcome = models.CharField(max_length=20)
+    links = models.BigIntegerField()
+    head_seq = models.BigIntegerField()
+    findings_total = models.PositiveIntegerField(default=0)
+    findings: models.JSONField = models.JSONField(default=list, help_text="The first findings, in words.")
+    weaknesses: models.JSONField = models.JSONField(default=list)
+    checkpoint_seq = models.BigIntegerField(null=True, help_text="The newest checkpoint it was compared with.")
+    checkpoints = models.PositiveIntegerField(default=0, help_text="How many were compared.")
+    source = models.CharField(max_length=40, help_text="nightly, command …")
+
+    objects = VerificationRunQuerySet.as_manager()
+
+    class Meta:
+        db_table = "audit_verification_run"
+        ordering = ["-finished_at", "-id"]

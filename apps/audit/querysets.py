@@ -9,7 +9,7 @@ from apps.core.permissions import reach
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.audit.models import AuditEvent
+    from apps.audit.models import AuditEvent, CheckpointRow, VerificationRun
 
 
 class AuditEventQuerySet(ScopedQuerySet["AuditEvent"]):
@@ -23,3 +23,19 @@ class AuditEventQuerySet(ScopedQuerySet["AuditEvent"]):
     def about(self, subject_uid: uuid.UUID) -> Self:
         """Return the events of one object, oldest first."""
         return self.filter(object_id=subject_uid).order_by("occurred_at", "uid")
+
+
+class CheckpointRowQuerySet(ScopedQuerySet["CheckpointRow"]):
+    """Checkpoints: for those who view the whole trail."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who read the trail everywhere."""
+        return self.all() if reach(user, "audit.event.view").everywhere else self.none()
+
+
+class VerificationRunQuerySet(ScopedQuerySet["VerificationRun"]):
+    """Verifications: for those who view the whole trail."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who read the trail everywhere."""
+        return self.all() if reach(user, "audit.event.view").everywhere else self.none()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.audit import partitions
+from apps.audit import checkpoints, nightly, partitions
 from apps.core.sweeps import sweep
 
 
@@ -12,3 +12,21 @@ from apps.core.sweeps import sweep
 def ensure_months() -> int:
     """Keep the trail's month partitions ready ahead of time."""
     return partitions.ensure_ahead()
+
+
+@sweep("audit.make_checkpoints", every=timedelta(minutes=5))
+def make_checkpoints() -> int:
+    """Sign the end of the trail where a checkpoint is due."""
+    return int(checkpoints.make_due() is not None)
+
+
+@sweep("audit.publish_checkpoints", every=timedelta(minutes=5))
+def publish_checkpoints() -> int:
+    """Copy every checkpoint to every place that lacks it."""
+    return checkpoints.publish_due()
+
+
+@sweep("audit.verify_trail", every=timedelta(minutes=30))
+def verify_trail() -> int:
+    """Verify the trail once a day; say so where that did not happen."""
+    return nightly.alarm_if_overdue() + nightly.verify_due()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -10,6 +10,9 @@ from django.db import connection, transaction
 
 from apps.audit import chain
 from apps.audit.canonical import ZERO_HASH
+from apps.audit.checkpoint_format import Checkpoint
+from apps.audit.merkle import Frontier
+from apps.core import signing
 from apps.core.bootstrap import APP_ROLE
 
 _BATCH = 2000
@@ -28,6 +31,7 @@ SELECT l.seq, l.event_id::text, l.leaf, l.prev, l.hash, (extract(epoch FROM l.se
   FROM audit.link l
   LEFT JOIN audit.event e ON e.id = l.event_id AND e.occurred_at = l.occurred_at
   LEFT JOIN audit.note n ON n.event_id = l.event_id AND n.occurred_at = l.occurred_at
+ WHERE l.seq > %s
  ORDER BY l.seq
 """  # noqa: S608 (the column names are constants of this module)
 
@@ -51,6 +55,8 @@ class Report:
     findings: list[chain.Finding] = field(default_factory=list)
     findings_total: int = 0
     weaknesses: list[str] = field(default_factory=list)
+    checkpoints: int = 0
+    checkpoint_seq: int | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -66,27 +72,44 @@ class Report:
             self.findings.append(finding)
 
 
-def verify_trail() -> Report:
+def verify_trail(
+    checkpoints: Sequence[Checkpoint] = (), *, keys: Mapping[str, bytes] | None = None, from_checkpoint: bool = False
+) -> Report:
     """Verify the whole trail as one state of the database, in constant memory.
 
     Compares every link with the one before it, every event's bytes with their sealed leaf, columns with bytes, notes
     with their commitments, the head with the last link; looks for events and notes outside the chain, and for missing
-    guards. It cannot see a tail that was cut off together with the head, nor a chain rewritten as a whole: for that,
-    checkpoints have to be kept outside the database. Raises django.db.Error where the trail cannot be read.
+    guards. By itself it cannot see a tail that was cut off together with the head, nor a chain rewritten as a whole:
+    `checkpoints`, kept outside the database and signed by one of `keys` (default: those known here), show both.
+    `from_checkpoint` begins behind the newest good one. Raises django.db.Error where the trail cannot be read.
     """
     report = Report()
-    state = chain.ChainState()
+    state, frontier = chain.ChainState(), Frontier()
     with transaction.atomic():
-        if not _inside_test():
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        for finding in chain.verify(_records(), state):
+        one_state()
+        trusted = _trusted(report, checkpoints, keys)
+        if from_checkpoint and trusted:
+            last = max(trusted)
+            state.seq, state.hash = last, trusted[last].hash
+            _compare_stored(report, trusted[last])
+            trusted = {}
+            report.checkpoints, report.checkpoint_seq = 1, last
+        compare = _Comparison(report, trusted, frontier, whole=not from_checkpoint or report.checkpoint_seq is None)
+        for finding in chain.verify(compare.records(records_after(state.seq)), state):
             report.add(finding)
         report.links = state.links
         _check_head(report, state)
+        compare.rest(state.seq)
         _check_strays(report)
         _check_guards(report)
     return report
+
+
+def one_state() -> None:
+    """Make the caller's transaction see one state of the database from here on."""
+    if not _inside_test():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def _inside_test() -> bool:
@@ -94,9 +117,86 @@ def _inside_test() -> bool:
     return len(connection.savepoint_ids) > 0
 
 
-def _records() -> Iterator[chain.Record]:
+def _trusted(
+    report: Report, checkpoints: Sequence[Checkpoint], keys: Mapping[str, bytes] | None
+) -> dict[int, Checkpoint]:
+    """Return the checkpoints whose signature counts, by link; what is wrong with the others becomes a finding."""
+    known = signing.public_keys() if keys is None else keys
+    trusted: dict[int, Checkpoint] = {}
+    digests = {one.digest for one in checkpoints}
+    for one in checkpoints:
+        if one.key_id not in known:
+            report.weaknesses.append(f"checkpoint {one.seq} is signed by the key {one.key_id}, which is not known here")
+        elif not one.signed_by(known):
+            report.add(chain.Finding("checkpoint", one.seq, "", f"the signature of checkpoint {one.seq} is forged"))
+        elif one.seq in trusted and trusted[one.seq].hash != one.hash:
+            report.add(chain.Finding("checkpoint", one.seq, "", f"two checkpoints of link {one.seq} contradict"))
+        else:
+            trusted[one.seq] = one
+    for at, one in enumerate(sorted(checkpoints, key=lambda each: each.seq)):
+        if at and one.prev not in digests:
+            report.weaknesses.append(f"the checkpoint before {one.seq} is not among the copies")
+    return trusted
+
+
+def _compare_stored(report: Report, checkpoint: Checkpoint) -> None:
+    stood = link_hash_at(checkpoint.seq)
+    if stood != checkpoint.hash:
+        said = "is gone" if stood is None else "is not the one that was signed"
+        report.add(chain.Finding("checkpoint", checkpoint.seq, "", f"link {checkpoint.seq} {said}"))
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """Holds what passes against the checkpoints on its way to the walk."""
+
+    report: Report
+    trusted: dict[int, Checkpoint]
+    frontier: Frontier
+    whole: bool
+
+    def records(self, passing: Iterator[chain.Record]) -> Iterator[chain.Record]:
+        first = True
+        for one in passing:
+            if self.whole and self.trusted:
+                self.frontier.append(one.leaf)
+            if first and self.whole and (wrong := [c for c in self.trusted.values() if c.log != one.hash.hex()]):
+                self._find(wrong[0].seq, "the checkpoints are of another trail, or its first link was replaced")
+            first = False
+            if (expected := self.trusted.pop(one.seq, None)) is not None:
+                self._compare(expected, one)
+            yield one
+
+    def _compare(self, expected: Checkpoint, one: chain.Record) -> None:
+        self.report.checkpoints += 1
+        self.report.checkpoint_seq = max(self.report.checkpoint_seq or 0, expected.seq)
+        if one.hash != expected.hash:
+            self._find(expected.seq, f"link {expected.seq} is not the one that was signed: the chain was rewritten")
+        elif self.frontier.size == expected.seq and self.frontier.root() != expected.merkle_root:
+            self._find(expected.seq, f"the events up to link {expected.seq} are not those that were signed")
+
+    def rest(self, end: int) -> None:
+        """Complain of checkpoints beyond the end: what they covered has been cut off."""
+        for seq in sorted(self.trusted):
+            self.report.checkpoints += 1
+            self._find(seq, f"link {seq} was signed, but the trail ends at {end}: its end was cut off")
+
+    def _find(self, seq: int, text: str) -> None:
+        self.report.add(chain.Finding("checkpoint", seq, "", text))
+
+
+def link_hash_at(seq: int) -> bytes | None:
+    """Return the stored hash of a link, None where there is no such link."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT hash FROM audit.link WHERE seq = %s", [seq])
+        row = cursor.fetchone()
+    return bytes(row[0]) if row else None
+
+
+def records_after(seq: int) -> Iterator[chain.Record]:
+    """Yield the links after `seq` with their events and notes, in order, in constant memory."""
     with connection.chunked_cursor() as cursor:
-        cursor.execute(_SELECT)
+        cursor.execute(_SELECT, [seq])
         while rows := cursor.fetchmany(_BATCH):
             for row in rows:
                 seq, event_id, leaf, prev, link_hash, sealed_at_us, canonical, stored_leaf, salt, body, at, *rest = row
@@ -124,7 +224,7 @@ def _check_head(report: Report, state: chain.ChainState) -> None:
         return
     seq, head_hash = rows[0][0], bytes(rows[0][1])
     report.head_seq, report.head_hash = seq, head_hash.hex()
-    if (seq, head_hash) != (state.seq, state.hash if state.links else ZERO_HASH):
+    if (seq, head_hash) != (state.seq, state.hash if state.seq else ZERO_HASH):
         report.add(chain.Finding("head", seq, "", f"the head says {seq}, the chain ends at {state.seq}"))
 
 

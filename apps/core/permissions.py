@@ -36,7 +36,14 @@ class ReachResolver(Protocol):
     def __call__(self, user: Any, permission: str) -> Reach: ...
 
 
+class Holders(Protocol):
+    """What the teams room provides: who holds a permission for the whole installation."""
+
+    def __call__(self, permission: str) -> list[int]: ...
+
+
 _resolver: Resolver | None = None
+_holders: Holders | None = None
 _reach_resolver: ReachResolver | None = None
 
 
@@ -44,6 +51,19 @@ def register_resolver(resolver: Resolver, reach_resolver: ReachResolver) -> None
     """Install the one scope resolver (called by the teams room when it loads)."""
     global _resolver, _reach_resolver
     _resolver, _reach_resolver = resolver, reach_resolver
+
+
+def register_holders(holders: Holders) -> None:
+    """Install who answers `holders_of` (called by the teams room when it loads)."""
+    global _holders
+    _holders = holders
+
+
+def holders_of(permission: str) -> list[int]:
+    """Return the ids of the active people who hold a permission for the whole installation, to tell them something."""
+    if _holders is None:
+        raise RuntimeError("no permission resolver is registered")
+    return _holders(permission)
 
 
 def reach(user: Any, permission: str) -> Reach:

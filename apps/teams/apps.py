@@ -11,7 +11,8 @@ class TeamsConfig(AppConfig):
 
     def ready(self) -> None:
         """Install the resolver."""
-        from apps.core.permissions import register_resolver
+        from apps.core.permissions import register_holders, register_resolver
         from apps.teams import scope
 
         register_resolver(scope.may, scope.reach)
+        register_holders(scope.holders)

@@ -38,6 +38,8 @@ ROUTES: dict[str, Route] = {
     "audit:event-list#export": Route(allowed=_READ, query="?export=csv"),
     "audit:event-list#filtered": Route(allowed=_READ, query="?who=vp&since=2026-01-01&object=portal"),
     "audit:event-detail": Route(allowed=_READ, kwargs=_event),
+    "audit:integrity": Route(allowed=_READ),
+    "audit:bundle": Route(allowed=_READ),
     "api:audit-event-list": Route(allowed=_READ),
     "api:audit-event-detail": Route(allowed=_READ, kwargs=_uid),
 }
