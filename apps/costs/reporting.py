@@ -16,7 +16,7 @@ from apps.costs.choices import UNALLOCATED, ChargeKind
 from apps.costs.models import DayCharge, DayTotal
 from apps.costs.report_figures import OWN, Figures, TeamRow, items_of, reach_of, read
 from apps.costs.report_types import DayCell, DaySum, MonthReport, TeamLine, UnallocatedLine
-from apps.costs.tally import Tally, amount_of, round_products, round_to_total, share, total_of
+from apps.costs.tally import Tally, amount_of, hours_of, round_products, round_to_total, share, total_of
 from apps.metering import billing
 from apps.metering.selectors import completeness
 from apps.teams.models import Unit
@@ -127,12 +127,13 @@ def _resources(row: TeamRow, currency: str) -> Money | None:
 
 def _idle(row: TeamRow, resources: Money | None, currency: str) -> Money | None:
     """Return what idle GPU time cost: its part of the allocated time, of what GPU time cost."""
-    exact = amount_of(row.product, currency)
+    # Bare decimals until the end: an enterprise has thousands of teams.
+    exact = hours_of(row.product)
     if resources is not None:
-        exact -= resources
+        exact -= resources.amount
     if not exact or not row.allocated_gpu_ms:
         return None
-    return (exact * (Decimal(row.idle_gpu_ms) / Decimal(row.allocated_gpu_ms))).quantized()
+    return Money(exact * (Decimal(row.idle_gpu_ms) / Decimal(row.allocated_gpu_ms)), currency).quantized()
 
 
 def _unallocated(report: MonthReport, figures: Figures) -> None:

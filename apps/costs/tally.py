@@ -85,7 +85,12 @@ _HOUR = Decimal(MILLISECONDS_PER_HOUR)
 
 def amount_of(product: Decimal, currency: str) -> Money:
     """Return what Σ quantity × hourly price (ms × units × price) comes to, unrounded."""
-    return Money(EXACT.divide(product, _HOUR), currency)
+    return Money(hours_of(product), currency)
+
+
+def hours_of(product: Decimal) -> Decimal:
+    """Return Σ quantity in ms × hourly price per hour, unrounded."""
+    return EXACT.divide(product, _HOUR)
 
 
 def round_products(products: Sequence[Decimal | None], currency: str) -> list[Money | None]:

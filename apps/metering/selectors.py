@@ -95,14 +95,18 @@ def completeness(
                   AS first, date_trunc('hour', upper(span), 'UTC') AS last
               FROM spans
             ), known AS (
-              SELECT w.cluster_id, s.state, count(*) AS hours, sum(s.coverage_permille) AS coverage,
-                (array_agg(s.hour ORDER BY s.hour) FILTER (WHERE s.state IN ('missing', 'incomplete')))[1:%(named)s]
-                  AS named,
-                (array_agg(s.reason ORDER BY s.hour) FILTER (WHERE s.state IN ('missing', 'incomplete')))[1:%(named)s]
-                  AS reasons
+              SELECT w.cluster_id, s.state, count(*) AS hours, sum(s.coverage_permille) AS coverage
               FROM wanted w JOIN metering_hourstatus s ON s.cluster_id = w.cluster_id
                 AND s.hour >= w.first AND s.hour < w.last
               GROUP BY w.cluster_id, s.state
+            ), told AS (
+              -- Named are the first open hours; thousands of final ones need no order.
+              SELECT k.*, o.named, o.reasons FROM known k LEFT JOIN LATERAL (
+                SELECT array_agg(h.hour ORDER BY h.hour) AS named, array_agg(h.reason ORDER BY h.hour) AS reasons
+                FROM (SELECT s.hour, s.reason FROM wanted w JOIN metering_hourstatus s ON s.cluster_id = w.cluster_id
+                    AND s.hour >= w.first AND s.hour < w.last
+                  WHERE w.cluster_id = k.cluster_id AND s.state = k.state ORDER BY s.hour LIMIT %(named)s) h
+              ) o ON k.state IN ('missing', 'incomplete')
             ), absent AS (
               -- Hours that nothing is written of are counted; which they are is looked up only where there are any.
               SELECT e.cluster_id, 'missing' AS state, e.hours - coalesce(k.hours, 0) AS hours, 0 AS coverage,
@@ -118,7 +122,7 @@ def completeness(
                 ON k.cluster_id = e.cluster_id
             )
             SELECT f.cluster_id, c.name, f.state, f.hours, f.coverage, f.named, f.reasons
-            FROM (SELECT * FROM known UNION ALL
+            FROM (SELECT * FROM told UNION ALL
               SELECT cluster_id, state, hours, coverage, named, array_fill(''::text, ARRAY[cardinality(named)])
               FROM absent WHERE hours > 0) f
             JOIN clusters_cluster c ON c.id = f.cluster_id ORDER BY 1, 3
