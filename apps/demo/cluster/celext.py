@@ -83,6 +83,10 @@ def functions(celtypes: Any, error: type[Exception]) -> dict[str, Callable[..., 
         return text("".join(each.upper() if each.isascii() else each for each in str(value)))
 
     return {
+        # The library adds two strings to a plain one, for which it then knows no function.
+        "contains": lambda value, part: truth(str(part) in str(value)),
+        "startsWith": lambda value, part: truth(str(value).startswith(str(part))),
+        "endsWith": lambda value, part: truth(str(value).endswith(str(part))),
         "lowerAscii": lower,
         "upperAscii": upper,
         "trim": lambda value: text(str(value).strip()),
