@@ -61,6 +61,14 @@ class TrailAlarm:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillDone:
+    """A copy of the trail was tampered with on purpose: in how many ways, and how many were not found."""
+
+    attacks: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
 class BundleMade:
     """Events were packed for somebody outside: how many, up to which link, proven by which checkpoint."""
 
@@ -77,3 +85,4 @@ CHECKPOINT_MADE = declare("audit.checkpoint.made", CheckpointMade, audience="aud
 CHECKPOINT_REFUSED = declare("audit.checkpoint.refused", CheckpointRefused, audience="auditors")
 BUNDLE_MADE = declare("audit.bundle.made", BundleMade, audience="auditors")
 TRAIL_ALARM = declare("audit.trail.alarm", TrailAlarm, audience="auditors")
+DRILL_DONE = declare("audit.drill.done", DrillDone, audience="auditors")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from django.db import connection, transaction
+from django.db import connections, transaction
 
 from apps.audit import chain
 from apps.audit.canonical import ZERO_HASH
@@ -73,7 +73,11 @@ class Report:
 
 
 def verify_trail(
-    checkpoints: Sequence[Checkpoint] = (), *, keys: Mapping[str, bytes] | None = None, from_checkpoint: bool = False
+    checkpoints: Sequence[Checkpoint] = (),
+    *,
+    keys: Mapping[str, bytes] | None = None,
+    from_checkpoint: bool = False,
+    using: str = "default",
 ) -> Report:
     """Verify the whole trail as one state of the database, in constant memory.
 
@@ -81,40 +85,41 @@ def verify_trail(
     with their commitments, the head with the last link; looks for events and notes outside the chain, and for missing
     guards. By itself it cannot see a tail that was cut off together with the head, nor a chain rewritten as a whole:
     `checkpoints`, kept outside the database and signed by one of `keys` (default: those known here), show both.
-    `from_checkpoint` begins behind the newest good one. Raises django.db.Error where the trail cannot be read.
+    `from_checkpoint` begins behind the newest good one; `using` names another database, a restored copy.
+    Raises django.db.Error where the trail cannot be read.
     """
     report = Report()
     state, frontier = chain.ChainState(), Frontier()
-    with transaction.atomic():
-        one_state()
+    with transaction.atomic(using=using):
+        one_state(using)
         trusted = _trusted(report, checkpoints, keys)
         if from_checkpoint and trusted:
             last = max(trusted)
             state.seq, state.hash = last, trusted[last].hash
-            _compare_stored(report, trusted[last])
+            _compare_stored(report, trusted[last], using)
             trusted = {}
             report.checkpoints, report.checkpoint_seq = 1, last
         compare = _Comparison(report, trusted, frontier, whole=not from_checkpoint or report.checkpoint_seq is None)
-        for finding in chain.verify(compare.records(records_after(state.seq)), state):
+        for finding in chain.verify(compare.records(records_after(state.seq, using)), state):
             report.add(finding)
         report.links = state.links
-        _check_head(report, state)
+        _check_head(report, state, using)
         compare.rest(state.seq)
-        _check_strays(report)
-        _check_guards(report)
+        _check_strays(report, using)
+        _check_guards(report, using)
     return report
 
 
-def one_state() -> None:
+def one_state(using: str = "default") -> None:
     """Make the caller's transaction see one state of the database from here on."""
-    if not _inside_test():
-        with connection.cursor() as cursor:
+    if not _inside_test(using):
+        with connections[using].cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
-def _inside_test() -> bool:
+def _inside_test(using: str) -> bool:
     """Whether an outer transaction has read already: its isolation level cannot be changed any more."""
-    return len(connection.savepoint_ids) > 0
+    return len(connections[using].savepoint_ids) > 0
 
 
 def _trusted(
@@ -139,8 +144,8 @@ def _trusted(
     return trusted
 
 
-def _compare_stored(report: Report, checkpoint: Checkpoint) -> None:
-    stood = link_hash_at(checkpoint.seq)
+def _compare_stored(report: Report, checkpoint: Checkpoint, using: str) -> None:
+    stood = link_hash_at(checkpoint.seq, using)
     if stood != checkpoint.hash:
         said = "is gone" if stood is None else "is not the one that was signed"
         report.add(chain.Finding("checkpoint", checkpoint.seq, "", f"link {checkpoint.seq} {said}"))
@@ -185,17 +190,17 @@ class _Comparison:
         self.report.add(chain.Finding("checkpoint", seq, "", text))
 
 
-def link_hash_at(seq: int) -> bytes | None:
+def link_hash_at(seq: int, using: str = "default") -> bytes | None:
     """Return the stored hash of a link, None where there is no such link."""
-    with connection.cursor() as cursor:
+    with connections[using].cursor() as cursor:
         cursor.execute("SELECT hash FROM audit.link WHERE seq = %s", [seq])
         row = cursor.fetchone()
     return bytes(row[0]) if row else None
 
 
-def records_after(seq: int) -> Iterator[chain.Record]:
+def records_after(seq: int, using: str = "default") -> Iterator[chain.Record]:
     """Yield the links after `seq` with their events and notes, in order, in constant memory."""
-    with connection.chunked_cursor() as cursor:
+    with connections[using].chunked_cursor() as cursor:
         cursor.execute(_SELECT, [seq])
         while rows := cursor.fetchmany(_BATCH):
             for row in rows:
@@ -215,8 +220,8 @@ def records_after(seq: int) -> Iterator[chain.Record]:
                 )
 
 
-def _check_head(report: Report, state: chain.ChainState) -> None:
-    with connection.cursor() as cursor:
+def _check_head(report: Report, state: chain.ChainState, using: str) -> None:
+    with connections[using].cursor() as cursor:
         cursor.execute("SELECT seq, hash FROM audit.head")
         rows = cursor.fetchall()
     if len(rows) != 1:
@@ -228,7 +233,7 @@ def _check_head(report: Report, state: chain.ChainState) -> None:
         report.add(chain.Finding("head", seq, "", f"the head says {seq}, the chain ends at {state.seq}"))
 
 
-def _check_strays(report: Report) -> None:
+def _check_strays(report: Report, using: str) -> None:
     queries = {
         "was never sealed": "SELECT e.id::text FROM audit.event e WHERE NOT EXISTS (SELECT FROM audit.link l"
         " WHERE l.event_id = e.id AND l.occurred_at = e.occurred_at) ORDER BY e.occurred_at, e.id",
@@ -236,16 +241,16 @@ def _check_strays(report: Report) -> None:
         " FROM audit.event e WHERE e.id = n.event_id AND e.occurred_at = n.occurred_at) ORDER BY 1",
     }
     for text, query in queries.items():
-        with connection.chunked_cursor() as cursor:
+        with connections[using].chunked_cursor() as cursor:
             cursor.execute(query)
             while rows := cursor.fetchmany(_BATCH):
                 for (event_id,) in rows:
                     report.add(chain.Finding("stray", 0, event_id, f"event {event_id} {text}"))
 
 
-def _check_guards(report: Report) -> None:
+def _check_guards(report: Report, using: str) -> None:
     """Name every table of the trail that lacks its triggers or lets the portal's role do more than it should."""
-    with connection.cursor() as cursor:
+    with connections[using].cursor() as cursor:
         cursor.execute(
             "SELECT c.relname, coalesce(array_agg(t.tgname::text) FILTER (WHERE t.tgenabled IN ('O', 'A')), '{}')"
             "  FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal"

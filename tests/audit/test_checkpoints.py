@@ -17,11 +17,12 @@ import pytest
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.backends.base.base import NO_DB_ALIAS
 
-from apps.audit import bundle, checkpoint_format, checkpoints, nightly
+from apps.audit import bundle, checkpoint_format, checkpoints, drill, nightly
 from apps.audit.canonical import leaf_hash, link_hash
 from apps.audit.models import AuditEvent, AuditLink, CheckpointRow, VerificationRun
-from apps.audit.verification import Outcome, verify_trail
+from apps.audit.verification import Outcome, Report, verify_trail
 from apps.core import clock, signing
 from apps.core.actor import Actor
 from apps.core.models import OutboxMessage
@@ -354,3 +355,29 @@ def test_a_bundle_from_the_page_is_recorded_and_holds_the_events(
     assert client.post("/audit/bundle/", {"start": today, "end": "2020-01-02"}).status_code == 400
     client = client_for(people["lead"])
     assert client.post("/audit/bundle/", {"start": today, "end": today}).status_code == 403
+
+
+@pytest.mark.requirement("audit-checkpoints-2.6")
+@pytest.mark.django_db(transaction=True)
+def test_the_drill_finds_five_attacks_on_a_copy(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.COMMONS_SIGNING_KEYS = [KEY]
+    settings.COMMONS_CHECKPOINT_DIRS = [str(tmp_path / "outside")]
+    # The one name under which a test may open a database that was not there when it started.
+    monkeypatch.setattr(drill, "_ALIAS", NO_DB_ALIAS)
+    for number in range(4):
+        write(number, reason=f"reason {number}")
+    assert checkpoints.make_due() is not None
+    assert checkpoints.publish_due() == 1
+    before = AuditLink.objects.count()
+    out = io.StringIO()
+    call_command("audit_drill", stdout=out)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["found"] * 5, lines
+    assert AuditLink.objects.count() == before + 1, "the drill itself is an event"
+    # A verification that is blind is shown to be blind.
+    monkeypatch.setattr(drill, "verify_trail", lambda *args, **kwargs: Report())
+    with pytest.raises(SystemExit):
+        call_command("audit_drill", stdout=out)
+    assert "NOT FOUND" in out.getvalue()
+    with pytest.raises(CommandError, match="no checkpoint"):
+        call_command("audit_drill", "--limit", "2")
