@@ -7,13 +7,13 @@ without floats, so that its digest never hangs on a rounding.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from apps.catalogue import cards_yaml, evidence_results
+from apps.catalogue.cards_text import clean_line, clean_text
 from apps.core.canonical import canonical_bytes, digest_of
 from apps.core.errors import Invalid
 
@@ -23,7 +23,6 @@ LINE_LIMIT = 300
 LIST_LIMIT = 100
 #: The whole body in canonical bytes.
 BODY_LIMIT = 512 * 1024
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\u0085\u2028\u2029\ufeff\ufffe\uffff\x80-\x9f]")
 
 
 class Kind(StrEnum):
@@ -138,18 +137,6 @@ class Difference:
     def kind(self) -> str:
         """Word of the diff component."""
         return "added" if self.before is None else "removed" if self.after is None else "changed"
-
-
-def clean_text(raw: object) -> str:
-    """Return text with one kind of line end, without trailing blanks and control characters other than tab."""
-    text = str(raw).replace("\r\n", "\n").replace("\r", "\n")
-    text = _CONTROL.sub("", text)
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
-
-
-def clean_line(raw: object) -> str:
-    """Return text in one line."""
-    return " ".join(clean_text(raw).split())
 
 
 def clean(raw: Mapping[str, Any]) -> dict[str, Any]:

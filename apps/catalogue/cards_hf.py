@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from apps.catalogue import cards, cards_yaml
+from apps.catalogue.cards_text import clean_line, clean_text
 from apps.catalogue.evidence_results import plain_number
 from apps.core.errors import Invalid
 
@@ -133,9 +134,12 @@ def read(data: bytes | str) -> dict[str, Any]:
         raise Invalid({"card": "The file is not UTF-8 text."}) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     matter, markdown = _split(text)
+    own, index = _OURS in matter, matter.get("model-index")
     found = _from_matter(matter)
     for key, value in _from_sections(markdown).items():
         found.setdefault(key, value)
+    if not own and isinstance(index, list) and index and isinstance(index[0], dict) and index[0].get("name"):
+        found.setdefault("name", str(index[0]["name"]))
     try:
         return cards.clean(found)
     except Invalid as invalid:
@@ -177,10 +181,8 @@ def _from_matter(matter: dict[str, Any]) -> dict[str, Any]:
     for field in cards.FIELDS:
         if not field.matter and field.kind in (cards.Kind.LINE, cards.Kind.LIST) and own.get(field.key):
             found[field.key] = _shaped(field, own[field.key])
-    if isinstance(index, list) and index and isinstance(index[0], dict):
+    if isinstance(index, list):
         found["results"] = _results(index)
-        if not own and index[0].get("name"):
-            found["name"] = str(index[0]["name"])
     if own.get("extra"):
         found["extra"] = str(own["extra"])
     elif matter:
@@ -252,7 +254,7 @@ def _from_sections(markdown: str) -> dict[str, str]:
             title = title or match.group(2)
             continue
         found.setdefault(key, []).append(_UNESCAPE.sub(r"\1", line) if line.startswith("\\") else line)
-    texts = {name: cards.clean_text("\n".join(lines)) for name, lines in found.items()}
+    texts = {name: clean_text("\n".join(lines)) for name, lines in found.items()}
     if title:
-        texts["name"] = cards.clean_line(re.sub(r"^model card (for|of) ", "", title, flags=re.IGNORECASE))
+        texts["name"] = clean_line(re.sub(r"^model card (for|of) ", "", title, flags=re.IGNORECASE))
     return {name: text for name, text in texts.items() if text}

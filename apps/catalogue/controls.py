@@ -321,7 +321,7 @@ def _by_evidence(control: ControlFact, evidence: Sequence[EvidenceFact], digest:
     bound = [one for one in mine if digest and one.subject_digest == digest]
     if not bound:
         if mine:
-            why = f"There is {_label(mine[0].kind)}, but for other bytes than this version's."
+            why = f"There is {_label(min(one.kind for one in mine))}, but for other bytes than this version's."
             return _state(control, CheckResult(ControlStatus.STALE.value, why, todo), _uids(mine))
         return _state(control, CheckResult(ControlStatus.MISSING.value, f"There is no {kinds} yet.", todo))
     valid = [one for one in bound if (end := ends(one, control.max_age_days)) is None or at < end]

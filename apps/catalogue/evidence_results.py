@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from apps.catalogue.cards_text import clean_line
+
 AT_LEAST, AT_MOST = "ge", "le"
 PASS, FAIL, INFO = "pass", "fail", "info"
 COMPARISONS = {AT_LEAST: "at least", AT_MOST: "at most"}
@@ -137,7 +139,7 @@ def read_result(raw: Mapping[str, Any], where: str) -> Result:
         except BadResults as bad:
             problems += bad.problems
             numbers[name] = None
-    texts = {name: str(raw.get(name) or "").strip() for name in _TEXT_LIMITS}
+    texts = {name: clean_line(raw.get(name) or "") for name in _TEXT_LIMITS}
     problems += [
         f"{where}: {name} takes at most {limit} characters." for name, limit in _TEXT_LIMITS.items()
         if len(texts[name]) > limit
