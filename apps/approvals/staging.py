@@ -58,14 +58,13 @@ def follow(request: ApprovalRequest, steps: list[Stage], state: engine.State, ac
     opened = []
     for stage in steps:
         since, done = state.opened[stage.ordinal], state.completed[stage.ordinal]
-        if stage.opened_at is None and since is not None:
-            stage.opened_at = since
-            stage.due_at = since + timedelta(hours=stage.due_hours) if stage.due_hours else None
-            stage.save(update_fields=["opened_at", "due_at"])
+        if since is not None and stage.opened_at is None:
             opened.append(stage)
-        if stage.completed_at is None and done is not None:
-            stage.completed_at = done
-            stage.save(update_fields=["completed_at"])
+        # Both ways: a word stops counting where its person has come to the requester's side since.
+        if (stage.opened_at, stage.completed_at) != (since, done):
+            stage.opened_at, stage.completed_at = since, done
+            stage.due_at = since + timedelta(hours=stage.due_hours) if since and stage.due_hours else None
+            stage.save(update_fields=["opened_at", "due_at", "completed_at"])
     if state.standing is engine.Standing.IN_REVIEW:
         request.current_stage, request.due_at = state.stage, state.due_at
     request.bump("current_stage", "due_at")

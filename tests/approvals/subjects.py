@@ -26,6 +26,12 @@ class Thing:
     side: set[int] = field(default_factory=set)
     line: str = ""
     blocked: list[str] = field(default_factory=list)
+    authors: set[int] = field(default_factory=set)
+    producers: set[int] = field(default_factory=set)
+    scope: dict[str, Any] = field(default_factory=dict)
+    not_before: datetime | None = None
+    until: datetime | None = None
+    renewed: bool = False
 
 
 class ThingSubject:
@@ -82,6 +88,53 @@ class ThingSubject:
 
     def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
         self.concluded.append((uid, status, reason))
+
+
+class DeepSubject(ThingSubject):
+    """Registered as `tests.deep`: it has everything that a subject may have."""
+
+    subject_type = "tests.deep"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[uuid.UUID] = []
+
+    def grant_scope(self, uid: uuid.UUID) -> Mapping[str, Any]:
+        return self.things[uid].scope
+
+    def validity(self, uid: uuid.UUID) -> tuple[datetime | None, datetime | None]:
+        return self.things[uid].not_before, self.things[uid].until
+
+    def checklist_digest(self, uid: uuid.UUID) -> str:
+        return digest(canonical_bytes({"blocked": self.things[uid].blocked}))
+
+    def authors(self, uid: uuid.UUID) -> set[int]:
+        return set(self.things[uid].authors)
+
+    def evidence_producers(self, uid: uuid.UUID) -> set[int]:
+        return set(self.things[uid].producers)
+
+    def touched_by(self, user_id: int) -> set[uuid.UUID]:
+        return {uid for uid, one in self.things.items() if user_id in one.authors | one.producers}
+
+    def renewed(self, uid: uuid.UUID, at: datetime) -> bool:
+        return self.things[uid].renewed
+
+    def on_ended(self, grant: Any) -> None:
+        self.ended.append(grant.uid)
+
+
+@contextmanager
+def deep_registered() -> Iterator[DeepSubject]:
+    """Register the deep subject, and let it hear of ended grants."""
+    subject = DeepSubject()
+    ports.register_subject(subject)
+    ports.on_grant_ended("tests.deep", subject.on_ended)
+    try:
+        yield subject
+    finally:
+        ports.unregister_subject("tests.deep")
+        ports.forget_grant_ended("tests.deep")
 
 
 @contextmanager
