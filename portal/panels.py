@@ -22,7 +22,10 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-PAGES = ("home", "team", "unit", "cluster", "pool", "workspace", "person", "model", "model_version", "model_compare")
+PAGES = (
+    "home", "team", "unit", "cluster", "pool", "workspace", "person", "model", "model_version", "model_compare",
+    "endpoint", "release",
+)  # fmt: skip
 
 #: The groups of the sidebar, in their order; "" stands first and has no heading.
 NAV_GROUPS = ("", "Work", "Models", "Money", "Platform", "Governance")

@@ -38,6 +38,10 @@ COMMONS_CHECKPOINT_MINUTES: int = env.int("COMMONS_CHECKPOINT_MINUTES", default=
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
 # How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.
+# Image (name@sha256:…) of the verifying storage container (deploy/verifier); empty: no cluster verifies what it loads.
+COMMONS_VERIFIER_IMAGE: str = env.str("COMMONS_VERIFIER_IMAGE", default="")
+# Images that the platform itself puts into pods of regulated workspaces, exactly as pods name them.
+COMMONS_PLATFORM_IMAGES: list[str] = env.list("COMMONS_PLATFORM_IMAGES", default=[])
 COMMONS_GUARD_AUDIT_HOURS: int = env.int("COMMONS_GUARD_AUDIT_HOURS", default=24)
 # Networks (CIDR) in which the portal calls nothing, even where they are allowed above.
 COMMONS_CLUSTER_DENIED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_DENIED_NETWORKS", default=[])
@@ -56,6 +60,8 @@ COMMONS_IMPORT_MAX_BYTES: int = env.int("COMMONS_IMPORT_MAX_BYTES", default=64 *
 # Where uploaded bytes are kept, by their digest; every web and worker process must see the same folder.
 COMMONS_BLOB_DIR: Path = Path(env.str("COMMONS_BLOB_DIR", default="") or COMMONS_DIR / "blobs").resolve()
 COMMONS_UPLOAD_MAX_BYTES: int = env.int("COMMONS_UPLOAD_MAX_BYTES", default=5 * 1024 * 1024 * 1024)
+# Where KServe's loggers send records of predictions, as clusters reach it; empty: no release can keep them.
+COMMONS_PREDICTION_SINK_URL: str = env.str("COMMONS_PREDICTION_SINK_URL", default="")
 # "host:port" of clamd, which looks at every uploaded file; empty: nothing does, and pages say so.
 COMMONS_SCANNER: str = env.str("COMMONS_SCANNER", default="")
 # Volumes of models that are mounted here, as name=path: what pvc:// stores are hashed from.

@@ -67,7 +67,7 @@ def drafted(
         raise NotAllowed("You may not ask for an emergency here.", rule=EMERGENCY)
     version = ModelVersion.objects.visible_to(user).select_related("model").filter(pk=version_id).first()
     if version is None:
-        raise Invalid({"version": "Choose a version."})
+        raise Invalid({"model_version": "Choose a version."})
     flavour = Flavour.objects.filter(pk=flavour_id).first()
     if flavour is None:
         raise Invalid({"flavour": "Choose a flavour."})
@@ -126,7 +126,7 @@ def request_release(
     assessment = assessed(draft)
     if assessment.problems:
         raise Invalid({field: [message] for field, message in assessment.problems.items()})
-    release = _create(draft, assessment, endpoint, text, user)
+    release = _create(assessment.draft, assessment, endpoint, text, user)
     audit.record(
         events.RELEASE_SUBMITTED,
         records.event_of(release),

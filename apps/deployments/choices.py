@@ -114,6 +114,7 @@ class StepKind(models.TextChoices):
     STARTED_AGAIN = "started_again", "Started again"
     SCALED_BACK = "scaled_back", "Scaled back at the end of its grant"
     REMOVED = "removed", "Removed"
+    APPROVAL_ENDED = "approval_ended", "Its approval ended"
 
 
 class LoadState(models.TextChoices):

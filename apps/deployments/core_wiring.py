@@ -4,4 +4,13 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Register releases as a subject of approval."""
+    """Register releases as a subject of approval, its terms and policy, and who hears of ended grants."""
+    from apps.approvals.ports import on_grant_ended, register_subject
+    from apps.catalogue.ports import on_grant_change
+    from apps.deployments import ending, starting_policies, subject
+
+    register_subject(subject.ReleaseSubject())
+    subject.describe()
+    starting_policies.register()
+    on_grant_ended(subject.SUBJECT_TYPE, ending.on_release_grant_ended)
+    on_grant_change("deployments.rollout", ending.on_version_grants_changed)

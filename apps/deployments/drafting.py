@@ -6,7 +6,7 @@ One assessment serves the panel beside the form, the action that submits and the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,8 +21,8 @@ from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour, Pool
 from apps.core.errors import Invalid
 from apps.core.money import Money
-from apps.deployments import canary_matrix, grants, ladder, money, placement, reading
-from apps.deployments.choices import CanaryMode, ReleaseKind
+from apps.deployments import canary_matrix, grants, ladder, manifests, money, placement, reading
+from apps.deployments.choices import CanaryMode, ExpiryAction, ReleaseKind
 from apps.deployments.feasibility import Fit, Size, fit
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.spec import Spec, name_problem
@@ -138,9 +138,9 @@ def check_shape(draft: Draft) -> dict[str, str]:
     if problem := name_problem(draft.name):
         found["name"] = problem
     if draft.version.status == VersionStatus.RETIRED:
-        found["version"] = f"{draft.version} is retired."
+        found["model_version"] = f"{draft.version} is retired."
     elif draft.version.status != VersionStatus.SEALED or not draft.version.digest:
-        found["version"] = f"{draft.version} is not sealed: without a digest nothing can be approved or deployed."
+        found["model_version"] = f"{draft.version} is not sealed: without a digest nothing can be approved or deployed."
     if draft.endpoint is not None and draft.endpoint.model_id != draft.version.model_id:
         found["name"] = f"“{draft.name}” serves {draft.endpoint.model}: another model needs an endpoint of its own."
     if draft.workspace.archived_at is not None:
@@ -158,7 +158,7 @@ def assess(draft: Draft, at: datetime) -> Assessment:
     workspace, spec, version = draft.workspace, draft.spec, draft.version
     manifest = reading.manifest_of(version)
     able = capabilities.of(workspace.cluster)
-    mode, reason = canary_matrix.mode_for(able, autoscaler_of(spec))
+    mode, reason = _mode(draft, able)
     serving = draft.serving
     canary = bool(spec.ladder) and serving is not None and mode not in (None, CanaryMode.NONE)
     pool = book.pool_of(workspace.cluster_id, draft.flavour.pk)
@@ -173,6 +173,9 @@ def assess(draft: Draft, at: datetime) -> Assessment:
         name_bound=name_bound, canary=canary,
     )  # fmt: skip
     terms = ports.terms_for(POLICY, facts)
+    if terms.get("expiry_action") in ExpiryAction.values:
+        # What happens at the end of an approval is the policy's to say, where it says it.
+        draft = replace(draft, spec=replace(spec, expiry_action=str(terms["expiry_action"])))
     problems, waits = _judge(
         draft, manifest, at, terms=terms, fit=found_fit, verdict=verdict, mode=mode, reason=reason, canary=canary,
         grant=grant, staging=staging, name_bound=name_bound, pool=pool,
@@ -183,11 +186,15 @@ def assess(draft: Draft, at: datetime) -> Assessment:
     )  # fmt: skip
 
 
-def autoscaler_of(spec: Spec) -> str:
-    """Return the autoscaler that a spec needs, in the matrix' words: windows alone need KEDA, too."""
-    if spec.autoscaling is not None:
-        return spec.autoscaling.metric
-    return "queue" if spec.schedule else ""
+def _mode(draft: Draft, able: capabilities.Capabilities) -> tuple[CanaryMode | None, str]:
+    """Return how two releases share traffic there and why; an endpoint that has a release keeps its mode."""
+    scaler = manifests.autoscaler(draft.spec)
+    mode, reason = canary_matrix.mode_for(able, scaler)
+    if draft.endpoint is None or draft.endpoint.current_id is None:
+        return mode, reason
+    kept = CanaryMode(draft.endpoint.canary_mode)
+    refused = canary_matrix.refusal(able, kept, scaler, canary=False)
+    return (kept, reason) if refused is None else (None, refused)
 
 
 def _size(release: Release | None) -> Size | None:
@@ -271,10 +278,12 @@ def _facts(
         facts["monthly_cost_change"] = amount
         context = ports.FactContext(SUBJECT_TYPE, workspace.uid, workspace.team_id, workspace.team.unit_id, at)
         left = ports.read_fact("team.budget_remaining", context)
-        if amount > 0 and ports.read_fact("team.budget_exhausted", context) == YES:
-            facts["within_budget"] = NO
-        elif isinstance(left, int | Decimal):
-            facts["within_budget"] = YES if amount <= left else NO
+        exhausted = amount > 0 and ports.read_fact("team.budget_exhausted", context) == YES
+        over = exhausted or (isinstance(left, int | Decimal) and amount > left)
+        # Without a budget nothing is over it; `within_budget` says that one was set and is kept.
+        facts["over_budget"] = YES if over else NO
+        if exhausted or isinstance(left, int | Decimal):
+            facts["within_budget"] = NO if over else YES
     return facts
 
 
@@ -310,12 +319,12 @@ def _judge(
     if not verdict.ok:
         found["workspace"] = " ".join(verdict.refusals)
     if regulated and name_bound:
-        found["version"] = (
+        found["model_version"] = (
             "It touches regulated data, and nothing on this cluster verifies the bytes when they are loaded: use an OCI"
             " artifact by digest, or have the verifying storage container installed."
         )
     if grant is None and not draft.emergency:
-        found["version"] = grants.why_not(draft.version.digest, workspace, at)
+        found["model_version"] = grants.why_not(draft.version.digest, workspace, at)
     never = [line for line in fit.lines if max(line.during, line.after) > line.have]
     if never:
         found["max_replicas"] = " ".join(line.words for line in never)

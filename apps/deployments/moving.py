@@ -34,8 +34,11 @@ _WORDS: Mapping[str, str] = {
     StepKind.STARTED_AGAIN: "was started again",
     StepKind.SCALED_BACK: "was scaled back: its approval ended",
     StepKind.REMOVED: "was removed",
+    StepKind.APPROVAL_ENDED: "has no usable approval any more",
 }
 _LOUD = (StepKind.ROLLED_BACK, StepKind.FAILED, StepKind.SCALED_BACK)
+#: Told by an event of its own (`ending`).
+_QUIET = (StepKind.APPROVAL_ENDED,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ def move(
         model_grant_uid=version_grant.uid if version_grant is not None else None,
         release_grant_uid=own.uid if own is not None else None,
     )  # fmt: skip
-    _tell(endpoint, moved, actor=actor, reason=reason, standing=standing)
+    if moved.kind not in _QUIET:
+        _tell(endpoint, moved, actor=actor, reason=reason)
     return step
 
 
@@ -164,7 +168,7 @@ def payload_of(
     )
 
 
-def _tell(endpoint: Endpoint, moved: Moved, *, actor: Actor, reason: str, standing: grants.Standing) -> None:
+def _tell(endpoint: Endpoint, moved: Moved, *, actor: Actor, reason: str) -> None:
     event = events.ROLLOUT_ROLLED_BACK if moved.kind in _LOUD else events.ROLLOUT_STEPPED
     payload = payload_of(
         endpoint, moved.release, moved.kind, moved.after, automatic=actor.is_system, detail=reason

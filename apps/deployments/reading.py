@@ -9,9 +9,9 @@ from apps.catalogue.choices import SENSITIVITY
 from apps.catalogue.manifest import BYTES, NAME, Manifest, bound_by
 from apps.catalogue.manifest import parse as parse_manifest
 from apps.catalogue.models import ModelVersion
+from apps.catalogue.ports import verifies
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster, Flavour
-from apps.deployments import verifying
 from apps.deployments.choices import ON_CLUSTER
 from apps.deployments.feasibility import Held, Room, Size
 from apps.deployments.models import Endpoint, PlacementRule, Release, ServingInterval
@@ -111,4 +111,4 @@ def bound(manifest: Manifest, cluster: Cluster) -> str:
     """Return by what a version is bound on a cluster: its bytes, or its name where nothing there verifies them."""
     if bound_by(manifest) == BYTES:
         return BYTES
-    return BYTES if verifying.verifies(cluster, manifest) else NAME
+    return BYTES if verifies(cluster.slug) else NAME

@@ -14,7 +14,8 @@ from typing import Any
 from django.conf import settings
 
 from apps.clusters import capabilities
-from apps.clusters.choices import DeviceClass, KueueMode
+from apps.clusters.choices import KueueMode
+from apps.clusters.kinds import MANAGED_LABEL
 from apps.clusters.models import Cluster, Flavour
 from apps.core import clock
 from apps.core.canonical import digest_of
@@ -51,17 +52,7 @@ def side_of(release: Release) -> manifests.Side:
 
 def side(release_uid: uuid.UUID, number: int, manifest: Any, spec: Spec, flavour: Flavour) -> manifests.Side:
     """Return a release as it is rendered."""
-    cpu = flavour.device_class == DeviceClass.CPU
-    return manifests.Side(
-        release_uid=str(release_uid),
-        number=number,
-        digest=manifest.digest,
-        manifest=manifest,
-        spec=spec,
-        flavour=manifests.FlavourSpec(
-            flavour.slug, "" if cpu else flavour.resource_name, dict(flavour.node_labels), list(flavour.tolerations)
-        ),
-    )
+    return manifests.Side(str(release_uid), number, manifest, spec, manifests.FlavourSpec.of(flavour))
 
 
 def metrics_url(cluster: Cluster) -> str:
@@ -96,6 +87,10 @@ def states(
         queue=_QUEUE if workspace.cluster.kueue_mode == KueueMode.PODS else "",
         logger_url=settings.COMMONS_PREDICTION_SINK_URL,
         metrics_url=metrics_url(workspace.cluster),
+        labels={
+            MANAGED_LABEL: "true",
+            "gpu-commons/team": workspace.team.slug,
+        },
     )
     least = max(1, new.spec.min_replicas)
     smallest = dataclasses.replace(new, spec=_fixed(new.spec, least))
@@ -105,23 +100,20 @@ def states(
         SMALLEST: dataclasses.replace(asked, current=smallest),
     }
     if canary and current is not None:
-        for traffic in (0, *(rung.traffic for rung in _ladder(new.spec))):
+        for traffic in (0, *(rung.traffic for rung in new.spec.ladder)):
             wanted[canary_state(traffic)] = dataclasses.replace(asked, current=current, candidate=new, traffic=traffic)
     try:
         return {state: manifests.render(one) for state, one in wanted.items()}
     except manifests.Unfit as unfit:
-        raise Invalid({"": str(unfit)}) from unfit
+        text = str(unfit)
+        raise Invalid({"": f"{text[:1].upper()}{text[1:]}."}) from unfit
 
 
-def _fixed(spec: Any, replicas: int) -> Spec:
+def _fixed(spec: Spec, replicas: int) -> Spec:
     """Return a spec at so many replicas for good."""
     return dataclasses.replace(
         spec, min_replicas=replicas, max_replicas=replicas, tier="hot", autoscaling=None, schedule=()
     )
-
-
-def _ladder(spec: Any) -> Sequence[Any]:
-    return tuple(spec.ladder)
 
 
 def leaves(cluster: str, found: Mapping[str, Sequence[Manifest]]) -> list[dict[str, str]]:

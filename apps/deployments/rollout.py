@@ -109,6 +109,14 @@ def step(endpoint_id: int, *, actor: Actor, reason: str = "", expected_version: 
 
 
 @transaction.atomic
+def climb(endpoint_id: int, *, actor: Actor, reason: str, evidence: dict[str, Any] | None = None) -> Endpoint:
+    """Take the candidate's next rung because the ladder says so; `evidence`: what the guard saw. Raises as `step`."""
+    endpoint = locked(endpoint_id, actor=actor)
+    release = _candidate(endpoint)
+    return _step(endpoint, release, next_move(release), actor=actor, reason=reason, evidence=evidence)
+
+
+@transaction.atomic
 def promote(endpoint_id: int, *, actor: Actor, reason: str, expected_version: int | None = None) -> Endpoint:
     """Give the candidate all traffic. In production not before its ladder's hours have passed.
 
@@ -419,6 +427,6 @@ def remove(endpoint_id: int, *, actor: Actor, reason: str, expected_version: int
 
 
 __all__ = [
-    "binding", "earlier_releases", "go_live", "hold", "leads_told", "next_move", "promote", "promotion", "remove",
-    "resume", "roll_back", "start_again", "step", "stop",
+    "binding", "climb", "earlier_releases", "go_live", "hold", "leads_told", "next_move", "promote", "promotion",
+    "remove", "resume", "roll_back", "start_again", "step", "stop",
 ]  # fmt: skip

@@ -27,8 +27,8 @@ MAX_QUERY = 2000
 #: KServe gives its own resources names that begin with the endpoint's: it must stay short.
 MAX_NAME = 40
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
-QUEUE = "queue"
-METRICS = (QUEUE, "concurrency", "rps", "cpu")
+MAX_THRESHOLD = 1_000_000
+_METRIC = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 
 
 class Unreadable(ValueError):
@@ -41,15 +41,14 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Scale on a figure: so many per replica. Seconds of steadiness before it grows and shrinks.
+    """Scale on a figure of Prometheus, named `metric`: so many per replica.
 
-    `metric` (canary_matrix.AUTOSCALERS): "queue" is a query of Prometheus, "concurrency" and "rps" are Knative's own,
-    "cpu" is a per cent of the requested cores. Only "queue" has a query.
+    Seconds of steadiness before it grows and before it shrinks: fast up, slow down.
     """
 
-    metric: str
+    query: str
     threshold: int
-    query: str = ""
+    metric: str = "queue_depth"
     up_seconds: int = 0
     down_seconds: int = 300
 
@@ -208,17 +207,12 @@ def _scaling(spec: Spec) -> dict[str, str]:
         elif spec.tier == Tier.COLD:
             found["query"] = "Cold needs a figure that wakes it: a query for what is waiting."
         return found
-    if scaling.metric not in METRICS:
-        found["metric"] = "Choose by what it scales."
-    if scaling.metric == QUEUE and (not scaling.query.strip() or len(scaling.query) > MAX_QUERY):
+    if not scaling.query.strip() or len(scaling.query) > MAX_QUERY:
         found["query"] = f"A PromQL query for one number, at most {MAX_QUERY:,} characters."
-    if scaling.metric != QUEUE and scaling.query:
-        found["query"] = "Only scaling by a queue has a query."
-    most = 100 if scaling.metric == "cpu" else 1_000_000
-    if not 1 <= scaling.threshold <= most:
-        found["threshold"] = f"How much of it one replica takes: 1 to {most:,}."
-    if spec.tier == Tier.COLD and scaling.metric == "cpu":
-        found["metric"] = "Without a replica there is no CPU to measure: cold is woken by a queue or by requests."
+    if not 1 <= scaling.threshold <= MAX_THRESHOLD:
+        found["threshold"] = f"How much of it one replica takes: 1 to {MAX_THRESHOLD:,}."
+    if not _METRIC.match(scaling.metric):
+        found["metric"] = "A letter first; then lower-case letters, digits and underscores."
     if not 0 <= scaling.up_seconds <= 3600:
         found["up_seconds"] = "Between 0 and 3,600 seconds."
     if not 0 <= scaling.down_seconds <= 3600:
@@ -336,9 +330,9 @@ class _Reader:
             self.errors["autoscaling"] = "An object, or null."
             return None
         return Autoscaling(
-            metric=self.text(value, "metric", QUEUE),
-            threshold=self.whole(value, "threshold"),
             query=self.text(value, "query"),
+            threshold=self.whole(value, "threshold"),
+            metric=self.text(value, "metric", "queue_depth"),
             up_seconds=self.whole(value, "up_seconds", 0),
             down_seconds=self.whole(value, "down_seconds", 300),
         )

@@ -44,6 +44,7 @@ def describe() -> None:
         ("max_replicas", "Replicas", "At the largest.", "replicas"),
         ("max_units", "Units", "GPUs (or cores) at the largest.", "units"),
         ("bound_by", "Bound by", "bytes, or name where nothing verifies them on the cluster.", ""),
+        ("over_budget", "Over the budget", "yes where the cost change is more than is left of the budget.", ""),
         ("emergency", "Emergency", "yes on the emergency path.", ""),
     ):
         describe_fact(name, label=label, meaning=meaning, unit=unit)

@@ -1,0 +1,137 @@
+"""The ladder climbs by itself: a sweep over endpoints whose next move is due. Each in a transaction of its own."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+
+from apps.approvals.models import Grant
+from apps.core import clock
+from apps.core.actor import Actor
+from apps.core.errors import CommonsError, NotAllowed
+from apps.deployments import ending, grants, guard, rollout
+from apps.deployments.choices import ON_CLUSTER, LoadState, ReleaseStatus
+from apps.deployments.models import Endpoint, Release, ServingSample
+from apps.deployments.reading import spec_of
+
+SYSTEM = Actor.system("deployments.ladder")
+logger = logging.getLogger(__name__)
+#: So many samples are looked at, the newest first: more than any guard's window holds.
+_SAMPLES = 240
+
+
+def due() -> list[int]:
+    """Return the ids of endpoints that may have a move to make now."""
+    at = clock.now()
+    starting = Q(current__status=ReleaseStatus.STARTING) | Q(candidate__status=ReleaseStatus.STARTING)
+    loaded = Q(current__load_state__in=[LoadState.LOADED, LoadState.FAILED]) | Q(
+        candidate__load_state__in=[LoadState.LOADED, LoadState.FAILED]
+    )
+    climbing = Q(candidate__status=ReleaseStatus.CANARY) & (
+        Q(candidate__next_step_at__lte=at) | Q(candidate__load_state=LoadState.FAILED)
+    )
+    rows = Endpoint.objects.filter(removed_at__isnull=True, stopped_at__isnull=True)
+    return list(rows.filter((starting & loaded) | climbing).order_by("pk").values_list("pk", flat=True))
+
+
+def advance_due() -> int:
+    """Make the moves that are due; returns how many were made. A refusal of one keeps no other from moving."""
+    done = 0
+    for endpoint_id in due():
+        try:
+            done += advance(endpoint_id)
+        except CommonsError as error:
+            logger.warning("rollout could not move", extra={"endpoint": endpoint_id, "error": str(error)})
+    return done + look_at_ends()
+
+
+@transaction.atomic
+def advance(endpoint_id: int) -> int:
+    """Make an endpoint's next move where it is due; 1 where one was made. Idempotent, and alone under its lock."""
+    free = Endpoint.objects.select_for_update(of=("self",), skip_locked=True).filter(pk=endpoint_id)
+    if not free.exists():
+        return 0
+    endpoint = rollout.locked(endpoint_id, actor=SYSTEM)
+    release = endpoint.candidate or endpoint.current
+    if release is None or endpoint.stopped_at is not None:
+        return 0
+    release.endpoint = endpoint
+    at = clock.now()
+    if release.load_state == LoadState.FAILED and release.status != ReleaseStatus.LIVE:
+        return _failed(endpoint, release)
+    if release.status == ReleaseStatus.STARTING:
+        if release.load_state != LoadState.LOADED:
+            return 0
+        if endpoint.candidate_id is None:
+            rollout.go_live(endpoint.pk, actor=SYSTEM)
+            return 1
+        return _climb(endpoint, release)
+    if release.status != ReleaseStatus.CANARY or release.next_step_at is None or release.next_step_at > at:
+        return 0
+    verdict = guard.verdict(_samples(release, at), spec_of(release).guard, release.load_state)
+    if verdict.bad:
+        rollout.roll_back(
+            endpoint.pk, actor=SYSTEM, reason=f"The guard says: {verdict.reason}", evidence=_evidence(verdict),
+            failed=True,
+        )  # fmt: skip
+        return 1
+    return _climb(endpoint, release, _evidence(verdict))
+
+
+def _evidence(verdict: Any) -> dict[str, Any]:
+    return {"guard": str(verdict.status), "why": verdict.reason}
+
+
+def _samples(release: Release, at: datetime) -> list[ServingSample]:
+    rows = ServingSample.objects.filter(release=release, at__lte=at)
+    if release.step_since is not None:
+        rows = rows.filter(at__gte=release.step_since)
+    return list(rows.order_by("-at")[:_SAMPLES])
+
+
+def _climb(endpoint: Endpoint, release: Release, evidence: dict[str, Any] | None = None) -> int:
+    """Take the next rung; where a grant no longer covers it, hold and say so."""
+    try:
+        rollout.climb(endpoint.pk, actor=SYSTEM, reason="As the ladder has it.", evidence=evidence)
+    except NotAllowed as refusal:
+        if release.status == ReleaseStatus.STARTING:
+            rollout.roll_back(endpoint.pk, actor=SYSTEM, reason=refusal.message)
+        else:
+            rollout.hold(endpoint.pk, actor=SYSTEM, reason=refusal.message)
+    return 1
+
+
+def _failed(endpoint: Endpoint, release: Release) -> int:
+    """Take off what did not load; without an earlier release to go back to it stays, marked as failed."""
+    why = "The cluster says that it failed to load."
+    if endpoint.candidate_id is not None or _can_go_back(endpoint):
+        rollout.roll_back(endpoint.pk, actor=SYSTEM, reason=why, failed=True)
+        return 1
+    if release.failure == why:
+        return 0
+    release.failure = why
+    release.bump("failure")
+    return 1
+
+
+def _can_go_back(endpoint: Endpoint) -> bool:
+    at = clock.now()
+    return any(grants.standing(row, at, traffic=100).ok for row in rollout.earlier_releases(endpoint)[:1])
+
+
+def look_at_ends() -> int:
+    """Look at what serves on grants that have ended, or is about to be renewed: the listeners may have missed it."""
+    at = clock.now()
+    ended = Grant.objects.filter(Q(expires_at__lte=at) | Q(revoked_at__lte=at))
+    own = ended.filter(request__subject_type="deployments.release").values("request__subject_uid")
+    rows = Release.objects.filter(
+        Q(model_grant_uid__in=ended.values("uid")) | Q(uid__in=own), status__in=ON_CLUSTER
+    )
+    done = 0
+    for endpoint_id in sorted(set(rows.values_list("endpoint_id", flat=True))):
+        done += ending.handle(endpoint_id)
+    return done
