@@ -306,12 +306,11 @@ def _more(
     edges = {start}
     for low, high, _ in own:
         edges.update(edge for edge in (low, high or FOREVER) if start < edge < last)
-    for low, high in itertools.pairwise([*sorted(edges), end]):
-        if low is None:
-            continue
-        more = wanted - sum(count for since, until, count in own if since <= low and (until is None or low < until))
+    ordered = sorted(edges)
+    for at, until in zip(ordered, [*ordered[1:], end], strict=True):
+        more = wanted - sum(count for low, high, count in own if low <= at and (high is None or at < high))
         if more > 0:
-            yield low, high, more
+            yield at, until, more
 
 
 def pool_calendar(pool: Pool, start: datetime | None = None, *, days: int = CALENDAR_DAYS) -> list[CalendarStep]:
