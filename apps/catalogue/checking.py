@@ -190,4 +190,4 @@ def changed(row: object, values: Mapping[str, Any]) -> list[str]:
 def known(values: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Raise Invalid for fields that cannot be set."""
     if unknown := sorted(set(values) - set(allowed)):
-        raise Invalid({name: "This cannot be set." for name in unknown})
+        raise Invalid(dict.fromkeys(unknown, "This cannot be set."))
