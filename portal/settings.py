@@ -37,11 +37,11 @@ COMMONS_CHECKPOINT_MAIL: list[str] = env.list("COMMONS_CHECKPOINT_MAIL", default
 COMMONS_CHECKPOINT_MINUTES: int = env.int("COMMONS_CHECKPOINT_MINUTES", default=60)
 # Networks (CIDR) in which clusters and metrics servers may live; empty: any that is not link-local or metadata.
 COMMONS_CLUSTER_ALLOWED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_ALLOWED_NETWORKS", default=[])
-# How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.
 # Image (name@sha256:…) of the verifying storage container (deploy/verifier); empty: no cluster verifies what it loads.
 COMMONS_VERIFIER_IMAGE: str = env.str("COMMONS_VERIFIER_IMAGE", default="")
 # Images that the platform itself puts into pods of regulated workspaces, exactly as pods name them.
 COMMONS_PLATFORM_IMAGES: list[str] = env.list("COMMONS_PLATFORM_IMAGES", default=[])
+# How long the guard notes who changes the portal's objects before it may refuse them without a confirmation.
 COMMONS_GUARD_AUDIT_HOURS: int = env.int("COMMONS_GUARD_AUDIT_HOURS", default=24)
 # Networks (CIDR) in which the portal calls nothing, even where they are allowed above.
 COMMONS_CLUSTER_DENIED_NETWORKS: list[str] = env.list("COMMONS_CLUSTER_DENIED_NETWORKS", default=[])
@@ -312,7 +312,9 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "GPU Commons API",
-    "DESCRIPTION": "Quota, approvals, clusters, usage, costs and audit of the shared GPU pool.",
+    "DESCRIPTION": "Quota, approvals, models, releases, clusters, usage, costs and audit of the shared GPU pool. Refusals are"
+    " RFC 9457 problems. Rows carry their version as ETag; send it back as If-Match. A changing call that carries an"
+    " Idempotency-Key is done once, however often it is sent within a day.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

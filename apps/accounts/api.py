@@ -92,6 +92,7 @@ class Me(APIView):
 class UserViewSet(CommonsViewSet):
     """People: platform admins and auditors read all, everybody else themselves."""
 
+    secret_answers = frozenset({"create"})
     queryset = User.objects.all()
     serializer_class = UserSerializer
     filterset_class = UserFilter
@@ -126,6 +127,7 @@ class UserViewSet(CommonsViewSet):
 class TokenViewSet(CommonsViewSet):
     """One's own API tokens."""
 
+    secret_answers = frozenset({"create"})
     queryset = ApiToken.objects.all()
     serializer_class = TokenSerializer
 

@@ -15,7 +15,7 @@ from rest_framework import exceptions, mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core import hooks
+from apps.core import hooks, idempotency
 from apps.core.actor import Actor, Channel, current_request_id
 from apps.core.errors import CommonsError, Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.pages import assert_scoped
@@ -38,6 +38,7 @@ CODES = {
     412: ("version_mismatch", "It has changed since you read it"),
     413: ("too_large", "The request is too large"),
     415: ("unsupported_media_type", "Only application/json is taken"),
+    422: ("idempotency_key_reused", "The Idempotency-Key belongs to another call"),
     428: ("precondition_required", "If-Match is required"),
     429: ("too_many_requests", "Too many requests"),
     500: ("server_error", "Something went wrong on our side"),
@@ -188,7 +189,47 @@ class ActorMixin:
         return int(match.group(1))
 
 
-class CommonsViewSet(ActorMixin, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Any]):
+class OnceMixin:
+    """Takes Idempotency-Key: claim, action and answer are one transaction (`core.idempotency`)."""
+
+    request: Any
+    #: Actions whose answers hold something that is shown once: they are done once, but not answered again.
+    secret_answers: ClassVar[frozenset[str]] = frozenset()
+    _claim: idempotency.Claim | None = None
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Handle the call; with a key, in one transaction."""
+        handle = super().dispatch  # type: ignore[misc]  # a mixin in front of APIView
+        self._claim = None
+        if not request.headers.get(idempotency.HEADER) or request.method in ("GET", "HEAD", "OPTIONS"):
+            return handle(request, *args, **kwargs)
+        return idempotency.once(lambda: handle(request, *args, **kwargs))
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Authenticate and check, then claim the key. Raises Replay where the call was done before."""
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        if key := idempotency.key_of(request):
+            claim = idempotency.Claim(request, key, secret=getattr(self, "action", "") in self.secret_answers)
+            claim.take()
+            self._claim = claim
+
+    def handle_exception(self, exc: Exception) -> Any:
+        """Answer with what was answered before, or with a problem."""
+        if isinstance(exc, idempotency.Replay):
+            return exc.response
+        return super().handle_exception(exc)  # type: ignore[misc]
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep the answer with the key."""
+        final = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[misc]
+        if self._claim is not None:
+            self._claim.keep(final)
+        return final
+
+
+class CommonsViewSet(
+    OnceMixin, ActorMixin, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Any]
+):
     """List and retrieve within the caller's scope; rooms add actions with `@action(detail=True, methods=["post"])`.
 
     `permission` is asked for everything, `permissions["withdraw"]` for that action (on the object, where there is one).

@@ -93,3 +93,14 @@ class Lease(models.Model):
 
 
 __all__ = ["IntRange", "Lease", "OutboxMessage", "Row", "VersionedRow"]
+
+
+class IdempotentCall(models.Model):
+    """An API call that was done under an Idempotency-Key, with its answer. Kept for a day (`core.idempotency`)."""
+
+    key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 over person and key.")
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 over method, path and body.")
+    made_at = models.DateTimeField(db_index=True)
+    status = models.PositiveSmallIntegerField()
+    headers: models.JSONField = models.JSONField(default=dict)
+    body = models.TextField(blank=True)

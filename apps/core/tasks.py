@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.core import partitions
+from apps.core import idempotency, partitions
 from apps.core.sweeps import sweep
 
 
@@ -12,3 +12,9 @@ from apps.core.sweeps import sweep
 def ensure_months() -> int:
     """Keep the month partitions of every room ready ahead of time."""
     return partitions.ensure_months_ahead()
+
+
+@sweep("core.forget_idempotent_calls", every=timedelta(hours=1))
+def forget_idempotent_calls() -> int:
+    """Forget the answers of API calls whose keys are older than a day."""
+    return idempotency.forget()
