@@ -312,9 +312,9 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "GPU Commons API",
-    "DESCRIPTION": "Quota, approvals, models, releases, clusters, usage, costs and audit of the shared GPU pool. Refusals"
-    " are RFC 9457 problems. Rows carry their version as ETag; send it back as If-Match. A changing call that carries an"
-    " Idempotency-Key is done once, however often it is sent within a day.",
+    "DESCRIPTION": "Quota, approvals, models, releases, clusters, usage, costs and audit of the shared GPU pool."
+    " Refusals are RFC 9457 problems. Rows carry their version as ETag; send it back as If-Match."
+    " A changing call that carries an Idempotency-Key is done once, however often it is sent within a day.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
