@@ -16,6 +16,7 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
+from portal import health
 from tests.sweep import world as worlds
 from tests.sweep.types import PERSONAS, Route
 
@@ -45,6 +46,8 @@ def test_every_route_is_declared_and_every_declared_route_exists() -> None:
 def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch, personas: tuple[str, ...]) -> None:
     # A thousand refusals are the point here; their log lines would bury the failures.
     monkeypatch.setattr(logging.getLogger("django.request"), "disabled", True)
+    # Whether a probe answers within its 500 ms is a matter of the machine's load (and of tests of its own), not of roles.
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 30.0)
     world = worlds.build()
     clients = worlds.clients(world)
     failures: list[str] = []
