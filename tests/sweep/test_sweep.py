@@ -46,7 +46,7 @@ def test_every_route_is_declared_and_every_declared_route_exists() -> None:
 def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch, personas: tuple[str, ...]) -> None:
     # A thousand refusals are the point here; their log lines would bury the failures.
     monkeypatch.setattr(logging.getLogger("django.request"), "disabled", True)
-    # Whether a probe answers within its 500 ms is a matter of the machine's load (and of tests of its own), not of roles.
+    # Whether a probe answers within 500 ms depends on the load of the machine (and has its own tests), not on roles.
     monkeypatch.setattr(health, "TIMEOUT_SECONDS", 30.0)
     world = worlds.build()
     clients = worlds.clients(world)
