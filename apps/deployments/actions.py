@@ -22,7 +22,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
 from apps.deployments import events, records, rendering
 from apps.deployments.choices import OPEN_RELEASES, ReleaseKind, ReleaseStatus
-from apps.deployments.drafting import POLICY, SUBJECT_TYPE, Assessment, Draft, assess
+from apps.deployments.drafting import POLICY, SUBJECT_TYPE, Assessment, Draft, assess, check_shape
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.spec import Spec, Unreadable, name_problem
 from apps.provisioning import actions as provisioning
@@ -120,6 +120,8 @@ def request_release(
     draft = drafted(workspace_id, name.strip(), version_id, flavour_id, spec, user=user, emergency=emergency)
     if problem := name_problem(draft.name):
         raise Invalid({"name": problem})
+    if draft.endpoint is None and (wrong := check_shape(draft)):
+        raise Invalid(wrong)
     endpoint = _locked_endpoint(draft)
     draft = replace(draft, endpoint=endpoint)
     _refuse_second(endpoint)

@@ -72,7 +72,7 @@ def advance(endpoint_id: int) -> int:
         return _climb(endpoint, release)
     if release.status != ReleaseStatus.CANARY or release.next_step_at is None or release.next_step_at > at:
         return 0
-    verdict = guard.verdict(_samples(release, at), spec_of(release).guard, release.load_state)
+    verdict = guard.verdict(_samples(release, at), spec_of(release).guard, release.load_state, at=at)
     if verdict.bad:
         rollout.roll_back(
             endpoint.pk, actor=SYSTEM, reason=f"The guard says: {verdict.reason}", evidence=_evidence(verdict),
@@ -82,8 +82,8 @@ def advance(endpoint_id: int) -> int:
     return _climb(endpoint, release, _evidence(verdict))
 
 
-def _evidence(verdict: Any) -> dict[str, Any]:
-    return {"guard": str(verdict.status), "why": verdict.reason}
+def _evidence(verdict: guard.Verdict) -> dict[str, Any]:
+    return {"guard": str(verdict.status), "why": verdict.reason, "figures": dict(verdict.figures)}
 
 
 def _samples(release: Release, at: datetime) -> list[ServingSample]:
@@ -128,9 +128,7 @@ def look_at_ends() -> int:
     at = clock.now()
     ended = Grant.objects.filter(Q(expires_at__lte=at) | Q(revoked_at__lte=at))
     own = ended.filter(request__subject_type="deployments.release").values("request__subject_uid")
-    rows = Release.objects.filter(
-        Q(model_grant_uid__in=ended.values("uid")) | Q(uid__in=own), status__in=ON_CLUSTER
-    )
+    rows = Release.objects.filter(Q(model_grant_uid__in=ended.values("uid")) | Q(uid__in=own), status__in=ON_CLUSTER)
     done = 0
     for endpoint_id in sorted(set(rows.values_list("endpoint_id", flat=True))):
         done += ending.handle(endpoint_id)

@@ -21,7 +21,7 @@ from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour, Pool
 from apps.core.errors import Invalid
 from apps.core.money import Money
-from apps.deployments import canary_matrix, grants, ladder, manifests, money, placement, reading
+from apps.deployments import canary_matrix, grants, ladder, manifests, money, placement, reading, verifying
 from apps.deployments.choices import CanaryMode, ExpiryAction, ReleaseKind
 from apps.deployments.feasibility import Fit, Size, fit
 from apps.deployments.models import Endpoint, Release
@@ -143,6 +143,8 @@ def check_shape(draft: Draft) -> dict[str, str]:
         found["model_version"] = f"{draft.version} is not sealed: without a digest nothing can be approved or deployed."
     if draft.endpoint is not None and draft.endpoint.model_id != draft.version.model_id:
         found["name"] = f"“{draft.name}” serves {draft.endpoint.model}: another model needs an endpoint of its own."
+    if draft.endpoint is None and reading.being_removed(draft.workspace, draft.name):
+        found["name"] = f"An endpoint “{draft.name}” is still being removed from the cluster: try again in a moment."
     if draft.workspace.archived_at is not None:
         found["workspace"] = f"{draft.workspace} is archived."
     if draft.flavour.device_class == DeviceClass.CPU and draft.spec.cpu != draft.spec.units_per_replica:
@@ -167,7 +169,7 @@ def assess(draft: Draft, at: datetime) -> Assessment:
     costs, tiers, seconds, words = _money(draft, pool, at)
     grant = grants.version_grant(version.digest, workspace, at)
     staging = reading.staging_time(version.digest, at)
-    name_bound = reading.bound(manifest, workspace.cluster) != BYTES
+    name_bound = verifying.bound(workspace.cluster, manifest) != BYTES
     facts = _facts(
         draft, manifest, costs, at, grant=grant, fits=found_fit.ok, verdict=verdict, staging=staging,
         name_bound=name_bound, canary=canary,

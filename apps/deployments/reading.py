@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from apps.catalogue.choices import SENSITIVITY
-from apps.catalogue.manifest import BYTES, NAME, Manifest, bound_by
+from apps.catalogue.manifest import Manifest
 from apps.catalogue.manifest import parse as parse_manifest
 from apps.catalogue.models import ModelVersion
-from apps.catalogue.ports import verifies
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster, Flavour
 from apps.deployments.choices import ON_CLUSTER
@@ -17,6 +16,8 @@ from apps.deployments.feasibility import Held, Room, Size
 from apps.deployments.models import Endpoint, PlacementRule, Release, ServingInterval
 from apps.deployments.placement import Place, Rule
 from apps.deployments.spec import Spec
+from apps.provisioning.choices import DeclarationKind
+from apps.provisioning.models import DeclaredObject
 from apps.quotas import book
 from apps.quotas.choices import Environment
 from apps.quotas.ledger import in_force
@@ -107,8 +108,9 @@ def highest(classes: Sequence[str]) -> str:
     return str(known[-1]) if known else str(SENSITIVITY[0])
 
 
-def bound(manifest: Manifest, cluster: Cluster) -> str:
-    """Return by what a version is bound on a cluster: its bytes, or its name where nothing there verifies them."""
-    if bound_by(manifest) == BYTES:
-        return BYTES
-    return BYTES if verifies(cluster.slug) else NAME
+def being_removed(workspace: Workspace, name: str) -> bool:
+    """Whether objects of a removed endpoint of this name are still on the cluster."""
+    gone = Endpoint.objects.filter(workspace=workspace, name=name, removed_at__isnull=False).values("uid")
+    return DeclaredObject.objects.filter(
+        declaration__kind=DeclarationKind.RELEASE, declaration__owner_uid__in=gone
+    ).exists()
