@@ -221,9 +221,12 @@ def test_a_canary_that_does_not_load_is_taken_off_and_costs_the_standard_change(
     endpoint = world.endpoint(second)
     assert shares(endpoint) == {1: 100}
     step = RolloutStep.objects.filter(endpoint=endpoint).last()
-    assert step is not None and step.automatic and step.kind == StepKind.FAILED
+    assert step is not None
+    assert step.automatic
+    assert step.kind == StepKind.FAILED
     changed = world.release(max_replicas=3, min_replicas=3, ladder=())
-    assert changed.approval is not None and changed.approval.automatic_rule == "Below production"
+    assert changed.approval is not None
+    assert changed.approval.automatic_rule == "Below production"
 
 
 @pytest.mark.requirement("releases-5.5")

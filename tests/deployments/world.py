@@ -1,9 +1,9 @@
 """Endpoints and releases for tests: workspaces with quota, an approved version, the releases policy.
 
-world = make_world(company)                        # finance's workspaces, 8 GPUs guaranteed in each, a version with a grant
-release = world.release()                          # asked for, and approved by policy or by the unit's owner
-world.load(release)                                # the cluster says that it has loaded, and the ladder moves
-release = world.live("production")                 # the same in one call
+world = make_world(company)          # finance's workspaces, 8 GPUs guaranteed in each, a version with a grant
+release = world.release()            # asked for, and approved by policy or by the unit's owner
+world.load(release)                  # the cluster says that it has loaded, and the ladder moves
+release = world.live("production")   # the same in one call
 """
 
 from __future__ import annotations
