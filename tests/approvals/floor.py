@@ -14,10 +14,11 @@ from typing import Any
 from django.db import transaction
 
 from apps.accounts.models import User
-from apps.approvals import actions, delegating, emergencies, engine, granting, ports, selectors, tasks
+from apps.approvals import actions, delegating, emergencies, engine, granting, selectors, tasks
 from apps.approvals.models import ApprovalRequest, Delegation, EmergencyReview, Grant
 from apps.core import clock
 from apps.core.actor import Actor
+from apps.core.canonical import digest
 from apps.core.errors import CommonsError
 from apps.teams.models import RoleGrant
 from tests.approvals import oracle
@@ -26,7 +27,7 @@ from tests.approvals.subjects import DeepSubject, Thing
 from tests.approvals.world import Violation, check
 from tests.factories import Company, forget_scopes, make_user
 
-OWNER, COMPLIANCE, ADMIN = "unit_owner", "compliance", "platform_admin"
+ROLES = OWNER, COMPLIANCE, ADMIN = "unit_owner", "compliance", "platform_admin"
 EMERGENCY_HOURS, REVIEW_HOURS, VALID_DAYS = 5, 48, 40
 
 #: Policies in turn: each with the oracle's reading of it.
@@ -141,9 +142,7 @@ class Floor:
         return [one for one in self.passes if not one.ended]
 
     def digest(self, thing: Thing) -> str:
-        return granting.live_digest(
-            ApprovalRequest(subject_type="tests.deep", subject_uid=thing.uid, subject_digest="")
-        )
+        return digest(self.subject.canonical(thing.uid))
 
     # ---- steps
 
@@ -228,7 +227,9 @@ class Floor:
 
     def _promise(self, one: Pass, now: datetime) -> None:
         days = now + timedelta(days=one.days)
-        one.promise = Promise(one.digest, now, min(now + timedelta(hours=EMERGENCY_HOURS), days) if one.emergency else days)
+        one.promise = Promise(
+            one.digest, now, min(now + timedelta(hours=EMERGENCY_HOURS), days) if one.emergency else days
+        )
         one.review_open = one.emergency
         people = {person for word in one.log if word.verdict == "approve" for person in (word.actor, word.seat)}
         check(not one.emergency or len(people | {one.requester}) >= 2, "P11: an emergency by one person")
@@ -389,94 +390,177 @@ class Floor:
         check(listed == able, f"for {person.pk} wait {listed}, the oracle says {able}")
 
 
-def roam(floor: Floor, rng: random.Random, steps: int) -> None:
-    """Walk through the room at random; who may speak does so often, else hardly anything is ever approved."""
-    people = floor.people
+class Moves:
+    """What can happen, chosen by `rng`; who may speak does so often, else hardly anything is ever approved."""
 
-    def any_pass() -> Pass | None:
-        return rng.choice(floor.open_passes()) if floor.open_passes() else None
+    def __init__(self, floor: Floor, rng: random.Random) -> None:
+        self.floor, self.rng = floor, rng
 
-    def with_pass(job: Callable[[Pass], object]) -> None:
-        one = any_pass()
-        if one is not None:
-            job(one)
+    def _open(self) -> Pass | None:
+        """Mostly a request that is open; now and then one that has ended."""
+        floor, rng = self.floor, self.rng
+        some = floor.open_passes() if rng.random() < 0.95 else floor.passes
+        return rng.choice(some) if some else None
 
-    def able(one: Pass) -> None:
-        ask = one.asks[rng.choice(oracle.open_stages(one.book()) or [0])]
-        role = rng.choice([role for role in (ask.role, ask.role, ask.escalation, ask.fallback) if role])
-        if floor.holds[role]:
-            floor.speak(one, floor.person(rng.choice(sorted(floor.holds[role]))))
+    def _holder(self, role: str) -> User | None:
+        held = sorted(self.floor.holds[role])
+        return self.floor.person(self.rng.choice(held)) if held else None
 
-    def for_somebody(one: Pass) -> None:
-        if floor.delegated:
-            _, giver, to, _, _, _ = rng.choice(floor.delegated)
-            floor.speak(one, floor.person(to), seat=floor.person(giver))
+    def _anybody(self) -> User:
+        return self.rng.choice(self.floor.people)
 
-    def launder(one: Pass) -> None:
-        """Who has spoken, or is excluded, tries again through or with somebody."""
-        spoke = sorted(one.party())
-        stage = rng.choice(oracle.open_stages(one.book()) or [0])
-        role = one.asks[stage].role
-        if not spoke or not floor.holds[role]:
-            return
-        actor, giver = floor.person(rng.choice(spoke)), floor.person(rng.choice(sorted(floor.holds[role])))
-        if giver.pk in floor.holds[role] and giver.pk != actor.pk:
-            floor.delegate(giver, actor, role, by=giver)
-            floor.speak(one, actor, seat=giver, stage=stage)
+    def ask(self) -> None:
+        if len(self.floor.open_passes()) < 3:
+            self.floor.submit(self.rng.choice([self.floor.lead, self.floor.lead, self.floor.member]))
 
-    def ended() -> Pass | None:
-        granted = [one for one in floor.passes if one.promise is not None]
-        return rng.choice(granted) if granted else None
+    def ask_urgently(self) -> None:
+        people = self.floor.people
+        if len(self.floor.open_passes()) < 3:
+            self.floor.submit(self.rng.choice([people[0], people[4], people[1], people[2]]), emergency=True)
 
-    def with_grant(job: Callable[[Pass], object]) -> None:
-        one = ended()
-        if one is not None:
-            job(one)
-
-    def ask() -> None:
-        if len(floor.open_passes()) < 3:
-            floor.submit(rng.choice([floor.lead, floor.lead, floor.member]))
-
-    def urgent() -> None:
-        if len(floor.open_passes()) < 3:
-            floor.submit(rng.choice([floor.lead, people[4], floor.member, people[2]]), emergency=True)
-
-    def urgent_self() -> None:
-        """Who asks for an emergency tries to approve it."""
-        for one in floor.open_passes():
+    def approve_own_emergency(self) -> None:
+        for one in self.floor.open_passes():
             if one.emergency:
-                floor.speak(one, floor.person(one.requester))
+                self.floor.speak(one, self.floor.person(one.requester))
 
-    roles = (OWNER, COMPLIANCE, ADMIN)
-    moves: list[tuple[int, Callable[[], object]]] = [
-        (14, ask),
-        (5, urgent),
-        (4, urgent_self),
-        (3, lambda: with_pass(lambda one: floor.submit(floor.lead, corrects=one))),
-        (26, lambda: with_pass(able)),
-        (10, lambda: with_pass(lambda one: floor.speak(one, rng.choice(people)))),
-        (6, lambda: with_pass(lambda one: floor.speak(one, floor.person(rng.choice(sorted(one.barred())))))),
-        (2, lambda: with_pass(lambda one: floor.speak(one, rng.choice(people), "reject"))),
-        (8, lambda: with_pass(for_somebody)),
-        (8, lambda: with_pass(launder)),
-        (6, lambda: floor.delegate(*rng.sample(people, 2), rng.choice(roles), by=rng.choice(people))),
-        (8, lambda: [floor.delegate(floor.person(rng.choice(sorted(floor.holds[r]))), rng.choice(people), r, by=people[4]) for r in [rng.choice(roles)] if floor.holds[r]]),  # noqa: E501 (one line reads best)
-        (2, lambda: floor.delegated and floor.end_delegation(rng.randrange(len(floor.delegated)))),
-        (2, lambda: with_pass(floor.edit)),
-        (3, lambda: with_pass(floor.block)),
-        (3, lambda: with_pass(lambda one: floor.prove(one, rng.choice(people)))),
-        (3, lambda: floor.toggle_role(rng.choice(people[2:]), rng.choice(roles))),
-        (3, lambda: floor.publish(rng.randrange(len(SHAPES)))),
-        (1, lambda: with_pass(floor.withdraw)),
-        (2, lambda: with_grant(lambda one: floor.revoke(one, rng.choice(people)))),
-        (8, lambda: with_grant(lambda one: floor.close_review(one, rng.choice(people)))),
-        (6, lambda: floor.tick(rng.choice([1, 5, 9]), sweep=rng.random() < 0.5)),
-        (2, lambda: floor.tick(rng.choice([30, 24 * 41]), sweep=rng.random() < 0.5)),
-        (4, lambda: floor.inbox(rng.choice(people))),
-    ]  # fmt: skip
-    weights = [weight for weight, _ in moves]
-    for _ in range(steps):
-        rng.choices(moves, weights)[0][1]()
+    def correct(self) -> None:
+        if one := self._open():
+            self.floor.submit(self.floor.lead, corrects=one)
+
+    def approve_by_somebody_able(self) -> None:
+        if one := self._open():
+            ask = one.asks[self.rng.choice(oracle.open_stages(one.book()) or [0])]
+            role = self.rng.choice([role for role in (ask.role, ask.role, ask.escalation, ask.fallback) if role])
+            if person := self._holder(role):
+                self.floor.speak(one, person)
+
+    def approve_by_anybody(self) -> None:
+        if one := self._open():
+            self.floor.speak(one, self._anybody())
+
+    def approve_by_somebody_barred(self) -> None:
+        """Who is excluded is given the role as well: that must not help."""
+        if one := self._open():
+            person = self.floor.person(self.rng.choice(sorted(one.barred())))
+            role = one.asks[self.rng.choice(oracle.open_stages(one.book()) or [0])].role
+            if person.pk not in self.floor.holds[role]:
+                self.floor.toggle_role(person, role)
+            self.floor.speak(one, person, self.rng.choice(["approve", "approve", "reject"]))
+
+    def reject(self) -> None:
+        if one := self._open():
+            self.floor.speak(one, self._anybody(), "reject")
+
+    def approve_for_somebody(self) -> None:
+        one = self._open()
+        if one and self.floor.delegated:
+            _, giver, to, _, _, _ = self.rng.choice(self.floor.delegated)
+            self.floor.speak(one, self.floor.person(to), seat=self.floor.person(giver))
+
+    def launder(self) -> None:
+        """Who has spoken, or is excluded, tries again through or with somebody."""
+        one = self._open()
+        if one is None:
+            return
+        stage = self.rng.choice(oracle.open_stages(one.book()) or [0])
+        actor, giver = self.floor.person(self.rng.choice(sorted(one.party()))), self._holder(one.asks[stage].role)
+        if giver is not None and giver.pk != actor.pk:
+            self.floor.delegate(giver, actor, one.asks[stage].role, by=giver)
+            self.floor.speak(one, actor, seat=giver, stage=stage)
+
+    def delegate(self) -> None:
+        self.floor.delegate(*self.rng.sample(self.floor.people, 2), self.rng.choice(ROLES), by=self._anybody())
+
+    def delegate_a_role(self) -> None:
+        role = self.rng.choice(ROLES)
+        if giver := self._holder(role):
+            self.floor.delegate(giver, self._anybody(), role, by=giver)
+
+    def pass_a_delegation_on(self) -> None:
+        if self.floor.delegated:
+            _, _, to, role, _, _ = self.rng.choice(self.floor.delegated)
+            self.floor.delegate(self.floor.person(to), self._anybody(), role, by=self.floor.person(to))
+
+    def end_delegation(self) -> None:
+        if self.floor.delegated:
+            self.floor.end_delegation(self.rng.randrange(len(self.floor.delegated)))
+
+    def edit(self) -> None:
+        if one := self._open():
+            self.floor.edit(one)
+            if person := self._holder(one.asks[0].role):
+                self.floor.speak(one, person)
+
+    def block(self) -> None:
+        if one := self._open():
+            self.floor.block(one)
+
+    def prove(self) -> None:
+        if one := self._open():
+            self.floor.prove(one, self._anybody())
+
+    def toggle_role(self) -> None:
+        self.floor.toggle_role(self.rng.choice(self.floor.people[2:]), self.rng.choice(ROLES))
+
+    def publish(self) -> None:
+        self.floor.publish(self.rng.randrange(len(SHAPES)))
+
+    def withdraw(self) -> None:
+        if one := self._open():
+            self.floor.withdraw(one)
+
+    def _granted(self) -> Pass | None:
+        granted = [one for one in self.floor.passes if one.promise is not None]
+        return self.rng.choice(granted) if granted else None
+
+    def revoke(self) -> None:
+        if one := self._granted():
+            self.floor.revoke(one, self._anybody())
+
+    def take_back_what_was_granted(self) -> None:
+        if one := self._granted():
+            self.floor.withdraw(one)
+
+    def close_review(self) -> None:
+        for one in self.floor.passes:
+            if one.review_open:
+                by = self._holder(COMPLIANCE) if self.rng.random() < 0.7 else self._anybody()
+                self.floor.close_review(one, by or self._anybody())
+
+    def close_own_review(self) -> None:
+        """Who took part in the emergency is made a reviewer: that must not help."""
+        for one in self.floor.passes:
+            if one.review_open:
+                person = self.floor.person(self.rng.choice(sorted(one.party())))
+                if person.pk not in self.floor.holds[COMPLIANCE]:
+                    self.floor.toggle_role(person, COMPLIANCE)
+                self.floor.close_review(one, person)
+
+    def wait_a_little(self) -> None:
+        self.floor.tick(self.rng.choice([1, 5, 9]), sweep=self.rng.random() < 0.5)
+
+    def wait_long(self) -> None:
+        self.floor.tick(self.rng.choice([30, 24 * 41]), sweep=self.rng.random() < 0.7)
+
+    def look(self) -> None:
+        self.floor.inbox(self._anybody())
 
 
-__all__ = ["Floor", "Pass", "Violation", "body_of", "ports", "roam"]
+#: How often each happens. Rejections, withdrawals and long waits are rare: they end things.
+WEIGHTS = {
+    "ask": 14, "ask_urgently": 5, "approve_own_emergency": 4, "correct": 3, "approve_by_somebody_able": 26,
+    "approve_by_anybody": 6, "approve_by_somebody_barred": 6, "reject": 2, "approve_for_somebody": 8, "launder": 8,
+    "delegate": 4, "delegate_a_role": 8, "pass_a_delegation_on": 2, "end_delegation": 3, "edit": 2, "block": 3,
+    "prove": 3, "toggle_role": 3, "publish": 3, "withdraw": 1, "revoke": 2, "take_back_what_was_granted": 1,
+    "close_review": 6, "close_own_review": 3, "wait_a_little": 6, "wait_long": 2, "look": 4,
+}  # fmt: skip
+
+
+def roam(floor: Floor, rng: random.Random, steps: int) -> None:
+    """Walk through the room at random."""
+    moves = Moves(floor, rng)
+    for name in rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
+        getattr(moves, name)()
+
+
+__all__ = ["WEIGHTS", "Floor", "Moves", "Pass", "Violation", "body_of", "roam"]
