@@ -24,7 +24,7 @@ from apps.clusters.errors import ClusterError, NotFound
 from apps.clusters.health import record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
-from apps.provisioning import diff, drifting, queue_reading
+from apps.provisioning import diff, drifting, ports, queue_reading
 from apps.provisioning.choices import Handling, Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Observation, WatchCursor
 from apps.provisioning.ordering import Key, key_of
@@ -104,6 +104,7 @@ def record_objects(cluster_id: int, objects: Sequence[tuple[Key, Object | None]]
     moved = 0
     for start in range(0, len(objects), PAGE):
         moved += _record_batch(cluster_id, dict(objects[start : start + PAGE]), at)
+    ports.tell_watches(cluster_id, objects, at)
     return moved
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from apps.provisioning.models import Declaration, Drift
+    from apps.provisioning.ordering import Key
 
 _Hook = Callable[["Declaration"], None]
 #: Of many declarations just applied, the ids of those whose owner has something to do: asked once for all.
@@ -43,6 +46,28 @@ def register_owner(
     `concerned`, where given, is asked once about all that are recorded together: `on_applied` runs for those it names.
     """
     _owners[str(kind)] = Owner(on_applied, on_stopped, lock, concerned)
+
+
+#: A cluster's id, objects as they live there (None: gone), and when they were read.
+_Watch = Callable[[int, "Sequence[tuple[Key, Mapping[str, Any] | None]]", "datetime"], None]
+_watches: list[tuple[frozenset[str], _Watch]] = []
+
+
+def register_watch(kinds: Iterable[str], watch: _Watch) -> None:
+    """Register who is told of every look at objects of these kinds, in the transaction that writes it down.
+
+    For rooms that read a status themselves. What they write has to wait for the commit: observers hold many rows.
+    """
+    if (frozenset(kinds), watch) not in _watches:
+        _watches.append((frozenset(kinds), watch))
+
+
+def tell_watches(cluster_id: int, objects: Sequence[tuple[Key, Mapping[str, Any] | None]], at: datetime) -> None:
+    """Tell those who registered about the objects of their kinds."""
+    for kinds, watch in _watches:
+        rows = [(key, obj) for key, obj in objects if key.kind in kinds]
+        if rows:
+            watch(cluster_id, rows, at)
 
 
 #: Of drifts, by id, why each cannot be adopted; those that can are not in it.
