@@ -12,7 +12,7 @@ from django.db import transaction
 from apps import audit
 from apps.clusters import capabilities, events
 from apps.clusters.access import require
-from apps.clusters.choices import KueueMode
+from apps.clusters.choices import KueueMode, Location
 from apps.clusters.models import Cluster
 from apps.core.actor import Actor
 from apps.core.errors import Invalid
@@ -22,6 +22,7 @@ MANAGE = "clusters.cluster.manage"
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _PREFIX = re.compile(r"[A-Za-z0-9_.:/@-]*")
+_JURISDICTION = re.compile(r"[A-Z]{2}")
 
 #: Asked before the mode changes: `(cluster, new mode) -> why not, or None`. Rooms above register what they know.
 KueueObjection = Callable[[Cluster, str], str | None]
@@ -98,6 +99,8 @@ def update_cluster(
     actor: Actor,
     name: str | None = None,
     region: str | None = None,
+    location: str | None = None,
+    jurisdiction: str | None = None,
     group_prefix: str | None = None,
     identity_provider: Mapping[str, Any] | None = None,
     expected_version: int | None = None,
@@ -119,6 +122,14 @@ def update_cluster(
         wanted["region"] = region.strip()
         if len(wanted["region"]) > 60:
             errors["region"] = "At most 60 characters."
+    if location is not None:
+        wanted["location"] = location
+        if location not in Location.values:
+            errors["location"] = "Choose where it stands."
+    if jurisdiction is not None:
+        wanted["jurisdiction"] = jurisdiction.strip().upper()
+        if wanted["jurisdiction"] and not _JURISDICTION.fullmatch(wanted["jurisdiction"]):
+            errors["jurisdiction"] = "“EU” for the European Union, else a country's two letters (ISO 3166-1)."
     if group_prefix is not None:
         wanted["group_prefix"] = group_prefix.strip()
         if problem := group_prefix_problem(wanted["group_prefix"]):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from apps.clusters.choices import KueueMode
+from apps.clusters.choices import KueueMode, Location
 from apps.clusters.kubeconfigs import MAX_BYTES
 from apps.core.forms import CommonsForm, UtcDateTimeField
 
@@ -127,6 +127,14 @@ class EditClusterForm(CommonsForm):
 
     name = forms.CharField(max_length=200, help_text="As people call it.")
     region = forms.CharField(max_length=60, required=False)
+    location = forms.ChoiceField(
+        label="Where it stands", choices=Location.choices, required=False,
+        help_text="Placement rules ask for it: data that must stay on premises goes nowhere that does not say so.",
+    )  # fmt: skip
+    jurisdiction = forms.CharField(
+        label="Jurisdiction", max_length=10, required=False,
+        help_text="Under whose law the data are there: EU, or a country's two letters. Empty: not stated.",
+    )  # fmt: skip
     group_prefix = forms.CharField(
         max_length=60, required=False,
         help_text="Before the names of groups in role bindings, as the identity provider sends them: “gpu-commons:”."

@@ -82,7 +82,7 @@ class ClusterCheckRequest(ClusterAction):
 
 
 class ClusterEdit(ClusterAction):
-    """Change name, region, group prefix and identity provider."""
+    """Change name, region, place, group prefix and identity provider."""
 
     title = "Edit"
     form_class = EditClusterForm
@@ -95,6 +95,8 @@ class ClusterEdit(ClusterAction):
         return {
             "name": cluster.name,
             "region": cluster.region,
+            "location": cluster.location,
+            "jurisdiction": cluster.jurisdiction,
             "group_prefix": cluster.group_prefix,
             "identity": provider.get("type", ""),
             "issuer_url": provider.get("issuer_url", ""),
@@ -122,7 +124,8 @@ class ClusterEdit(ClusterAction):
             kept = (self.object.identity_provider or {}).get("env")
             provider = {**provider, "env": kept} if kept else provider
         actions.update_cluster(
-            self.object.pk, name=data["name"], region=data["region"], group_prefix=data["group_prefix"],
+            self.object.pk, name=data["name"], region=data["region"], location=data["location"],
+            jurisdiction=data["jurisdiction"], group_prefix=data["group_prefix"],
             identity_provider=provider, actor=self.actor, expected_version=self.expected_version,
         )  # fmt: skip
         return cluster_url(self.object)
