@@ -207,7 +207,7 @@ class OnceMixin:
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate and check, then claim the key. Raises Replay where the call was done before."""
-        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]  # as above
         if key := idempotency.key_of(request):
             claim = idempotency.Claim(request, key, secret=getattr(self, "action", "") in self.secret_answers)
             claim.take()
@@ -217,11 +217,11 @@ class OnceMixin:
         """Answer with what was answered before, or with a problem."""
         if isinstance(exc, idempotency.Replay):
             return exc.response
-        return super().handle_exception(exc)  # type: ignore[misc]
+        return super().handle_exception(exc)  # type: ignore[misc]  # as above
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep the answer with the key."""
-        final = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[misc]
+        final = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[misc]  # as above
         if self._claim is not None:
             self._claim.keep(final)
         return final

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.clusters.models import Flavour
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.quotas import actions, renewal
+from apps.quotas import actions, renewal, use_it
 from apps.quotas.assess import Extras
 from apps.quotas.change_api import ChangeRequestViewSet
 from apps.quotas.choices import BorrowMode, LendMode
@@ -36,6 +36,13 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
             "storage_gib", "pods", "jobs", "deployments", "volume_claims", "rung", "archived_at",
             "created_at", "version",
         ]  # fmt: skip
+
+
+class KubeconfigSerializer(serializers.Serializer[Any]):
+    """A kubeconfig as YAML, and what the person still has to do before it works ("": nothing)."""
+
+    kubeconfig = serializers.CharField()
+    to_do = serializers.CharField(allow_blank=True)
 
 
 class QuotaSerializer(StandingFields, serializers.ModelSerializer[Quota]):
@@ -161,7 +168,17 @@ class WorkspaceViewSet(CommonsViewSet):
     queryset = Workspace.objects.select_related("team", "cluster")
     serializer_class = WorkspaceSerializer
     permission = "quotas.workspace.view"
+    permissions = {"kubeconfig": "quotas.workspace.use"}
     filterset_fields = ["team__slug", "cluster__slug", "environment"]
+
+    @extend_schema(responses=KubeconfigSerializer)
+    @action(detail=True, methods=["get"])
+    def kubeconfig(self, request: Request, uid: str) -> Response:
+        """Give the caller's own kubeconfig for the workspace; it holds nothing of the portal's credentials."""
+        workspace = self.get_object()
+        person: Any = request.user
+        config, to_do = use_it.access(workspace, person.email)
+        return Response({"kubeconfig": use_it.to_yaml(config), "to_do": to_do})
 
 
 class QuotaViewSet(CommonsViewSet):

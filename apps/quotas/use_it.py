@@ -17,12 +17,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from apps.quotas import priorities
 from apps.quotas.manifests import Manifest
+
+if TYPE_CHECKING:
+    from apps.quotas.models import Workspace
 
 TOKEN_PLACEHOLDER = "PASTE-YOUR-OWN-TOKEN-HERE"  # noqa: S105 (says what to put there; it opens nothing)
 IMAGE = "registry.example.com/your-team/your-image:1.0"
@@ -95,6 +98,17 @@ def kubeconfig(place: Place, person: str, provider: Mapping[str, Any]) -> tuple[
         ],
         "current-context": name,
     }, todo
+
+
+def access(workspace: Workspace, person: str) -> tuple[Manifest, str]:
+    """Return (kubeconfig, what the person still has to do) for a workspace, whatever flavours it holds."""
+    cluster = workspace.cluster
+    place = Place(
+        cluster=cluster.slug, api_url=cluster.api_url, ca_pem=cluster.ca_certificate, namespace=workspace.namespace,
+        environment=workspace.environment, resource="", gpus=0, node_labels={}, tolerations=[],
+        simulated=cluster.simulated,
+    )  # fmt: skip
+    return kubeconfig(place, person, cluster.identity_provider)
 
 
 def _exec(command: str, args: list[str], env: Mapping[str, str], hint: str) -> Manifest:

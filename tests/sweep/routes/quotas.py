@@ -261,6 +261,7 @@ ROUTES: dict[str, Route] = {
         note="the foreign unit has quota there, too: aggregates only",
     ),
     "api:workspace-list": Route(allowed=EVERYBODY - {"expired"}),
+    "api:workspace-kubeconfig": Route(allowed=_USE, kwargs=lambda world: {"uid": world.workspace.uid}),
     "api:workspace-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.workspace.uid}),
     "api:quota-list": Route(allowed=EVERYBODY - {"expired"}),
     "api:quota-detail": Route(

@@ -1,0 +1,1 @@
+"""The command line of GPU Commons: a client of its API, without Django."""
