@@ -18,13 +18,14 @@ from typing import Any
 
 from apps.deployments import admission_cel as cel
 from apps.deployments.choices import EnforcementMode
+from apps.quotas.manifests import ENFORCEMENT_LABEL
 
 Manifest = dict[str, Any]
 API = "gpu-commons.internal/v1"
 CRD_NAME = "approvedmodels.gpu-commons.internal"
 #: Of the object in each namespace, and of what stands for it in the policies.
 NAME = "gpu-commons"
-LABEL = "gpu-commons/enforcement"
+LABEL = ENFORCEMENT_LABEL
 MODELS_POLICY, LLM_POLICY, OTHER_POLICY, PODS_POLICY = (
     "gpu-commons-approved-models", "gpu-commons-approved-llms", "gpu-commons-approved-parts",
     "gpu-commons-approved-pods",
@@ -170,17 +171,14 @@ def crd(labels: Mapping[str, str]) -> Manifest:
 # -- policies ----------------------------------------------------------------------------------------------------------
 
 
-def policies(labels: Mapping[str, str], *, verifying: bool = False) -> list[Manifest]:
-    """Return the type, the policies and their bindings: what a cluster's baseline holds for enforcement.
-
-    `verifying`: the cluster has the verifying storage container, so that it alone may load what is not an OCI artifact.
-    """
+def policies(labels: Mapping[str, str]) -> list[Manifest]:
+    """Return the type, the policies and their bindings: what a cluster's baseline holds for enforcement."""
     found = [crd(labels)]
     rules = (
-        (MODELS_POLICY, _rules("serving.kserve.io", "inferenceservices"), _changed_services(), _services(verifying)),
+        (MODELS_POLICY, _rules("serving.kserve.io", "inferenceservices"), _changed_services(), _services()),
         (LLM_POLICY, _rules("serving.kserve.io", "llminferenceservices"), _changed_spec(), _llms()),
         (OTHER_POLICY, _parts(), _changed_spec(), _other()),
-        (PODS_POLICY, _pods(), _changed_pods(), _pod(verifying)),
+        (PODS_POLICY, _pods(), _changed_pods(), _pod()),
     )
     for name, matched, condition, validations in rules:
         found.append(_policy(name, labels, matched, condition, validations))
@@ -292,20 +290,18 @@ def _changed_pods() -> str:
     )
 
 
-def _services(verifying: bool) -> list[Manifest]:
+def _services() -> list[Manifest]:
     every = "variables.components.all(p, "
     held = cel.component_containers("p")
-    found = [
+    digest = _annotation("object")
+    return [
         _validation("storage", f"{every}{cel.storage_of('p')})"),
         _validation("image", f"{every}{cel.containers(held, cel.images_of())})"),
         _validation("settings", f"{every}{cel.containers(held, cel.settings_of())})"),
         _validation("volume", f"{every}{cel.volumes_of('p')})"),
         _validation("container", f"{every}!has(p.storageContainerName))"),
+        _validation("bytes", f"{digest} == '' || variables.usable.exists(e, e.files == {digest})"),
     ]
-    if verifying:
-        digest = _annotation("object")
-        found.append(_validation("bytes", f"{digest} == '' || variables.usable.exists(e, e.files == {digest})"))
-    return found
 
 
 def _llms() -> list[Manifest]:
@@ -353,18 +349,16 @@ def _other() -> list[Manifest]:
     ]
 
 
-def _pod(verifying: bool) -> list[Manifest]:
+def _pod() -> list[Manifest]:
     spec = "object.spec"
     every = cel.pod_containers(spec)
     first = f"(has({spec}.initContainers) ? {spec}.initContainers : [])"
-    found = [
+    meta, key = "object.metadata", "'gpu-commons/files-digest'"
+    digest = f"(has({meta}.annotations) && {key} in {meta}.annotations ? {meta}.annotations[{key}] : '')"
+    return [
         _validation("image", cel.containers(every, cel.image_covered("c.image"))),
         _validation("settings", cel.containers(every, cel.settings_of())),
         _validation("storage", cel.containers(first, f"[{cel.words_of()}].all(w, {cel.fetched_covered()})")),
         _validation("volume", cel.volumes_of(spec)),
+        _validation("bytes", f"{digest} == '' || variables.usable.exists(e, e.files == {digest})"),
     ]
-    if verifying:
-        meta, key = "object.metadata", "'gpu-commons/files-digest'"
-        digest = f"(has({meta}.annotations) && {key} in {meta}.annotations ? {meta}.annotations[{key}] : '')"
-        found.append(_validation("bytes", f"{digest} == '' || variables.usable.exists(e, e.files == {digest})"))
-    return found

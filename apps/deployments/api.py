@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.deployments import core_api
+from apps.deployments import core_api, enforcement_api
 
 routes: list[tuple[str, Any, str]] = [
     *core_api.routes,
+    *enforcement_api.routes,
 ]
 paths: list[Any] = [
     *core_api.paths,
+    *enforcement_api.paths,
 ]

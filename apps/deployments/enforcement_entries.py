@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from apps.catalogue import manifest as catalogue
+from apps.deployments import verifying
 from apps.deployments.admission import Entry
 from apps.deployments.manifests import files_digest
 
@@ -24,9 +25,15 @@ def entry(
     expires: datetime | None,
     max_traffic: int = 100,
     bound: str = catalogue.BYTES,
+    verified: bool = False,
 ) -> Entry:
-    """Return the entry of a grant over a version. Raises ValueError for an image that no digest names."""
+    """Return the entry of a grant over a version. Raises ValueError for an image that no digest names.
+
+    `verified`: the cluster has the verifying storage container; what it can check is approved through it alone.
+    """
     uris = catalogue.model_uris(manifest)
+    if verified and verifying.verifiable(manifest):
+        uris = [verifying.location(uri) if uri == manifest.storage_uri else uri for uri in uris]
     return Entry(
         grant=grant,
         manifest=manifest.digest,

@@ -13,11 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apps.catalogue import manifest as catalogue
+from apps.catalogue.choices import Scheme
 from apps.clusters.capabilities import Capabilities
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Flavour
 from apps.core.canonical import canonical_bytes, digest
-from apps.deployments import canary_matrix, keda, routes
+from apps.deployments import canary_matrix, keda, routes, verifying
 from apps.deployments.choices import CanaryMode
 from apps.deployments.spec import Spec
 from apps.quotas import priorities
@@ -249,7 +250,7 @@ def _predictor(asked: RenderInput, side: Side) -> Manifest:
             )
         found["logger"] = {"url": asked.logger_url, "mode": "all"}
     container = _container(side)
-    uri = manifest.storage_uri
+    uri = _uri(asked, manifest)
     locations = _locations(asked, manifest)
     if locations:
         found["storageUris"] = locations
@@ -267,6 +268,18 @@ def _predictor(asked: RenderInput, side: Side) -> Manifest:
         container["env"] = [*container.get("env", []), {"name": "STORAGE_URI", "value": uri}]
     found["containers"] = [{"name": CONTAINER, **container}]
     return found
+
+
+def _uri(asked: RenderInput, manifest: catalogue.Manifest) -> str:
+    """Return where the model is loaded from: through the verifying storage container where the cluster has it."""
+    if manifest.scheme == Scheme.UPLOAD:
+        raise Unfit(
+            "files that were uploaded to the portal lie in no storage that a cluster reaches: put them into an OCI"
+            " registry or an object store, and register that"
+        )
+    if asked.capabilities.kserve.verifying and verifying.verifiable(manifest):
+        return verifying.location(manifest.storage_uri)
+    return manifest.storage_uri
 
 
 def _pod_annotations(manifest: catalogue.Manifest) -> dict[str, str]:

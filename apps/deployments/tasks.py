@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from apps.deployments import (
     core_tasks,
+    enforcement_tasks,
+    watch_tasks,
 )
 
-__all__ = ["core_tasks"]
+__all__ = ["core_tasks", "enforcement_tasks", "watch_tasks"]

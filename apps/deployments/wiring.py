@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def register() -> None:
     """Register subjects, panels, listeners and checks: one `<part>_wiring.register()` a line."""
-    from apps.deployments import core_wiring
+    from apps.deployments import core_wiring, enforcement_wiring, watch_wiring
 
     core_wiring.register()
+    enforcement_wiring.register()
+    watch_wiring.register()

@@ -19,7 +19,7 @@ from apps.clusters.models import Cluster, Flavour, Node
 from apps.core.errors import Invalid
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import DeclaredObject
-from apps.quotas import book, kueue_baseline, kueue_state, priorities
+from apps.quotas import book, enforcing, kueue_baseline, kueue_state, priorities
 from apps.quotas.baseline_merge import adopted_fields, brought_over
 from apps.quotas.changes import Proposed
 from apps.quotas.choices import ChangeKind, Rung
@@ -145,9 +145,11 @@ def proposals(cluster: Cluster, at: datetime, owners: Collection[uuid.UUID] | No
     stored = stored_objects(cluster, owners)
     numbers = book.numbers_of_cluster(workspaces, at, queued=state.queues)
     adopted = adopted_fields(cluster)
+    modes = enforcing.modes(workspaces)
     for workspace in workspaces:
         mine = numbers[workspace.pk]
-        fresh = workspace_manifests(book.spec_of(workspace, mine.limits, mine.shares, state))
+        spec = book.spec_of(workspace, mine.limits, mine.shares, state, modes[workspace.pk])
+        fresh = workspace_manifests(spec)
         before = stored.get(workspace.uid, [])
         merged = brought_over(before, fresh, adopted.get(workspace.uid, ()))
         title = f"Workspace {workspace.namespace}"

@@ -13,7 +13,7 @@ from apps.clusters import selectors as cluster_selectors
 from apps.clusters.capacity import physical_reach
 from apps.clusters.choices import DeviceClass, KueueMode
 from apps.clusters.models import Cluster, Flavour, Pool
-from apps.quotas import idle_policy, kueue_state, ladder, renewal
+from apps.quotas import enforcing, idle_policy, kueue_state, ladder, renewal
 from apps.quotas.choices import BorrowMode, LendMode
 from apps.quotas.kueue import QueueSpec, Share
 from apps.quotas.ledger import Holding, Room, Step, gpus, in_force, instants, room_over_windows
@@ -238,8 +238,12 @@ def spec_of(
     limits: Mapping[str, int],
     shares: Sequence[Share] = (),
     state: kueue_state.State = kueue_state.PLAIN,
+    enforcement: str | None = None,
 ) -> WorkspaceSpec:
-    """Return what a workspace's objects are rendered from. `state`: what the cluster's baseline has."""
+    """Return what a workspace's objects are rendered from. `state`: what the cluster's baseline has.
+
+    `enforcement`: what is decided for it; None: asked of whoever decides it.
+    """
     cluster: Cluster = workspace.cluster
     queue = None
     if state.queues:
@@ -269,6 +273,7 @@ def spec_of(
         shares=list(shares),
         priorities=state.priorities,
         queue=queue,
+        enforcement=enforcing.modes([workspace])[workspace.pk] if enforcement is None else enforcement,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apps.core.copies import copied
@@ -18,6 +18,10 @@ LABEL = "gpu-commons"
 #: Raised when this renderer changes what it makes of the same rows: a sweep then says that a baseline is due.
 RENDERER_VERSION = 2
 QUOTA_NAME = "gpu-commons"
+#: By this label of a namespace the cluster's admission policies choose what they judge (deployments.admission).
+ENFORCEMENT_LABEL = f"{LABEL}/enforcement"
+#: In these nobody of the team creates pods or workloads: only what the portal applied runs there.
+REGULATED_ROLE = "view"
 Manifest = dict[str, Any]
 
 _DNS_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -50,7 +54,8 @@ class WorkspaceSpec:
     does not hold stands there as 0, because a missing key would mean no limit. Cores, GiB and counts are whole numbers.
     `annotations` of the namespace: approved policies that whoever reads the cluster should find there.
     `shares`: the same by flavour. `priorities`: whether the cluster has the portal's priority classes, so that the
-    highest one must be limited here. `queue`: what its ClusterQueue is made of; None: Kueue does not run this cluster.
+    highest one must be limited here. `enforcement`: what the cluster does there with models that nobody approved ("",
+    "audit", "deny"). `queue`: what its ClusterQueue is made of; None: Kueue does not run this cluster.
     """
 
     namespace: str
@@ -70,6 +75,7 @@ class WorkspaceSpec:
     shares: Sequence[Share] = ()
     priorities: bool = False
     queue: QueueSpec | None = None
+    enforcement: str = ""
 
 
 def quantity(gib: int) -> str:
@@ -125,6 +131,8 @@ def _namespace(spec: WorkspaceSpec, profile: Profile) -> Manifest:
             f"{prefix}/audit-version": "latest",
         }
     )
+    if spec.enforcement:
+        labels[ENFORCEMENT_LABEL] = spec.enforcement
     meta: Manifest = {"name": spec.namespace, "labels": labels}
     if spec.annotations:
         meta["annotations"] = dict(sorted(spec.annotations.items()))
@@ -214,6 +222,8 @@ def workspace_manifests(spec: WorkspaceSpec) -> list[Manifest]:
     if spec.environment not in PROFILES:
         raise ValueError(f"unknown environment: {spec.environment!r}")
     profile = PROFILES[spec.environment]
+    if spec.enforcement == "deny":
+        profile = replace(profile, lead_role=REGULATED_ROLE, member_role=REGULATED_ROLE)
     return [
         _namespace(spec, profile),
         _limit_range(spec),
