@@ -191,3 +191,5 @@ class RegistryFindingKind(models.TextChoices):
     RENAMED = "renamed", "A model was renamed"
     CHANGED_SOURCE = "changed_source", "A version's source was changed"
     CHANGED_BYTES = "changed_bytes", "The bytes at a version's source changed"
+    DELETED_MODEL = "deleted_model", "A model was deleted"
+    ARCHIVED = "archived", "It was archived there"

@@ -35,6 +35,10 @@ class Registry(VersionedRow):
         Team, models.PROTECT, null=True, related_name="+", help_text="Owner of models whose owner tag names no team."
     )
     team_tag = models.CharField(max_length=60, default="team", help_text="Tag that names the owning team's slug.")
+    keeper = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+",
+        help_text="Who added it: author of imported drafts whose author is nobody of the owning team.",
+    )  # fmt: skip
     poll_minutes = models.PositiveIntegerField(default=15)
     enabled = models.BooleanField(default=True)
     next_poll_at = models.DateTimeField(null=True)
@@ -56,6 +60,7 @@ class RegistryModel(VersionedRow):
     name = models.CharField(max_length=300)
     model = models.ForeignKey(Model, models.PROTECT, null=True, related_name="registry_entries")
     seen: models.JSONField = models.JSONField(default=dict, help_text="Description, tags, aliases as last seen.")
+    problem = models.CharField(max_length=500, blank=True, help_text="Why it is not imported; empty: nothing in the way.")
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
     gone_at = models.DateTimeField(null=True)
@@ -77,6 +82,8 @@ class RegistryVersion(VersionedRow):
     run_id = models.CharField(max_length=100, blank=True)
     model_version = models.OneToOneField(ModelVersion, models.PROTECT, null=True, related_name="registry_entry")
     seen: models.JSONField = models.JSONField(default=dict)
+    problem = models.CharField(max_length=500, blank=True, help_text="Why it is not imported; empty: nothing in the way.")
+    bytes_checked_at = models.DateTimeField(null=True, help_text="When the files at its source were last compared.")
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
     gone_at = models.DateTimeField(null=True)
