@@ -58,6 +58,9 @@ GROUPS = {
     "rates": "Prices",
     "reports": "Monthly report",
     "teams": "Teams and roles",
+    "catalogue": "Models",
+    "deployments": "Releases and endpoints",
+    "audit": "Audit trail",
 }
 
 #: A mail is tried this often, then it needs a person.
