@@ -84,7 +84,7 @@ def create_version(
     values = checking.version_fields(
         {
             "label": label, "location": location, "revision": revision, "model_format": model_format,
-            "runtime": runtime, "image": image, "arguments": list(arguments), "environment": environment or {},
+            "runtime": runtime, "image": image, "arguments": arguments if isinstance(arguments, str) else list(arguments), "environment": environment or {},
             "parameters": parameters or {}, "explainer": explainer or {}, "data_classes": list(data_classes),
         },
         scheme=scheme,

@@ -41,13 +41,20 @@ FILES = st.dictionaries(TEXT, st.tuples(st.integers(0, 2**60), HEX), min_size=1,
 
 
 def built(**values: Any) -> bytes:
-    given_values: dict[str, Any] = {"files": [file()], "sources": [source()], "card": CARD, "classification": ["health"]}
+    given_values: dict[str, Any] = {
+        "files": [file()],
+        "sources": [source()],
+        "card": CARD,
+        "classification": ["health"],
+    }
     given_values |= {key: values.pop(key) for key in list(values) if key in given_values}
     return manifest.build(version(**values), **given_values)
 
 
 @pytest.mark.requirement("catalogue-2.1")
-@given(FILES, st.lists(st.tuples(st.sampled_from(["dataset", "base_model", "adapter"]), TEXT), max_size=4), st.randoms())
+@given(
+    FILES, st.lists(st.tuples(st.sampled_from(["dataset", "base_model", "adapter"]), TEXT), max_size=4), st.randoms()
+)
 def test_rows_in_any_order_give_the_same_bytes(files: Any, sources: Any, random: Any) -> None:
     rows = [file(path, size, sha256) for path, (size, sha256) in files.items()]
     things = [source(kind, name) for kind, name in sources]
@@ -134,7 +141,11 @@ def test_a_file_without_digest_makes_no_manifest() -> None:
     [
         ({"scheme": "s3", "location": "s3://models/fraud"}, "s3://models/fraud", "name"),
         ({"scheme": "pvc", "location": "pvc://models/fraud"}, "pvc://models/fraud", "name"),
-        ({"scheme": "hf", "location": "hf://example/fraud", "revision": "c" * 40}, f"hf://example/fraud:{'c' * 40}", "name"),
+        (
+            {"scheme": "hf", "location": "hf://example/fraud", "revision": "c" * 40},
+            f"hf://example/fraud:{'c' * 40}",
+            "name",
+        ),
         (
             {"scheme": "oci", "location": "oci://registry.example.com/m", "revision": f"sha256:{'b' * 64}"},
             f"oci://registry.example.com/m@sha256:{'b' * 64}",

@@ -78,6 +78,7 @@ def make_version(
     **values: Any,
 ) -> ModelVersion:
     """Make a draft with its files hashed (by default one), ready to be sealed but for a store."""
+    model.refresh_from_db(fields=["last_number"])
     number = model.last_number + 1
     model.last_number = number
     model.save(update_fields=["last_number"])

@@ -92,7 +92,7 @@ class OciReader:
     # -- content
 
     def _manifest(self, digest: str) -> dict[str, Any]:
-        response = self._get(f"manifests/{quote(digest)}")
+        response = self._get(f"manifests/{quote(digest, safe=':')}")
         found = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         if found != digest:
             raise WrongContent(f"the registry gives other bytes under {digest[:19]}…: {found[:19]}…")

@@ -22,6 +22,7 @@ def build(world: SimpleNamespace) -> None:
     """A model of finance with a draft, a sealed version and one that is hashed; one of a foreign team; two stores."""
     author = world.member_finance
     world.model = make_model(world.finance_team, "Sweep fraud scoring", slug="sweep-fraud")
+    make_sealed(world.model, author, "1.0.0")
     world.sealed = make_sealed(world.model, author, "7.1.0-zebra")
     world.draft = make_version(world.model, author, "7.2.0-zebra")
     world.source = add_source(world.draft, "Okapi payments")
@@ -105,7 +106,7 @@ ROUTES: dict[str, Route] = {
     **_both("catalogue:version-upload", _EDIT, _draft),
     **_both("catalogue:file-remove", _EDIT, _file),
     "catalogue:file-take": Route(allowed=_SEE, kwargs=_file, note="409: the sweep's world keeps no bytes"),
-    "catalogue:compare": Route(allowed=_LISTS, query="?a=sweep-fraud+7.1.0-zebra&b=sweep-fraud+7.2.0-zebra"),
+    "catalogue:compare": Route(allowed=_LISTS, query="?a=sweep-fraud+1.0.0&b=sweep-fraud+7.2.0-zebra"),
     "catalogue:store-list": Route(allowed=_STORES),
     **_both("catalogue:store-create", _STORE_ADMIN, lambda world: {}),
     "catalogue:store-detail": Route(allowed=_STORES, kwargs=_store),
@@ -115,8 +116,11 @@ ROUTES: dict[str, Route] = {
     **_both("catalogue:store-restore", _STORE_ADMIN, _store),
     "api:model-list": Route(allowed=_LISTS),
     "api:model-list#POST": Route(
-        allowed=_ANY_LEAD, method="POST", data=lambda world: {"team": world.marketing_team.slug},
-        note="404 for a team out of sight, 400 for what is missing", ok=frozenset({201, 400, 404}),
+        allowed=_ANY_LEAD,
+        method="POST",
+        data=lambda world: {"team": world.marketing_team.slug},
+        note="404 for a team out of sight, 400 for what is missing",
+        ok=frozenset({201, 400, 404}),
     ),
     "api:model-detail": Route(allowed=_SEE, kwargs=_uid("model")),
     "api:model-detail#PATCH": Route(allowed=_MANAGE, kwargs=_uid("model"), method="PATCH"),
