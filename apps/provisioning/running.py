@@ -19,7 +19,7 @@ from django.db.models import F, Q
 from apps.clusters import kinds
 from apps.clusters.clients.guard import no_transaction
 from apps.clusters.clients.kubernetes import KubernetesClient
-from apps.clusters.errors import ClusterError, Throttled
+from apps.clusters.errors import ClusterError, NotFound, Throttled
 from apps.clusters.health import record_contact, record_throttle
 from apps.clusters.models import Cluster
 from apps.clusters.selectors import may_apply_now
@@ -165,11 +165,7 @@ class _Slice:
             ).order_by()
             self.snapshot = {Key(*key): None for key in keys.values_list("kind", "namespace", "name")}
             for kind in sorted({key.kind for key in self.snapshot}):
-                for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR):
-                    for item in page.items:
-                        if (key := key_of(item)) in self.snapshot:
-                            self.snapshot[key] = item
-                    self._keep_lease()
+                self._list_kind(client, kind)
         except ClusterError as error:
             if isinstance(error, Throttled):
                 record_throttle(self.cluster.pk, error.retry_after)
@@ -181,6 +177,17 @@ class _Slice:
             return False
         self.listed, self.batch = set(rows), AT_ONCE
         return True
+
+    def _list_kind(self, client: KubernetesClient, kind: str) -> None:
+        try:
+            for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR):
+                for item in page.items:
+                    if (key := key_of(item)) in self.snapshot:
+                        self.snapshot[key] = item
+                self._keep_lease()
+        except NotFound:
+            # The kind itself is gone (its definition was deleted): that ails what is of it, not the whole cluster.
+            self._keep_lease()
 
     def _keep_lease(self) -> None:
         if time.monotonic() >= self.deadline:

@@ -176,6 +176,7 @@ ALL = Capabilities(
     metrics=True,
     admission_policies=True,
     dra=True,
+    http_routes=True,
     mig_strategies=("mixed",),
     gpu_models=("A100", "H100"),
 )

@@ -85,7 +85,7 @@ def case(verify: ModuleType, tmp_path: Path) -> Case:
     return Case(verify, tmp_path)
 
 
-@pytest.mark.requirement("enforcement-4.1")
+@pytest.mark.requirement("enforcement-watch-2.1")
 def test_the_approved_bytes_pass_and_are_told(case: Case) -> None:
     """Exit 0, the files in place, the digest in one line of JSON; what a download leaves beside is no part of it."""
     assert case.run(bringing(FILES | {".cache/huggingface/x": b"left"})) == 0
@@ -96,7 +96,7 @@ def test_the_approved_bytes_pass_and_are_told(case: Case) -> None:
     assert case.left == ["Zoë.txt", "config.json", "weights"]
 
 
-@pytest.mark.requirement("enforcement-4.2")
+@pytest.mark.requirement("enforcement-watch-2.2")
 @pytest.mark.parametrize(
     "files",
     [
@@ -113,7 +113,7 @@ def test_other_bytes_fail_and_nothing_is_left(case: Case, files: dict[str, bytes
     assert case.told["files"] != case.environment["GPU_COMMONS_FILES_DIGEST"]
 
 
-@pytest.mark.requirement("enforcement-4.2")
+@pytest.mark.requirement("enforcement-watch-2.2")
 def test_a_link_is_not_followed(case: Case) -> None:
     """It could lead to bytes that change after they were hashed."""
 
@@ -126,7 +126,7 @@ def test_a_link_is_not_followed(case: Case) -> None:
     assert case.left == []
 
 
-@pytest.mark.requirement("enforcement-4.2")
+@pytest.mark.requirement("enforcement-watch-2.2")
 def test_a_download_that_fails_fails(case: Case) -> None:
     """Half a model is no model."""
 
@@ -138,7 +138,7 @@ def test_a_download_that_fails_fails(case: Case) -> None:
     assert (case.left, case.told["verdict"]) == ([], "connection reset")
 
 
-@pytest.mark.requirement("enforcement-4.2")
+@pytest.mark.requirement("enforcement-watch-2.2")
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -166,7 +166,7 @@ _PATHS = st.text(st.characters(codec="utf-8", exclude_characters="/\x00"), min_s
 )  # fmt: skip
 
 
-@pytest.mark.requirement("enforcement-4.3")
+@pytest.mark.requirement("enforcement-watch-2.3")
 @given(files=st.dictionaries(_PATHS, st.binary(max_size=40), max_size=6))
 def test_both_sides_compute_the_same_digest(
     verify: ModuleType, tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
@@ -178,7 +178,7 @@ def test_both_sides_compute_the_same_digest(
     assert verify.hashed(folder).digest == manifests.files_digest(served_manifest(files=listed(files)))
 
 
-@pytest.mark.requirement("enforcement-4.4")
+@pytest.mark.requirement("enforcement-watch-2.4")
 def test_what_is_verifiable() -> None:
     """Listed files at one location in s3 or hf; adapters, explainers elsewhere and volumes are not."""
     assert verifying.verifiable(served_manifest())
@@ -189,7 +189,7 @@ def test_what_is_verifiable() -> None:
     assert not verifying.verifiable(served_manifest(explainer={"storage_uri": "s3://models/explainer"}))
 
 
-@pytest.mark.requirement("enforcement-4.4")
+@pytest.mark.requirement("enforcement-watch-2.4")
 def test_bytes_or_name() -> None:
     """OCI by digest anywhere; what is downloaded only where the container was found by the cluster's check."""
     import dataclasses
@@ -206,7 +206,7 @@ def test_bytes_or_name() -> None:
     assert verifying.bound(having, adapted_manifest()) == "name"
 
 
-@pytest.mark.requirement("enforcement-4.5")
+@pytest.mark.requirement("enforcement-watch-2.5")
 def test_the_container_is_chosen_by_its_own_scheme(settings: Any) -> None:
     """So no workload of others meets it; its image is named by digest or not at all."""
     container = verifying.storage_container("registry.example.com/verifier@sha256:" + "a" * 64, {})
