@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -15,6 +15,8 @@ from apps.core import clock
 
 #: Key in the session store under which the uid of the SignInSession stands.
 SESSION_KEY = "signed_in"
+#: Key under which stands when the person last gave their password again (ISO 8601).
+PROOF_KEY = "password_confirmed"
 
 
 def open_session(user: User, store: SessionBase, *, device: str = "") -> SignInSession:
@@ -38,6 +40,16 @@ def session_of(store: SessionBase) -> SignInSession | None:
     except ValueError:
         return None
     return SignInSession.objects.open().filter(uid=uid).select_related("user").first()
+
+
+def proved_at(session: SignInSession, store: SessionBase) -> datetime:
+    """Return when the person of this session last gave their password: when it was asked again, else at sign-in."""
+    raw = str(store.get(PROOF_KEY, ""))
+    try:
+        again = datetime.fromisoformat(raw)
+    except ValueError:
+        return session.opened_at
+    return max(again, session.opened_at) if again.tzinfo is not None else session.opened_at
 
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))

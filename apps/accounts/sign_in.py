@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.backends.base import SessionBase
@@ -25,6 +25,7 @@ ADDRESS_LIMIT = 50
 KEPT = timedelta(days=1)
 
 WRONG = "The e-mail address or the password is not right."
+WRONG_PASSWORD = "This is not your password."  # noqa: S105 (a sentence)
 LIMITED = "Too many failed attempts. Wait {minutes} minutes, then try again."
 
 
@@ -62,6 +63,27 @@ def sign_in(email: str, password: str, store: SessionBase, *, address: str, devi
             subject_uid=session.uid,
         )
     return session
+
+
+def confirm_password(user: User, password: str, store: SessionBase, *, address: str) -> datetime:
+    """Check the password of a person who is signed in already, and note in their session when; returns that moment.
+
+    A try counts as one to sign in, under the same limits. Raises Invalid for the field "password"; every refusal is
+    committed to the audit trail before it is raised.
+    """
+    attempt, wait = _count(user.email, address)
+    if wait is not None:
+        _refuse(user.email, address, "limited", user)
+        raise Invalid({"password": LIMITED.format(minutes=max(1, -(-int(wait.total_seconds()) // 60)))})
+    if not user.is_active or not user.check_password(password):
+        _refuse(user.email, address, "wrong", user)
+        raise Invalid({"password": WRONG_PASSWORD})
+    with transaction.atomic():
+        # The failures before stand, unlike after a sign-in: whoever found an open browser must not clear their tracks.
+        SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
+    at = clock.now()
+    store[sessions.PROOF_KEY] = at.isoformat()
+    return at
 
 
 def _count(email: str, address: str) -> tuple[SignInAttempt, timedelta | None]:

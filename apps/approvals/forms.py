@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -19,8 +20,12 @@ BODY_LIMIT = 100_000
 
 
 class DecisionForm(CommonsForm):
-    """Approve or reject exactly the bytes whose digest the form carries."""
+    """Approve or reject exactly the bytes whose digest the form carries, in one of the seats offered.
 
+    `seats` are (value, words): in whose name and in which stage; asked only where there is a choice.
+    """
+
+    seat = forms.CharField(required=False, widget=forms.HiddenInput, max_length=60)
     digest = forms.CharField(widget=forms.HiddenInput, max_length=64)
     verdict = forms.ChoiceField(
         label="Your decision",
@@ -39,6 +44,65 @@ class DecisionForm(CommonsForm):
         label="I have read the exact change shown above and decide on that.",
         error_messages={"required": "Confirm that you have read the exact change."},
     )
+    password = forms.CharField(
+        label="Your password",
+        required=False,
+        strip=False,
+        max_length=200,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+    def __init__(
+        self, *args: Any, seats: Sequence[tuple[str, str]] = (), password_minutes: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.seats = list(seats)
+        if len(self.seats) > 1:
+            self.fields["seat"] = forms.ChoiceField(
+                label="In whose name, in which stage",
+                choices=self.seats,
+                widget=forms.RadioSelect,
+                help_text="One person fills one seat: what you say for somebody else takes your own seat as well.",
+                error_messages={"required": "Choose in whose name you decide."},
+            )
+            self.order_fields(["version", "digest", "seat", "verdict", "reason", "confirmed", "password"])
+        if password_minutes is None:
+            del self.fields["password"]
+        else:
+            self.fields["password"].required = True
+            self.fields[
+                "password"
+            ].help_text = f"This policy wants proof that it is you, at most {password_minutes} minutes old."
+            self.fields["password"].error_messages["required"] = "Give your password again: this policy wants it."
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a seat that is not (any more) offered."""
+        data = super().clean() or self.cleaned_data
+        if "seat" in data and len(self.seats) <= 1:
+            offered = [value for value, _ in self.seats]
+            if data["seat"] and data["seat"] not in offered:
+                raise forms.ValidationError("You can no longer decide in that name. Read the page again.")
+            data["seat"] = offered[0] if offered else ""
+        return data
+
+
+class CommentForm(CommonsForm):
+    """A comment, and what it is about."""
+
+    anchor = forms.ChoiceField(label="About", required=False)
+    body = forms.CharField(
+        label="Comment",
+        max_length=4000,
+        widget=forms.Textarea(attrs={"rows": 3, "data-key": "c"}),
+        help_text="Everybody who sees the request reads it. It decides nothing.",
+        error_messages={"required": "Write what you want to say."},
+    )
+
+    def __init__(self, *args: Any, anchors: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["anchor"]
+        if isinstance(field, forms.ChoiceField):
+            field.choices = list(anchors)
 
 
 class ReasonForm(CommonsForm):
@@ -66,7 +130,7 @@ class PolicyForm(CommonsForm):
         max_length=BODY_LIMIT,
         strip=False,
         widget=forms.Textarea(attrs={"rows": 24, "class": "font-monospace", "spellcheck": "false", "wrap": "off"}),
-        help_text="JSON: automatic rules and stages. Numbers with a fraction are written as strings.",
+        help_text="JSON. Numbers with a fraction are written as strings. What each holds stands below.",
     )
 
     def __init__(self, *args: Any, fixed: bool = False, **kwargs: Any) -> None:
@@ -116,6 +180,19 @@ class PreviewForm(CommonsForm):
         return found
 
 
+class RehearsalForm(CommonsForm):
+    """Rules, and the kind of past requests to try them on."""
+
+    body = forms.CharField(required=False, max_length=BODY_LIMIT, strip=False)
+    subject_type = forms.ChoiceField(required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["subject_type"]
+        if isinstance(field, forms.ChoiceField):
+            field.choices = [(kind, kind) for kind in ports.subject_types()]
+
+
 def fact_value(text: str) -> FactValue:
     """Return a typed fact as the value it stands for: a whole number, a decimal number, else a text."""
     try:
@@ -129,4 +206,4 @@ def fact_value(text: str) -> FactValue:
     return number if number.is_finite() else text
 
 
-__all__ = ["DecisionForm", "PolicyForm", "PreviewForm", "ReasonForm", "fact_value"]
+__all__ = ["CommentForm", "DecisionForm", "PolicyForm", "PreviewForm", "ReasonForm", "RehearsalForm", "fact_value"]

@@ -7,7 +7,9 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.approvals import notices, selectors
+from apps.approvals import emergencies, notices, selectors
+from apps.approvals.emergency_views import blocking_of_team
+from apps.approvals.models import EmergencyReview
 from apps.approvals.querysets import ApprovalRequestQuerySet
 from apps.core.permissions import may
 from portal.panels import nav, panel
@@ -20,8 +22,35 @@ def _waiting(request: HttpRequest) -> ApprovalRequestQuerySet | None:
     return selectors.waiting_for(request.user) if may(request.user, "approvals.request.decide") else None
 
 
-nav("Approvals", "approvals:request-list", icon="clipboard-check", order=20, group="Work", badge=_waiting)
+def _reviews(request: HttpRequest) -> Any:
+    """The reviews that are to be closed, for whoever closes them."""
+    if not may(request.user, emergencies.CLOSE_PERMISSION):
+        return None
+    return EmergencyReview.objects.visible_to(request.user).open()
+
+
+nav(
+    "Inbox", "approvals:inbox", icon="inbox", order=15, permission="approvals.request.decide", group="Work",
+    badge=_waiting,
+)  # fmt: skip
+nav("Approvals", "approvals:request-list", icon="clipboard-check", order=20, group="Work")
 nav("Policies", "approvals:policy-list", icon="scale", order=10, group="Governance")
+nav("Delegations", "approvals:delegation-list", icon="users", order=12, group="Governance")
+nav(
+    "Emergency reviews", "approvals:review-list", icon="alert-triangle", order=14,
+    permission="approvals.request.view", group="Governance", badge=_reviews,
+)  # fmt: skip
+nav(
+    "Standard changes", "approvals:standard-list", icon="refresh", order=16, permission="approvals.request.view",
+    group="Governance",
+)  # fmt: skip
+
+
+@panel(page="team", order=5, permission="approvals.request.view")
+def blocking(request: HttpRequest, team: Any) -> dict[str, Any] | None:
+    """What holds up the team's next request: emergencies to be reviewed, standard changes it has lost."""
+    found = blocking_of_team(request.user, team)
+    return {"template": "approvals/panels/blocking.html", **found} if found else None
 
 
 @panel(page="home", order=10, permission="approvals.request.decide")
@@ -32,5 +61,5 @@ def for_you_to_decide(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
         "template": "approvals/panels/for_you_to_decide.html",
         "rows": [{"request": row, "cost": notices.signed_cost(row)} for row in rows[:PANEL_ROWS]],
         "more": len(rows) > PANEL_ROWS,
-        "all_url": f"{reverse('approvals:request-list')}?waiting=me",
+        "all_url": reverse("approvals:inbox"),
     }

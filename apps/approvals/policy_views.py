@@ -8,8 +8,8 @@ from typing import Any
 from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 
-from apps.approvals import deciders, engine, policies, ports, selectors, wording
-from apps.approvals.forms import PolicyForm, PreviewForm
+from apps.approvals import deciders, engine, policies, policy_help, ports, rehearsal, selectors, wording
+from apps.approvals.forms import PolicyForm, PreviewForm, RehearsalForm
 from apps.approvals.models import Policy, PolicyVersion
 from apps.approvals.tables import PolicyTable
 from apps.core.errors import Invalid, NotVisible
@@ -79,7 +79,7 @@ class PolicyDetail(DetailView):
             newest=version.pk == versions[0].pk,
             automatic=[(rule.name, wording.automatic_text(rule)) for rule in rules.automatic],
             stages=[(stage.name, wording.stage_text(stage)) for stage in rules.stages],
-            validity_days=rules.validity_days,
+            more=wording.rules_text(rules, self.object.subject_type),
             body=wording.body_text(version.body),
             kind=ports.label_of(self.object.subject_type),
             facts=[(name, ports.meaning_of(name)) for name in rules.facts()],
@@ -114,7 +114,7 @@ class _PolicyForm(CreateView):
             self.slug_of(data),
             data["name"],
             self.subject_type_of(data),
-            policies.read_text(data["body"]),
+            policies.read_text(data["body"], self.subject_type_of(data)),
             actor=self.actor,
             expected_version=self.expected_version,
         )
@@ -136,6 +136,9 @@ class _PolicyForm(CreateView):
             preview_form=PreviewForm(user=self.request.user),
             known_facts=ports.known_facts(),
             roles=deciders.deciding_roles(),
+            reviewers=deciders.reviewing_roles(),
+            terms=[(kind, ports.known_terms(kind)) for kind in ports.subject_types() if ports.known_terms(kind)],
+            examples=policy_help.EXAMPLES,
             **extra,
         )
 
@@ -229,10 +232,35 @@ class PolicyPreview(LiveView):
             texts = [str(text) for found in form.errors.values() for text in found]
             return {"problems": texts, "where": "These facts cannot be read yet"}
         try:
-            rules = engine.parse_text(data["body"], roles=deciders.deciding_roles())[1]
+            rules = engine.parse_text(
+                data["body"], roles=deciders.deciding_roles(), reviewers=deciders.reviewing_roles()
+            )[1]
         except engine.PolicyError as error:
             return {"problems": [str(fault) for fault in error.faults], "where": "These rules cannot be read yet"}
         unit = data.get("unit")
         preview = selectors.preview_rules(rules, data.get("facts") or {}, unit_id=unit.pk if unit else None)
         labels = [ports.meaning_of(name).label for name in preview.missing_facts]
         return {"preview": preview, "missing": labels, "unit": unit}
+
+
+class PolicyRehearsal(LiveView):
+    """What rules would have asked for of the last requests of a kind, beside what happened; changes nothing."""
+
+    form_class = RehearsalForm
+    template_name = "approvals/policy_rehearsal.html"
+    scope_free = "reads past requests by visible_to"
+
+    def compute(self, form: Any) -> Mapping[str, Any]:
+        """Read the rules and evaluate them on stored facts."""
+        data = form.cleaned_data
+        kind = data.get("subject_type", "")
+        if not data.get("body", "").strip() or not kind:
+            return {"empty": True}
+        names = policies.known_names(kind)
+        try:
+            rules = engine.parse_text(
+                data["body"], roles=names["roles"] or [], reviewers=names["reviewers"], terms=names["terms"]
+            )[1]
+        except engine.PolicyError as error:
+            return {"problems": [str(fault) for fault in error.faults]}
+        return {"rehearsal": rehearsal.rehearse(rules, kind, self.request.user), "kind": ports.label_of(kind)}

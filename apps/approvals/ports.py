@@ -185,6 +185,15 @@ class Checked(Protocol):
 
 
 @runtime_checkable
+class Anchored(Protocol):
+    """A subject that has parts, besides its leaves, that people comment on."""
+
+    def anchors(self, uid: uuid.UUID) -> Sequence[tuple[str, str]]:
+        """Return each part's anchor ("control:CODE", "evidence:UID"; at most 200 characters) and what it is called."""
+        ...
+
+
+@runtime_checkable
 class Authored(Protocol):
     """A subject that knows who wrote it and who produced its evidence, besides `requester_side`."""
 

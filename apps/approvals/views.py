@@ -6,13 +6,18 @@ from typing import Any
 
 from django.http import HttpResponseBase
 from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
 
-from apps.approvals import actions, presentation, selectors
+from apps.accounts import sign_in
+from apps.accounts.addresses import client_address
+from apps.approvals import actions, commenting, presentation, proving, selectors
 from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus
 from apps.approvals.events import REQUESTS_EXPORTED
 from apps.approvals.filters import RequestFilter
-from apps.approvals.forms import DecisionForm, ReasonForm
+from apps.approvals.forms import CommentForm, DecisionForm, ReasonForm
 from apps.approvals.models import ApprovalRequest, Grant
+from apps.approvals.querysets import OPEN_STATUSES
 from apps.approvals.tables import RequestTable
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.permissions import may
@@ -81,13 +86,17 @@ class RequestDetail(_RequestPage, DetailView):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the request's whole story, and what this person may do."""
         user, request = self.request.user, self.object
+        voices = selectors.voices(self.seen, user) if self.seen.open_stage is not None else []
         later = ApprovalRequest.objects.visible_to(user).filter(supersedes=request).first()
-        rule = selectors.why_not(self.seen, user) if request.status == RequestStatus.IN_REVIEW else ""
-        can_decide = request.status == RequestStatus.IN_REVIEW and not rule
+        in_review = request.status == RequestStatus.IN_REVIEW
+        rule = selectors.why_not(self.seen, user) if in_review and not voices else ""
         open_now = REQUEST_TRANSITIONS.can(request.status, "withdraw")
         return super().get_context(
             **presentation.request_context(self.seen),
-            can_decide=can_decide,
+            can_decide=bool(voices),
+            from_inbox=self.request.GET.get("from") == "inbox",
+            remarks=commenting.remarks(request, user),
+            comment_form=self.comment_form(),
             later=later,
             grant=Grant.objects.visible_to(user).filter(request=request).first(),
             why_not=rule if may(user, "approvals.request.decide", request) else "",
@@ -95,6 +104,14 @@ class RequestDetail(_RequestPage, DetailView):
             can_retry=request.status == RequestStatus.WAITING and may(user, "approvals.request.decide", request),
             **extra,
         )
+
+    def comment_form(self) -> CommentForm | None:
+        """Return the form for a comment; None once the request has ended, or for who only reads."""
+        request = self.object
+        if request.status not in OPEN_STATUSES or not commenting.may_comment(self.request.user, request):
+            return None
+        # The page's other forms have fields of the same names.
+        return CommentForm(anchors=commenting.anchors(request), auto_id="comment_%s")
 
 
 class _RequestAction(_RequestPage, ActionView):
@@ -105,12 +122,12 @@ class _RequestAction(_RequestPage, ActionView):
         return [*super().breadcrumbs(), Crumb(str(self.object), self.here())]
 
 
+@method_decorator(sensitive_post_parameters("password"), name="dispatch")
 class RequestDecide(_RequestAction):
     """Approve or reject, with the exact change above the form."""
 
     form_class = DecisionForm
     template_name = "approvals/request_decide.html"
-    permission = "approvals.request.decide"
     submit_label = "Decide"
     intro = "Read the exact change. Your decision counts for these bytes only and is kept for good."
 
@@ -121,7 +138,20 @@ class RequestDecide(_RequestAction):
     def check_permission(self) -> None:
         """Ask for the permission, and for the rule that may keep this person from deciding."""
         super().check_permission()
-        selectors.refuse_unless_may_decide(self.seen, self.request.user)
+        user = self.request.user
+        if self.seen.open_stage is None and not may(user, "approvals.request.decide", self.object):
+            raise NotAllowed(rule="approvals.request.decide")
+        # Not the permission but the seat counts: it may be somebody's who lets this person speak for them.
+        selectors.refuse_unless_may_decide(self.seen, user)
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """Offer the seats; ask for the password where the policy wants it and the last proof is too old."""
+        minutes = proving.minutes_of(self.object)
+        ask = proving.stale(proving.auth_of(self.request), minutes)
+        return {
+            "seats": presentation.seat_choices(self.seen, self.request.user),
+            "password_minutes": minutes if ask else None,
+        }
 
     def check_state(self) -> None:
         """Refuse what is decided, withdrawn or lapsed."""
@@ -138,6 +168,11 @@ class RequestDecide(_RequestAction):
     def perform(self, form: Any) -> str:
         """Decide."""
         data = form.cleaned_data
+        user: Any = self.request.user
+        if "password" in data:
+            address = client_address(self.request)
+            sign_in.confirm_password(user, data["password"], self.request.session, address=address)
+        giver, stage = presentation.seat_of(data["seat"], self.seen, user)
         actions.decide(
             self.object.pk,
             data["verdict"],
@@ -145,8 +180,11 @@ class RequestDecide(_RequestAction):
             actor=self.actor,
             expected_digest=data["digest"],
             expected_version=self.expected_version,
+            on_behalf_of=giver,
+            stage=stage,
+            auth=proving.auth_of(self.request),
         )
-        return self.here()
+        return reverse("approvals:inbox") if self.request.GET.get("from") == "inbox" else self.here()
 
     success_message = "Your decision is recorded."
 

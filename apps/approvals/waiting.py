@@ -25,13 +25,23 @@ def waiting_for(user: Any) -> ApprovalRequestQuerySet:
     (`ports.SidedByTeam`), or whose authors and evidence producers are not known by person
     (`ports.AuthoredByPerson`), are asked one by one.
     """
+    return together(ways(user))
+
+
+def ways(user: Any) -> list[tuple[Voice, ApprovalRequestQuerySet]]:
+    """Return every way in which a person may speak, their own first, with what they can decide now in it."""
     if scope.of(user).user_id is None:
-        return ApprovalRequest.objects.none()
-    found = Q(pk__in=[])
-    for voice in (delegating.own_voice(user), *delegating.voices_for(user)):
-        if voice.installation or voice.units:
-            found |= Q(pk__in=_decidable(voice, user).values("pk"))
-    return ApprovalRequest.objects.filter(found).order_by("submitted_at", "pk")
+        return []
+    voices = (delegating.own_voice(user), *delegating.voices_for(user))
+    return [(voice, _decidable(voice, user)) for voice in voices if voice.installation or voice.units]
+
+
+def together(found: list[tuple[Voice, ApprovalRequestQuerySet]]) -> ApprovalRequestQuerySet:
+    """Return what can be decided in any of these ways, oldest first."""
+    any_way = Q(pk__in=[])
+    for _, decidable in found:
+        any_way |= Q(pk__in=decidable.values("pk"))
+    return ApprovalRequest.objects.filter(any_way).order_by("submitted_at", "pk")
 
 
 def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:

@@ -205,6 +205,14 @@ class VersionRequestSubject:
             found.append("The exception that lowered its classification has ended: propose another version.")
         return found + controls.blocker_lines(controls_state.standing(version, row.scope, at).states)
 
+    def anchors(self, uid: uuid.UUID) -> Sequence[tuple[str, str]]:
+        """Return what can be commented on besides the change: each applicable control, each piece of evidence."""
+        row = load(uid)
+        states = controls_state.standing(row.model_version, row.scope).states
+        found = [(f"control:{one.code}"[:200], f"Control {one.code}: {one.title}".rstrip(": ")) for one in states]
+        rows = Evidence.objects.filter(subject_digest=row.model_version.digest, withdrawn_at__isnull=True)
+        return found + [(f"evidence:{one.uid}", f"Evidence: {one.title}") for one in rows.order_by("produced_at", "pk")]
+
     def checklist_digest(self, uid: uuid.UUID) -> str:
         """Return the digest of what the checklist answers now, with the evidence behind it."""
         row = load(uid)
