@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.catalogue import core_api
+from apps.catalogue import core_api, evidence_api
 
 #: (prefix, viewset, basename)
 routes: list[tuple[str, Any, str]] = [
     *core_api.routes,
+    *evidence_api.routes,
 ]
 #: Single views that fit no router.
 paths: list[Any] = [
     *core_api.paths,
+    *evidence_api.paths,
 ]

@@ -12,7 +12,7 @@ from apps.catalogue import manifest as manifests
 from apps.catalogue.choices import REGULATED, SENSITIVITY, ExceptionKind, RiskTier
 from apps.catalogue.classification import Cycle
 from apps.catalogue.controls import ControlState, FactValue
-from apps.catalogue.models import Control, ControlAnswer, Evidence, ModelVersion, VersionException
+from apps.catalogue.models import Control, ControlAnswer, Evidence, Model, ModelVersion, VersionException
 from apps.catalogue.ports import CheckContext, checks
 from apps.clusters.models import Cluster
 from apps.core import clock
@@ -90,6 +90,12 @@ def facts_of(
     return facts
 
 
+def facts_of_model(model: Model) -> dict[str, FactValue]:
+    """Return the facts of a model's next version, as far as the model itself says, as for production."""
+    version = ModelVersion(model=model, classification=list(model.data_classes), digest="-")
+    return facts_of(version)
+
+
 def control_facts(rows: Iterable[Control]) -> list[controls.ControlFact]:
     """Return rows of controls as the pure module takes them."""
     return [
@@ -133,14 +139,10 @@ def answer_facts(version: ModelVersion) -> list[controls.AnswerFact]:
 def exception_facts(version: ModelVersion) -> list[controls.ExceptionFact]:
     """Return the approved exceptions from controls."""
     rows = VersionException.objects.filter(model_version=version, kind=ExceptionKind.CONTROL, approved=True)
-    return [
-        controls.ExceptionFact(row.control_code, row.subject_digest, row.expires_at, str(row.uid)) for row in rows
-    ]
+    return [controls.ExceptionFact(row.control_code, row.subject_digest, row.expires_at, str(row.uid)) for row in rows]
 
 
-def standing(
-    version: ModelVersion, scope: Mapping[str, Any] | None = None, at: datetime | None = None
-) -> Standing:
+def standing(version: ModelVersion, scope: Mapping[str, Any] | None = None, at: datetime | None = None) -> Standing:
     """Return where every control in force stands for a version: in a scope, or (None) as for production."""
     moment = at or clock.now()
     clusters: list[Cluster] = []

@@ -83,7 +83,12 @@ def add_evidence(version_id: int, draft: Draft, *, actor: Actor, blob: Blob | No
     return write(version, draft, checked, blob, actor=actor, user=person(actor))
 
 
-def check(version: ModelVersion, draft: Draft, blob: Blob | None) -> Checked:
+def check_early(version_id: int, draft: Draft, *, has_file: bool) -> None:
+    """Say what is wrong before a file is kept. Raises as `check` does; the action checks again, under its lock."""
+    check(ModelVersion.objects.select_related("model").get(pk=version_id), draft, None, has_file=has_file)
+
+
+def check(version: ModelVersion, draft: Draft, blob: Blob | None, *, has_file: bool = False) -> Checked:
     """Return the judged draft. Raises Invalid by field, Conflict for a version without digest."""
     if version.status not in (VersionStatus.SEALED, VersionStatus.RETIRED) or not version.digest:
         raise Conflict("Seal the version first: evidence is about its bytes, and only a sealed version has a digest.")
@@ -111,7 +116,8 @@ def check(version: ModelVersion, draft: Draft, blob: Blob | None) -> Checked:
     images = manifests.images(manifests.parse(version.manifest))
     judged = None
     try:
-        judged = evidence_kinds.judge(draft.kind, draft.payload, results, has_file=blob is not None, images=images)
+        present = has_file or blob is not None
+        judged = evidence_kinds.judge(draft.kind, draft.payload, results, has_file=present, images=images)
     except Invalid as invalid:
         for name, messages in invalid.errors.items():
             if name not in errors:
@@ -272,6 +278,6 @@ def _record(event: Any, row: Evidence, version: ModelVersion, actor: Actor, *, r
 
 
 __all__ = [
-    "ADD", "Checked", "Draft", "add_evidence", "attach", "check", "content", "may_withdraw",
+    "ADD", "Checked", "Draft", "add_evidence", "attach", "check", "check_early", "content", "may_withdraw",
     "stored_results", "withdraw_evidence", "write",
 ]  # fmt: skip

@@ -109,7 +109,7 @@ class Verdict:
 def parse_decimal(raw: object, name: str, where: str) -> Decimal:
     """Return a finite number with at most 9 places. Raises BadResults naming the row."""
     if isinstance(raw, (bool, float)):
-        raise BadResults([f"{where}: write {name} as text, such as \"0.93\": binary fractions lose digits."])
+        raise BadResults([f'{where}: write {name} as text, such as "0.93": binary fractions lose digits.'])
     try:
         found = Decimal(str(raw).strip())
     except InvalidOperation:

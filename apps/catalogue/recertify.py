@@ -23,7 +23,7 @@ def recertify(model_version_id: int, reason: str, *, actor: Actor) -> ModelReque
     """Ask that the version be looked at again; None: a request is open already.
 
     The portal itself may ask (a breached objective); the requester is then who asked last, or a lead of the team, so
-    that somebody answers for it. The usable grant stays usable until it ends or compliance revokes it. Raises NotVisible,
+    that somebody answers for it. The grant stays usable until it ends or compliance revokes it. Raises NotVisible,
     Conflict where the version was never approved or nothing of its scope is left.
     """
     version = ModelVersion.objects.select_related("model").filter(pk=model_version_id).first()

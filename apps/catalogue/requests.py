@@ -222,9 +222,7 @@ def digest_of_request(row: ModelRequest) -> str:
 
 
 @transaction.atomic
-def withdraw(
-    request_id: int, reason: str, *, actor: Actor, expected_version: int | None = None
-) -> ModelRequest:
+def withdraw(request_id: int, reason: str, *, actor: Actor, expected_version: int | None = None) -> ModelRequest:
     """Take an open request back. Raises Invalid without a reason, NotVisible, NotAllowed, Conflict."""
     row = ModelRequest.objects.select_related("approval").filter(pk=request_id).first()
     if row is None or (not actor.is_system and not _sees(person(actor), row)):

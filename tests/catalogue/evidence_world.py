@@ -55,17 +55,23 @@ class World:
         values.setdefault("store", self.version.store)
         return make_sealed(self.model, self.company.member_finance, **values)
 
-    def add(self, kind: str, *, by: str = "member_finance", version: ModelVersion | None = None, **draft: Any) -> Evidence:
+    def add(
+        self, kind: str, *, by: str = "member_finance", version: ModelVersion | None = None, **draft: Any
+    ) -> Evidence:
         """Add a piece of evidence that passes."""
         made: dict[str, dict[str, Any]] = {
             "evaluation": {"rows": [{"metric": "auroc", "value": "0.93", "comparison": "ge", "threshold": "0.9"}]},
             "model_scan": {"payload": {"tool": "scanner 1", "findings": 0}},
         }
-        values = made.get(kind, {"payload": {"summary": "Reviewed by the security team in November, without findings."}})
+        values = made.get(
+            kind, {"payload": {"summary": "Reviewed by the security team in November, without findings."}}
+        )
         wanted = evidence.Draft(kind=kind, title=f"The {kind}", **(values | draft))
         return evidence.add_evidence((version or self.version).pk, wanted, actor=self.actor(by))
 
-    def ask(self, workspaces: list[Workspace] | None = None, *, by: str = "lead_finance", **values: Any) -> ModelRequest:
+    def ask(
+        self, workspaces: list[Workspace] | None = None, *, by: str = "lead_finance", **values: Any
+    ) -> ModelRequest:
         """Ask for the version's approval."""
         version = values.pop("version", self.version)
         more = {name: values.pop(name) for name in ("supersedes", "renews") if name in values}
@@ -94,7 +100,9 @@ class World:
         return row
 
 
-def make_world(company: Company, *, data_classes: tuple[str, ...] = ("internal",), policy: dict[str, Any] | None = None) -> World:
+def make_world(
+    company: Company, *, data_classes: tuple[str, ...] = ("internal",), policy: dict[str, Any] | None = None
+) -> World:
     """Make it: an internal model by default, whose production use asks for a card and an evaluation."""
     load_regimes()
     cluster, other = make_cluster("onprem", location="on_premises", jurisdiction="EU"), make_cluster("cloud")
@@ -111,7 +119,8 @@ def make_world(company: Company, *, data_classes: tuple[str, ...] = ("internal",
     card = make_card(model, company.member_finance, CARD)
     version = make_sealed(model, company.member_finance, "1.0.0", scheme="oci", card=card, store=make_store("oci"))
     approvals.publish_policy(
-        "model-versions", "Versions", asks.SUBJECT_TYPE, policy or subject.MODEL_VERSIONS, actor=Actor.of(company.admin),
+        "model-versions", "Versions", asks.SUBJECT_TYPE, policy or subject.MODEL_VERSIONS,
+        actor=Actor.of(company.admin),
     )  # fmt: skip
     return World(company, cluster, other, workspaces["production"], workspaces["staging"], model, version)
 

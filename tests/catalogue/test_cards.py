@@ -18,7 +18,7 @@ _heading = st.sampled_from(
      "## Model Description ##", "- a: b", "```", "yes", "1.0", "{{x}}", "&a *a"]
 )  # fmt: skip
 _paragraphs = st.lists(st.one_of(_text, _heading), max_size=5).map("\n".join)
-_number = st.decimals(min_value=-10**6, max_value=10**6, allow_nan=False, places=9).map(lambda d: f"{d:f}")
+_number = st.decimals(min_value=-(10**6), max_value=10**6, allow_nan=False, places=9).map(lambda d: f"{d:f}")
 
 
 @st.composite
@@ -47,14 +47,18 @@ def _raw_card(draw: Any) -> dict[str, Any]:
         elif field.kind is cards.Kind.TEXT:
             raw[field.key] = draw(_paragraphs)
         elif field.kind is cards.Kind.LIST:
-            raw[field.key] = draw(st.lists(st.one_of(_text, st.sampled_from(["no", "1", "null", "2020-01-01"])), max_size=3))
+            raw[field.key] = draw(
+                st.lists(st.one_of(_text, st.sampled_from(["no", "1", "null", "2020-01-01"])), max_size=3)
+            )
         elif field.kind is cards.Kind.DATASETS:
             names = draw(st.lists(_text.map(lambda t: f"d{t}"), max_size=3))
             raw[field.key] = [{"name": n, "revision": draw(_text), "sensitive": draw(st.booleans())} for n in names]
         elif field.kind is cards.Kind.RESULTS:
             raw[field.key] = [draw(_result(i)) for i in range(draw(st.integers(0, 3)))]
         else:
-            raw[field.key] = draw(st.sampled_from(["a: 1\nlicense: mit\n", "co2_eq_emissions:\n  emissions: 0.5", "x: [1, 2]"]))
+            raw[field.key] = draw(
+                st.sampled_from(["a: 1\nlicense: mit\n", "co2_eq_emissions:\n  emissions: 0.5", "x: [1, 2]"])
+            )
     return raw
 
 
@@ -102,7 +106,8 @@ Handlers look at high scores.
 Kept where it stands.
 """
     body = cards_hf.read(text)
-    assert body["name"] == "Fraud" and body["base_model"] == ["example/base"]
+    assert body["name"] == "Fraud"
+    assert body["base_model"] == ["example/base"]
     assert body["language"] == ["en", "no"]
     assert body["overview"] == "Scores claims."
     assert body["uses_direct"].endswith("## Our own heading\n\nKept where it stands.")

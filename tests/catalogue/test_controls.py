@@ -1,4 +1,4 @@
-"""Results, kinds and controls without a database; an oracle written on its own says what a control's status has to be."""
+"""Results, kinds and controls without a database; an oracle of its own says what a control's status has to be."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ def test_the_bound_that_counts_decides(values: dict[str, str], passed: bool | No
 )  # fmt: skip
 def test_a_verdict_passes_only_where_every_threshold_is_met(rows: list[tuple[Decimal, Decimal, bool, bool]]) -> None:
     made = [
-        _result(metric=f"m{i}", value=str(value), **({"comparison": "ge" if up else "le", "threshold": str(limit)} if set_ else {}))
+        _result(
+            metric=f"m{i}",
+            value=str(value),
+            **({"comparison": "ge" if up else "le", "threshold": str(limit)} if set_ else {}),
+        )
         for i, (value, limit, up, set_) in enumerate(rows)
     ]
     bad = any(set_ and (value < limit if up else value > limit) for value, limit, up, set_ in rows)
@@ -73,7 +77,9 @@ def test_gaps_between_slices_and_small_slices_fail() -> None:
 def test_a_table_is_read_and_written() -> None:
     text = "metric\tvalue\tci_low\toperator\tlimit\tgroup\nauroc\t0.930\t0.91\t>=\t0.9\tage ≥ 65\nf1\t0.8\t\t\t\t"
     rows = results.parse_table(text)
-    assert rows[0].low == Decimal("0.91") and rows[0].slice == "age ≥ 65" and rows[1].passed is None
+    assert rows[0].low == Decimal("0.91")
+    assert rows[0].slice == "age ≥ 65"
+    assert rows[1].passed is None
     assert results.parse_table(results.as_table(rows)) == rows
     assert results.parse_table("auroc, 0.9") == [results.Result("auroc", Decimal("0.9"))]
 
@@ -98,7 +104,12 @@ def test_a_row_that_makes_no_sense_is_refused(row: dict[str, Any]) -> None:
     [
         ("image_scan", {"tool": "scanner 1", "image": "i@sha256:x", "critical": 0, "high": 0}, False, "pass"),
         ("image_scan", {"tool": "scanner 1", "image": "i@sha256:x", "critical": 1, "high": 0}, False, "fail"),
-        ("image_scan", {"tool": "s", "image": "i@sha256:x", "critical": 0, "high": 2, "allowed_high": 2}, False, "pass"),
+        (
+            "image_scan",
+            {"tool": "s", "image": "i@sha256:x", "critical": 0, "high": 2, "allowed_high": 2},
+            False,
+            "pass",
+        ),
         ("model_scan", {"tool": "scanner 1", "findings": 0}, False, "pass"),
         ("model_scan", {"tool": "scanner 1", "findings": 3}, False, "fail"),
         ("dpia", {"conclusion": "acceptable"}, True, "pass"),
@@ -150,7 +161,9 @@ _control = st.builds(
     title=st.just("T"),
     citation=st.just("§1"),
     kind=st.sampled_from(["required", "addressable", "advisory", "computed"]),
-    when=st.sampled_from([(), (("data_class", "in", ["health"]),), (("regulated", "eq", "no"),), (("gone", "ne", "x"),)]),
+    when=st.sampled_from(
+        [(), (("data_class", "in", ["health"]),), (("regulated", "eq", "no"),), (("gone", "ne", "x"),)]
+    ),
     evidence_kinds=st.lists(st.sampled_from(_KINDS), min_size=1, max_size=2, unique=True).map(tuple),
     computed=st.sampled_from(["", "", "", "good", "bad", "nobody"]),
     max_age_days=st.sampled_from([None, 30, 400]),
@@ -204,7 +217,7 @@ def _oracle(c: ControlFact, evidence: list[EvidenceFact], answers: Any, waivers:
         alive = []
         for e in here:
             too_old = c.max_age_days is not None and AT - e.produced_at >= timedelta(days=c.max_age_days)
-            if not too_old and not (e.valid_until is not None and AT >= e.valid_until):
+            if not too_old and not (e.valid_until is not None and e.valid_until <= AT):
                 alive.append(e)
         if not alive:
             return "expired"
@@ -240,7 +253,9 @@ def test_a_control_stands_as_the_oracle_says_in_whatever_order(
     for rows in (evidence, answers, waivers):
         shuffler.shuffle(rows)
     assert ask() == first
-    assert first.blocks == (control.kind != "advisory" and first.status not in ("satisfied", "waived", "not_applicable"))
+    assert first.blocks == (
+        control.kind != "advisory" and first.status not in ("satisfied", "waived", "not_applicable")
+    )
     # A version without a digest has nothing that evidence could be about.
     draft = controls.statuses([control], evidence, answers, waivers, _FACTS, "", AT, checks=_CHECKS.get)[0]
     assert control.computed or draft.status != "satisfied"
@@ -251,7 +266,8 @@ def test_a_control_is_satisfied_exactly_until_it_says() -> None:
     control = ControlFact("c", "r", "T", "§", "required", evidence_kinds=("dpia",), max_age_days=10)
     piece = EvidenceFact("u", "dpia", D1, "info", AT - timedelta(days=3))
     state = controls.statuses([control], [piece], [], [], {}, D1, AT)[0]
-    assert state.status == "satisfied" and state.valid_until == AT + timedelta(days=7)
+    assert state.status == "satisfied"
+    assert state.valid_until == AT + timedelta(days=7)
     for at, expected in ((state.valid_until - timedelta(seconds=1), "satisfied"), (state.valid_until, "expired")):
         assert controls.statuses([control], [piece], [], [], {}, D1, at)[0].status == expected
 
@@ -269,7 +285,9 @@ def _shipped(code: str) -> regimes_data.RegimeData:
 
 @pytest.mark.requirement("evidence-3.3")
 def test_164_312_is_whole() -> None:
-    rows = {columns["citation"].removeprefix("45 CFR 164.312"): columns for columns in _shipped("hipaa").controls.values()}
+    rows = {
+        columns["citation"].removeprefix("45 CFR 164.312"): columns for columns in _shipped("hipaa").controls.values()
+    }
     assert sorted(rows) == sorted(
         ["(a)(1)", "(a)(2)(i)", "(a)(2)(ii)", "(a)(2)(iii)", "(a)(2)(iv)", "(b)", "(c)(1)", "(c)(2)", "(d)", "(e)(1)",
          "(e)(2)(i)", "(e)(2)(ii)"]
@@ -287,19 +305,28 @@ def _act(at: datetime, **facts: str) -> set[str]:
         )
         for code, c in _shipped("eu-ai-act").controls.items()
     ]  # fmt: skip
-    given_ = {"environment": "production", "risk_tier": "high", "act_annex": "annex_iii", "act_role": "provider", **facts}
+    given_ = {
+        "environment": "production",
+        "risk_tier": "high",
+        "act_annex": "annex_iii",
+        "act_role": "provider",
+        **facts,
+    }
     return {row.code for row in rows if not controls.why_not_applicable(row, given_, at)}
 
 
 @pytest.mark.requirement("evidence-3.3")
 def test_the_ai_act_applies_by_tier_role_annex_and_moved_dates() -> None:
     before, after = datetime(2027, 12, 1, 23, tzinfo=UTC), datetime(2027, 12, 2, tzinfo=UTC)
-    assert "ai-act-9-iii" not in _act(before) and "ai-act-9-iii" in _act(after)
+    assert "ai-act-9-iii" not in _act(before)
+    assert "ai-act-9-iii" in _act(after)
     assert "ai-act-9-i" not in _act(after, act_annex="annex_i")
     assert "ai-act-9-i" in _act(datetime(2028, 8, 2, tzinfo=UTC), act_annex="annex_i")
     deployer = _act(after, act_role="deployer")
-    assert {"ai-act-26-2-iii", "ai-act-26-6-iii"} <= deployer and "ai-act-9-iii" not in deployer
-    assert "ai-act-50" in _act(AT, risk_tier="transparency") and "ai-act-50" not in _act(AT, risk_tier="minimal")
+    assert {"ai-act-26-2-iii", "ai-act-26-6-iii"} <= deployer
+    assert "ai-act-9-iii" not in deployer
+    assert "ai-act-50" in _act(AT, risk_tier="transparency")
+    assert "ai-act-50" not in _act(AT, risk_tier="minimal")
     assert not _shipped("eu-ai-act").controls["ai-act-9-iii"]["confirmed"]
 
 
@@ -308,10 +335,11 @@ def test_every_shipped_control_names_a_check_or_evidence_that_exists() -> None:
     from apps.catalogue.ports import checks
 
     for regime in regimes_data.shipped():
-        assert regime.columns["source"] and regime.columns["as_of"]
+        assert regime.columns["source"]
+        assert regime.columns["as_of"]
         for code, columns in regime.controls.items():
             assert columns["computed"] in ("", *checks()), code
-            assert columns["citation"] and columns["text"], code
+            assert all([columns["citation"], columns["text"]]), code
     assert "policy choice" in _shipped("sox").columns["note"].lower()
 
 

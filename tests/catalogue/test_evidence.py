@@ -76,12 +76,15 @@ def test_evidence_is_bound_judged_withdrawn_and_never_deleted(world: World) -> N
     failing = world.add(
         "evaluation", rows=[{"metric": "auroc", "value": "0.95", "low": "0.8", "comparison": "ge", "threshold": "0.9"}]
     )
-    assert failing.verdict == "fail" and failing.subject_digest == world.version.digest
+    assert failing.verdict == "fail"
+    assert failing.subject_digest == world.version.digest
     assert _status(world, "house-evaluation") == "failed"
     good = world.add("evaluation")
-    assert good.verdict == "pass" and _status(world, "house-evaluation") == "satisfied"
+    assert good.verdict == "pass"
+    assert _status(world, "house-evaluation") == "satisfied"
     row = EvaluationResult.objects.get(evidence=good)
-    assert row.passed and str(row.value) == "0.930000000"
+    assert row.passed
+    assert str(row.value) == "0.930000000"
     with pytest.raises(Invalid):
         evidence.withdraw_evidence(good.pk, "no", actor=world.actor("member_finance"))
     with pytest.raises(NotAllowed):
@@ -144,7 +147,8 @@ def test_an_attachment_is_taken_by_its_bytes(world: World, settings: Any, tmp_pa
     assert blob.sha256 == hashlib.sha256(b"%PDF-1.7 review").hexdigest()
     wanted = evidence.Draft(kind="security_review", title="Review", file_name="review.pdf")
     row = evidence.add_evidence(world.version.pk, wanted, actor=actor, blob=blob)
-    assert row.blob == blob and row.file_name == "review.pdf"
+    assert row.blob == blob
+    assert row.file_name == "review.pdf"
     with pytest.raises(Invalid):
         evidence.attach([b"MZ\x90\x00 program"], actor=actor)
     infected = make_blob(b"bad", scan=ScanStatus.INFECTED)
@@ -182,7 +186,8 @@ def test_loading_again_changes_nothing_and_leaves_what_compliance_published(worl
     )
     assert (published.revision, published.max_age_days) == (2, 90)
     before.refresh_from_db()
-    assert before.superseded_at is not None and before.max_age_days == 365
+    assert before.superseded_at is not None
+    assert before.max_age_days == 365
     assert load_regimes() == 0
     _refused_by_database(lambda: Control.objects.filter(pk=published.pk).update(text="x"))
     with pytest.raises(Conflict):
@@ -229,7 +234,12 @@ def test_an_exception_takes_two_people_and_ends(world: World) -> None:
      {"kind": "classification"}, {"data_classes": ["public"]}],
 )  # fmt: skip
 def test_an_exception_that_makes_no_sense_is_refused(world: World, values: dict[str, Any]) -> None:
-    made = {"kind": "control", "reason": "The test set arrives in December.", "control_code": "house-evaluation", "days": 9}
+    made = {
+        "kind": "control",
+        "reason": "The test set arrives in December.",
+        "control_code": "house-evaluation",
+        "days": 9,
+    }
     made |= values
     days = made.pop("days")
     with pytest.raises((Invalid, Conflict)):
@@ -242,7 +252,8 @@ def test_an_exception_that_makes_no_sense_is_refused(world: World, values: dict[
 @pytest.mark.requirement("evidence-3.5")
 def test_compliance_cannot_decide_what_compliance_proposed(world: World) -> None:
     row = exceptions.propose_exception(
-        world.version.pk, "control", "The test set arrives in December.", later(days=3), actor=world.actor("compliance"),
+        world.version.pk, "control", "The test set arrives in December.", later(days=3),
+        actor=world.actor("compliance"),
         control_code="house-evaluation",
     )  # fmt: skip
     with pytest.raises(NotAllowed):
@@ -284,7 +295,9 @@ def test_a_ci_system_posts_signed_evidence_once(world: World) -> None:
     ci = Ci(world)
     assert producers.authenticate(ci.token, clock.now()) == ci.producer
     row = ci.send()
-    assert row.verdict == "pass" and row.producer == ci.producer and row.produced_by is None
+    assert row.verdict == "pass"
+    assert row.producer == ci.producer
+    assert row.produced_by is None
     assert _status(world, "house-evaluation") == "satisfied"
     with pytest.raises(Conflict) as replay:
         ci.send(title="Another")

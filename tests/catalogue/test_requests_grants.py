@@ -24,7 +24,15 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.quotas.models import Workspace
 from tests.catalogue.evidence_world import CARD, World, later, make_world
-from tests.catalogue.world import add_source, make_card, make_model, make_sealed, make_store, make_version, seal_directly
+from tests.catalogue.world import (
+    add_source,
+    make_card,
+    make_model,
+    make_sealed,
+    make_store,
+    make_version,
+    seal_directly,
+)
 from tests.factories import Company, grant, make_user
 
 pytestmark = pytest.mark.django_db
@@ -57,8 +65,10 @@ def _scope(workspace: Workspace, traffic: int = 1) -> dict[str, Any]:
 @pytest.mark.requirement("evidence-4.1", "evidence-4.4", "evidence-4.5")
 def test_from_request_to_grant(world: World, heard: list[list[uuid.UUID]]) -> None:
     row = world.ask(max_traffic=50)
-    assert row.status == AskStatus.IN_REVIEW and row.approval is not None
-    assert row.scope["environments"] == ["production"] and row.scope["clusters"] == ["onprem"]
+    assert row.status == AskStatus.IN_REVIEW
+    assert row.approval is not None
+    assert row.scope["environments"] == ["production"]
+    assert row.scope["clusters"] == ["onprem"]
     assert {one["code"]: one["status"] for one in row.checklist}["house-evaluation"] == "satisfied"
     world.decide(row)
     row.refresh_from_db()
@@ -84,7 +94,8 @@ def test_from_request_to_grant(world: World, heard: list[list[uuid.UUID]]) -> No
     assert "expired on" in grants.why_not_usable(digest, _scope(world.production), held.expires_at)
     assert "begins on" in grants.why_not_usable(digest, _scope(world.production), held.not_before - timedelta(hours=1))
     entry = grants.usable_entries(world.production.uid, "onprem", "production", at)[0]
-    assert entry.bound == "bytes" and entry.uris == (f"{world.version.location}@{world.version.revision}",)
+    assert entry.bound == "bytes"
+    assert entry.uris == (f"{world.version.location}@{world.version.revision}",)
     assert (entry.manifest_digest, entry.max_traffic, entry.grant_uid) == (digest, 50, held.uid)
     assert grants.usable_entries(world.staging.uid, "onprem", "staging", at) == []
     assert grants.usable_entries(world.production.uid, "onprem", "production", held.expires_at) == []
@@ -103,7 +114,8 @@ def test_a_revoked_or_retired_version_is_unusable_at_once(world: World, heard: l
     granting.revoke(held.uid, "A flaw was found in the labels.", actor=world.actor("compliance"))
     assert grants.usable_grant(digest, scope, clock.now()) is None
     assert "A flaw was found in the labels." in grants.why_not_usable(digest, scope, clock.now())
-    assert heard[-1] == sorted([world.production.uid, world.staging.uid], key=str) and len(heard) == 2
+    assert heard[-1] == sorted([world.production.uid, world.staging.uid], key=str)
+    assert len(heard) == 2
 
 
 _texts = st.lists(st.sampled_from("abc"), max_size=3).map(sorted)
@@ -113,12 +125,21 @@ _moments = st.integers(-3, 3).map(lambda hours: _AT + timedelta(hours=hours))
 
 @pytest.mark.requirement("evidence-4.5")
 @given(
-    status=st.sampled_from(["sealed", "retired"]), digest=st.sampled_from(["1" * 64, "2" * 64]), held=_texts, asked=_texts,
+    status=st.sampled_from(["sealed", "retired"]), digest=st.sampled_from(["1" * 64, "2" * 64]), held=_texts,
+    asked=_texts,
     most=st.integers(1, 100), wants=st.integers(1, 100), start=_moments, end=st.none() | _moments,
     revoked=st.none() | _moments,
 )  # fmt: skip
 def test_a_grant_holds_exactly_where_digest_scope_and_time_do(
-    status: str, digest: str, held: list[str], asked: list[str], most: int, wants: int, start: Any, end: Any, revoked: Any
+    status: str,
+    digest: str,
+    held: list[str],
+    asked: list[str],
+    most: int,
+    wants: int,
+    start: Any,
+    end: Any,
+    revoked: Any,
 ) -> None:
     version = SimpleNamespace(status=status, digest="1" * 64)
     made: Any = SimpleNamespace(
@@ -128,7 +149,7 @@ def test_a_grant_holds_exactly_where_digest_scope_and_time_do(
     )  # fmt: skip
     expected = (
         status == "sealed" and digest == "1" * 64 and set(asked) <= set(held) and wants <= most and start <= _AT
-        and (end is None or _AT < end) and (revoked is None or _AT < revoked)
+        and (end is None or end > _AT) and (revoked is None or revoked > _AT)
     )  # fmt: skip
     assert grants.holds(made, digest, {"workspaces": asked, "max_traffic": wants}, _AT) is expected
 
@@ -145,7 +166,8 @@ def test_nobody_approves_while_a_control_is_open(company: Company) -> None:
     world.decide(row)
     assert piece.valid_until is not None
     decision = ApprovalRequest.objects.get(pk=row.approval_id).decisions.get()
-    assert decision.checklist_digest and decision.facts["controls_open"] == 0
+    assert decision.checklist_digest
+    assert decision.facts["controls_open"] == 0
 
 
 @pytest.mark.requirement("evidence-4.3")
@@ -164,7 +186,8 @@ def test_nobody_decides_who_wrote_or_showed_it(world: World) -> None:
     row = world.ask()
     uid = row.uid
     side = subject.VersionRequestSubject()
-    assert people["author"].pk in side.authors(uid) and people["card_author"].pk in side.authors(uid)
+    assert people["author"].pk in side.authors(uid)
+    assert people["card_author"].pk in side.authors(uid)
     assert people["producer"].pk in side.evidence_producers(uid)
     assert world["member_finance"].pk in side.requester_side(uid)
     for name in ("author", "card_author", "producer"):
@@ -183,7 +206,8 @@ def test_what_cannot_be_asked_for_is_refused(world: World) -> None:
         team=world.company.marketing_team, cluster=world.cluster, environment="production", namespace="marketing-prod"
     )
     for values, field in (
-        ({"workspaces": [foreign]}, "workspaces"), ({"max_traffic": 0}, "max_traffic"), ({"valid_days": 0}, "valid_days"),
+        ({"workspaces": [foreign]}, "workspaces"), ({"max_traffic": 0}, "max_traffic"),
+        ({"valid_days": 0}, "valid_days"),
         ({"reason": "so"}, "reason"), ({"not_before": later(days=-1)}, "not_before"),
     ):  # fmt: skip
         with pytest.raises(Invalid) as refused:
@@ -210,15 +234,17 @@ def test_a_regulated_version_is_asked_for_only_where_its_data_are_allowed(compan
         world.ask([world.staging])
     row = world.ask()
     states = {one["code"]: one["status"] for one in row.checklist}
-    assert states["house-placement"] == "satisfied" and states["hipaa-164.312-b"] == "missing"
+    assert states["house-placement"] == "satisfied"
+    assert states["hipaa-164.312-b"] == "missing"
     assert states["house-bytes"] == "satisfied"
     facts = subject.VersionRequestSubject().facts(row.uid)
     assert (facts["data_class"], facts["regulated"], facts["environment"], facts["bound"]) == (
         "health", "yes", "production", "bytes",
     )  # fmt: skip
-    assert facts["controls_open"] == sum(one["status"] not in ("satisfied", "not_applicable") and one["kind"] != "advisory"
-                                         for one in row.checklist)  # fmt: skip
-    assert row.approval is not None and row.approval.stages.count() == 2
+    waiting = [one for one in row.checklist if one["status"] not in ("satisfied", "not_applicable")]
+    assert facts["controls_open"] == sum(one["kind"] != "advisory" for one in waiting)
+    assert row.approval is not None
+    assert row.approval.stages.count() == 2
 
 
 @pytest.mark.requirement("evidence-4.2")
@@ -234,7 +260,8 @@ def test_health_data_never_go_to_the_cloud(company: Company) -> None:
     assert "Health data stay on premises" in lines
     assert subject.VersionRequestSubject().facts(row.uid)["cross_border"] == "yes"
     codes = {one["code"]: one["status"] for one in row.checklist}
-    assert codes["house-placement"] == "failed" and codes["gdpr-44-49"] == "missing"
+    assert codes["house-placement"] == "failed"
+    assert codes["gdpr-44-49"] == "missing"
 
 
 @pytest.mark.requirement("evidence-4.6")
@@ -244,8 +271,10 @@ def test_a_correction_voids_what_was_decided_and_a_withdrawal_ends_it(world: Wor
         row.pk, asks.Asked([world.staging.pk], 10, 30, "Only staging, for now."), actor=world.actor("lead_finance")
     )
     row.refresh_from_db()
-    assert row.status == AskStatus.SUPERSEDED and corrected.supersedes == row
-    assert corrected.approval is not None and corrected.approval.supersedes_id == row.approval_id
+    assert row.status == AskStatus.SUPERSEDED
+    assert corrected.supersedes == row
+    assert corrected.approval is not None
+    assert corrected.approval.supersedes_id == row.approval_id
     with pytest.raises(Conflict):
         world.decide(row)
     with pytest.raises(NotVisible):
@@ -258,7 +287,8 @@ def test_a_correction_voids_what_was_decided_and_a_withdrawal_ends_it(world: Wor
     again = world.ask()
     world.decide(again, "reject")
     again.refresh_from_db()
-    assert again.status == AskStatus.REJECTED and not Grant.objects.exists()
+    assert again.status == AskStatus.REJECTED
+    assert not Grant.objects.exists()
 
 
 @pytest.mark.requirement("evidence-4.6")
@@ -268,23 +298,29 @@ def test_recertification_asks_once_for_the_same_scope(world: World) -> None:
         recertify.recertify(world.version.pk, "Drift above the limit.", actor=system)
     first = world.approved(max_traffic=40)
     row = catalogue_ports.recertify(world.version.pk, "Drift above the limit.", actor=system)
-    assert row is not None and row.renews == first and row.scope == first.scope
-    assert row.recertify_reason == "Drift above the limit." and row.requester == world["lead_finance"]
+    assert row is not None
+    assert row.renews == first
+    assert row.scope == first.scope
+    assert row.recertify_reason == "Drift above the limit."
+    assert row.requester == world["lead_finance"]
     assert catalogue_ports.recertify(world.version.pk, "Again.", actor=system) is None
     held = Grant.objects.get(request=first.approval)
     assert grants.usable_grant(world.version.digest, _scope(world.production), clock.now()) == held
     side = subject.VersionRequestSubject()
-    assert side.facts(row.uid)["renewal"] == "yes" and not side.renewed(first.uid, clock.now())
+    assert side.facts(row.uid)["renewal"] == "yes"
+    assert not side.renewed(first.uid, clock.now())
     with clock.frozen(later(days=1)):
         world.decide(row)
     assert side.renewed(first.uid, later(days=1))
     assert grants.usable_grant(world.version.digest, _scope(world.production), later(days=2)) != held
     with pytest.raises(Conflict):
         asks.renew(ModelRequest.objects.create(
-            model_version=world.version, scope=row.scope, reason="x", requester=world["lead_finance"], status="withdrawn"
+            model_version=world.version, scope=row.scope, reason="x", requester=world["lead_finance"],
+            status="withdrawn",
         ).pk, "Once more, please.", actor=world.actor("lead_finance"))  # fmt: skip
     renewed = asks.renew(row.pk, "Another quarter, please.", actor=world.actor("lead_finance"), valid_days=30)
-    assert renewed.valid_days == 30 and renewed.renews == row
+    assert renewed.valid_days == 30
+    assert renewed.renews == row
 
 
 @pytest.mark.requirement("evidence-4.7")
@@ -335,7 +371,9 @@ def test_a_policy_may_approve_the_same_bytes_again_by_itself_but_not_with_open_c
     world.add("evaluation")
     world.approved()
     again = world.ask([world.staging])
-    assert again.status == AskStatus.APPROVED and again.approval is not None and again.approval.automatic
+    assert again.status == AskStatus.APPROVED
+    assert again.approval is not None
+    assert again.approval.automatic
     assert engine.usable(
         Grant.objects.get(request=again.approval), again.digest, {"manifest": world.version.digest}, clock.now()
     )

@@ -1,0 +1,64 @@
+"""Entries in the navigation, and panels on the pages of models and versions: card, controls, evidence, requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.catalogue import cards, cards_saving, controls_state, evidence
+from apps.catalogue import requests as asks
+from apps.catalogue.access import EDIT, VIEW
+from apps.catalogue.cards_views import regimes_of
+from apps.catalogue.choices import AskStatus, VersionStatus
+from apps.catalogue.models import Evidence, Model, ModelRequest, ModelVersion
+from apps.catalogue.requests_selectors import submitted_scope
+from apps.core.permissions import may
+from portal.panels import nav, panel
+
+nav("Requests", "catalogue:request-list", icon="clipboard-check", order=20, permission=VIEW, group="Models")
+nav("Evidence", "catalogue:evidence-list", icon="file-text", order=25, permission=VIEW, group="Models")
+nav("Exceptions", "catalogue:exception-list", icon="alert-triangle", order=30, permission=VIEW, group="Models")
+nav("Controls", "catalogue:control-list", icon="list-check", order=35, permission=VIEW, group="Models")
+nav("Regimes", "catalogue:regime-list", icon="scale", order=36, permission=VIEW, group="Models")
+nav(
+    "Evidence producers", "catalogue:producer-list", icon="key", order=65, permission="catalogue.producer.view",
+    group="Models",
+)  # fmt: skip
+
+
+@panel(page="model_version", order=10, permission=VIEW)
+def approval_of_version(request: HttpRequest, version: ModelVersion) -> dict[str, Any] | None:
+    """Where its controls stand, what evidence there is, and who asked for its approval."""
+    standing = controls_state.standing(version)
+    asked = ModelRequest.objects.filter(model_version=version).select_related("requester").order_by("-pk")[:5]
+    pieces = Evidence.objects.filter(model_version=version, withdrawn_at__isnull=True)
+    sealed = version.status == VersionStatus.SEALED
+    return {
+        "template": "catalogue/panels/version_approval.html",
+        "model_version": version,
+        "open_count": len(standing.open),
+        "applying": len(standing.applying),
+        "first_open": standing.open[:5],
+        "evidence_count": pieces.count(),
+        "asked": [{"row": one, "where": submitted_scope(one)} for one in asked],
+        "may_add": bool(version.digest) and may(request.user, evidence.ADD, version),
+        "may_ask": sealed
+        and may(request.user, asks.SUBMIT, version)
+        and not any(one.status == AskStatus.IN_REVIEW for one in asked),
+    }
+
+
+@panel(page="model", order=10, permission=VIEW)
+def card_of_model(request: HttpRequest, model: Model) -> dict[str, Any] | None:
+    """Its card, and what of it is missing."""
+    card = cards_saving.newest_card(model.pk)
+    body = card.body if card is not None else {}
+    return {
+        "template": "catalogue/panels/model_card.html",
+        "model": model,
+        "card": card,
+        "overview": body.get("overview", ""),
+        "missing": cards.missing(body, regimes_of(model)),
+        "may_edit": may(request.user, EDIT, model),
+    }
