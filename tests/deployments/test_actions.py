@@ -177,7 +177,7 @@ def test_going_from_gpu_to_cpu_is_a_release_with_cost_before_and_after(world: Wo
         )  # fmt: skip
 
 
-@pytest.mark.requirement("releases-3.5")
+@pytest.mark.requirement("releases-3.1")
 def test_what_is_approved_is_exactly_what_is_declared(world: World) -> None:
     release = world.ask("production")
     assert release.digest == digest(records.canonical(release))
@@ -190,7 +190,7 @@ def test_what_is_approved_is_exactly_what_is_declared(world: World) -> None:
     assert not Declaration.objects.filter(owner_uid=release.endpoint.uid).exists()
 
 
-@pytest.mark.requirement("releases-3.6")
+@pytest.mark.requirement("releases-3.2")
 def test_nobody_of_the_team_decides(world: World, company: Company) -> None:
     release = world.ask("production")
     side = ReleaseSubject().requester_side(release.uid)
@@ -200,7 +200,7 @@ def test_nobody_of_the_team_decides(world: World, company: Company) -> None:
         world.approve(release, by=company.member_finance)
 
 
-@pytest.mark.requirement("releases-3.7")
+@pytest.mark.requirement("releases-3.3")
 def test_one_release_of_an_endpoint_at_a_time(world: World) -> None:
     first = world.ask("production")
     with pytest.raises(Conflict) as found:
@@ -214,7 +214,7 @@ def test_one_release_of_an_endpoint_at_a_time(world: World) -> None:
         actions.withdraw_release(first.pk, actor=world.actor())
 
 
-@pytest.mark.requirement("releases-3.8")
+@pytest.mark.requirement("releases-3.4")
 def test_an_approval_given_for_another_live_release_is_void(world: World) -> None:
     first = world.live("production")
     second = world.ask("production", version=world.next_version())
@@ -223,7 +223,7 @@ def test_an_approval_given_for_another_live_release_is_void(world: World) -> Non
         world.approve(second)
 
 
-@pytest.mark.requirement("releases-3.9")
+@pytest.mark.requirement("releases-3.5")
 def test_a_name_belongs_to_one_model_and_foreigners_see_nothing(world: World, company: Company) -> None:
     world.live()
     other = make_sealed(make_model(company.finance_team, "Churn"), company.member_finance, scheme="oci")
@@ -244,7 +244,7 @@ def test_a_name_belongs_to_one_model_and_foreigners_see_nothing(world: World, co
         )  # fmt: skip
 
 
-@pytest.mark.requirement("releases-5.6")
+@pytest.mark.requirement("rollouts-3.6")
 def test_an_emergency_takes_two_people_some_hours_and_a_review(world: World, company: Company) -> None:
     first = world.live("production")
     version = world.next_version(approved=False)
@@ -267,7 +267,7 @@ def test_an_emergency_takes_two_people_some_hours_and_a_review(world: World, com
         rollout.start_again(endpoint.pk, actor=world.actor(), reason="It may not come back.")
 
 
-@pytest.mark.requirement("releases-5.7")
+@pytest.mark.requirement("rollouts-3.7")
 def test_a_failed_standard_change_loses_its_status(world: World) -> None:
     world.live("production")
     changed = world.ask("production", max_replicas=3, min_replicas=3, ladder=())

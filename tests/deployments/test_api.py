@@ -33,7 +33,7 @@ def body(world: World, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.requirement("releases-7.8")
+@pytest.mark.requirement("releases-4.8")
 def test_a_release_is_requested_and_operated(world: World) -> None:
     client = client_for(world["lead_finance"])
     made = post(client, "releases", body(world))
@@ -58,7 +58,7 @@ def test_a_release_is_requested_and_operated(world: World) -> None:
     assert kinds == ["stopped", "promoted", "started"]
 
 
-@pytest.mark.requirement("releases-7.8")
+@pytest.mark.requirement("releases-4.8")
 def test_refusals_are_problems_that_name_the_field(world: World) -> None:
     client = client_for(world["lead_finance"])
     wrong = post(client, "releases", body(world, spec=SPEC.to_json() | {"min_replicas": "two"}))
@@ -68,7 +68,7 @@ def test_refusals_are_problems_that_name_the_field(world: World) -> None:
     assert Endpoint.objects.count() == 0
 
 
-@pytest.mark.requirement("releases-7.6")
+@pytest.mark.requirement("releases-4.6")
 def test_lists_are_scoped_and_stay_within_their_queries(
     world: World, query_limit: Callable[[int], AbstractContextManager[Any]]
 ) -> None:

@@ -22,7 +22,7 @@ def ladders(draw: Any) -> tuple[Rung, ...]:
     return tuple(Rung(one, draw(st.integers(0, 48))) for one in sorted(draw(st.sets(st.integers(1, 99), max_size=6))))
 
 
-@pytest.mark.requirement("releases-4.7")
+@pytest.mark.requirement("rollouts-2.7")
 @given(ladders(), st.integers(0, 100), st.lists(st.integers(0, 40), max_size=30), st.booleans())
 def test_p17_whatever_the_clock_does(rungs: tuple[Rung, ...], max_traffic: int, waits: list[int], binds: bool) -> None:
     """Walk up as the sweep and impatient people do, at random times."""
@@ -57,7 +57,7 @@ def test_promotion_comes_after_all_hours(rungs: tuple[Rung, ...]) -> None:
     assert ladder.earliest_promotion(rungs, 0, START) == START + timedelta(hours=sum(one.hours for one in rungs))
 
 
-@pytest.mark.requirement("releases-4.8")
+@pytest.mark.requirement("rollouts-2.8")
 @given(
     st.lists(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 100))), max_size=30)
 )

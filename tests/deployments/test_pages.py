@@ -45,7 +45,7 @@ def text_of(response: Any) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
-@pytest.mark.requirement("releases-7.1")
+@pytest.mark.requirement("releases-4.1")
 def test_the_panel_shows_cost_room_placement_tiers_and_approvers_while_typing(world: World, query_limit: Limit) -> None:
     client = client_for(world["lead_finance"])
     url = reverse("deployments:release-estimate")
@@ -67,7 +67,7 @@ def test_the_panel_shows_cost_room_placement_tiers_and_approvers_while_typing(wo
     assert Endpoint.objects.count() == 0
 
 
-@pytest.mark.requirement("releases-7.2")
+@pytest.mark.requirement("releases-4.2")
 def test_a_release_is_asked_for_followed_and_withdrawn(world: World, query_limit: Limit) -> None:
     client = client_for(world["lead_finance"])
     page = client.get(reverse("deployments:release-create") + f"?version={world.version.uid}")
@@ -93,7 +93,7 @@ def test_a_release_is_asked_for_followed_and_withdrawn(world: World, query_limit
     assert client.get(withdraw).status_code == 409
 
 
-@pytest.mark.requirement("releases-7.2")
+@pytest.mark.requirement("releases-4.2")
 def test_what_is_wrong_stands_beside_its_field(world: World) -> None:
     client = client_for(world["lead_finance"])
     url = reverse("deployments:release-create")
@@ -118,7 +118,7 @@ def test_ladders_are_read_as_people_write_them() -> None:
         read_ladder("10 % for 12 h\nall of it")
 
 
-@pytest.mark.requirement("releases-7.3")
+@pytest.mark.requirement("releases-4.3")
 def test_the_approver_sees_the_change_against_what_is_live(world: World) -> None:
     world.live("production")
     second = world.ask("production", version=world.next_version(), max_replicas=3, min_replicas=3)
@@ -130,7 +130,7 @@ def test_the_approver_sees_the_change_against_what_is_live(world: World) -> None
         assert part in shown
 
 
-@pytest.mark.requirement("releases-7.4")
+@pytest.mark.requirement("releases-4.4")
 def test_the_endpoint_page_shows_both_releases_ladder_grants_and_log(world: World, query_limit: Limit) -> None:
     first = world.live()
     second = world.load(world.release(version=world.next_version()))
@@ -149,7 +149,7 @@ def test_the_endpoint_page_shows_both_releases_ladder_grants_and_log(world: Worl
     assert client_for(world["lead_marketing"]).get(url).status_code == 404
 
 
-@pytest.mark.requirement("releases-7.5")
+@pytest.mark.requirement("releases-4.5")
 def test_every_step_is_asked_before_it_is_done(world: World) -> None:
     first = world.live()
     second = world.load(world.release(version=world.next_version()))
@@ -179,7 +179,7 @@ def test_every_step_is_asked_before_it_is_done(world: World) -> None:
     assert client.get(stale).status_code == 409
 
 
-@pytest.mark.requirement("releases-7.6")
+@pytest.mark.requirement("releases-4.6")
 def test_lists_stay_within_their_queries_and_can_be_taken_away(world: World, query_limit: Limit) -> None:
     client = client_for(world["lead_finance"])
     assert "Nothing is deployed yet" in text_of(client.get(reverse("deployments:endpoint-list")))
@@ -196,7 +196,7 @@ def test_lists_stay_within_their_queries_and_can_be_taken_away(world: World, que
     assert "fraud-1" not in text_of(client.get(reverse("deployments:endpoint-list") + "?state=stopped"))
 
 
-@pytest.mark.requirement("releases-7.7")
+@pytest.mark.requirement("releases-4.7")
 def test_panels_of_team_workspace_and_version(world: World) -> None:
     release = world.live()
     client = client_for(world["lead_finance"])
@@ -229,7 +229,7 @@ def test_compliance_adds_and_ends_rules_and_everybody_reads_them(world: World) -
     assert client.get(end).status_code == 409
 
 
-@pytest.mark.requirement("releases-7.5")
+@pytest.mark.requirement("releases-4.5")
 def test_a_stale_page_is_refused(world: World) -> None:
     release = world.live()
     endpoint = world.endpoint(release)

@@ -52,7 +52,7 @@ def canary(world: World, environment: str = "development", **changes: Any) -> tu
     return first, world.load(second)
 
 
-@pytest.mark.requirement("releases-3.1")
+@pytest.mark.requirement("rollouts-1.1")
 def test_first_release_is_declared_with_the_decision_and_live_once_loaded(world: World) -> None:
     release = world.release()
     assert release.status == ReleaseStatus.STARTING
@@ -69,7 +69,7 @@ def test_first_release_is_declared_with_the_decision_and_live_once_loaded(world:
     assert advancing.advance_due() == 0
 
 
-@pytest.mark.requirement("releases-4.1")
+@pytest.mark.requirement("rollouts-2.1")
 def test_canary_climbs_by_its_hours_and_takes_over(world: World) -> None:
     first, second = canary(world)
     endpoint = world.endpoint(second)
@@ -96,7 +96,7 @@ def test_canary_climbs_by_its_hours_and_takes_over(world: World) -> None:
     assert gone.removal == "planned"
 
 
-@pytest.mark.requirement("releases-4.2")
+@pytest.mark.requirement("rollouts-2.2")
 def test_canary_waits_until_the_cluster_has_loaded_it(world: World) -> None:
     world.live()
     second = world.release(version=world.next_version())
@@ -107,7 +107,7 @@ def test_canary_waits_until_the_cluster_has_loaded_it(world: World) -> None:
     assert shares(endpoint) == {1: 100, 2: 0}
 
 
-@pytest.mark.requirement("releases-4.3")
+@pytest.mark.requirement("rollouts-2.3")
 def test_production_ladder_binds_people_and_others_may_be_quicker(world: World) -> None:
     _, second = canary(world, "production")
     endpoint = world.endpoint(second)
@@ -123,7 +123,7 @@ def test_production_ladder_binds_people_and_others_may_be_quicker(world: World) 
     assert world.endpoint(other).current_id == other.pk
 
 
-@pytest.mark.requirement("releases-4.4")
+@pytest.mark.requirement("rollouts-2.4")
 def test_held_canary_stays_and_its_hours_count(world: World) -> None:
     _, second = canary(world)
     endpoint = world.endpoint(second)
@@ -136,7 +136,7 @@ def test_held_canary_stays_and_its_hours_count(world: World) -> None:
     assert world.endpoint(second).traffic == 50
 
 
-@pytest.mark.requirement("releases-5.1")
+@pytest.mark.requirement("rollouts-3.1")
 def test_rolling_a_canary_back_needs_no_grant_of_the_live_one(world: World) -> None:
     first, second = canary(world)
     Grant.objects.filter(request__subject_uid=first.uid).update(expires_at=clock.now())
@@ -148,7 +148,7 @@ def test_rolling_a_canary_back_needs_no_grant_of_the_live_one(world: World) -> N
     assert services(endpoint) == {"fraud-r1"}
 
 
-@pytest.mark.requirement("releases-5.2")
+@pytest.mark.requirement("rollouts-3.2")
 def test_going_back_declares_the_earlier_release_exactly_as_approved(world: World) -> None:
     first, second = canary(world)
     rollout.promote(second.endpoint_id, actor=world.actor(), reason="It looks good to us.")
@@ -160,7 +160,7 @@ def test_going_back_declares_the_earlier_release_exactly_as_approved(world: Worl
     assert shares(endpoint) == {1: 100}
 
 
-@pytest.mark.requirement("releases-5.3")
+@pytest.mark.requirement("rollouts-3.3")
 @pytest.mark.parametrize("which", ["version", "release"])
 def test_going_back_to_what_is_not_approved_any_more_is_refused(world: World, which: str) -> None:
     first, second = canary(world)
@@ -176,7 +176,7 @@ def test_going_back_to_what_is_not_approved_any_more_is_refused(world: World, wh
     assert shares(world.endpoint(second)) == {2: 100}
 
 
-@pytest.mark.requirement("releases-3.2")
+@pytest.mark.requirement("rollouts-1.2")
 @pytest.mark.parametrize("use", ["step", "promote", "resume", "start_again"])
 def test_an_expired_grant_bites_at_every_use_without_a_scheduler(world: World, use: str) -> None:
     first, second = canary(world)
@@ -196,7 +196,7 @@ def test_an_expired_grant_bites_at_every_use_without_a_scheduler(world: World, u
     assert Declaration.objects.get(owner_uid=second.endpoint.uid).generation == before
 
 
-@pytest.mark.requirement("releases-4.5")
+@pytest.mark.requirement("rollouts-2.5")
 def test_no_step_goes_beyond_the_traffic_that_is_granted(world: World) -> None:
     world.live()
     version = world.next_version("2.0.0", approved=False)
@@ -212,7 +212,7 @@ def test_no_step_goes_beyond_the_traffic_that_is_granted(world: World) -> None:
     assert world.endpoint(second).traffic == 10
 
 
-@pytest.mark.requirement("releases-5.4")
+@pytest.mark.requirement("rollouts-3.4")
 def test_a_canary_that_does_not_load_is_taken_off_and_costs_the_standard_change(world: World) -> None:
     world.live()
     second = world.release(version=world.next_version())
@@ -229,7 +229,7 @@ def test_a_canary_that_does_not_load_is_taken_off_and_costs_the_standard_change(
     assert changed.approval.automatic_rule == "Below production"
 
 
-@pytest.mark.requirement("releases-5.5")
+@pytest.mark.requirement("rollouts-3.5")
 def test_stop_frees_the_cluster_keeps_the_place_and_start_brings_it_back(world: World) -> None:
     _, second = canary(world)
     endpoint = rollout.stop(second.endpoint_id, actor=world.actor(), reason="Nobody uses it over the holidays.")
@@ -255,7 +255,7 @@ def test_stop_frees_the_cluster_keeps_the_place_and_start_brings_it_back(world: 
     assert world.live().endpoint_id != endpoint.pk
 
 
-@pytest.mark.requirement("releases-6.1")
+@pytest.mark.requirement("rollouts-4.1")
 @pytest.mark.parametrize("action", ["block_new", "scale_back", "alert_only"])
 def test_the_end_of_a_grant_never_stops_what_serves(world: World, action: str) -> None:
     release = world.live(expiry_action=action)
@@ -273,7 +273,7 @@ def test_the_end_of_a_grant_never_stops_what_serves(world: World, action: str) -
     assert [json.loads(bytes(row.body)) for row in rows] == release.change["states"][state]
 
 
-@pytest.mark.requirement("releases-6.2")
+@pytest.mark.requirement("rollouts-4.2")
 def test_scale_back_prefers_the_last_release_that_is_still_approved(world: World) -> None:
     first, second = canary(world, expiry_action="scale_back")
     rollout.promote(second.endpoint_id, actor=world.actor(), reason="It looks good to us.")
@@ -286,7 +286,7 @@ def test_scale_back_prefers_the_last_release_that_is_still_approved(world: World
     assert first.status == ReleaseStatus.LIVE
 
 
-@pytest.mark.requirement("releases-6.3")
+@pytest.mark.requirement("rollouts-4.3")
 def test_a_renewed_version_is_left_alone(world: World) -> None:
     release = world.live()
     old = Grant.objects.get(scope__manifest=release.version_digest, request__subject_type="catalogue.version")
@@ -297,7 +297,7 @@ def test_a_renewed_version_is_left_alone(world: World) -> None:
     assert release.model_grant_uid == new.uid
 
 
-@pytest.mark.requirement("releases-4.6")
+@pytest.mark.requirement("rollouts-2.6")
 def test_the_log_is_append_only_and_intervals_are_only_closed(world: World) -> None:
     release = world.live()
     for statement in (
@@ -311,7 +311,7 @@ def test_the_log_is_append_only_and_intervals_are_only_closed(world: World) -> N
     assert ServingInterval.objects.filter(release=release).count() == 1
 
 
-@pytest.mark.requirement("releases-3.3")
+@pytest.mark.requirement("rollouts-1.3")
 def test_only_those_who_may_operate_do(world: World, company: Company) -> None:
     release = world.live()
     with pytest.raises(NotVisible):
@@ -327,7 +327,7 @@ def test_only_those_who_may_operate_do(world: World, company: Company) -> None:
         )
 
 
-@pytest.mark.requirement("releases-3.4")
+@pytest.mark.requirement("rollouts-1.4")
 def test_stored_objects_that_were_changed_behind_the_portal_are_never_declared(world: World) -> None:
     _, second = canary(world)
     change = second.change
