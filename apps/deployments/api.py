@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.deployments import core_api, enforcement_api
+from apps.deployments import core_api, enforcement_api, watch_api
 
 routes: list[tuple[str, Any, str]] = [
     *core_api.routes,
     *enforcement_api.routes,
+    *watch_api.routes,
 ]
 paths: list[Any] = [
     *core_api.paths,
     *enforcement_api.paths,
+    *watch_api.paths,
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apps.deployments import (
     core_panels,
+    watch_panels,
 )
 
-__all__ = ["core_panels"]
+__all__ = ["core_panels", "watch_panels"]

@@ -64,7 +64,14 @@ def make_version(company: Company, model: Model, number: int, **extra: Any) -> M
     return ModelVersion.objects.create(model=model, number=number, **(values | extra))
 
 
-def make_serving(company: Company, *, canary: bool = True, guard: Guard | None = None, **cluster: Any) -> Serving:
+def make_serving(
+    company: Company,
+    *,
+    canary: bool = True,
+    guard: Guard | None = None,
+    trained_at: datetime | None = None,
+    **cluster: Any,
+) -> Serving:
     """Make the rows."""
     row = make_cluster(**({"health": Health.HEALTHY, "last_seen_at": clock.now()} | cluster))
     flavour = make_flavour()
@@ -76,7 +83,7 @@ def make_serving(company: Company, *, canary: bool = True, guard: Guard | None =
         workspace=workspace, name="fraud", model=model, canary_mode=CanaryMode.ROUTE if canary else CanaryMode.NONE
     )
     made = Serving(company, row, flavour, workspace, model, endpoint, None)  # type: ignore[arg-type]  # set just below
-    made.current = make_release(made, 1, ReleaseStatus.LIVE, guard)
+    made.current = make_release(made, 1, ReleaseStatus.LIVE, guard, trained_at=trained_at)
     endpoint.current = made.current
     if canary:
         made.candidate = make_release(made, 2, ReleaseStatus.CANARY, guard)
@@ -85,9 +92,11 @@ def make_serving(company: Company, *, canary: bool = True, guard: Guard | None =
     return made
 
 
-def make_release(serving: Serving, number: int, status: str, guard: Guard | None = None) -> Release:
+def make_release(
+    serving: Serving, number: int, status: str, guard: Guard | None = None, **version_values: Any
+) -> Release:
     """One release of the endpoint, loaded."""
-    version = make_version(serving.company, serving.model, number)
+    version = make_version(serving.company, serving.model, number, **version_values)
     return Release.objects.create(
         endpoint=serving.endpoint, number=number, model_version=version, version_digest=version.digest,
         flavour=serving.flavour, spec=spec(guard=guard or Guard()), reason="Better recall.", status=status,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,28 @@ def test_the_fitting_storage_container_runs_before_the_model(team: Client) -> No
     (pod,) = pods(team)
     assert [each["name"] for each in pod["spec"]["containers"]] == ["kserve-container", "modelcar"]
     assert "initContainers" not in pod["spec"]
+
+
+@pytest.mark.requirement("simulated-serving-2.5", "simulated-serving-4.3")
+def test_the_verifying_container_leaves_its_verdict_and_refuses_other_bytes(team: Client) -> None:
+    path = "metadata.annotations['gpu-commons/files-digest']"
+    variable = {"name": "GPU_COMMONS_FILES_DIGEST", "valueFrom": {"fieldRef": {"fieldPath": path}}}
+    container = {"name": "storage-initializer", "image": "example/verifier@sha256:" + "a" * 64, "env": [variable]}
+    spec = {"container": container, "supportedUriFormats": [{"prefix": "gpu-commons+s3://"}]}
+    head = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ClusterStorageContainer"}
+    address = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/verifying"
+    team.apply(address, {**head, "metadata": {"name": "verifying"}, "spec": spec})
+    digest = "0123456789abcdef" * 4
+    notes = {"gpu-commons/files-digest": digest, "simulated.gpu-commons.internal/load-seconds": "0"}
+    team.apply(f"{SERVICES}/scorer", service(uri="gpu-commons+s3://models/a", annotations=notes))
+    until(lambda: state(team) == "UpToDate")
+    told = json.loads(pods(team)[0]["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"])
+    assert (told["files"], told["verdict"], told["simulated"]) == (digest, "verified", True)
+    team.cluster.faults.set("tampered", match="models/b")
+    team.apply(f"{SERVICES}/scorer", service(uri="gpu-commons+s3://models/b", release="r2", annotations=notes))
+    until(lambda: state(team) == "BlockedByFailedLoad")
+    assert "the files are not the approved ones" in status(team)["modelStatus"]["lastFailureInfo"]["message"]
+    team.request("DELETE", address)
 
 
 @pytest.mark.requirement("simulated-serving-2.1")

@@ -61,7 +61,7 @@ def build(world: SimpleNamespace) -> None:
     assert hidden_version is not None
     hidden = _serves(foreign, hidden_version, "sweep-numbat", world.foreign_lead, world.rates_flavour)
     world.release = Release.objects.get(endpoint=world.endpoint, status="in_review")
-    world.rule = PlacementRule.objects.create(
+    world.placement_rule = PlacementRule.objects.create(
         data_class="health", location="on_premises", text="Health data stays on premises.",
         valid=DateTimeTZRange(clock.now() - timedelta(days=2), None, "[)"),
     )  # fmt: skip
@@ -78,7 +78,7 @@ def _release(world: Any) -> Mapping[str, Any]:
 
 
 def _rule(world: Any) -> Mapping[str, Any]:
-    return {"rule_uid": world.rule.uid}
+    return {"rule_uid": world.placement_rule.uid}
 
 
 def _of_endpoint(world: Any) -> Mapping[str, Any]:
@@ -142,5 +142,5 @@ ROUTES: dict[str, Route] = {
     "api:release-detail": Route(allowed=_SEE, kwargs=_of_release),
     "api:release-withdraw": Route(allowed=_TEAM, kwargs=_of_release, method="POST", ok=_428),
     "api:placement-rule-list": Route(allowed=EVERYBODY),
-    "api:placement-rule-detail": Route(allowed=EVERYBODY, kwargs=lambda world: {"uid": world.rule.uid}),
+    "api:placement-rule-detail": Route(allowed=EVERYBODY, kwargs=lambda world: {"uid": world.placement_rule.uid}),
 }
