@@ -22,3 +22,9 @@ def look_for_overdue_grants() -> int:
 def probe_enforcement() -> int:
     """Note what clusters would refuse of what runs in workspaces with enforcement."""
     return enforcement_probe.probe_all()
+
+
+@sweep("deployments.resume_refused_releases", every=enforcement_worker.EVERY)
+def resume_refused_releases() -> int:
+    """Apply releases again that a cluster refused before it knew their approval."""
+    return enforcement_worker.resume_refused()

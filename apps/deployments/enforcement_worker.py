@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import F, Q
 
+from apps.approvals.choices import RequestKind
 from apps.approvals.models import Grant
 from apps.core import clock, outbox
 from apps.core.actor import Actor
@@ -20,8 +21,9 @@ from apps.core.formats import datetime_utc
 from apps.deployments import enforcement
 from apps.deployments import enforcement_events as events
 from apps.deployments.choices import ON_CLUSTER, EnforcementMode
-from apps.deployments.models import Enforcement, EnforcementNote, Release
-from apps.provisioning.choices import DeclarationKind
+from apps.deployments.models import Endpoint, Enforcement, EnforcementNote, Release
+from apps.provisioning.actions import apply_again
+from apps.provisioning.choices import DeclarationKind, DeclarationStatus
 from apps.provisioning.models import Declaration
 from apps.quotas.models import Workspace
 from apps.teams import scope
@@ -30,6 +32,8 @@ from apps.teams.choices import Role
 #: How long after a grant's end the cluster may still list it: one turn of the worker and one apply.
 WINDOW = timedelta(minutes=5)
 EVERY = timedelta(minutes=1)
+#: In the words of a refusal by any of the policies (admission.POLICIES).
+_REFUSED = "gpu-commons-approved-"
 OVERDUE, SERVING = "overdue_expiry", "serving_expired"
 
 
@@ -42,9 +46,12 @@ def due(at: datetime) -> list[int]:
             request__subject_type="catalogue.version", not_before__lte=at, not_before__gt=at - timedelta(days=1)
         ).values_list("pk", flat=True)
     )
-    fresh = Q()
+    emergencies = Release.objects.filter(
+        status__in=ON_CLUSTER, approval__kind=RequestKind.EMERGENCY, granted_at__gt=at - timedelta(days=1)
+    )
+    fresh = Q(workspace_id__in=emergencies.values("endpoint__workspace_id"))
     if begun:
-        fresh = Q(workspace__uid__in=_named(begun))
+        fresh |= Q(workspace__uid__in=_named(begun))
     return list(rows.filter(ended | fresh).order_by("pk").values_list("workspace_id", flat=True))
 
 
@@ -57,6 +64,30 @@ def withdraw() -> int:
     """Declare every list that is due; returns how many changed."""
     actor = Actor.system("deployments.enforcement")
     return sum(enforcement.refresh(workspace_id, actor=actor) for workspace_id in due(clock.now()))
+
+
+def resume_refused() -> int:
+    """Apply releases again that the cluster refused before it had taken in the list that covers them.
+
+    Both are declared at the same time, and neither waits for the other. Each change of the list is one try.
+    """
+    stopped = Declaration.objects.filter(
+        kind=DeclarationKind.RELEASE, status=DeclarationStatus.STOPPED, last_error__contains=_REFUSED
+    )
+    resumed = 0
+    for declaration_id, owner, at in stopped.order_by("pk").values_list("pk", "owner_uid", "updated_at"):
+        endpoint = Endpoint.objects.filter(uid=owner).select_related("workspace").first()
+        if endpoint is None:
+            continue
+        taken_in = Declaration.objects.filter(
+            kind=DeclarationKind.ENFORCEMENT, owner_uid=endpoint.workspace.uid, applied_at__gt=at,
+            generation=F("observed_generation"),
+        )  # fmt: skip
+        if taken_in.exists():
+            with transaction.atomic():
+                apply_again(Declaration.objects.locked(declaration_id))
+            resumed += 1
+    return resumed
 
 
 def look() -> int:

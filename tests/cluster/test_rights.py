@@ -9,7 +9,7 @@ import pytest
 
 from apps.clusters import preflight, rbac
 from apps.clusters.clients.kubernetes import KubernetesClient
-from apps.clusters.errors import ClusterError, NotFound
+from apps.clusters.errors import ClusterError, Forbidden, NotFound
 from tests.cluster.conftest import await_that
 
 pytestmark = pytest.mark.cluster
@@ -20,7 +20,7 @@ class Account:
 
     def __init__(self, api: KubernetesClient, space: str, simulator: Any) -> None:
         self.api = api
-        self.options = rbac.Options(guard=True, namespace=space, account=space)
+        self.options = rbac.Options(guard=True, enforcement=True, namespace=space, account=space)
         files = [file for file in rbac.settings_files(self.options) if self._exists(file.namespace)]
         self.manifests = [*rbac.manifests(self.options), *(m for file in files for m in file.objects)]
         for manifest in self.manifests:
@@ -125,4 +125,48 @@ def test_a_missing_rule_fails_the_right_step(account: Account, resource: str, ke
     account.api.apply(role)
     steps = account.until(lambda found: found[key].outcome == "failed")
     assert any(item.startswith(words) for item in steps[key].items), steps[key].items
-    assert all(step.outcome == "ok" for step in _rights(steps) if step.key != key)
+    sharing = {f"rights-{need.part}" for need in rbac.NEEDS if need.resource == resource}
+    assert all(step.outcome == "ok" for step in _rights(steps) if step.key not in sharing)
+
+
+@pytest.mark.requirement("cluster-onboarding-1.2")
+def test_the_generated_role_suffices_for_enforcement(account: Account, served: frozenset[str]) -> None:
+    """Whoever makes a policy with parameters has to be allowed to read them: type first, then policies and bindings."""
+    from apps.deployments import admission
+    from tests.cluster.fixtures import LABELS
+
+    if "admissionregistration.k8s.io" not in served:
+        pytest.skip("admissionregistration.k8s.io is not served on this cluster")
+    client = KubernetesClient(account.api.url, token=account.token, ca_pem=account.api._ca_pem)
+    there = _there(account.api)
+    try:
+        for manifest in admission.policies(LABELS):
+            mine = manifest["metadata"]
+            if manifest["kind"] != "CustomResourceDefinition":
+                mine["name"] = mine["name"].replace("gpu-commons", account.options.account, 1)
+            if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
+                manifest["spec"]["policyName"] = mine["name"].rpartition("-")[0]
+                manifest["spec"]["matchResources"]["namespaceSelector"] = {"matchLabels": {mine["name"][:60]: "none"}}
+            await_that(lambda manifest=manifest: _taken(client, manifest), seconds=20)
+    finally:
+        client.close()
+        if not there:
+            account.api.delete("CustomResourceDefinition", admission.CRD_NAME)
+
+
+def _there(api: KubernetesClient) -> bool:
+    from apps.deployments import admission
+
+    try:
+        api.get("CustomResourceDefinition", admission.CRD_NAME)
+    except NotFound:
+        return False
+    return True
+
+
+def _taken(client: KubernetesClient, manifest: dict[str, Any]) -> bool:
+    try:
+        client.apply(manifest)
+    except Forbidden:  # a role is seen a moment later, a new type, too
+        return False
+    return True

@@ -194,6 +194,28 @@ def test_what_serves_without_a_grant_is_noted_not_stopped(world: World) -> None:
     assert release.status == "live"
 
 
+@pytest.mark.requirement("enforcement-3.6")
+def test_a_release_that_came_before_its_list_is_applied_again(world: World) -> None:
+    """Once for each list that the cluster takes in; what is refused for another reason waits for a person."""
+    release = world.release("production")
+    decide(world)
+    at = clock.now()
+    row = Declaration.objects.get(kind=DeclarationKind.RELEASE, owner_uid=release.endpoint.uid)
+    refused = {"status": "stopped", "last_error": "denied by 'gpu-commons-approved-models'", "updated_at": at}
+    Declaration.objects.filter(pk=row.pk).update(**refused)
+    assert enforcement_worker.resume_refused() == 0  # the list is not taken in yet
+    mine = Declaration.objects.get(kind=DeclarationKind.ENFORCEMENT)
+    later = at + timedelta(seconds=5)
+    Declaration.objects.filter(pk=mine.pk).update(observed_generation=mine.generation, applied_at=later)
+    assert enforcement_worker.resume_refused() == 1
+    row.refresh_from_db()
+    assert row.status == "applying"
+    Declaration.objects.filter(pk=row.pk).update(**refused | {"updated_at": later})
+    assert enforcement_worker.resume_refused() == 0
+    Declaration.objects.filter(pk=row.pk).update(**refused | {"last_error": "quota exceeded"})
+    assert enforcement_worker.resume_refused() == 0
+
+
 class _Api:
     """What the probe asks of a cluster."""
 
