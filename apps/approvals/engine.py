@@ -327,6 +327,8 @@ def why_not(
     word = Word(stage, actor, on_behalf_of, verdict, case.digest, case.policy_digest, at)
     if rule := _barred(case, word):
         return rule
+    if seat not in state.seats and stage not in state.open:
+        return "This stage is not open."
     held = holders(case, state, stage, panels[stage], at) if stage in panels else {}
     role = held.get(seat, case.stages[stage].role)
     if seat != actor and not any(

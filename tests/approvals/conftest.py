@@ -11,7 +11,7 @@ import pytest
 from apps.approvals import actions, ports
 from apps.approvals.models import ApprovalRequest
 from apps.core.actor import Actor
-from tests.approvals.subjects import Thing, ThingSubject
+from tests.approvals.subjects import DeepSubject, Thing, ThingSubject, deep_registered
 from tests.factories import Company, forget_scopes
 
 ONE_STAGE: dict[str, Any] = {
@@ -48,14 +48,16 @@ class Office:
     subject: ThingSubject
 
     def publish(self, body: dict[str, Any], slug: str = "things") -> Any:
-        return actions.publish_policy(slug, "Things", "tests.thing", body, actor=Actor.of(self.company.admin))
+        return actions.publish_policy(
+            slug, "Things", self.subject.subject_type, body, actor=Actor.of(self.company.admin)
+        )
 
     def submit(self, thing: Thing | None = None, *, by: Any = None, team: Any = None, **kwargs: Any) -> ApprovalRequest:
         person = by or self.company.lead_finance
         team = team or self.company.finance_team
         thing = thing or self.subject.add()
         return actions.submit(
-            "tests.thing", thing.uid, actor=Actor.of(person), policy_slug="things", team_id=team.pk,
+            self.subject.subject_type, thing.uid, actor=Actor.of(person), policy_slug="things", team_id=team.pk,
             unit_id=kwargs.pop("unit_id", team.unit_id), **kwargs,
         )  # fmt: skip
 
@@ -87,6 +89,22 @@ def office(company: Company, things: ThingSubject) -> Office:
     made = Office(company, things)
     made.publish(ONE_STAGE)
     return made
+
+
+@pytest.fixture
+def deep(company: Company) -> Iterator[Office]:
+    """A company with a subject that has everything a subject may have, and a one-stage policy for it."""
+    with deep_registered() as subject:
+        made = Office(company, subject)
+        made.publish(ONE_STAGE)
+        yield made
+
+
+@pytest.fixture
+def ended(deep: Office) -> list[Any]:
+    """The grants that the deep subject's room has heard the end of."""
+    assert isinstance(deep.subject, DeepSubject)
+    return deep.subject.ended
 
 
 @pytest.fixture

@@ -443,7 +443,9 @@ class Moves:
         if one := self._open():
             person = self.floor.person(self.rng.choice(sorted(one.barred())))
             role = one.asks[self.rng.choice(oracle.open_stages(one.book()) or [0])].role
-            if person.pk not in self.floor.holds[role]:
+            # What an owner of the unit asks for would go above them: who asks here stays what they are.
+            asks_for_things = role == OWNER and person in (self.floor.lead, self.floor.member)
+            if person.pk not in self.floor.holds[role] and not asks_for_things:
                 self.floor.toggle_role(person, role)
             self.floor.speak(one, person, self.rng.choice(["approve", "approve", "reject"]))
 
@@ -499,6 +501,12 @@ class Moves:
         if one := self._open():
             self.floor.prove(one, self._anybody())
 
+    def leave(self) -> None:
+        """Everybody steps down from what they wrote and proved, and from the team: that must not help either."""
+        if one := self._open():
+            for group in (one.thing.authors, one.thing.producers, one.thing.side):
+                group -= one.side
+
     def toggle_role(self) -> None:
         self.floor.toggle_role(self.rng.choice(self.floor.people[2:]), self.rng.choice(ROLES))
 
@@ -551,7 +559,7 @@ WEIGHTS = {
     "ask": 14, "ask_urgently": 5, "approve_own_emergency": 4, "correct": 3, "approve_by_somebody_able": 26,
     "approve_by_anybody": 6, "approve_by_somebody_barred": 6, "reject": 2, "approve_for_somebody": 8, "launder": 8,
     "delegate": 4, "delegate_a_role": 8, "pass_a_delegation_on": 2, "end_delegation": 3, "edit": 2, "block": 3,
-    "prove": 3, "toggle_role": 3, "publish": 3, "withdraw": 1, "revoke": 2, "take_back_what_was_granted": 1,
+    "prove": 3, "leave": 3, "toggle_role": 3, "publish": 3, "withdraw": 1, "revoke": 2, "take_back_what_was_granted": 1,
     "close_review": 6, "close_own_review": 3, "wait_a_little": 6, "wait_long": 2, "look": 4,
 }  # fmt: skip
 
