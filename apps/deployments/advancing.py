@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -13,15 +12,13 @@ from apps.approvals.models import Grant
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import CommonsError, NotAllowed
-from apps.deployments import ending, grants, guard, rollout
+from apps.deployments import ending, grants, guard, guarding, rollout
 from apps.deployments.choices import ON_CLUSTER, LoadState, ReleaseStatus
-from apps.deployments.models import Endpoint, Release, ServingSample
-from apps.deployments.reading import spec_of
+from apps.deployments.drafting import SUBJECT_TYPE
+from apps.deployments.models import Endpoint, Release
 
 SYSTEM = Actor.system("deployments.ladder")
 logger = logging.getLogger(__name__)
-#: So many samples are looked at, the newest first: more than any guard's window holds.
-_SAMPLES = 240
 
 
 def due() -> list[int]:
@@ -72,7 +69,7 @@ def advance(endpoint_id: int) -> int:
         return _climb(endpoint, release)
     if release.status != ReleaseStatus.CANARY or release.next_step_at is None or release.next_step_at > at:
         return 0
-    verdict = guard.verdict(_samples(release, at), spec_of(release).guard, release.load_state, at=at)
+    verdict = guarding.judge(release, at)
     if verdict.bad:
         rollout.roll_back(
             endpoint.pk, actor=SYSTEM, reason=f"The guard says: {verdict.reason}", evidence=_evidence(verdict),
@@ -84,13 +81,6 @@ def advance(endpoint_id: int) -> int:
 
 def _evidence(verdict: guard.Verdict) -> dict[str, Any]:
     return {"guard": str(verdict.status), "why": verdict.reason, "figures": dict(verdict.figures)}
-
-
-def _samples(release: Release, at: datetime) -> list[ServingSample]:
-    rows = ServingSample.objects.filter(release=release, at__lte=at)
-    if release.step_since is not None:
-        rows = rows.filter(at__gte=release.step_since)
-    return list(rows.order_by("-at")[:_SAMPLES])
 
 
 def _climb(endpoint: Endpoint, release: Release, evidence: dict[str, Any] | None = None) -> int:
@@ -124,12 +114,14 @@ def _can_go_back(endpoint: Endpoint) -> bool:
 
 
 def look_at_ends() -> int:
-    """Look at what serves on grants that have ended, or is about to be renewed: the listeners may have missed it."""
+    """Look at what serves on grants that have ended, where nobody was told yet: a listener may have missed it."""
     at = clock.now()
     ended = Grant.objects.filter(Q(expires_at__lte=at) | Q(revoked_at__lte=at))
-    own = ended.filter(request__subject_type="deployments.release").values("request__subject_uid")
+    own = ended.filter(request__subject_type=SUBJECT_TYPE).values("request__subject_uid")
     rows = Release.objects.filter(Q(model_grant_uid__in=ended.values("uid")) | Q(uid__in=own), status__in=ON_CLUSTER)
+    found = list(rows.filter(endpoint__stopped_at__isnull=True).only("pk", "uid", "endpoint_id", "model_grant_uid"))
+    told = ending.told(found)
     done = 0
-    for endpoint_id in sorted(set(rows.values_list("endpoint_id", flat=True))):
+    for endpoint_id in sorted({row.endpoint_id for row in found if row.pk not in told}):
         done += ending.handle(endpoint_id)
     return done

@@ -8,9 +8,10 @@ def register() -> None:
     from apps.approvals.ports import on_grant_ended, register_subject
     from apps.catalogue.ports import on_grant_change
     from apps.deployments import ending, starting_policies, subject
+    from apps.deployments.drafting import SUBJECT_TYPE
 
     register_subject(subject.ReleaseSubject())
     subject.describe()
     starting_policies.register()
-    on_grant_ended(subject.SUBJECT_TYPE, ending.on_release_grant_ended)
+    on_grant_ended(SUBJECT_TYPE, ending.on_release_grant_ended)
     on_grant_change("deployments.rollout", ending.on_version_grants_changed)

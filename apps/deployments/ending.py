@@ -18,6 +18,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, NotAllowed
 from apps.deployments import events, grants, ladder, rendering, rollout
 from apps.deployments.choices import ON_CLUSTER, ExpiryAction, ReleaseStatus, StepKind
+from apps.deployments.drafting import SUBJECT_TYPE
 from apps.deployments.models import Endpoint, Release, RolloutStep
 from apps.deployments.moving import Moved, leads_told, locked_release, move, payload_of
 from apps.deployments.reading import spec_of
@@ -111,20 +112,31 @@ def _scale_back(endpoint: Endpoint, release: Release, found: grants.Standing, at
     return "its approval ended; it serves at its smallest size"
 
 
-def _key(release: Release, found: grants.Standing) -> str:
+def _key(release: Release, own: uuid.UUID | None) -> str:
     """Name the grants whose end is told, so that it is told once."""
-    own = found.release_grant
-    return f"{own.uid if own is not None else 'none'}/{release.model_grant_uid or 'none'}"
+    return f"{own or 'none'}/{release.model_grant_uid or 'none'}"
 
 
 def _mark(release: Release, found: grants.Standing) -> dict[str, str]:
-    return {"ended": _key(release, found)}
+    return {"ended": _key(release, found.release_grant.uid if found.release_grant is not None else None)}
 
 
 def _told(release: Release, found: grants.Standing) -> bool:
     """Whether this end is in the log already."""
     rows = RolloutStep.objects.filter(release=release, kind=StepKind.APPROVAL_ENDED)
-    return rows.filter(evidence__ended=_key(release, found)).exists()
+    return rows.filter(evidence__ended=_mark(release, found)["ended"]).exists()
+
+
+def told(releases: Sequence[Release]) -> set[int]:
+    """Return the ids of those whose grants' end is in the log already, in two queries."""
+    own = dict(
+        Grant.objects.filter(
+            request__subject_type=SUBJECT_TYPE, request__subject_uid__in=[one.uid for one in releases]
+        ).values_list("request__subject_uid", "uid")
+    )
+    steps = RolloutStep.objects.filter(release__in=releases, kind=StepKind.APPROVAL_ENDED)
+    logged = set(steps.values_list("release_id", "evidence__ended"))
+    return {one.pk for one in releases if (one.pk, _key(one, own.get(one.uid))) in logged}
 
 
 def _tell(endpoint: Endpoint, release: Release, found: grants.Standing, words: str) -> None:

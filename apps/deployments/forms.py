@@ -189,7 +189,7 @@ class ReleaseForm(CommonsForm):
         self._choice("flavour").queryset = (
             Flavour.objects.filter(pools__cluster__in=clusters).distinct().order_by("device_class", "name", "pk")
         )
-        self.fields["error_percent"].widget.addon = "%"  # type: ignore[attr-defined]  # read by components/form_field
+        self._choice("error_percent").widget.addon = "%"
         if not may_emergency:
             del self.fields["emergency"]
 

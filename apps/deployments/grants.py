@@ -22,6 +22,8 @@ from apps.deployments.choices import ON_CLUSTER
 from apps.deployments.models import Release
 from apps.quotas.models import Workspace
 
+#: The rule that refuses what stands on no usable grant.
+RULE = "usable grant"
 EMERGENCY_PATH = "Where it cannot wait, request it as an emergency."
 
 
@@ -110,7 +112,7 @@ def require(release: Release, at: datetime, *, traffic: int) -> Standing:
     """Return what the release stands on. Raises NotAllowed naming the grant that is not usable."""
     found = standing(release, at, traffic=traffic)
     if not found.ok:
-        raise NotAllowed(found.refusal, rule="usable grant")
+        raise NotAllowed(found.refusal, rule=RULE)
     return found
 
 

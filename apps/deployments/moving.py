@@ -60,7 +60,7 @@ class Moved:
 def locked_release(release_id: int | None, endpoint: Endpoint) -> Release:
     """Return a release of a locked endpoint, locked itself."""
     Release.objects.locked(release_id or 0)
-    release = Release.objects.select_related(*_RELATED).get(pk=release_id)
+    release = Release.objects.select_related(*_RELATED).get(pk=release_id or 0)
     release.endpoint = endpoint
     return release
 

@@ -53,7 +53,7 @@ STARTING = (
 def _publisher(actor: Actor) -> User | None:
     if actor.is_system:
         return None
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+    user = User.objects.filter(pk=actor.user_id or 0, is_active=True).first()
     if user is None or not may(user, PUBLISH, None):
         raise NotAllowed("Placement rules are set by compliance.", rule=PUBLISH)
     return user

@@ -38,7 +38,7 @@ def locked(endpoint_id: int, *, actor: Actor, expected_version: int | None = Non
     if not actor.is_system:
         from apps.accounts.models import User
 
-        user = User.objects.filter(pk=actor.user_id, is_active=True).first()
+        user = User.objects.filter(pk=actor.user_id or 0, is_active=True).first()
         seen = Endpoint.objects.visible_to(user).select_related("workspace").filter(pk=endpoint_id).first()
         if user is None or seen is None:
             raise NotVisible
@@ -311,7 +311,7 @@ def earlier_releases(endpoint: Endpoint) -> list[Release]:
     """Return the releases that one could go back to, the latest first: each took all traffic once."""
     rows = Release.objects.filter(endpoint=endpoint, status=ReleaseStatus.SUPERSEDED, started_at__isnull=False)
     return list(
-        rows.exclude(pk=endpoint.current_id)
+        rows.exclude(pk=endpoint.current_id or 0)
         .select_related("endpoint__workspace__team", "endpoint__workspace__cluster", "model_version__model", "flavour")
         .order_by("-ended_at", "-pk")
     )
@@ -357,7 +357,7 @@ def _return(endpoint: Endpoint, target: Release, at: datetime) -> None:
 
 def _tell_failure(release: Release, why: str, actor: Actor) -> None:
     """A release that did not last: a standard change that let it through loses its status."""
-    if release.approval_id is None or not actor.is_system:
+    if release.approval is None or not actor.is_system:
         return
     from apps.approvals import standing
 

@@ -29,6 +29,8 @@ from apps.teams import scope
 
 #: So many steps stand on the endpoint's page; the log has more in the time machine.
 STEPS = 30
+#: And so many earlier releases are offered to go back to.
+TARGETS = 10
 _TONES = {
     StepKind.PROMOTED: "positive", StepKind.STARTED: "info", StepKind.CANARY: "info", StepKind.RESUMED: "info",
     StepKind.STARTED_AGAIN: "info", StepKind.HELD: "caution", StepKind.ROLLED_BACK: "critical",
@@ -167,6 +169,24 @@ def endpoint_context(endpoint: Endpoint, user: Any) -> dict[str, Any]:
         "can_go_back": serving and candidate is None and bool(rollout.earlier_releases(endpoint)),
         "placement": _placed(endpoint),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An earlier release that one may want to go back to, and what it stands on now."""
+
+    release: Release
+    standing: grants.Standing
+
+
+def targets_of(endpoint: Endpoint) -> list[Target]:
+    """Return the earlier releases of an endpoint, the latest first, each with whether its approvals are usable."""
+    at = clock.now()
+    found = []
+    for release in rollout.earlier_releases(endpoint)[:TARGETS]:
+        release.endpoint = endpoint
+        found.append(Target(release, grants.standing(release, at, traffic=ladder.ALL)))
+    return found
 
 
 def _placed(endpoint: Endpoint) -> placement.Verdict | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from django.db.models import Q
 from django.urls import reverse
 
 from apps.approvals.ports import Change, FactValue, Leaf, describe_fact, describe_term
@@ -114,6 +115,24 @@ class ReleaseSubject:
         """Return the requester and everybody who will use it as a member of the receiving team."""
         release = load(uid)
         return {release.requester_id} | scope.members(release.endpoint.workspace.team_id)
+
+    def authors(self, uid: uuid.UUID) -> set[int]:
+        """Return who asked for it, and who wrote and last edited the version."""
+        release = load(uid)
+        return {release.requester_id, release.model_version.author_id, release.model_version.last_editor_id}
+
+    def evidence_producers(self, uid: uuid.UUID) -> set[int]:
+        """Return nobody: evidence belongs to the version's approval."""
+        return set()
+
+    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        """Return the releases that any of these people asked for, or whose version they wrote."""
+        mine = (
+            Q(requester__in=user_ids)
+            | Q(model_version__author__in=user_ids)
+            | Q(model_version__last_editor__in=user_ids)
+        )
+        return set(Release.objects.filter(mine, approval__status="in_review").values_list("uid", flat=True))
 
     def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
         """Return the facts; the cost is the frozen estimate's, whether it fits is as of now."""

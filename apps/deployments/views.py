@@ -7,10 +7,11 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse
 
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, NotAllowed
+from apps.core.forms import CommonsForm
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.deployments import rollout, selectors
+from apps.deployments import grants, rollout, selectors
 from apps.deployments.forms import OptionalReasonForm, ReasonForm, RollBackForm
 from apps.deployments.models import Endpoint
 from apps.deployments.tables import ENDPOINTS_EXPORTED, EndpointFilter, EndpointTable
@@ -101,7 +102,7 @@ class _EndpointAction(ActionView):
     queryset = staticmethod(_endpoints)
     permission = rollout.OPERATE
     url_kwarg = "endpoint_uid"
-    form_class = ReasonForm
+    form_class: type[CommonsForm] = ReasonForm
     object: Endpoint
     needs_candidate = False
     needs_serving = False
@@ -126,8 +127,13 @@ class _EndpointAction(ActionView):
         raise ImproperlyConfigured(f"{type(self).__qualname__} has no act()")
 
     def perform(self, form: Any) -> str:
-        """Run it and go back to the endpoint."""
-        self.act(form)
+        """Run it and go back to the endpoint; what an ended approval refuses is said on the page."""
+        try:
+            self.act(form)
+        except NotAllowed as refusal:
+            if refusal.rule != grants.RULE:
+                raise
+            raise Conflict(refusal.message, current={"version": self.object.version}) from refusal
         return endpoint_url(self.object)
 
     def arguments(self, form: Any) -> dict[str, Any]:
@@ -209,6 +215,7 @@ class EndpointRollBack(_EndpointAction):
     danger = True
     success_message = "Rolled back."
     needs_serving = True
+    summary_template = "deployments/roll_back_targets.html"
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Say which of both it would be."""
@@ -219,13 +226,15 @@ class EndpointRollBack(_EndpointAction):
                 "The live release leaves the cluster, and the chosen one is put there exactly as it was approved. Only"
                 " a release whose approvals are usable comes back; otherwise request it as an emergency."
             )
-        return super().get_context(**{"intro": intro, **extra})
+        targets = selectors.targets_of(self.object) if self.object.candidate_id is None else []
+        urgent = may(self.request.user, "approvals.emergency.request", self.object)
+        return super().get_context(**{"intro": intro, "targets": targets, "may_emergency": urgent, **extra})
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """Offer the releases that one can go back to."""
         if self.object.candidate_id is not None:
             return {"choices": []}
-        rows = rollout.earlier_releases(self.object)
+        rows = [target.release for target in selectors.targets_of(self.object) if target.standing.ok]
         return {"choices": [(str(row.uid), f"Release {row.number}: {row.model_version}") for row in rows]}
 
     def act(self, form: Any) -> None:

@@ -238,3 +238,24 @@ def test_a_stale_page_is_refused(world: World) -> None:
     rollout.start_again(endpoint.pk, actor=world.actor("admin"), reason="Started by the platform.")
     url = reverse("deployments:endpoint-stop", kwargs={"endpoint_uid": endpoint.uid})
     assert client.post(url, {"version": endpoint.version, "reason": "Nobody uses it any more."}).status_code == 409
+
+
+@pytest.mark.requirement("rollouts-3.3")
+def test_going_back_offers_what_is_approved_and_the_emergency_for_the_rest(world: World) -> None:
+    first = world.live()
+    second = world.load(world.release(version=world.next_version()))
+    rollout.promote(second.endpoint_id, actor=world.actor(), reason="It looks good to us.")
+    client = client_for(world["lead_finance"])
+    url = reverse("deployments:endpoint-roll-back", kwargs={"endpoint_uid": first.endpoint.uid})
+    assert f"Release {first.number}: Fraud 1.0.0" in text_of(client.get(url))
+    Grant.objects.filter(request__subject_uid=first.uid).update(expires_at=clock.now())
+    page = client.get(url)
+    assert "to" not in page.context["form"].fields
+    assert f"?release={first.uid}&amp;emergency=1" in page.content.decode()
+    endpoint = world.endpoint(second)
+    refused = client.post(url, {"version": endpoint.version, "reason": "Customers complain about it."})
+    assert refused.status_code == 409
+    assert "expired on" in text_of(refused)
+    form_page = client.get(reverse("deployments:release-create") + f"?release={first.uid}&emergency=1")
+    assert form_page.context["form"].initial["emergency"] is True
+    assert form_page.context["form"].initial["model_version"] == first.model_version_id
