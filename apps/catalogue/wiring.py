@@ -8,6 +8,8 @@ def register() -> None:
     from apps.catalogue import (
         events,  # noqa: F401 (declares itself on import)
         evidence_wiring,
+        registry_wiring,
     )
 
     evidence_wiring.register()
+    registry_wiring.register()

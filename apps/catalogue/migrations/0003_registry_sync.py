@@ -25,9 +25,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="registrymodel",
             name="problem",
-            field=models.CharField(
-                blank=True, help_text="Why it is not imported; empty: nothing in the way.", max_length=500
-            ),
+            field=models.CharField(blank=True, help_text="Why it is not imported; empty: no obstacle.", max_length=500),
         ),
         migrations.AddField(
             model_name="registryversion",
@@ -37,9 +35,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="registryversion",
             name="problem",
-            field=models.CharField(
-                blank=True, help_text="Why it is not imported; empty: nothing in the way.", max_length=500
-            ),
+            field=models.CharField(blank=True, help_text="Why it is not imported; empty: no obstacle.", max_length=500),
         ),
         migrations.AlterField(
             model_name="registryfinding",
