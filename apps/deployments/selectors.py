@@ -204,7 +204,7 @@ def release_evidence(release: Release) -> dict[str, Any]:
     currency = estimate.get("currency") or ""
     return {
         "release": release,
-        "cost": release.cost,
+        "cost_change": release.cost,
         "cost_before": _amounts(estimate.get("before"), currency),
         "cost_after": _amounts(estimate.get("after"), currency),
         "canary_cost": _money(estimate.get("canary"), currency),
