@@ -13,6 +13,7 @@ from apps.catalogue.models import Control, Model, ModelVersion
 from apps.core.errors import Invalid
 from apps.core.forms import CommonsForm, UtcDateField, UtcDateTimeField, WholeNumberField
 from apps.quotas.choices import DataClass
+from apps.quotas.models import Workspace
 from apps.teams.models import Team
 
 _TABLE_HELP = (
@@ -328,8 +329,8 @@ class ControlForm(CommonsForm):
 class RequestForm(CommonsForm):
     """Ask for a version's approval."""
 
-    workspaces = forms.ModelMultipleChoiceField(
-        queryset=None, widget=forms.CheckboxSelectMultiple,
+    workspaces: forms.ModelMultipleChoiceField[Workspace] = forms.ModelMultipleChoiceField(
+        queryset=Workspace.objects.none(), widget=forms.CheckboxSelectMultiple,
         help_text="Where it may run. Clusters and environments follow from them.",
     )  # fmt: skip
     max_traffic = WholeNumberField(

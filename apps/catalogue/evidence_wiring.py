@@ -10,12 +10,13 @@ def register() -> None:
     """Register events, checks, the subject of approval with its starting policy, and the loading of regimes."""
     from apps.approvals.ports import on_grant_ended, register_subject
     from apps.catalogue import controls_checks, evidence_events, regimes_loading, subject  # noqa: F401 (events declare)
+    from apps.catalogue.requests import SUBJECT_TYPE
 
     controls_checks.register()
     register_subject(subject.VersionRequestSubject())
     subject.describe_facts()
     subject.propose_policy()
-    on_grant_ended(subject.asks.SUBJECT_TYPE, subject.on_grant_ended)
+    on_grant_ended(SUBJECT_TYPE, subject.on_grant_ended)
     post_migrate.connect(
         regimes_loading.after_migrate,
         sender=apps.get_app_config("catalogue"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 
 from apps import audit
-from apps.accounts.models import User
 from apps.catalogue import checking, classification
 from apps.catalogue import evidence_events as events
 from apps.catalogue.access import locked_version, person, require
@@ -86,7 +86,7 @@ def propose_exception(
 NEVER = frozenset({"house-digest", "ai-act-5"})
 
 
-def why_not_decide(user: User, row: VersionException) -> str:
+def why_not_decide(user: Any, row: VersionException) -> str:
     """Return the rule that keeps a person from deciding, or ""."""
     version = row.model_version
     if not may(user, DECIDE, row):

@@ -192,7 +192,7 @@ def _renewed(request_id: int, version: ModelVersion) -> ModelRequest:
 
 def plain_state(state: Any) -> dict[str, Any]:
     """Return a control's state as it is frozen in a request."""
-    plain = state.plain()
+    plain: dict[str, Any] = state.plain()
     until = plain["valid_until"]
     return plain | {"valid_until": until.strftime("%Y-%m-%dT%H:%M:%SZ") if until is not None else None}
 

@@ -93,7 +93,7 @@ def timeline_of(row: ModelRequest) -> list[dict[str, Any]]:
         {"title": "Asked for", "at": row.created_at, "by": str(row.requester), "text": row.reason, "tone": "info"}
     ]
     approval: ApprovalRequest | None = row.approval
-    decisions = Decision.objects.filter(request=row.approval_id).select_related("actor", "stage") if approval else []
+    decisions = list(Decision.objects.filter(request=row.approval_id).select_related("actor", "stage"))
     found += [
         {
             "title": f"{'Approved' if one.verdict == 'approve' else 'Rejected'}: {one.stage.name}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -155,20 +155,19 @@ class VersionRequestSubject:
         """Return who added evidence about these bytes, and who keeps the CI systems that did."""
         version = load(uid).model_version
         rows = Evidence.objects.filter(subject_digest=version.digest, withdrawn_at__isnull=True)
-        found: set[int] = set()
-        for person, keeper in rows.values_list("produced_by", "producer__created_by"):
-            found |= {one for one in (person, keeper) if one is not None}
-        return found | set(version.answers.values_list("author", flat=True))
+        people = set(rows.filter(produced_by__isnull=False).values_list("produced_by_id", flat=True))
+        keepers = set(rows.filter(producer__isnull=False).values_list("producer__created_by_id", flat=True))
+        return {one for one in people | keepers if one} | set(version.answers.values_list("author_id", flat=True))
 
-    def touched_by(self, user_id: int) -> set[uuid.UUID]:
-        """Return the requests a person wrote a part of or produced evidence for."""
+    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        """Return the requests that any of these people wrote a part of or produced evidence for."""
         mine = (
-            Q(model_version__author=user_id)
-            | Q(model_version__last_editor=user_id)
-            | Q(model_version__card__author=user_id)
-            | Q(model_version__answers__author=user_id)
-            | Q(model_version__evidence__produced_by=user_id)
-            | Q(model_version__evidence__producer__created_by=user_id)
+            Q(model_version__author__in=user_ids)
+            | Q(model_version__last_editor__in=user_ids)
+            | Q(model_version__card__author__in=user_ids)
+            | Q(model_version__answers__author__in=user_ids)
+            | Q(model_version__evidence__produced_by__in=user_ids)
+            | Q(model_version__evidence__producer__created_by__in=user_ids)
         )
         return set(
             ModelRequest.objects.filter(mine, status=AskStatus.IN_REVIEW).values_list("uid", flat=True).distinct()
