@@ -207,7 +207,7 @@ def _fit(draft: Draft, at: datetime, canary: bool) -> Fit:
     workspace = draft.workspace
     return fit(
         reading.size_of(draft.flavour, draft.spec),
-        _size(draft.current),
+        _size(draft.serving),
         room=reading.room_of(workspace, draft.flavour, at),
         held=reading.held_elsewhere(workspace, draft.endpoint),
         cores=workspace.cpu_cores,

@@ -57,7 +57,8 @@ def moved_on(release: Release) -> bool:
 def fit_now(release: Release) -> Fit:
     """Return how a stored release fits as of now."""
     endpoint = release.endpoint
-    workspace, current = endpoint.workspace, endpoint.current
+    workspace = endpoint.workspace
+    current = endpoint.current if endpoint.stopped_at is None else None
     return fit(
         reading.size_of(release.flavour, reading.spec_of(release)),
         reading.size_of(current.flavour, reading.spec_of(current)) if current is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.urls import reverse
@@ -66,8 +66,7 @@ def load(uid: uuid.UUID) -> Release:
     release = (
         Release.objects.select_related(
             "endpoint__workspace__team__unit", "endpoint__workspace__cluster", "endpoint__current__flavour",
-            "endpoint__current__model_version__model", "endpoint__model", "model_version__model", "flavour", "plan",
-            "requester", "approval",
+            "endpoint__current__model_version", "model_version__model", "flavour", "plan",
         )
         .filter(uid=uid)
         .first()
@@ -75,6 +74,14 @@ def load(uid: uuid.UUID) -> Release:
     if release is None:
         raise NotVisible
     return release
+
+
+def _row(uid: uuid.UUID, *names: str) -> tuple[Any, ...]:
+    """Return single columns of a release: a decision asks often, and needs no whole rows. Raises NotVisible."""
+    found = Release.objects.filter(uid=uid).values_list(*names).first()
+    if found is None:
+        raise NotVisible
+    return tuple(found)
 
 
 def draft_of(release: Release) -> Draft:
@@ -95,11 +102,15 @@ class ReleaseSubject:
 
     def canonical(self, uid: uuid.UUID) -> bytes:
         """Return the exact bytes: version digest, wish, estimate, verdicts, leaves."""
-        return records.canonical(load(uid))
+        release = Release.objects.select_related("endpoint__workspace__cluster", "flavour").filter(uid=uid).first()
+        if release is None:
+            raise NotVisible
+        return records.canonical(release)
 
     def leaves(self, uid: uuid.UUID) -> Sequence[Leaf]:
         """Return one leaf per object and state of the rollout."""
-        return [Leaf(leaf["cluster"], leaf["path"], leaf["digest"]) for leaf in load(uid).change["leaves"]]
+        leaves = _row(uid, "change__leaves")[0]
+        return [Leaf(leaf["cluster"], leaf["path"], leaf["digest"]) for leaf in leaves]
 
     def title(self, uid: uuid.UUID) -> str:
         """Return the release in one line."""
@@ -113,13 +124,12 @@ class ReleaseSubject:
 
     def requester_side(self, uid: uuid.UUID) -> set[int]:
         """Return the requester and everybody who will use it as a member of the receiving team."""
-        release = load(uid)
-        return {release.requester_id} | scope.members(release.endpoint.workspace.team_id)
+        requester_id, team_id = _row(uid, "requester_id", "endpoint__workspace__team_id")
+        return {requester_id} | scope.members(team_id)
 
     def authors(self, uid: uuid.UUID) -> set[int]:
         """Return who asked for it, and who wrote and last edited the version."""
-        release = load(uid)
-        return {release.requester_id, release.model_version.author_id, release.model_version.last_editor_id}
+        return set(_row(uid, "requester_id", "model_version__author_id", "model_version__last_editor_id"))
 
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
         """Return nobody: evidence belongs to the version's approval."""
@@ -152,19 +162,22 @@ class ReleaseSubject:
 
     def grant_scope(self, uid: uuid.UUID) -> Mapping[str, object]:
         """Return what the grant is good for: this release in this workspace."""
-        release = load(uid)
-        workspace = release.endpoint.workspace
+        workspace = "endpoint__workspace"
+        digest, environment, cluster, workspace_uid, endpoint_uid = _row(
+            uid, "version_digest", f"{workspace}__environment", f"{workspace}__cluster__slug", f"{workspace}__uid",
+            "endpoint__uid",
+        )  # fmt: skip
         return {
-            "manifest": release.version_digest,
-            "environments": [str(workspace.environment)],
-            "clusters": [workspace.cluster.slug],
-            "workspaces": [str(workspace.uid)],
-            "endpoint": str(release.endpoint.uid),
+            "manifest": digest,
+            "environments": [environment],
+            "clusters": [cluster],
+            "workspaces": [str(workspace_uid)],
+            "endpoint": str(endpoint_uid),
         }
 
     def renewed(self, uid: uuid.UUID, at: datetime) -> bool:
         """Whether nobody needs to hear that its grant ends: it is on no cluster any more."""
-        return load(uid).status not in ON_CLUSTER
+        return _row(uid, "status")[0] not in ON_CLUSTER
 
     def blockers(self, uid: uuid.UUID, at: datetime) -> Sequence[str]:
         """Return why nobody may approve it now: no usable version grant, no room ever, placement, staging, plan."""

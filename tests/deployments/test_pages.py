@@ -49,7 +49,7 @@ def text_of(response: Any) -> str:
 def test_the_panel_shows_cost_room_placement_tiers_and_approvers_while_typing(world: World, query_limit: Limit) -> None:
     client = client_for(world["lead_finance"])
     url = reverse("deployments:release-estimate")
-    with query_limit(60):
+    with query_limit(40):
         response = client.post(url, form(world, "production"))
     shown = text_of(response)
     # 2 × 3.85 × 730 at both sizes: hot is always at full size.
@@ -78,7 +78,7 @@ def test_a_release_is_asked_for_followed_and_withdrawn(world: World, query_limit
     assert response.status_code == 303
     assert response["Location"] == reverse("deployments:release-detail", kwargs={"release_uid": release.uid})
     assert release.spec["guard"]["error_rate"] == "0.05"
-    with query_limit(60):
+    with query_limit(40):
         shown = text_of(client.get(response["Location"]))
     assert "In review" in shown
     assert release.version_digest in shown
@@ -136,7 +136,7 @@ def test_the_endpoint_page_shows_both_releases_ladder_grants_and_log(world: Worl
     second = world.load(world.release(version=world.next_version()))
     url = reverse("deployments:endpoint-detail", kwargs={"endpoint_uid": first.endpoint.uid})
     lead = client_for(world["lead_finance"])
-    with query_limit(60):
+    with query_limit(40):
         page = lead.get(url)
     shown = text_of(page)
     for part in ("Canary: Fraud 2.0.0", "Takes the rest: Fraud 1.0.0", "50 % for 12 h", "Promote", "Roll back", "Hold"):
