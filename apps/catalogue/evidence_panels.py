@@ -62,3 +62,27 @@ def card_of_model(request: HttpRequest, model: Model) -> dict[str, Any] | None:
         "missing": cards.missing(body, regimes_of(model)),
         "may_edit": may(request.user, EDIT, model),
     }
+
+
+@panel(page="model_compare", order=10, permission=VIEW)
+def card_and_evidence_compared(request: HttpRequest, pair: Any) -> dict[str, Any] | None:
+    """What differs between two versions' cards, and what was shown about each."""
+    before, after = pair.before, pair.after
+    rows = cards.differences(_body(before), _body(after))
+    pieces: dict[tuple[str, str], dict[str, Any]] = {}
+    for side, version in (("before", before), ("after", after)):
+        found = Evidence.objects.visible_to(request.user).filter(model_version=version, withdrawn_at__isnull=True)
+        for one in found.order_by("produced_at"):
+            key = (str(one.get_kind_display()), one.title)
+            pieces.setdefault(key, {"kind": key[0], "title": one.title})[side] = one
+    return {
+        "template": "catalogue/panels/compare_evidence.html",
+        "card_rows": [{"path": one.label, "before": one.before, "after": one.after, "kind": one.kind} for one in rows],
+        "pieces": [pieces[key] for key in sorted(pieces)],
+        "before": before,
+        "after": after,
+    }
+
+
+def _body(version: ModelVersion) -> dict[str, Any]:
+    return dict(version.card.body) if version.card is not None else {}

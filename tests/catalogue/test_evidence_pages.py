@@ -25,7 +25,8 @@ from apps.catalogue.models import (
 from apps.core import clock
 from apps.core.canonical import canonical_bytes
 from apps.core.testing import assert_queries
-from tests.catalogue.evidence_world import REASON, World, make_world
+from tests.catalogue.evidence_world import CARD, REASON, World, make_world
+from tests.catalogue.world import make_card
 from tests.factories import Company, client_for
 
 pytestmark = pytest.mark.django_db
@@ -388,3 +389,14 @@ def test_the_api_does_what_the_pages_do(world: World, lead: Client, compliance: 
     )
     assert decided.json()["approved"] is True
     assert post(member, f"evidence/{made.json()['uid']}/withdraw", {"reason": "Measured wrongly."}).status_code == 200
+
+
+@pytest.mark.requirement("evidence-1.4")
+def test_two_versions_are_compared_by_card_and_evidence(world: World, member: Client) -> None:
+    card = make_card(world.model, world["member_finance"], CARD | {"overview": "Scores payments and refunds."})
+    newer = world.seal(card=card)
+    world.add("evaluation")
+    world.add("model_scan", version=newer)
+    page = _html(member.get(_url("compare") + f"?a={world.version.uid}&b={newer.uid}"))
+    for text in ("Scores payments.", "Scores payments and refunds.", "The evaluation", "The model_scan"):
+        assert text in page
