@@ -349,6 +349,8 @@ class Floor:
             check((grant is not None) == (one.ended == "approved"), "P16: one grant for each approval, and no other")
             if grant is not None and one.promise is not None:
                 check(str(grant.kind) == ("emergency" if one.emergency else "normal"), "P11: the grant's kind")
+                span = (one.promise.start, one.promise.end)
+                check((grant.not_before, grant.expires_at) == span, "P6, P11: the grant's dates are others")
                 good = one.promise.good(one.digest, now)
                 check(engine.usable(grant, one.digest, {}, now) == good, f"P9: usable differs from {good}")
                 check(not engine.usable(grant, "0" * 64, {}, now), "P9: usable for other bytes")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from apps.approvals import actions, ports
+from apps.approvals import actions, delegating, ports, recertifying
 from apps.approvals.models import ApprovalRequest, Decision, Grant
+from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import CommonsError
 from apps.teams.choices import Role
-from tests.approvals.conftest import TWO_STAGES, Office
-from tests.approvals.subjects import ThingSubject, facts_provided
+from tests.approvals.conftest import ONE_STAGE, TWO_STAGES, Office
+from tests.approvals.subjects import ThingSubject, deep_registered, facts_provided
 from tests.factories import grant, make_company, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,3 +109,53 @@ def test_two_submissions_of_one_subject_at_once_open_one_request(office):
     results = together(lambda: office.submit(thing), lambda: office.submit(thing))
     assert sorted(type(result).__name__ for result in results) == ["ApprovalRequest", "Conflict"]
     assert ApprovalRequest.objects.count() == 1
+
+
+@pytest.mark.requirement("approval-engine-6.4", "approvals-3.7")
+def test_the_last_words_of_two_parallel_stages_at_once_give_one_grant(office):
+    company = office.company
+    office.publish(
+        {
+            "stages": [
+                {"name": "Owner", "role": "unit_owner", "scope": "unit", "group": 1},
+                {"name": "Compliance", "role": "compliance", "scope": "installation", "group": 1},
+            ]
+        }
+    )
+    request = office.submit()
+    results = together(lambda: office.decide(request, company.vp), lambda: office.decide(request, company.compliance))
+    assert not [result for result in results if isinstance(result, CommonsError)]
+    assert (status_of(request), Grant.objects.filter(request=request).count()) == ("approved", 1)
+    assert Decision.objects.filter(request=request).count() == 2
+
+
+@pytest.mark.requirement("approval-engine-6.4", "approval-engine-3.3")
+def test_giver_and_delegate_at_once_take_one_seat(office):
+    company, deputy, second = office.company, make_user(), make_user()
+    grant(second, Role.UNIT_OWNER, unit=company.unit)
+    office.publish({"stages": [{"name": "Owner", "role": "unit_owner", "scope": "unit", "quorum": 2}]})
+    delegating.create(
+        company.vp.pk, deputy.pk, "unit_owner", actor=Actor.of(company.vp), reason="On leave.",
+        end=clock.now() + timedelta(days=1),
+    )  # fmt: skip
+    request = office.submit()
+    results = together(
+        lambda: office.decide(request, company.vp),
+        lambda: office.decide(request, deputy, on_behalf_of=company.vp.pk),
+    )
+    assert sorted(isinstance(result, CommonsError) for result in results) == [False, True]
+    assert (status_of(request), Decision.objects.count()) == ("in_review", 1)
+
+
+@pytest.mark.requirement("approval-engine-6.4", "approval-engine-6.3")
+def test_two_sweeps_at_once_tell_the_room_once(transactional_db):
+    company = make_company()
+    with deep_registered() as subject:
+        office = Office(company, subject)
+        office.publish({**ONE_STAGE, "validity_days": 1})
+        request = office.decide(office.submit(), company.vp)
+        ended = Grant.objects.filter(request=request)
+        ended.update(not_before=clock.now() - timedelta(days=2), expires_at=clock.now() - timedelta(days=1))
+        pk = ended.get().pk
+        results = together(*(lambda: recertifying.attend(pk, actor=Actor.system("test")) for _ in range(2)))
+        assert (sorted(results), subject.ended) == ([False, True], [ended.get().uid])
