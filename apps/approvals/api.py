@@ -12,11 +12,13 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.approvals import actions, engine, notices, selectors, wording
+from apps.accounts.models import User
+from apps.approvals import actions, depth_api, engine, notices, proving, selectors, wording
 from apps.approvals.choices import RequestStatus, Verdict
 from apps.approvals.models import ApprovalRequest, Decision, Policy, PolicyVersion, Stage
 from apps.core.api import CommonsViewSet
-from apps.core.errors import NotAllowed
+from apps.core.errors import Invalid, NotAllowed
+from apps.core.permissions import may
 
 
 class MoneySerializer(serializers.Serializer[Any]):
@@ -33,7 +35,10 @@ class StageSerializer(serializers.ModelSerializer[Stage]):
 
     class Meta:
         model = Stage
-        fields = ["ordinal", "name", "role", "unit", "quorum", "rule", "opened_at", "due_at", "completed_at"]
+        fields = [
+            "ordinal", "name", "role", "unit", "quorum", "rule", "opened_at", "due_at", "completed_at", "group",
+            "wait_hours", "escalate_hours", "escalation_role", "escalated_at", "fallback_role",
+        ]  # fmt: skip
 
 
 class DecisionSerializer(serializers.ModelSerializer[Decision]):
@@ -47,7 +52,7 @@ class DecisionSerializer(serializers.ModelSerializer[Decision]):
         model = Decision
         fields = [
             "uid", "stage", "actor", "on_behalf_of", "verdict", "reason", "held", "subject_digest", "policy_digest",
-            "decided_at",
+            "checklist_digest", "decided_at",
         ]  # fmt: skip
 
 
@@ -67,7 +72,7 @@ class RequestSerializer(serializers.ModelSerializer[ApprovalRequest]):
         fields = [
             "uid", "title", "status", "subject_type", "subject_uid", "subject_digest", "team", "unit", "requester",
             "policy", "policy_version", "policy_digest", "automatic", "automatic_rule", "monthly_cost_change",
-            "current_stage", "submitted_at", "due_at", "concluded_at", "conclusion", "version",
+            "kind", "reason", "current_stage", "submitted_at", "due_at", "concluded_at", "conclusion", "version",
         ]  # fmt: skip
 
     @extend_schema(responses=MoneySerializer)
@@ -93,11 +98,18 @@ class RequestDetailSerializer(RequestSerializer):
 
 
 class DecideInput(serializers.Serializer[Any]):
-    """A decision on exactly the bytes of `subject_digest`."""
+    """A decision on exactly the bytes of `subject_digest`.
+
+    `on_behalf_of` is the uid of somebody who delegated their role to the caller; `stage` the ordinal of the open stage
+    that is meant, where several are. A policy that wants the password again takes decisions on the page, or from the
+    browser session in which it was given; never by token.
+    """
 
     verdict = serializers.ChoiceField(choices=Verdict.choices)
     reason = serializers.CharField(max_length=actions.REASON_LIMIT, allow_blank=True)
     subject_digest = serializers.CharField(max_length=64)
+    on_behalf_of = serializers.UUIDField(required=False, allow_null=True)
+    stage = serializers.IntegerField(required=False, allow_null=True, min_value=0)
 
 
 class WithdrawalInput(serializers.Serializer[Any]):
@@ -131,7 +143,6 @@ class ApprovalRequestViewSet(CommonsViewSet):
     queryset = ApprovalRequest.objects.select_related("team", "unit", "requester", "policy_version__policy")
     serializer_class = RequestSerializer
     filterset_class = RequestApiFilter
-    permissions = {"decide": "approvals.request.decide"}
 
     def get_queryset(self) -> Any:
         """Bring along what one request shows."""
@@ -152,8 +163,15 @@ class ApprovalRequestViewSet(CommonsViewSet):
     def decide(self, request: Request, uid: str | None = None) -> Response:
         """Approve or reject."""
         row = self.get_object()
-        selectors.refuse_unless_may_decide(selectors.sight(row), request.user)
+        seen = selectors.sight(row)
+        if seen.open_stage is None and not may(request.user, "approvals.request.decide", row):
+            raise NotAllowed(rule="approvals.request.decide")
+        selectors.refuse_unless_may_decide(seen, request.user)
         data = self.read_input(DecideInput)
+        giver = data.get("on_behalf_of")
+        giver_id = User.objects.filter(uid=giver).values_list("pk", flat=True).first() if giver else None
+        if giver and giver_id is None:
+            raise Invalid({"on_behalf_of": "Nobody of this uid lets you speak for them."})
         actions.decide(
             row.pk,
             data["verdict"],
@@ -161,6 +179,10 @@ class ApprovalRequestViewSet(CommonsViewSet):
             actor=self.actor,
             expected_digest=data["subject_digest"],
             expected_version=self.expected_version,
+            on_behalf_of=giver_id,
+            stage=data.get("stage"),
+            # A token proves a machine, not a person: only the browser's session says when the password was given.
+            auth=proving.auth_of(request._request) if request.auth is None else {"method": "token"},
         )
         return self._again(row)
 
@@ -204,4 +226,5 @@ class PolicyViewSet(CommonsViewSet):
 routes = [
     ("approval-requests", ApprovalRequestViewSet, "approval-request"),
     ("policies", PolicyViewSet, "policy"),
+    *depth_api.routes,
 ]

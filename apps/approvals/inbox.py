@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import F, OuterRef, Subquery
+from django.db.models import F, OuterRef, Subquery, Value
+from django.http import HttpRequest
 
-from apps.accounts.models import User
 from apps.approvals import deciders, engine, waiting
 from apps.approvals.choices import RequestStatus
 from apps.approvals.delegating import Voice
@@ -65,7 +65,7 @@ def ordered(found: list[Way]) -> ApprovalRequestQuerySet:
 def reasons(found: list[Way], requests: Collection[ApprovalRequest]) -> dict[int, list[Reason]]:
     """Return by request (key) why it waits for the person whose ways these are.
 
-    One query for the stages; where somebody lets the person speak, one more for each way and two for the names.
+    One query for the stages; where somebody lets the person speak, one more for the ways and one for the names.
     """
     keys = [one.pk for one in requests]
     stages = Stage.objects.filter(
@@ -80,13 +80,33 @@ def reasons(found: list[Way], requests: Collection[ApprovalRequest]) -> dict[int
     givers = _givers(found)
     at = clock.now()
     result: dict[int, list[Reason]] = {}
-    for voice, decidable in found:
-        # With one way only, everything that waits does so in this way.
-        mine = set(keys) if len(found) == 1 else set(decidable.filter(pk__in=keys).values_list("pk", flat=True))
+    for (voice, _), mine in zip(found, _each(found, keys), strict=True):
         for key in mine:
             each = (reason_for(stage, voice, at, givers) for stage in by_request.get(key, ()))
             result.setdefault(key, []).extend(one for one in each if one is not None)
     return result
+
+
+def _each(found: list[Way], keys: list[int]) -> list[set[int]]:
+    """Return for each way which of these requests wait in it, in one statement for all ways."""
+    if len(found) <= 1:
+        # With one way only, everything that waits does so in it.
+        return [set(keys) for _ in found]
+    parts = [
+        decidable.filter(pk__in=keys).order_by().annotate(_way=Value(number)).values_list("_way", "pk")
+        for number, (_, decidable) in enumerate(found)
+    ]
+    rows: list[tuple[int, int]] = list(parts[0].union(*parts[1:], all=True))
+    return [{key for way, key in rows if way == number} for number in range(len(found))]
+
+
+def ways_of(request: HttpRequest) -> list[Way]:
+    """Return how the person behind a request may speak, with what waits: found once, for page and sidebar."""
+    known: list[Way] | None = getattr(request, "_commons_ways", None)
+    if known is None:
+        known = waiting.ways(request.user)
+        request._commons_ways = known  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
+    return known
 
 
 def reason_for(
@@ -134,16 +154,16 @@ def _givers(found: Iterable[Way]) -> dict[tuple[int, str], tuple[str, datetime |
     pairs = {(voice.user_id, voice.giver_id) for voice, _ in found if voice.giver_id is not None}
     if not pairs:
         return {}
-    names = User.objects.in_bulk({giver for _, giver in pairs if giver is not None})
     rows = Delegation.objects.in_force(clock.now()).filter(
         delegate_id__in={to for to, _ in pairs}, giver_id__in={giver for _, giver in pairs}
     )
+    rows = rows.select_related("giver")
     known: dict[tuple[int, str], tuple[str, datetime | None]] = {}
     for row in rows:
         key, ends = (row.giver_id, row.role), row.valid.upper
         earlier = known.get(key)
         if earlier is None or (earlier[1] is not None and ends > earlier[1]):
-            known[key] = (str(names[row.giver_id]), ends)
+            known[key] = (str(row.giver), ends)
     return known
 
 
@@ -153,7 +173,22 @@ def risk_facts(request: ApprovalRequest) -> dict[str, str]:
     return {name: str(facts.get(name, "")) for name in (ENVIRONMENT, DATA_CLASS, RISK_TIER)}
 
 
-def known_values(found: ApprovalRequestQuerySet) -> tuple[list[str], list[str]]:
-    """Return the environments and data classes that occur among requests, for filters (one query)."""
-    pairs = list(found.order_by().values_list(f"facts__{ENVIRONMENT}", f"facts__{DATA_CLASS}").distinct())
-    return sorted({str(one) for one, _ in pairs if one}), sorted({str(other) for _, other in pairs if other})
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What occurs in an inbox, for its filters."""
+
+    environments: list[str]
+    data_classes: list[str]
+    #: (slug, name)
+    teams: list[tuple[str, str]]
+
+
+def known_values(found: ApprovalRequestQuerySet) -> Known:
+    """Return what occurs among requests (one query)."""
+    names = (f"facts__{ENVIRONMENT}", f"facts__{DATA_CLASS}", "team__slug", "team__name")
+    rows = list(found.order_by().values_list(*names).distinct())
+    return Known(
+        sorted({str(row[0]) for row in rows if row[0]}),
+        sorted({str(row[1]) for row in rows if row[1]}),
+        sorted({(row[2], row[3]) for row in rows if row[2]}, key=lambda team: team[1]),
+    )

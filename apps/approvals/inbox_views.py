@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from apps.approvals import inbox, ports, selectors, waiting
+from apps.approvals import inbox, ports
 from apps.approvals.choices import RequestKind
 from apps.approvals.events import REQUESTS_EXPORTED
 from apps.approvals.models import ApprovalRequest
@@ -99,10 +99,7 @@ class InboxFilter(CommonsFilterSet):
 
     search = SearchFilter(columns=["title"])
     kind = django_filters.ChoiceFilter(label="Kind", field_name="subject_type", empty_label="All")
-    team = django_filters.ModelChoiceFilter(
-        label="Team", queryset=lambda request: selectors.visible_teams(request.user), to_field_name="slug",
-        empty_label="All",
-    )  # fmt: skip
+    team = django_filters.ChoiceFilter(label="Team", field_name="team__slug", empty_label="All")
     environment = django_filters.ChoiceFilter(
         label="Environment", field_name=f"facts__{inbox.ENVIRONMENT}", empty_label="All"
     )
@@ -125,11 +122,12 @@ class InboxFilter(CommonsFilterSet):
     def __init__(self, *args: Any, ways: list[inbox.Way], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ways = ways
-        environments, classes = inbox.known_values(self.queryset)
+        known = inbox.known_values(self.queryset)
         for name, choices in (
             ("kind", [(kind, ports.label_of(kind)) for kind in ports.subject_types()]),
-            ("environment", [(one, one.capitalize()) for one in environments]),
-            ("data_class", [(one, one) for one in classes]),
+            ("team", known.teams),
+            ("environment", [(one, one.capitalize()) for one in known.environments]),
+            ("data_class", [(one, one) for one in known.data_classes]),
         ):
             self.filters[name].extra["choices"] = choices
 
@@ -163,14 +161,11 @@ class Inbox(ListView):
     empty_title = "No request waits for you"
     empty_text = "Requests that need your decision appear here, and you get a mail."
     empty_icon = "circle-check"
-    _ways: list[inbox.Way] | None = None
 
     @property
     def ways(self) -> list[inbox.Way]:
         """How the person may speak: asked once a request."""
-        if self._ways is None:
-            self._ways = waiting.ways(self.request.user)
-        return self._ways
+        return inbox.ways_of(self.request)
 
     def get_queryset(self) -> Any:
         """Keep, of what the person may see, what waits for them."""

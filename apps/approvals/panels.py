@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.approvals import emergencies, notices, selectors
+from apps.approvals import delegating, emergencies, inbox, notices, waiting
 from apps.approvals.emergency_views import blocking_of_team
 from apps.approvals.models import EmergencyReview
 from apps.approvals.querysets import ApprovalRequestQuerySet
@@ -19,7 +19,7 @@ PANEL_ROWS = 10
 
 def _waiting(request: HttpRequest) -> ApprovalRequestQuerySet | None:
     """The requests that wait for this person."""
-    return selectors.waiting_for(request.user) if may(request.user, "approvals.request.decide") else None
+    return waiting.together(inbox.ways_of(request)) if may(request.user, "approvals.request.decide") else None
 
 
 def _reviews(request: HttpRequest) -> Any:
@@ -30,7 +30,7 @@ def _reviews(request: HttpRequest) -> Any:
 
 
 nav(
-    "Inbox", "approvals:inbox", icon="inbox", order=15, permission="approvals.request.decide", group="Work",
+    "Inbox", "approvals:inbox", icon="list-check", order=15, permission="approvals.request.decide", group="Work",
     badge=_waiting,
 )  # fmt: skip
 nav("Approvals", "approvals:request-list", icon="clipboard-check", order=20, group="Work")
@@ -53,10 +53,12 @@ def blocking(request: HttpRequest, team: Any) -> dict[str, Any] | None:
     return {"template": "approvals/panels/blocking.html", **found} if found else None
 
 
-@panel(page="home", order=10, permission="approvals.request.decide")
+@panel(page="home", order=10)
 def for_you_to_decide(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
-    """What waits for the person, oldest first, with cost and age."""
-    rows = list(selectors.waiting_rows(request.user)[: PANEL_ROWS + 1])
+    """What waits for the person, what is due first on top, with cost and age; also for who only stands in."""
+    if not may(request.user, "approvals.request.decide") and not delegating.voices_for(request.user):
+        return None
+    rows = list(inbox.ordered(inbox.ways_of(request))[: PANEL_ROWS + 1])
     return {
         "template": "approvals/panels/for_you_to_decide.html",
         "rows": [{"request": row, "cost": notices.signed_cost(row)} for row in rows[:PANEL_ROWS]],

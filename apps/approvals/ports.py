@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -210,8 +210,11 @@ class Authored(Protocol):
 class AuthoredByPerson(Protocol):
     """An authored subject that can be asked the other way round, so that lists ask no request by itself."""
 
-    def touched_by(self, user_id: int) -> set[uuid.UUID]:
-        """Return the uids of the subjects a person wrote a part of or produced evidence for (more does no harm)."""
+    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        """Return the uids of the subjects that any of these people wrote a part of or produced evidence for.
+
+        More does no harm: those are then asked one by one. One query, however many people.
+        """
         ...
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -33,7 +35,41 @@ def ways(user: Any) -> list[tuple[Voice, ApprovalRequestQuerySet]]:
     if scope.of(user).user_id is None:
         return []
     voices = (delegating.own_voice(user), *delegating.voices_for(user))
-    return [(voice, _decidable(voice, user)) for voice in voices if voice.installation or voice.units]
+    asked = _Asked(user, voices)
+    return [(voice, _decidable(voice, user, asked)) for voice in voices if voice.installation or voice.units]
+
+
+class _Asked:
+    """What is asked once for all ways in which a person may speak, whoever stands behind them."""
+
+    def __init__(self, user: Any, voices: Sequence[Voice]) -> None:
+        self.user = user
+        self._people = frozenset(person for voice in voices for person in voice.persons)
+        self._teams: dict[int, set[int]] = {}
+        self._touched: dict[str, set[uuid.UUID]] = {}
+        self._falls_back: bool | None = None
+
+    def teams_of(self, person: int) -> set[int]:
+        """Return the teams that a person belongs to or leads."""
+        if person not in self._teams:
+            scopes = scope.of(self.user) if person == self.user.pk else scope.resolve(person)
+            self._teams[person] = {team for ids in scopes.teams.values() for team in ids}
+        return self._teams[person]
+
+    def touched(self, subject: ports.AuthoredByPerson, name: str) -> set[uuid.UUID]:
+        """Return the subjects of a kind that any of these people wrote a part of: those are then asked one by one."""
+        if name not in self._touched:
+            self._touched[name] = subject.touched_by(self._people)
+        return self._touched[name]
+
+    def falls_back(self) -> bool:
+        """Whether any open stage has a fallback at all."""
+        if self._falls_back is None:
+            open_now = Stage.objects.filter(
+                request__status=RequestStatus.IN_REVIEW, opened_at__isnull=False, completed_at__isnull=True
+            )
+            self._falls_back = open_now.exclude(fallback_role="").exists()
+        return self._falls_back
 
 
 def together(found: list[tuple[Voice, ApprovalRequestQuerySet]]) -> ApprovalRequestQuerySet:
@@ -44,7 +80,7 @@ def together(found: list[tuple[Voice, ApprovalRequestQuerySet]]) -> ApprovalRequ
     return ApprovalRequest.objects.filter(any_way).order_by("submitted_at", "pk")
 
 
-def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
+def _decidable(voice: Voice, user: Any, asked_of: _Asked) -> ApprovalRequestQuerySet:
     persons = sorted(voice.persons)
     at = clock.now()
     waited = ExpressionWrapper(Value(timedelta(hours=1)) * F("escalate_hours"), output_field=DurationField())
@@ -58,7 +94,8 @@ def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
         completed_at__isnull=True,
     )
     ids = Q(pk__in=open_now.filter(asked).values("request_id"))
-    if voice.giver_id is not None or delegating.standins_of(user).fallback:
+    may_fall = asked_of.falls_back() if voice.giver_id is not None else delegating.standins_of(user).fallback
+    if may_fall:
         ids |= Q(pk__in=_falling_back(open_now.filter(voice.stages("fallback_role", "fallback_unit"))))
     spoke = Decision.objects.filter(Q(actor_id__in=persons) | Q(on_behalf_of_id__in=persons))
     found = (
@@ -69,7 +106,7 @@ def _decidable(voice: Voice, user: Any) -> ApprovalRequestQuerySet:
     )
     for person in persons:
         found = found.exclude(requester_side__contains=[person])
-        found = _not_by(person, _not_of_own_team(person, user, found))
+        found = _not_by(person, _not_of_own_team(person, found, asked_of), asked_of)
     return found
 
 
@@ -89,9 +126,8 @@ def _falling_back(stages: Any) -> list[int]:
     return found
 
 
-def _not_of_own_team(person: int, user: Any, found: ApprovalRequestQuerySet) -> ApprovalRequestQuerySet:
-    scopes = scope.of(user) if person == user.pk else scope.resolve(person)
-    own = {team for ids in scopes.teams.values() for team in ids}
+def _not_of_own_team(person: int, found: ApprovalRequestQuerySet, asked_of: _Asked) -> ApprovalRequestQuerySet:
+    own = asked_of.teams_of(person)
     if not own:
         return found
     sided = ports.sided_by_team()
@@ -104,12 +140,12 @@ def _not_of_own_team(person: int, user: Any, found: ApprovalRequestQuerySet) -> 
     return found
 
 
-def _not_by(person: int, found: ApprovalRequestQuerySet) -> ApprovalRequestQuerySet:
+def _not_by(person: int, found: ApprovalRequestQuerySet, asked_of: _Asked) -> ApprovalRequestQuerySet:
     """Leave out what the person wrote or proved since it was submitted."""
     for name in ports.authored():
         subject = ports.get_subject(name)
         if isinstance(subject, ports.AuthoredByPerson):
-            touched = subject.touched_by(person)
+            touched = asked_of.touched(subject, name)
             asked = found.filter(subject_type=name, subject_uid__in=touched) if touched else found.none()
         else:
             asked = found.filter(subject_type=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -114,8 +114,8 @@ class DeepSubject(ThingSubject):
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
         return set(self.things[uid].producers)
 
-    def touched_by(self, user_id: int) -> set[uuid.UUID]:
-        return {uid for uid, one in self.things.items() if user_id in one.authors | one.producers}
+    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        return {uid for uid, one in self.things.items() if set(user_ids) & (one.authors | one.producers)}
 
     def renewed(self, uid: uuid.UUID, at: datetime) -> bool:
         return self.things[uid].renewed
