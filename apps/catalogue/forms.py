@@ -252,6 +252,8 @@ class FilesField(forms.FileField):
     def clean(self, data: Any, initial: Any = None) -> Any:
         """Return the list of files."""
         given = data if isinstance(data, list | tuple) else [data]
+        if not given and self.required:
+            raise forms.ValidationError(self.error_messages["required"], code="required")
         return [super(FilesField, self).clean(one, initial) for one in given]
 
 

@@ -40,8 +40,9 @@ def missing(version: ModelVersion) -> list[str]:
     if not version.model_format:
         found.append("Name the model's format.")
     open_sources = [
-        str(row.source_version)
-        for row in version.sources.select_related("source_version__model")
+        # By the name it was given here: the version itself may be out of sight.
+        f"“{row.name}”"
+        for row in version.sources.select_related("source_version")
         if row.source_version is not None and row.source_version.status not in lineage.SEALED
     ]
     if open_sources:

@@ -6,7 +6,7 @@ from typing import Any
 
 import django_filters
 import django_tables2 as tables
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -114,7 +114,7 @@ class ModelFilter(_CatalogueFilter):
     def by_class(self, rows: Any, name: str, value: str) -> Any:
         """Models that state the class, or have a version classified so."""
         versions = ModelVersion.objects.filter(model=OuterRef("pk"), classification__contains=[value])
-        return rows.filter(data_classes__contains=[value]) | rows.filter(Exists(versions))
+        return rows.filter(Q(data_classes__contains=[value]) | Q(Exists(versions)))
 
     def by_tier(self, rows: Any, name: str, value: str) -> Any:
         """Models of a tier."""
@@ -200,7 +200,7 @@ class VersionFilter(_CatalogueFilter):
 
     def by_class(self, rows: Any, name: str, value: str) -> Any:
         """Versions classified so, or that say so themselves."""
-        return rows.filter(classification__contains=[value]) | rows.filter(data_classes__contains=[value])
+        return rows.filter(Q(classification__contains=[value]) | Q(data_classes__contains=[value]))
 
     def by_digest(self, rows: Any, name: str, value: str) -> Any:
         """Versions whose digest begins so."""

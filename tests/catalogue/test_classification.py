@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_circle_is_found_with_its_way_round(size: int, random: Any) -> None:
     way = caught.value.path
     assert way[0] == way[-1]
     assert len(way) == size + 1
-    assert all(following in parents[at] for at, following in zip(way, way[1:], strict=False))
+    assert all(following in parents[at] for at, following in pairwise(way))
 
 
 @pytest.mark.requirement("catalogue-5.2")

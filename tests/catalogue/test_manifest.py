@@ -166,7 +166,7 @@ def test_adapters_and_explainer_are_loaded_too() -> None:
     found = manifest.parse(
         built(
             scheme="oci", location="oci://registry.example.com/m", revision=f"sha256:{'b' * 64}",
-            explainer={"storage_uri": "s3://models/explainer", "image": f"r.example.com/e@sha256:{'e' * 64}", "format": ""},
+            explainer={"storage_uri": "s3://models/explainer", "image": f"r.example.com/e@sha256:{'e' * 64}"},
             sources=[source("adapter", "lora", uri=f"oci://registry.example.com/lora@sha256:{'f' * 64}")],
         )
     )  # fmt: skip

@@ -140,9 +140,10 @@ def test_a_registrys_credentials_go_nowhere_else_in_the_open() -> None:
         with pytest.raises(Unauthorised, match="without TLS"):
             oci(server).entries()
         assert other.seen == []
+        server.realm = f"{server.url}/token"
+        stranger = oci(server, credentials={"username": "robot", "password": "wrong"})
         with pytest.raises(Unauthorised):
-            server.realm = f"{server.url}/token"
-            oci(server, credentials={"username": "robot", "password": "wrong"}).entries()
+            stranger.entries()
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -167,15 +168,12 @@ def test_a_hub_sends_on_to_its_storage_without_our_token() -> None:
 
 @pytest.mark.requirement("catalogue-4.5")
 def test_redirects_into_forbidden_networks_are_not_followed(settings: Any) -> None:
-    class Inside(doubles.Plain):
-        url = "http://169.254.169.254"
-
     files = {"model.safetensors": b"w"}
-    inside = Inside(files)
+    inside = doubles.Plain(files)
     inside.url = "http://169.254.169.254/latest"
-    with doubles.running(doubles.Hub(files, COMMIT, inside)) as server:
-        with pytest.raises(AddressRefused, match="metadata"):
-            read(hub(server))
+    hubs = doubles.running(doubles.Hub(files, COMMIT, inside))
+    with hubs as server, pytest.raises(AddressRefused, match="metadata"):
+        read(hub(server))
     inside.server.server_close()
 
 
