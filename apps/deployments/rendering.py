@@ -20,12 +20,10 @@ from apps.clusters.models import Cluster, Flavour
 from apps.core import clock
 from apps.core.canonical import digest_of
 from apps.core.errors import Conflict, Invalid
-from apps.deployments import manifests, reading
+from apps.deployments import manifests, metric_sources, reading
 from apps.deployments.choices import CanaryMode
 from apps.deployments.models import Release
 from apps.deployments.spec import Spec
-from apps.metering.choices import SourceKind
-from apps.metering.models import Source
 from apps.provisioning.manifests import check
 from apps.provisioning.ordering import Key
 from apps.quotas.change import object_path
@@ -56,8 +54,8 @@ def side(release_uid: uuid.UUID, number: int, manifest: Any, spec: Spec, flavour
 
 
 def metrics_url(cluster: Cluster) -> str:
-    """Return the address of the cluster's Prometheus, its metering source; "": it has none."""
-    found = Source.objects.filter(cluster=cluster, kind=SourceKind.PROMETHEUS, valid__contains=clock.now()).first()
+    """Return the address of the cluster's Prometheus, as its metering source tells it; "": none is known."""
+    found = metric_sources.prometheus_of(cluster, clock.now())
     return found.url if found is not None else ""
 
 

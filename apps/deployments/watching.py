@@ -151,9 +151,10 @@ def _releases(endpoint: Endpoint, parts: Sequence[Mapping[str, Any]]) -> None:
             moved = moved or release.load_state != state
             Release.objects.filter(pk=release.pk).update(load_state=state, failure=why or release.failure)
     if moved:
-        from apps.deployments import watch_tasks
+        from apps.deployments import core_tasks, watch_tasks
 
         nudge(watch_tasks.guard_rollouts)
+        nudge(core_tasks.advance_rollouts)
 
 
 def seen(endpoint: Endpoint, at: datetime | None = None) -> Seen:
