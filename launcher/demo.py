@@ -238,7 +238,7 @@ class Portal:
         arguments = ["--port", str(port), "--allocation-port", str(allocation_port), "--state", str(state)]
         program = [sys.executable, "-m", "apps.demo.cluster", *arguments, "--kubeconfig", str(kubeconfig)]
         # Kueue is there, so that borrowed GPUs are taken back as on a cluster that shares in earnest.
-        command = self._command(f"{name}.log", [*program, "--kueue", "pods", "--kserve", *options])
+        command = self._command(f"{name}.log", [*program, "--kueue", "pods", "--kserve", "--gateway", *options])
         command.ready = lambda: accepts(port) and accepts(allocation_port) and kubeconfig.exists()
         with step("Simulated cluster" if name == "cluster" else "Simulated cluster Borealis"):
             supervisor.wait_ready(supervisor.add(name, command, command.log))
