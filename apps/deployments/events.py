@@ -87,4 +87,3 @@ GRANT_ENDED = declare(
 )  # fmt: skip
 RULE_ADDED = declare("deployments.rule.added", RuleEvent, audience="auditors")
 RULE_ENDED = declare("deployments.rule.ended", RuleEvent, audience="auditors")
-

@@ -12,12 +12,13 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from apps.approvals import actions as approvals
 from apps.approvals.models import EmergencyReview, Grant
 from apps.catalogue.manifest import parse
+from apps.clusters.administering import update_cluster
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
-from apps.deployments import actions, advancing, placement_rules, records, rollout
+from apps.deployments import actions, advancing, placement_rules, records, rollout, starting_policies
 from apps.deployments.choices import ReleaseKind, ReleaseStatus
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.subject import ReleaseSubject
@@ -284,3 +285,24 @@ def test_manifest_of_the_version_is_what_is_rendered(world: World) -> None:
     manifest = parse(bytes(world.version.manifest))
     services = [one for one in release.change["states"]["live"] if one["kind"] == "InferenceService"]
     assert services[0]["spec"]["predictor"]["model"]["storageUri"] == manifest.storage_uri
+
+
+@pytest.mark.requirement("releases-2.5")
+def test_the_starting_policy_asks_nobody_below_production_and_binds_above(company: Company, frozen_clock: Any) -> None:
+    world = make_world(company, policy=starting_policies.RELEASES)
+    assert world.ask().status == ReleaseStatus.STARTING
+    release = world.ask("production")
+    assert release.status == ReleaseStatus.IN_REVIEW
+    assert release.change["terms"]["staging_hours"] == 24
+    assert release.spec["expiry_action"] == "block_new"
+
+
+@pytest.mark.requirement("releases-2.4")
+def test_a_platform_admin_states_where_a_cluster_stands(world: World, company: Company) -> None:
+    admin = Actor.of(company.admin)
+    update_cluster(world.cluster.pk, location="cloud", jurisdiction="us", actor=admin)
+    world.cluster.refresh_from_db()
+    assert (world.cluster.location, world.cluster.jurisdiction) == ("cloud", "US")
+    with pytest.raises(Invalid) as found:
+        update_cluster(world.cluster.pk, location="moon", jurisdiction="Europe", actor=admin)
+    assert found.value.errors.keys() == {"location", "jurisdiction"}
