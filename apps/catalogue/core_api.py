@@ -278,8 +278,8 @@ class PieceParser(BaseParser):
 
     media_type = "application/octet-stream"
 
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> bytes:
-        """Return the bytes. Raises Invalid for too many."""
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        """Return the bytes; one more than a piece may have is enough to refuse them."""
         found: bytes = stream.read(file_actions.MAX_PIECE + 1)
         return found
 
@@ -318,9 +318,10 @@ class UploadViewSet(CommonsViewSet):
         offset = request.query_params.get("offset", "")
         if not offset.isdecimal():
             raise Invalid({"offset": "Say where the piece begins: a whole number of bytes."})
-        if not isinstance(request.data, bytes):
+        piece: Any = request.data
+        if not isinstance(piece, bytes):
             raise UnsupportedMediaType(request.content_type)
-        done = file_actions.append_piece(upload.uid, int(offset), request.data, actor=self.actor)
+        done = file_actions.append_piece(upload.uid, int(offset), piece, actor=self.actor)
         return Response(UploadSerializer(done).data)
 
     @extend_schema(request=FinishInput, responses={201: FileSerializer})

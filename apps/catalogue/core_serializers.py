@@ -91,7 +91,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
 class VersionChanges(serializers.Serializer[Any]):
     """What can be changed of a draft."""
 
-    label = serializers.CharField(max_length=60, required=False)
+    label = serializers.CharField(max_length=60, required=False)  # type: ignore[assignment]  # a field of ours
     store = serializers.SlugField(required=False, allow_null=True)
     location = serializers.CharField(max_length=1000, required=False, allow_blank=True)
     revision = serializers.CharField(max_length=128, required=False, allow_blank=True)

@@ -104,7 +104,7 @@ class Upload(VersionAction):
     def perform(self, form: Any) -> str:
         """Take every file, one after the other: what was taken before one is refused stays."""
         folder = form.cleaned_data["folder"].strip("/ ")
-        taken = []
+        taken: list[str] = []
         for file in form.cleaned_data["files"]:
             path = f"{folder}/{file.name}" if folder else file.name
             try:

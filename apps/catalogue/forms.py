@@ -79,7 +79,7 @@ class VersionForm(CommonsForm):
     """A draft. The place of its files is chosen once, when it is made."""
 
     label = forms.CharField(max_length=60, help_text="What people call it: 1.4.0. Never used twice for a model.")
-    store = forms.ModelChoiceField(
+    store: Any = forms.ModelChoiceField(
         queryset=None, required=False, to_field_name="slug", empty_label="None yet",
         help_text="Where the portal reads the files to hash them.",
     )  # fmt: skip
@@ -119,7 +119,7 @@ class VersionForm(CommonsForm):
         label="Data classes of its own", choices=DataClass.choices, required=False, widget=forms.CheckboxSelectMultiple,
         help_text="Besides the model's and what it inherits from what it was made from.",
     )  # fmt: skip
-    card = forms.ModelChoiceField(
+    card: Any = forms.ModelChoiceField(
         queryset=None, required=False, to_field_name="number", empty_label="None",
         help_text="The revision of the model's card that is sealed with it.",
     )  # fmt: skip
@@ -129,12 +129,11 @@ class VersionForm(CommonsForm):
 
     def __init__(self, *args: Any, model: Model, scheme: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        store, card = self.fields["store"], self.fields["card"]
-        if isinstance(store, forms.ModelChoiceField) and isinstance(card, forms.ModelChoiceField):
-            rows = version_actions.usable_stores(model.team)
-            store.queryset = rows.filter(scheme=scheme) if scheme else rows
-            card.queryset = model.cards.order_by("-number")
-            card.label_from_instance = _card_label
+        # The stubs know plain fields only.
+        fields: dict[str, Any] = self.fields
+        fields["store"].queryset = version_actions.usable_stores(model.team).filter(scheme=scheme)
+        fields["card"].queryset = model.cards.order_by("-number")
+        fields["card"].label_from_instance = _card_label
         if scheme == Scheme.UPLOAD:
             for name in ("store", "location", "revision"):
                 del self.fields[name]
@@ -260,7 +259,7 @@ class FilesField(forms.FileField):
 class UploadForm(CommonsForm):
     """Files for a draft."""
 
-    files = FilesField(
+    files: Any = FilesField(
         label="Files", help_text="Several at once. A file of the same path is replaced.",
         error_messages={"required": "Choose at least one file."},
     )  # fmt: skip
@@ -281,7 +280,7 @@ class StoreForm(CommonsForm):
         label="Address", max_length=300,
         help_text="https://… of the service, registry or hub. Of a volume: its claim, as in COMMONS_MODEL_MOUNTS.",
     )  # fmt: skip
-    prefix = forms.CharField(
+    prefix: Any = forms.CharField(
         max_length=300, required=False,
         help_text="Versions may lie below this only: bucket and folder, repository's beginning. S3 needs the bucket.",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from apps.catalogue.version_views import version_url
 from apps.core.errors import Invalid, NotVisible
 
 
-def inputs_of(version: ModelVersion, *, but: int | None = None) -> list[SourceInput]:
+def inputs_of(version: ModelVersion, *, but: int = 0) -> list[SourceInput]:
     """Return the sources of a draft as `set_sources` takes them."""
     return [
         SourceInput(

@@ -16,6 +16,7 @@ from apps.catalogue.forms import NoteForm, StoreForm
 from apps.catalogue.models import ModelStore, ModelVersion
 from apps.catalogue.tables import StoreFilter, StoreTable
 from apps.core.errors import Conflict
+from apps.core.forms import CommonsForm
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 
@@ -143,7 +144,7 @@ class StoreAction(ActionView):
 
     queryset = ModelStore.objects.all()
     permission = STORE_MANAGE
-    form_class = NoteForm
+    form_class: type[CommonsForm] = NoteForm
 
     def scope_object(self) -> Any:
         """Stores are the installation's."""

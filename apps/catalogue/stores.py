@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -25,7 +25,12 @@ CREDENTIALS: dict[str, tuple[str, ...]] = {
     Scheme.HF: ("token",),
     Scheme.PVC: (),
 }
-_READERS = {Scheme.S3: S3Reader, Scheme.OCI: OciReader, Scheme.HF: HfReader, Scheme.PVC: PvcReader}
+_READERS: dict[str, Callable[[Place], Reader]] = {
+    Scheme.S3: S3Reader,
+    Scheme.OCI: OciReader,
+    Scheme.HF: HfReader,
+    Scheme.PVC: PvcReader,
+}
 
 
 def outside(store: ModelStore, location: str) -> str:

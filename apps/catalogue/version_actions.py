@@ -81,10 +81,12 @@ def create_version(
         raise NotAllowed("A version has an author: a person.")
     if scheme not in Scheme.values:
         raise Invalid({"scheme": "Choose where the files are."})
+    # A text is a sequence, too, but no list of arguments.
+    given = arguments if isinstance(arguments, str) else list(arguments)
     values = checking.version_fields(
         {
             "label": label, "location": location, "revision": revision, "model_format": model_format,
-            "runtime": runtime, "image": image, "arguments": arguments if isinstance(arguments, str) else list(arguments), "environment": environment or {},
+            "runtime": runtime, "image": image, "arguments": given, "environment": environment or {},
             "parameters": parameters or {}, "explainer": explainer or {}, "data_classes": list(data_classes),
         },
         scheme=scheme,
@@ -201,7 +203,7 @@ def _circle(version_id: int, parents: Sequence[int]) -> list[int]:
         for child, parent in found:
             if parent is not None:
                 edges[child].append(parent)
-        frontier = {parent for _, parent in found if parent is not None}
+        frontier = {parent for _, parent in found if parent}
     try:
         classification.post_order(version_id, lambda at: edges.get(at, ()))
     except classification.Cycle as cycle:
@@ -268,7 +270,7 @@ def _now(version: ModelVersion) -> dict[str, Any]:
     return {"status": version.status, "version": version.version}
 
 
-def _check_label(model_id: int, label: str, *, but: int | None = None) -> None:
+def _check_label(model_id: int, label: str, *, but: int = 0) -> None:
     if ModelVersion.objects.filter(model_id=model_id, label__iexact=label).exclude(pk=but).exists():
         raise Invalid({"label": f"This model has a version “{label}” already. A label is never used twice."})
 

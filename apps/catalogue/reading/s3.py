@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]  # the library has no types
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # as above
+from botocore.credentials import Credentials  # type: ignore[import-untyped]  # as above
 
 from apps.catalogue.reading.base import (
     MAX_FILE,
