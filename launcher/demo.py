@@ -199,7 +199,9 @@ class Portal:
             "PYTHONUNBUFFERED": "1",
         }
         if self.options.demo:
+            (self.folder / "models").mkdir(parents=True, exist_ok=True)
             result |= {
+                "COMMONS_MODEL_MOUNTS": os.environ.get("COMMONS_MODEL_MOUNTS") or f"models={self.folder / 'models'}",
                 "COMMONS_DEMO": "1",
                 "COMMONS_DEMO_KUBECONFIG": str(self.kubeconfig),
                 "COMMONS_DEMO_KUBECONFIG_BOREALIS": str(self.kubeconfig_borealis),

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import CommonsError
-from apps.demo import company, history, money, seed, sharing, story
+from apps.demo import company, history, money, seed, serving_story, sharing, story
 
 
 class Command(BaseCommand):
@@ -44,6 +44,11 @@ class Command(BaseCommand):
             seed.Step("Quota of today, requested and approved", story.todays_quota),
             seed.Step("Requests under way", story.under_way),
             *sharing.TEAM_STEPS,
+            seed.Step("Where clusters stand, and what may run there", serving_story.places),
+            seed.Step("Policies for models and releases", serving_story.rules),
+            seed.Step("Models, cards, evidence", serving_story.catalogue),
+            seed.Step("Approvals of versions", serving_story.approvals_of_versions),
+            seed.Step("An endpoint with a canary", serving_story.endpoint),
             seed.Step("Chargeback and the unit's budget", money.chargeback),
             seed.Step("Self-test of the source of usage", money.fit),
             seed.Step("Past months closed", lambda known: money.close_months(known, self.aside)),

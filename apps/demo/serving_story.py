@@ -1,0 +1,323 @@
+"""Models of the sample company: registered, carded, evidenced, approved, refused, waiting, and one that serves.
+
+The weights are a few kilobytes of made-up bytes on a mounted volume, named as such in each model's purpose: what is
+shown is the way from bytes to a bound approval and to a rollout, not a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from apps.approvals import actions as approvals
+from apps.approvals import policies, ports
+from apps.approvals.choices import Verdict
+from apps.approvals.models import Policy
+from apps.approvals.selectors import waiting_for
+from apps.catalogue import cards_saving, evidence, hash_jobs, model_actions, sealing, store_actions
+from apps.catalogue import requests as asks
+from apps.catalogue import version_actions as versions
+from apps.catalogue.choices import JobStatus, VersionStatus
+from apps.catalogue.models import HashJob, Model, ModelRequest, ModelStore, ModelVersion
+from apps.catalogue.reading.pvc import mounts
+from apps.catalogue.regimes_loading import load_regimes
+from apps.clusters import administering
+from apps.clusters.choices import Location
+from apps.clusters.models import Cluster
+from apps.core.actor import Actor
+from apps.core.errors import CommonsError
+from apps.demo import company
+from apps.demo.seed import SEEDER, Context
+from apps.demo.story import _actor, _person
+from apps.deployments import actions as releases
+from apps.deployments import advancing
+from apps.deployments.choices import ObjectiveAction, ObjectiveKind, ReleaseStatus
+from apps.deployments.models import Endpoint, Release
+from apps.deployments.objectives import set_objective
+from apps.deployments.placement_rules import add_starting_rules
+from apps.deployments.spec import Guard, Rung, Spec
+from apps.quotas.models import Workspace
+from apps.teams.models import Team
+
+VOLUME = "models"
+_IMAGE = "registry.example.com/serving/triton@sha256:" + hashlib.sha256(b"sample serving image").hexdigest()
+_SIMULATED = "Sample company: the weights are made-up bytes."
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model of the sample company."""
+
+    slug: str
+    name: str
+    team: str
+    lead: str
+    purpose: str
+    data_classes: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+RANKING = ModelPlan(
+    "product-ranking", "Product ranking", "marketing", "marketing-lead",
+    f"Orders the products of a campaign by how likely they are to interest a visitor. {_SIMULATED}",
+    ("internal",), ("1.0.0", "1.1.0", "1.2.0"),
+)  # fmt: skip
+FRAUD = ModelPlan(
+    "payment-fraud", "Payment fraud", "finance", "finance-lead",
+    f"Scores card payments before they are settled; a person decides on high scores. {_SIMULATED}",
+    ("financial", "cardholder"), ("2.0.0",),
+)  # fmt: skip
+PLANS = (RANKING, FRAUD)
+
+
+def places(context: Context) -> str:
+    """Say where the clusters stand, under whose law, and which data may be where."""
+    admin = _actor(context, "admin")
+    for slug, location, jurisdiction in (
+        (company.CLUSTER_SLUG, Location.ON_PREMISES, "EU"),
+        (company.BOREALIS_SLUG, Location.CLOUD, "US"),
+    ):
+        cluster = Cluster.objects.filter(slug=slug).first()
+        if cluster is not None and not cluster.location:
+            administering.update_cluster(cluster.pk, location=location, jurisdiction=jurisdiction, actor=admin)
+    load_regimes()
+    rules = add_starting_rules(actor=SEEDER)
+    return f"{rules} placement rules" if rules else "as before"
+
+
+def rules(context: Context) -> str:
+    """Publish who approves versions and releases; the ladder in production may be climbed within a visit."""
+    admin = _actor(context, "admin")
+    made = 0
+    for proposed in ports.starting_policies():
+        if proposed.slug not in ("model-versions", "releases") or Policy.objects.filter(slug=proposed.slug).exists():
+            continue
+        body: dict[str, Any] = dict(proposed.body)
+        if proposed.slug == "releases":
+            # Nobody waits two days in front of a sample: the hours are named in the policy, where everybody reads them.
+            body["terms"] = [
+                {**term, "value": 0} if term["name"] in ("staging_hours", "canary_hours_min") else term
+                for term in body["terms"]
+            ]
+        policies.publish_policy(proposed.slug, proposed.name, proposed.subject_type, body, actor=admin)
+        made += 1
+    return f"{made} policies" if made else "as before"
+
+
+def catalogue(context: Context) -> str:
+    """Register the models, write their cards, seal their versions, add what speaks for and against them."""
+    folder = mounts().get(VOLUME)
+    if folder is None:
+        return "no volume of models is mounted (COMMONS_MODEL_MOUNTS)"
+    store = ModelStore.objects.filter(slug=VOLUME).first() or store_actions.add_store(
+        "Models on a mounted volume", "pvc", slug=VOLUME, endpoint=VOLUME, actor=_actor(context, "admin")
+    )
+    sealed = 0
+    for plan in PLANS:
+        model = Model.objects.filter(slug=plan.slug).first() or _registered(context, plan)
+        for label in plan.labels:
+            if not ModelVersion.objects.filter(model=model, label=label).exists():
+                _weights(folder, plan, label)
+                _begun(context, plan, model, store, label)
+            version = ModelVersion.objects.get(model=model, label=label)
+            sealed += _sealed(context, plan, version)
+    return f"{sealed} versions sealed" if sealed else "as before"
+
+
+def _weights(folder: Path, plan: ModelPlan, label: str) -> None:
+    place = folder / plan.slug / label
+    place.mkdir(parents=True, exist_ok=True)
+    seed = f"{plan.slug} {label}".encode()
+    (place / "model.onnx").write_bytes(b"".join(hashlib.sha256(seed + bytes([n])).digest() for n in range(256)))
+    (place / "config.pbtxt").write_text(f'name: "{plan.slug}"\nplatform: "onnxruntime_onnx"\n')
+
+
+def _registered(context: Context, plan: ModelPlan) -> Model:
+    lead = _actor(context, plan.lead)
+    model = model_actions.register_model(
+        Team.objects.get(slug=plan.team).pk, plan.name, slug=plan.slug, purpose=plan.purpose,
+        data_classes=plan.data_classes, risk_tier="minimal", act_role="deployer", actor=lead,
+    )  # fmt: skip
+    cards_saving.save_card(
+        model.pk,
+        {
+            "schema": 1, "name": plan.name, "overview": plan.purpose, "license": "other",
+            "uses_direct": "Staff of the owning team read its scores in their own tools.",
+            "uses_out_of_scope": "Decisions about people without a person in between.",
+            "limitations": "Few examples from new markets; scores there are less certain.",
+            "metrics": ["auroc"], "metrics_choice": "Set before training by the owning team.",
+            "logic": "Recent behaviour weighs most, then the time of day.",
+            "monitoring": "Drift of inputs and scores every day; a breach opens a recertification.",
+        },
+        note="First card", actor=lead,
+    )  # fmt: skip
+    return model
+
+
+def _begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, label: str) -> None:
+    lead = _actor(context, plan.lead)
+    card = cards_saving.newest_card(model.pk)
+    version = versions.create_version(
+        model.pk, label, "pvc", location=f"pvc://{VOLUME}/{plan.slug}/{label}", store_id=store.pk,
+        model_format="onnx", runtime="kserve-tritonserver", image=_IMAGE, arguments=["--strict-readiness=true"],
+        parameters={"epochs": "12", "learning_rate": "0.0004"}, card_id=card.pk if card else None, actor=lead,
+    )  # fmt: skip
+    source = versions.SourceInput(
+        kind="dataset", name=f"{plan.team} events", revision="2026-09", uri="s3://datasets.example.com/events",
+        data_classes=plan.data_classes,
+    )  # fmt: skip
+    versions.set_sources(version.pk, [source], actor=lead)
+    hash_jobs.start_hashing(version.pk, actor=lead)
+
+
+def _sealed(context: Context, plan: ModelPlan, version: ModelVersion) -> int:
+    if version.status not in (VersionStatus.DRAFT, VersionStatus.HASHING):
+        return 0
+    for job in HashJob.objects.filter(model_version=version, status__in=[JobStatus.PENDING, JobStatus.RUNNING]):
+        hash_jobs.work(job.pk)
+    version = sealing.seal(version.pk, actor=_actor(context, plan.lead))
+    lead = _actor(context, plan.lead)
+    # The newest ranking model is not good enough for one group: its own evidence says so.
+    weak = plan is RANKING and version.label == plan.labels[-1]
+    rows = [
+        {"metric": "auroc", "value": "0.931", "low": "0.924", "high": "0.938", "comparison": "ge", "threshold": "0.9"},
+        {"metric": "auroc", "slice": "new visitors", "value": "0.871" if weak else "0.912",
+         "low": "0.861" if weak else "0.904", "high": "0.881" if weak else "0.920", "comparison": "ge",
+         "threshold": "0.9"},
+    ]  # fmt: skip
+    drafts = [evidence.Draft(kind="evaluation", title=f"Evaluation of {version.label}", rows=rows)]
+    if plan is FRAUD:
+        drafts.append(
+            evidence.Draft(
+                kind="model_scan", title="Scan of the model files", payload={"tool": "sample", "findings": 0}
+            )
+        )
+    for draft in drafts:
+        evidence.add_evidence(version.pk, draft, actor=lead)
+    return 1
+
+
+def approvals_of_versions(context: Context) -> str:
+    """Ask for the versions: two approved by compliance, one rejected for its own figures, one with open controls."""
+    said = []
+    for label, verdict, reason in (
+        ("1.0.0", Verdict.APPROVE, "Card, results and scope are as they should be."),
+        ("1.1.0", Verdict.APPROVE, "Better on every slice than what is live."),
+    ):
+        said.append(_ask(context, RANKING, label, verdict, reason))
+    said.append(
+        _ask(
+            context, RANKING, "1.2.0", Verdict.REJECT,
+            "The results for new visitors are below the threshold that you set yourselves.",
+        )
+    )  # fmt: skip
+    said.append(_ask(context, FRAUD, "2.0.0", "", ""))
+    return ", ".join(text for text in said if text) or "as before"
+
+
+def _workspaces(plan: ModelPlan) -> list[Workspace]:
+    return list(
+        Workspace.objects.filter(
+            team__slug=plan.team, cluster__slug=company.CLUSTER_SLUG, archived_at__isnull=True
+        ).order_by("pk")
+    )
+
+
+def _ask(context: Context, plan: ModelPlan, label: str, verdict: str, reason: str) -> str:
+    version = ModelVersion.objects.filter(model__slug=plan.slug, label=label).first()
+    if version is None or not version.digest or ModelRequest.objects.filter(model_version=version).exists():
+        return ""
+    asked = asks.Asked(
+        workspaces=[one.pk for one in _workspaces(plan)], max_traffic=100, valid_days=180,
+        reason=f"{plan.name} {label} for the coming season.",
+    )  # fmt: skip
+    try:
+        request = asks.submit(version.pk, asked, actor=_actor(context, plan.lead))
+    except CommonsError as error:
+        return f"{plan.name} {label} not asked for: {error}"
+    if not verdict:
+        return f"{plan.name} {label} waits"
+    request.refresh_from_db()
+    for key in ("compliance", "vp"):
+        approval = waiting_for(_person(context, key)).filter(pk=request.approval_id or 0).first()
+        if approval is not None:
+            approvals.decide(
+                approval.pk, verdict, reason, actor=_actor(context, key), expected_digest=approval.subject_digest
+            )
+    request.refresh_from_db()
+    return f"{plan.name} {label} {request.get_status_display().lower()}"
+
+
+def endpoint(context: Context) -> str:
+    """Serve the ranking: its first version takes all traffic, the next one is a canary of ten per cent."""
+    said = []
+    for label, ladder in (("1.0.0", ()), ("1.1.0", (Rung(10, 0), Rung(50, 0)))):
+        version = ModelVersion.objects.filter(model__slug=RANKING.slug, label=label).first()
+        workspace = next(iter(_workspaces(RANKING)), None)
+        if version is None or workspace is None or Release.objects.filter(model_version=version).exists():
+            continue
+        spec = Spec(
+            min_replicas=1, max_replicas=1, units_per_replica=1, cpu=4, memory_gib=16, ladder=ladder,
+            guard=Guard(error_rate=Decimal("0.05"), latency_p95_ms=800),
+        )  # fmt: skip
+        try:
+            release = releases.request_release(
+                workspace.pk, "product-ranking", version.pk, context.flavour.pk, spec,
+                f"Serve {version} to the campaign pages.", actor=_actor(context, RANKING.lead),
+            )  # fmt: skip
+        except CommonsError as error:
+            said.append(f"{label} not released: {error}")
+            break
+        _decided(context, release)
+        if not ladder:
+            _until_live(release)
+        release.refresh_from_db()
+        said.append(f"{label} {release.get_status_display().lower()}")
+        if release.status not in (ReleaseStatus.LIVE, ReleaseStatus.CANARY, ReleaseStatus.STARTING):
+            break
+    _objectives(context)
+    return ", ".join(said) or "as before"
+
+
+def _decided(context: Context, release: Release) -> None:
+    for key in ("vp", "compliance"):
+        release.refresh_from_db()
+        approval = waiting_for(_person(context, key)).filter(pk=release.approval_id or 0).first()
+        if approval is not None:
+            approvals.decide(
+                approval.pk, Verdict.APPROVE, "Fits the quota and the budget.", actor=_actor(context, key),
+                expected_digest=approval.subject_digest,
+            )  # fmt: skip
+
+
+def _until_live(release: Release) -> None:
+    from apps.demo.sharing import _await
+    from apps.provisioning import running
+    from apps.provisioning.models import Declaration
+
+    def live() -> bool:
+        release.refresh_from_db()
+        return bool(release.status == ReleaseStatus.LIVE)
+
+    def work() -> None:
+        for cluster_id in Declaration.objects.filter(owner_uid=release.endpoint.uid).values_list("cluster", flat=True):
+            running.apply_cluster(cluster_id)
+        advancing.advance_due()
+
+    _await(live, work)
+
+
+def _objectives(context: Context) -> None:
+    found = Endpoint.objects.filter(name="product-ranking", removed_at__isnull=True).first()
+    if found is None or found.objectives.exists():
+        return
+    lead: Actor = _actor(context, RANKING.lead)
+    for kind, target, action in (
+        (ObjectiveKind.AVAILABILITY, "0.995", ObjectiveAction.NOTIFY),
+        (ObjectiveKind.LATENCY_P95, "800", ObjectiveAction.NOTIFY),
+        (ObjectiveKind.ERROR_RATE, "0.02", ObjectiveAction.ROLL_BACK),
+    ):
+        set_objective(found.pk, kind, target, 24, action, actor=lead)
