@@ -105,6 +105,7 @@ class EnforcementList(ListView):
         "What each cluster does with models that no usable approval covers. Listed are workspaces that may process"
         " regulated data, and those for which something is decided."
     )
+    permission = "deployments.endpoint.view"
     table_class = EnforcementTable
     filterset_class = EnforcementFilter
     export_event = EXPORTED
