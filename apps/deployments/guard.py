@@ -81,9 +81,7 @@ class Verdict:
         return self.status is Status.BAD
 
 
-def verdict(
-    samples: Iterable[Sample], guard: Thresholds, load_state: str, *, at: datetime | None = None
-) -> Verdict:
+def verdict(samples: Iterable[Sample], guard: Thresholds, load_state: str, *, at: datetime | None = None) -> Verdict:
     """Judge a release by its samples within the guard's window, which ends at `at` (None: at the newest sample).
 
     Samples may come in any order; later ones than `at` are left out.
@@ -93,9 +91,7 @@ def verdict(
     rows = within(samples, guard.window_minutes, at)
     figures = _figures(rows, guard, load_state)
     parts = [
-        part
-        for part in (_errors(rows, guard.error_rate), _latency(rows, guard.latency_p95_ms))
-        if part is not None
+        part for part in (_errors(rows, guard.error_rate), _latency(rows, guard.latency_p95_ms)) if part is not None
     ]
     if not parts:
         loaded = load_state == LoadState.LOADED
