@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from apps.approvals import deciders, emergencies, ports, selectors, standing
 from apps.approvals.choices import ReviewOutcome
-from apps.approvals.models import ApprovalRequest, Decision, EmergencyReview, Grant, StandardLoss
+from apps.approvals.models import Decision, EmergencyReview, Grant, StandardLoss
 from apps.core import clock
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.filters import CommonsFilterSet, SearchFilter
@@ -22,7 +22,6 @@ from apps.core.permissions import may
 from apps.core.tables import AgeColumn, CommonsTable, TimeColumn, UidLinkColumn
 from apps.core.templatetags.commons import status_badge
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.teams.models import Team
 
 _WIDE = {"cell": {"class": "d-none d-lg-table-cell"}}
 
@@ -225,14 +224,6 @@ class ReviewClose(_ReviewPage, ActionView):
         return self.here()
 
 
-def open_reviews(user: Any, subject_type: str = "") -> list[EmergencyReview]:
-    """Return the open reviews that block requests of teams whose requests this person sees, oldest due first."""
-    rows = EmergencyReview.objects.visible_to(user).open().select_related("request__team")
-    if subject_type:
-        rows = rows.filter(request__subject_type=subject_type)
-    return list(rows.order_by("due_at", "pk")[:10])
-
-
 class LossTable(CommonsTable):
     """Standard changes that teams have lost."""
 
@@ -362,17 +353,3 @@ class LossRestore(ActionView):
             self.object.uid, form.cleaned_data["reason"], actor=self.actor, expected_version=self.expected_version
         )
         return reverse("approvals:standard-list")
-
-
-def blocking_of_team(user: Any, team: Team) -> dict[str, Any] | None:
-    """Return what a team's page says: open reviews that block it, standard changes it has lost; None for neither."""
-    seen = ApprovalRequest.objects.visible_to(user).values("pk")
-    reviews = EmergencyReview.objects.open().for_team(team.pk).filter(request__in=seen).select_related("request")
-    losses = StandardLoss.objects.in_force().for_team(team.pk).filter(request__in=seen).select_related("policy")
-    found = {"reviews": list(reviews.order_by("due_at", "pk")), "losses": list(losses.order_by("lost_at", "pk"))}
-    return found if found["reviews"] or found["losses"] else None
-
-
-__all__ = [
-    "LossList", "LossRestore", "ReviewClose", "ReviewDetail", "ReviewList", "blocking_of_team", "open_reviews",
-]  # fmt: skip

@@ -56,7 +56,9 @@ def ordered(found: list[Way]) -> ApprovalRequestQuerySet:
     opened = Stage.objects.filter(request=OuterRef("pk"), opened_at__isnull=False, completed_at__isnull=True)
     return (
         waiting.together(found)
-        .select_related("team", "unit", "requester", "policy_version__policy")
+        .select_related("team", "requester")
+        # Long, and nothing that a list shows.
+        .defer("leaves", "requester_side", "reason", "conclusion")
         .annotate(waits_since=Subquery(opened.order_by("opened_at").values("opened_at")[:1]))
         .order_by(F("due_at").asc(nulls_last=True), "submitted_at", "pk")
     )
@@ -102,11 +104,11 @@ def _each(found: list[Way], keys: list[int]) -> list[set[int]]:
 
 def ways_of(request: HttpRequest) -> list[Way]:
     """Return how the person behind a request may speak, with what waits: found once, for page and sidebar."""
-    known: list[Way] | None = getattr(request, "_commons_ways", None)
-    if known is None:
-        known = waiting.ways(request.user)
-        request._commons_ways = known  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
-    return known
+    kept: tuple[int | None, list[Way]] | None = getattr(request, "_commons_ways", None)
+    if kept is None or kept[0] != request.user.pk:
+        kept = (request.user.pk, waiting.ways(request.user))
+        request._commons_ways = kept  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
+    return kept[1]
 
 
 def reason_for(

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.approvals import delegating, emergencies, inbox, notices, waiting
-from apps.approvals.emergency_views import blocking_of_team
+from apps.approvals.blocking import blocking_of_team
 from apps.approvals.models import EmergencyReview
 from apps.approvals.querysets import ApprovalRequestQuerySet
 from apps.core.permissions import may

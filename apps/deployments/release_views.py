@@ -9,13 +9,14 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.approvals.blocking import open_reviews
 from apps.catalogue.models import ModelVersion
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
 from apps.deployments import actions, reading, selectors
 from apps.deployments.choices import ReleaseStatus
-from apps.deployments.drafting import Assessment
+from apps.deployments.drafting import SUBJECT_TYPE, Assessment
 from apps.deployments.forms import ReleaseForm, WithdrawForm, initial_of, may_deploy_to
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.tables import RELEASES_EXPORTED, ReleaseFilter, ReleaseTable
@@ -103,7 +104,11 @@ class ReleaseCreate(CreateView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add where the live panel comes from."""
-        return super().get_context(estimate_url=reverse("deployments:release-estimate"), **extra)
+        return super().get_context(
+            estimate_url=reverse("deployments:release-estimate"),
+            reviews=open_reviews(self.request.user, SUBJECT_TYPE),
+            **extra,
+        )
 
     def conflict(self, conflict: Conflict) -> HttpResponseBase:
         """Another release is open: sending this again would not help; say where the other one is."""

@@ -45,7 +45,7 @@ def owner(company):
 # ---------------------------------------------------------------- on behalf of
 
 
-@pytest.mark.requirement("compliance-inbox-3.2")
+@pytest.mark.requirement("compliance-inbox-3.1")
 def test_a_stand_in_decides_in_the_givers_name(office, company):
     person = make_user(display_name="Stand-in of the VP")
     delegating.create(
@@ -63,7 +63,7 @@ def test_a_stand_in_decides_in_the_givers_name(office, company):
     assert f"{person} for {company.vp}" in client.get(path(request)).content.decode()
 
 
-@pytest.mark.requirement("compliance-inbox-3.2")
+@pytest.mark.requirement("compliance-inbox-3.1")
 def test_whoever_could_speak_in_two_names_is_asked_in_which(office, company, owner):
     delegating.create(
         company.vp.pk, owner.pk, "unit_owner", actor=Actor.of(company.vp), end=clock.now() + timedelta(days=1),
@@ -85,7 +85,7 @@ def test_whoever_could_speak_in_two_names_is_asked_in_which(office, company, own
     assert Decision.objects.count() == 1
 
 
-@pytest.mark.requirement("compliance-inbox-3.2")
+@pytest.mark.requirement("compliance-inbox-3.1")
 def test_a_seat_that_is_not_offered_is_refused(office, company):
     request = office.submit()
     answer = client_for(company.vp).post(path(request, "decide/"), form(request, seat=f"{company.vp_other.uid}.0"))
@@ -97,7 +97,7 @@ def test_a_seat_that_is_not_offered_is_refused(office, company):
 # ---------------------------------------------------------------- the password again
 
 
-@pytest.mark.requirement("compliance-inbox-3.3", "compliance-inbox-3.4")
+@pytest.mark.requirement("compliance-inbox-3.2", "compliance-inbox-3.3")
 def test_a_policy_can_ask_for_the_password_again(office, company, owner, frozen_clock):
     office.publish({"stages": [OWNER], "reauthenticate_minutes": 10})
     request = office.submit()
@@ -125,7 +125,7 @@ def test_a_policy_can_ask_for_the_password_again(office, company, owner, frozen_
     assert 'name="password"' not in client.get(path(second, "decide/")).content.decode()
 
 
-@pytest.mark.requirement("compliance-inbox-3.3")
+@pytest.mark.requirement("compliance-inbox-3.2")
 def test_guessing_the_password_is_limited_as_at_sign_in(office, company, owner, frozen_clock):
     office.publish({"stages": [OWNER], "reauthenticate_minutes": 10})
     request = office.submit()
@@ -142,7 +142,7 @@ def test_guessing_the_password_is_limited_as_at_sign_in(office, company, owner, 
 # ---------------------------------------------------------------- what the page tells
 
 
-@pytest.mark.requirement("compliance-inbox-2.2")
+@pytest.mark.requirement("compliance-inbox-2.1")
 def test_parallel_stages_waits_and_escalation_stand_on_the_page(office, company, frozen_clock):
     office.publish(
         {"stages": [
@@ -170,7 +170,7 @@ def test_parallel_stages_waits_and_escalation_stand_on_the_page(office, company,
     assert "Escalated: also Platform admin may decide" in client_for(company.admin).get(path(request)).content.decode()
 
 
-@pytest.mark.requirement("compliance-inbox-2.3")
+@pytest.mark.requirement("compliance-inbox-2.2")
 def test_everybody_around_the_request_is_named_with_the_rule_that_excludes_them(office, company):
     person = make_user(display_name="Stand-in of the lead")
     grant(company.lead_finance, Role.COMPLIANCE)
@@ -187,7 +187,7 @@ def test_everybody_around_the_request_is_named_with_the_rule_that_excludes_them(
     assert "Can decide" in text
 
 
-@pytest.mark.requirement("compliance-inbox-2.4")
+@pytest.mark.requirement("compliance-inbox-2.3")
 def test_decisions_show_on_which_bytes_rules_and_proof_they_stand(office, company):
     office.publish({"stages": [OWNER, COMPLIANCE]})
     request = office.submit()

@@ -1,4 +1,4 @@
-"""Inbox, comments, delegations, emergency reviews, lost standard changes: of finance, beside `world.approval_request`."""
+"""Inbox, comments, delegations, emergency reviews, lost standard changes of finance, beside its open request."""
 
 from __future__ import annotations
 
