@@ -37,6 +37,7 @@ from apps.costs.models import (
 )
 from apps.demo import company
 from apps.demo.seed import Context, history_start
+from apps.demo.sharing import wait_for
 from apps.insights import findings, workloads
 from apps.metering import billing, selftest_run
 from apps.metering.models import Source, SourceCheck
@@ -109,9 +110,13 @@ def _close(month: date, finance: Actor) -> bool:
     if period.status == PeriodStatus.OPEN:
         period = periods.start_closing(period.pk, actor=finance)
     periods.close(period.pk, actor=finance)
-    freezing.freeze(period.pk)
-    period.refresh_from_db()
-    return period.status == PeriodStatus.CLOSED
+
+    def closed() -> bool:
+        period.refresh_from_db()
+        return bool(period.status == PeriodStatus.CLOSED)
+
+    # The installation's own worker was told, too: where it is at it already, this one only waits.
+    return wait_for(closed, lambda: freezing.freeze(period.pk))
 
 
 def _bill(month: date) -> str:

@@ -294,7 +294,7 @@ def _decided(context: Context, release: Release) -> None:
 
 
 def _until_live(release: Release) -> None:
-    from apps.demo.sharing import _await
+    from apps.demo.sharing import wait_for
     from apps.provisioning import running
     from apps.provisioning.models import Declaration
 
@@ -307,7 +307,7 @@ def _until_live(release: Release) -> None:
             running.apply_cluster(cluster_id)
         advancing.advance_due()
 
-    _await(live, work)
+    wait_for(live, work)
 
 
 def _objectives(context: Context) -> None:

@@ -46,7 +46,7 @@ def _actor(context: Context, key: str) -> Actor:
     return Actor.of(_person(context, key), Channel.COMMAND)
 
 
-def _await(done: Callable[[], bool], work: Callable[[], object]) -> bool:
+def wait_for(done: Callable[[], bool], work: Callable[[], object]) -> bool:
     """Do the work here until it is done: where a worker holds the lease, it does the same at this moment."""
     until = time.monotonic() + PATIENCE_SECONDS
     while not done():
@@ -62,10 +62,10 @@ def check(cluster: Cluster) -> bool:
     """Have a cluster checked and its nodes read, once; False where it does not answer in time."""
     if not ClusterCheck.objects.filter(cluster=cluster).exists():
         checking.request_check(cluster.pk, actor=SEEDER)
-    checked = _await(
+    checked = wait_for(
         lambda: ClusterCheck.objects.filter(cluster=cluster, status=CheckStatus.DONE).exists(), checking.run_due
     )
-    return checked and _await(lambda: Node.objects.filter(cluster=cluster).exists(), probing.probe_due)
+    return checked and wait_for(lambda: Node.objects.filter(cluster=cluster).exists(), probing.probe_due)
 
 
 def use_kueue(cluster: Cluster) -> bool:
@@ -221,7 +221,7 @@ def _applied(change: ChangeRequest) -> bool:
     change.refresh_from_db()
     if change.status == RequestStatus.ACTIVE:
         return True
-    return _await(lambda: not missing_declarations(change), lambda: running.apply_cluster(change.cluster_id))
+    return wait_for(lambda: not missing_declarations(change), lambda: running.apply_cluster(change.cluster_id))
 
 
 def teams_on_borealis(context: Context) -> str:
