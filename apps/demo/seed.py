@@ -273,6 +273,8 @@ def source(context: Context) -> str:
             "Allocation API of the simulated cluster",
             context.allocation_url,
             history_start(clock.now()),
+            # Its address answers Prometheus' questions about what serves, too.
+            options={"prometheus": True},
             actor=SEEDER,
         )
     elif found.url != context.allocation_url:

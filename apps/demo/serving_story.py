@@ -31,14 +31,16 @@ from apps.core.actor import Actor
 from apps.core.errors import CommonsError
 from apps.demo import company
 from apps.demo.seed import SEEDER, Context
+from apps.demo.sharing import wait_for
 from apps.demo.story import _actor, _person
 from apps.deployments import actions as releases
-from apps.deployments import advancing
+from apps.deployments import advancing, rollout
 from apps.deployments.choices import ObjectiveAction, ObjectiveKind, ReleaseStatus
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.objectives import set_objective
 from apps.deployments.placement_rules import add_starting_rules
 from apps.deployments.spec import Guard, Rung, Spec
+from apps.provisioning import observing, running
 from apps.quotas.models import Workspace
 from apps.teams.models import Team
 
@@ -68,7 +70,7 @@ RANKING = ModelPlan(
 FRAUD = ModelPlan(
     "payment-fraud", "Payment fraud", "finance", "finance-lead",
     f"Scores card payments before they are settled; a person decides on high scores. {_SIMULATED}",
-    ("financial", "cardholder"), ("2.0.0",),
+    ("financial",), ("2.0.0",),
 )  # fmt: skip
 PLANS = (RANKING, FRAUD)
 
@@ -176,8 +178,9 @@ def _begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, l
 def _sealed(context: Context, plan: ModelPlan, version: ModelVersion) -> int:
     if version.status not in (VersionStatus.DRAFT, VersionStatus.HASHING):
         return 0
-    for job in HashJob.objects.filter(model_version=version, status__in=[JobStatus.PENDING, JobStatus.RUNNING]):
-        hash_jobs.work(job.pk)
+    jobs = HashJob.objects.filter(model_version=version, status__in=[JobStatus.PENDING, JobStatus.RUNNING])
+    # The installation's own worker may be at it by now: then this waits for it.
+    wait_for(lambda: not jobs.exists(), lambda: [hash_jobs.work(job.pk) for job in jobs.all()])
     version = sealing.seal(version.pk, actor=_actor(context, plan.lead))
     lead = _actor(context, plan.lead)
     # The newest ranking model is not good enough for one group: its own evidence says so.
@@ -272,11 +275,10 @@ def endpoint(context: Context) -> str:
             said.append(f"{label} not released: {error}")
             break
         _decided(context, release)
-        if not ladder:
-            _until_live(release)
+        _followed(context, release, canary=bool(ladder))
         release.refresh_from_db()
         said.append(f"{label} {release.get_status_display().lower()}")
-        if release.status not in (ReleaseStatus.LIVE, ReleaseStatus.CANARY, ReleaseStatus.STARTING):
+        if release.status not in (ReleaseStatus.LIVE, ReleaseStatus.HELD):
             break
     _objectives(context)
     return ", ".join(said) or "as before"
@@ -293,21 +295,23 @@ def _decided(context: Context, release: Release) -> None:
             )  # fmt: skip
 
 
-def _until_live(release: Release) -> None:
-    from apps.demo.sharing import wait_for
-    from apps.provisioning import running
-    from apps.provisioning.models import Declaration
+def _followed(context: Context, release: Release, *, canary: bool) -> None:
+    """Wait until it serves; a canary is held at its first share, where everybody who comes finds it."""
+    cluster_id = release.endpoint.workspace.cluster_id
 
-    def live() -> bool:
+    def arrived() -> bool:
         release.refresh_from_db()
-        return bool(release.status == ReleaseStatus.LIVE)
+        return release.status in (ReleaseStatus.LIVE, ReleaseStatus.CANARY, ReleaseStatus.FAILED)
 
     def work() -> None:
-        for cluster_id in Declaration.objects.filter(owner_uid=release.endpoint.uid).values_list("cluster", flat=True):
-            running.apply_cluster(cluster_id)
+        running.apply_cluster(cluster_id)
+        observing.observe_cluster(cluster_id)
         advancing.advance_due()
 
-    wait_for(live, work)
+    wait_for(arrived, work)
+    if canary and release.status == ReleaseStatus.CANARY:
+        reason = "Held for the campaign team: they compare both versions before it takes more."
+        rollout.hold(release.endpoint_id, actor=_actor(context, RANKING.lead), reason=reason)
 
 
 def _objectives(context: Context) -> None:
