@@ -18,9 +18,11 @@ from portal.panels import nav, panel
 
 nav("Requests", "catalogue:request-list", icon="clipboard-check", order=20, permission=VIEW, group="Models")
 nav("Evidence", "catalogue:evidence-list", icon="file-text", order=25, permission=VIEW, group="Models")
-nav("Exceptions", "catalogue:exception-list", icon="alert-triangle", order=30, permission=VIEW, group="Models")
-nav("Controls", "catalogue:control-list", icon="list-check", order=35, permission=VIEW, group="Models")
-nav("Regimes", "catalogue:regime-list", icon="scale", order=36, permission=VIEW, group="Models")
+#: Who judges models has the rules at hand; everybody else meets them on the version's own page.
+_JUDGES = "approvals.policy.view"
+nav("Exceptions", "catalogue:exception-list", icon="alert-triangle", order=30, permission=_JUDGES, group="Models")
+nav("Controls", "catalogue:control-list", icon="list-check", order=35, permission=_JUDGES, group="Models")
+nav("Regimes", "catalogue:regime-list", icon="scale", order=36, permission=_JUDGES, group="Models")
 nav(
     "Evidence producers", "catalogue:producer-list", icon="key", order=65, permission="catalogue.producer.view",
     group="Models",

@@ -10,5 +10,5 @@ nav(
 )  # fmt: skip
 nav(
     "Registry findings", "catalogue:registry-finding-list", icon="alert-triangle", order=64,
-    permission="catalogue.model.view", group="Models",
+    permission="catalogue.registry.view", group="Models",
 )  # fmt: skip

@@ -26,7 +26,10 @@ nav(
     "Releases", "deployments:release-list", icon="list", order=45, permission="deployments.endpoint.view",
     group="Models",
 )  # fmt: skip
-nav("Placement rules", "deployments:rule-list", icon="shield-check", order=80, group="Models")
+nav(
+    "Placement rules", "deployments:rule-list", icon="shield-check", order=80, permission="approvals.policy.view",
+    group="Models",
+)  # fmt: skip
 #: So many endpoints stand on a team's page; the rest is in the list.
 _SHOWN = 12
 

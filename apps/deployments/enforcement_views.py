@@ -33,7 +33,7 @@ from portal.panels import nav, panel
 
 nav(
     "Enforcement", "deployments:enforcement-list", icon="shield-check", order=70,
-    permission="deployments.endpoint.view", group="Models",
+    permission="approvals.policy.view", group="Models",
 )  # fmt: skip
 EXPORTED = declare("deployments.enforcement.exported", Exported, audience="auditors")
 MODE_TONES = {"off": "neutral", "audit": "caution", "deny": "positive"}

@@ -80,13 +80,13 @@ class EndpointFilter(CommonsFilterSet):
 
     search = SearchFilter(columns=["name", "model__name"])
     team = django_filters.ModelChoiceFilter(
-        field_name="workspace__team", queryset=Team.objects.none(), empty_label="All"
+        field_name="workspace__team", label="Team", queryset=Team.objects.none(), empty_label="All"
     )
     cluster = django_filters.ModelChoiceFilter(
-        field_name="workspace__cluster", queryset=Cluster.objects.none(), empty_label="All"
+        field_name="workspace__cluster", label="Cluster", queryset=Cluster.objects.none(), empty_label="All"
     )
     environment = django_filters.ChoiceFilter(
-        field_name="workspace__environment", choices=Environment.choices, empty_label="All"
+        field_name="workspace__environment", label="Environment", choices=Environment.choices, empty_label="All"
     )
     state = django_filters.ChoiceFilter(label="State", choices=STATES, empty_label="All")
 
@@ -140,7 +140,7 @@ class ReleaseFilter(CommonsFilterSet):
     search = SearchFilter(columns=["endpoint__name", "model_version__model__name"])
     status = django_filters.ChoiceFilter(choices=ReleaseStatus.choices, empty_label="All")
     team = django_filters.ModelChoiceFilter(
-        field_name="endpoint__workspace__team", queryset=Team.objects.none(), empty_label="All"
+        field_name="endpoint__workspace__team", label="Team", queryset=Team.objects.none(), empty_label="All"
     )
 
     class Meta:
