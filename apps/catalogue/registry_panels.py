@@ -5,7 +5,7 @@ from __future__ import annotations
 from portal.panels import nav
 
 nav(
-    "Registries", "catalogue:registry-list", icon="cloud-download", order=62, permission="catalogue.registry.view",
+    "Registries", "catalogue:registry-list", icon="download", order=62, permission="catalogue.registry.view",
     group="Models",
 )  # fmt: skip
 nav(
