@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -210,11 +210,12 @@ class Authored(Protocol):
 class AuthoredByPerson(Protocol):
     """An authored subject that can be asked the other way round, so that lists ask no request by itself."""
 
-    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
-        """Return the uids of the subjects that any of these people wrote a part of or produced evidence for.
+    def written_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
+        """Return the uids of the subjects that `authors` names any of these people for: a query, not asked yet."""
+        ...
 
-        More does no harm: those are then asked one by one. One query, however many people.
-        """
+    def proved_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
+        """Return the uids of the subjects that `evidence_producers` names any of these people for: a query, too."""
         ...
 
 

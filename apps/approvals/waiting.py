@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,7 +11,7 @@ from django.db.models import DurationField, ExpressionWrapper, F, Q, Value
 from apps.approvals import deciders, delegating, engine, ports
 from apps.approvals.choices import RequestStatus
 from apps.approvals.delegating import Voice
-from apps.approvals.models import ApprovalRequest, Decision, Stage
+from apps.approvals.models import ApprovalRequest, Decision, PolicyVersion, Stage
 from apps.approvals.querysets import ApprovalRequestQuerySet
 from apps.core import clock
 from apps.teams import scope
@@ -35,18 +34,16 @@ def ways(user: Any) -> list[tuple[Voice, ApprovalRequestQuerySet]]:
     if scope.of(user).user_id is None:
         return []
     voices = (delegating.own_voice(user), *delegating.voices_for(user))
-    asked = _Asked(user, voices)
+    asked = _Asked(user)
     return [(voice, _decidable(voice, user, asked)) for voice in voices if voice.installation or voice.units]
 
 
 class _Asked:
     """What is asked once for all ways in which a person may speak, whoever stands behind them."""
 
-    def __init__(self, user: Any, voices: Sequence[Voice]) -> None:
+    def __init__(self, user: Any) -> None:
         self.user = user
-        self._people = frozenset(person for voice in voices for person in voice.persons)
         self._teams: dict[int, set[int]] = {}
-        self._touched: dict[str, set[uuid.UUID]] = {}
         self._falls_back: bool | None = None
 
     def teams_of(self, person: int) -> set[int]:
@@ -55,12 +52,6 @@ class _Asked:
             scopes = scope.of(self.user) if person == self.user.pk else scope.resolve(person)
             self._teams[person] = {team for ids in scopes.teams.values() for team in ids}
         return self._teams[person]
-
-    def touched(self, subject: ports.AuthoredByPerson, name: str) -> set[uuid.UUID]:
-        """Return the subjects of a kind that any of these people wrote a part of: those are then asked one by one."""
-        if name not in self._touched:
-            self._touched[name] = subject.touched_by(self._people)
-        return self._touched[name]
 
     def falls_back(self) -> bool:
         """Whether any open stage has a fallback at all."""
@@ -106,8 +97,8 @@ def _decidable(voice: Voice, user: Any, asked_of: _Asked) -> ApprovalRequestQuer
     )
     for person in persons:
         found = found.exclude(requester_side__contains=[person])
-        found = _not_by(person, _not_of_own_team(person, found, asked_of), asked_of)
-    return found
+        found = _not_of_own_team(person, found, asked_of)
+    return _not_by(persons, found)
 
 
 def _falling_back(stages: Any) -> list[int]:
@@ -140,15 +131,17 @@ def _not_of_own_team(person: int, found: ApprovalRequestQuerySet, asked_of: _Ask
     return found
 
 
-def _not_by(person: int, found: ApprovalRequestQuerySet, asked_of: _Asked) -> ApprovalRequestQuerySet:
-    """Leave out what the person wrote or proved since it was submitted."""
+def _not_by(persons: Sequence[int], found: ApprovalRequestQuerySet) -> ApprovalRequestQuerySet:
+    """Leave out what any of these people wrote, or proved where the policy counts that, also since submission."""
+    lenient = PolicyVersion.objects.filter(body__separation__evidence_producers=False).values("pk")
+    shut = Q(pk__in=[])
     for name in ports.authored():
         subject = ports.get_subject(name)
         if isinstance(subject, ports.AuthoredByPerson):
-            touched = asked_of.touched(subject, name)
-            asked = found.filter(subject_type=name, subject_uid__in=touched) if touched else found.none()
+            wrote = Q(subject_type=name, subject_uid__in=subject.written_by(persons))
+            proved = Q(subject_type=name, subject_uid__in=subject.proved_by(persons))
+            shut |= wrote | (proved & ~Q(policy_version_id__in=lenient))
         else:
-            asked = found.filter(subject_type=name)
-        shut = [row.pk for row in asked.select_related("policy_version") if person in deciders.excluded(row)]
-        found = found.exclude(pk__in=shut) if shut else found
-    return found
+            asked = found.filter(subject_type=name).select_related("policy_version")
+            shut |= Q(pk__in=[row.pk for row in asked if deciders.excluded(row) & set(persons)])
+    return found.exclude(shut)

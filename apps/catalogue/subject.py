@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Q
 from django.urls import reverse
 
 from apps.approvals.ports import Change, FactValue, Leaf, StartingPolicy, describe_fact, register_starting_policy
-from apps.catalogue import controls, controls_state, subject_diff
+from apps.catalogue import controls, controls_state, people, subject_diff
 from apps.catalogue import evidence_events as events
 from apps.catalogue import manifest as manifests
 from apps.catalogue import requests as asks
@@ -145,33 +144,23 @@ class VersionRequestSubject:
     def requester_side(self, uid: uuid.UUID) -> set[int]:
         """Return the requester, who wrote the version, and everybody of the owning team."""
         row = load(uid)
-        return {row.requester_id} | _writers(row.model_version) | teams.members(row.model_version.model.team_id)
+        return {row.requester_id} | people.writers(row.model_version) | teams.members(row.model_version.model.team_id)
 
     def authors(self, uid: uuid.UUID) -> set[int]:
-        """Return who wrote the version and its card, the last editor included."""
-        return _writers(load(uid).model_version)
+        """Return who wrote the version and its card: every editor, not only the last."""
+        return people.writers(load(uid).model_version)
 
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
         """Return who added evidence about these bytes, and who keeps the CI systems that did."""
-        version = load(uid).model_version
-        rows = Evidence.objects.filter(subject_digest=version.digest, withdrawn_at__isnull=True)
-        people = set(rows.filter(produced_by__isnull=False).values_list("produced_by_id", flat=True))
-        keepers = set(rows.filter(producer__isnull=False).values_list("producer__created_by_id", flat=True))
-        return {one for one in people | keepers if one} | set(version.answers.values_list("author_id", flat=True))
+        return people.producers(load(uid).model_version)
 
-    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
-        """Return the requests that any of these people wrote a part of or produced evidence for."""
-        mine = (
-            Q(model_version__author__in=user_ids)
-            | Q(model_version__last_editor__in=user_ids)
-            | Q(model_version__card__author__in=user_ids)
-            | Q(model_version__answers__author__in=user_ids)
-            | Q(model_version__evidence__produced_by__in=user_ids)
-            | Q(model_version__evidence__producer__created_by__in=user_ids)
-        )
-        return set(
-            ModelRequest.objects.filter(mine, status=AskStatus.IN_REVIEW).values_list("uid", flat=True).distinct()
-        )
+    def written_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
+        """Return the requests for versions that any of these people wrote, or whose card they wrote."""
+        return ModelRequest.objects.filter(people.wrote(user_ids)).values_list("uid", flat=True)
+
+    def proved_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
+        """Return the requests for which any of these people gave evidence or answers, or keeps a system that did."""
+        return ModelRequest.objects.filter(people.proved(user_ids)).values_list("uid", flat=True)
 
     def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
         """Return the facts that policies may ask about."""
@@ -286,11 +275,6 @@ class VersionRequestSubject:
         row.status = _STATUS[status]
         row.bump("status")
         asks.record(events.REQUEST_ENDED, row, SYSTEM, detail=status, reason=reason)
-
-
-def _writers(version: ModelVersion) -> set[int]:
-    found = {version.author_id, version.last_editor_id}
-    return found | {version.card.author_id} if version.card is not None else found
 
 
 def _locked(uid: uuid.UUID) -> ModelRequest:

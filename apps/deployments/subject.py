@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.urls import reverse
 
 from apps.approvals.ports import Change, FactValue, Leaf, describe_fact, describe_term
+from apps.catalogue import people
 from apps.core import clock
 from apps.core.errors import Invalid, NotVisible
 from apps.deployments import granting, grants, ladder, reading, records
@@ -128,21 +129,26 @@ class ReleaseSubject:
         return {requester_id} | scope.members(team_id)
 
     def authors(self, uid: uuid.UUID) -> set[int]:
-        """Return who asked for it, and who wrote and last edited the version."""
-        return set(_row(uid, "requester_id", "model_version__author_id", "model_version__last_editor_id"))
+        """Return who asked for it, and who wrote the version and its card."""
+        release = Release.objects.select_related("model_version__card").only(
+            "requester", "model_version__author", "model_version__last_editor", "model_version__editors",
+            "model_version__model", "model_version__card__number",
+        ).filter(uid=uid).first()  # fmt: skip
+        if release is None:
+            raise NotVisible
+        return {release.requester_id} | people.writers(release.model_version)
 
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
         """Return nobody: evidence belongs to the version's approval."""
         return set()
 
-    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+    def written_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
         """Return the releases that any of these people asked for, or whose version they wrote."""
-        mine = (
-            Q(requester__in=user_ids)
-            | Q(model_version__author__in=user_ids)
-            | Q(model_version__last_editor__in=user_ids)
-        )
-        return set(Release.objects.filter(mine, approval__status="in_review").values_list("uid", flat=True))
+        return Release.objects.filter(Q(requester__in=user_ids) | people.wrote(user_ids)).values_list("uid", flat=True)
+
+    def proved_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
+        """Return nothing: evidence belongs to the version's approval."""
+        return Release.objects.none().values_list("uid", flat=True)
 
     def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
         """Return the facts; the cost is the frozen estimate's, whether it fits is as of now."""
@@ -192,7 +198,7 @@ class ReleaseSubject:
         traffic = 1 if release.change.get("canary") else ladder.ALL
         if not emergency and grants.version_grant(release.version_digest, workspace, at, traffic) is None:
             found.append(grants.why_not(release.version_digest, workspace, at, traffic))
-        found += granting.placed_now(release).refusals
+        found += granting.unfit_now(release)
         found += [line.words for line in granting.fit_now(release).lines if max(line.during, line.after) > line.have]
         if not emergency:
             found += _staging(release, at)

@@ -39,8 +39,11 @@ class Sided(ThingSubject):
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
         return set(self.things[uid].producers)
 
-    def touched_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
-        return {uid for uid, one in self.things.items() if set(user_ids) & (one.authors | one.producers)}
+    def written_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        return {uid for uid, one in self.things.items() if set(user_ids) & one.authors}
+
+    def proved_by(self, user_ids: Collection[int]) -> set[uuid.UUID]:
+        return {uid for uid, one in self.things.items() if set(user_ids) & one.producers}
 
 
 def _fill(subject: Sided, first: ApprovalRequest) -> None:

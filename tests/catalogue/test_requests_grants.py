@@ -193,8 +193,8 @@ def test_nobody_decides_who_wrote_or_showed_it(world: World) -> None:
     for name in ("author", "card_author", "producer"):
         with pytest.raises(NotAllowed):
             world.decide(row, by=people[name])
-        assert uid in side.touched_by({people[name].pk})
-    assert uid not in side.touched_by({people["free"].pk})
+        assert uid in {*side.written_by({people[name].pk}), *side.proved_by({people[name].pk})}
+    assert uid not in {*side.written_by({people["free"].pk}), *side.proved_by({people["free"].pk})}
     world.decide(row, by=people["free"])
     row.refresh_from_db()
     assert row.status == AskStatus.APPROVED
