@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from apps.deployments import (
     core_panels,
+    proof_panels,
     watch_panels,
 )
 
-__all__ = ["core_panels", "watch_panels"]
+__all__ = ["core_panels", "proof_panels", "watch_panels"]

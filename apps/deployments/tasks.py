@@ -5,7 +5,8 @@ from __future__ import annotations
 from apps.deployments import (
     core_tasks,
     enforcement_tasks,
+    proof_tasks,
     watch_tasks,
 )
 
-__all__ = ["core_tasks", "enforcement_tasks", "watch_tasks"]
+__all__ = ["core_tasks", "enforcement_tasks", "proof_tasks", "watch_tasks"]
