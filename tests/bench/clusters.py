@@ -21,11 +21,11 @@ from tests.cluster.fixtures import LABELS
 class ClusterProcess:
     """A simulated cluster as a process of its own, so that its work is not in the portal's figures."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.kubeconfig = folder / "kubeconfig"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "apps.demo.cluster", "--port", "0", "--state", str(folder / "state"),
-             "--kubeconfig", str(self.kubeconfig)],
+             "--kubeconfig", str(self.kubeconfig), *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until = time.monotonic() + 30
@@ -46,12 +46,12 @@ class ClusterProcess:
 
 
 @contextmanager
-def kubeconfig_under_test(folder: Path) -> Iterator[str]:
-    """The text of the kubeconfig to measure against."""
+def kubeconfig_under_test(folder: Path, *options: str) -> Iterator[str]:
+    """The text of the kubeconfig to measure against; `options` are the simulated cluster's."""
     if given := os.environ.get("COMMONS_TEST_KUBECONFIG", ""):
         yield Path(given).read_text()
         return
-    process = ClusterProcess(folder)
+    process = ClusterProcess(folder, *options)
     try:
         yield process.kubeconfig.read_text()
     finally:
