@@ -10,14 +10,11 @@ from apps.core import clock
 from apps.core.sweeps import sweep
 
 
-@sweep("catalogue.hash_versions", every=timedelta(seconds=15))
+# One large file takes as long as it takes; between two files a slice ends. The lease keeps others away meanwhile.
+@sweep("catalogue.hash_versions", every=timedelta(seconds=15), seconds=24 * 3600)
 def hash_versions() -> int:
     """Hash the files of versions that wait for it; take over what a dead worker held."""
     return hash_jobs.run_due()
-
-
-# One large file takes as long as it takes; between two files a slice ends. The lease keeps others away meanwhile.
-hash_versions.time_limit = hash_versions.soft_time_limit = 24 * 3600
 
 
 @sweep("catalogue.drop_uploads", every=timedelta(hours=1))

@@ -8,14 +8,11 @@ from apps.catalogue import registry_bytes, registry_sync, registry_webhooks
 from apps.core.sweeps import sweep
 
 
-@sweep("catalogue.poll_registries", every=timedelta(seconds=30))
+# A first reading pages through everything twice and imports a batch; the lease keeps others away meanwhile.
+@sweep("catalogue.poll_registries", every=timedelta(seconds=30), seconds=3600)
 def poll_registries() -> int:
     """Read every registry that is due."""
     return registry_sync.poll_due()
-
-
-# A first reading pages through everything twice and imports a batch; the lease keeps others away meanwhile.
-poll_registries.time_limit = poll_registries.soft_time_limit = 3600
 
 
 @sweep("catalogue.compare_registry_bytes", every=timedelta(minutes=10))

@@ -38,12 +38,18 @@ class Sweep:
 _registry: dict[str, Sweep] = {}
 
 
-def sweep(name: str, *, every: timedelta) -> Callable[[Callable[[], int]], Any]:
-    """Register a function as sweep `room.verb_noun`; returns the Celery task (call `.delay()` through `nudge`)."""
+def sweep(name: str, *, every: timedelta, seconds: int | None = None) -> Callable[[Callable[[], int]], Any]:
+    """Register a function as sweep `room.verb_noun`; returns the Celery task (call `.delay()` through `nudge`).
+
+    `seconds`: how long one run may take, where that is longer than the installation's limit. Never set an attribute of
+    the returned task: that would make Celery finalise while rooms are still being imported, and the sweeps of the later
+    ones would never be scheduled.
+    """
+    limits = {} if seconds is None else {"time_limit": seconds, "soft_time_limit": seconds}
 
     def register(function: Callable[[], int]) -> Any:
         # An identical message may be delivered twice or late: expire it before the next one is due.
-        task = shared_task(name=name, expires=max(30.0, every.total_seconds()), ignore_result=True)(function)
+        task = shared_task(name=name, expires=max(30.0, every.total_seconds()), ignore_result=True, **limits)(function)
         _registry[name] = Sweep(name, every, function, task)
         return task
 
