@@ -41,6 +41,9 @@ class EvidenceProducer(VersionedRow):
     revoked_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    keepers: ArrayField[list[int], list[int]] = ArrayField(
+        models.BigIntegerField(), default=list, blank=True, help_text="Ids of everybody who gave it a token or a key."
+    )
 
     objects = EvidenceProducerQuerySet.as_manager()
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 
 from apps import audit
-from apps.catalogue import checking, classification
+from apps.catalogue import checking, classification, people
 from apps.catalogue import evidence_events as events
 from apps.catalogue.access import locked_version, person, require
 from apps.catalogue.choices import ExceptionKind, VersionStatus
@@ -93,7 +93,7 @@ def why_not_decide(user: Any, row: VersionException) -> str:
         return "Exceptions are decided by compliance."
     if row.proposed_by_id == user.pk:
         return "You proposed it: somebody else decides."
-    if user.pk in (version.author_id, version.last_editor_id):
+    if user.pk in people.writers(version):
         return "You wrote this version: somebody else decides."
     if user.pk in scope.members(version.model.team_id):
         return "You belong to the team that owns the model: somebody else decides."

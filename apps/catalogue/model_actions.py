@@ -11,7 +11,8 @@ from django.utils.text import slugify
 from apps import audit
 from apps.catalogue import checking, events
 from apps.catalogue.access import MANAGE, locked_model, require
-from apps.catalogue.models import Model
+from apps.catalogue.choices import AskStatus
+from apps.catalogue.models import Model, ModelRequest
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotVisible
@@ -21,6 +22,8 @@ from apps.teams.models import Team
 EDITABLE = (
     "name", "purpose", "data_classes", "risk_tier", "act_annex", "act_role", "solely_automated", "extra_regimes",
 )  # fmt: skip
+#: What policies and controls read of a model: who decides and what has to be shown follow from it.
+JUDGED = frozenset(("data_classes", "risk_tier", "act_annex", "act_role", "solely_automated", "extra_regimes"))
 
 
 @transaction.atomic
@@ -81,11 +84,27 @@ def edit_model(model_id: int, *, actor: Actor, expected_version: int | None = No
     names = checking.changed(model, values)
     if not names:
         return model
+    if JUDGED & set(names):
+        _refuse_in_review(model)
     for name in names:
         setattr(model, name, values[name])
     model.bump(*names)
     _record(events.MODEL_EDITED, model, actor, changed=names)
     return model
+
+
+def _refuse_in_review(model: Model) -> None:
+    open_one = (
+        ModelRequest.objects.filter(model_version__model=model, status=AskStatus.IN_REVIEW)
+        .select_related("model_version")
+        .first()
+    )
+    if open_one is not None:
+        raise Conflict(
+            f"Version {open_one.model_version.label} is in review: who is asked, and which controls apply, follow from "
+            "this. Withdraw that request first.",
+            current={"request": str(open_one.uid)},
+        )
 
 
 @transaction.atomic

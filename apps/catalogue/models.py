@@ -116,6 +116,9 @@ class ModelVersion(VersionedRow):
     card = models.ForeignKey(CardRevision, models.PROTECT, null=True, related_name="versions")
     author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="model_versions")
     last_editor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    editors: ArrayField[list[int], list[int]] = ArrayField(
+        models.BigIntegerField(), default=list, blank=True, help_text="Ids of everybody who changed the draft."
+    )
     manifest = models.BinaryField(default=b"", help_text="RFC 8785 bytes; empty until sealed.")
     digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, help_text="SHA-256 over the manifest.")
     total_bytes = models.BigIntegerField(default=0)

@@ -86,7 +86,7 @@ def add_producer(
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     row = EvidenceProducer.objects.create(
         name=name.strip(), kinds=sorted(set(kinds)), public_key=public_key.strip(), token_digest=token_digest(token),
-        token_prefix=token[:12], expires_at=expires_at, created_by=person(actor),
+        token_prefix=token[:12], expires_at=expires_at, created_by=person(actor), keepers=[person(actor).pk],
     )  # fmt: skip
     row.teams.set(teams)
     row.models_allowed.set(models)
@@ -133,7 +133,9 @@ def rotate_token(
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     row.token_digest, row.token_prefix, row.expires_at = token_digest(token), token[:12], expires_at
     row.public_key = public_key.strip() or row.public_key
-    row.bump("token_digest", "token_prefix", "expires_at", "public_key")
+    # Whoever saw its token, or put a key of their own, can speak in its name.
+    row.keepers = sorted({*row.keepers, person(actor).pk})
+    row.bump("token_digest", "token_prefix", "expires_at", "public_key", "keepers")
     _record(events.PRODUCER_ROTATED, row, actor)
     return NewProducer(row, token)
 

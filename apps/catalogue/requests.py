@@ -20,7 +20,7 @@ from apps.catalogue import evidence_events as events
 from apps.catalogue.access import locked_version, person
 from apps.catalogue.choices import REGULATED, AskStatus, VersionStatus
 from apps.catalogue.controls_checks import VERSIONS_POLICY
-from apps.catalogue.models import ModelRequest, ModelVersion
+from apps.catalogue.models import Model, ModelRequest, ModelVersion
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
@@ -66,7 +66,7 @@ def scope_of(workspaces: Sequence[Workspace], max_traffic: int) -> dict[str, Any
     }
 
 
-def _checked(version: ModelVersion, asked: Asked, *, actor: Actor) -> dict[str, Any]:
+def _checked(version: ModelVersion, asked: Asked, *, actor: Actor, urgent: bool = False) -> dict[str, Any]:
     """Return the scope that is asked for. Raises Invalid by field, Conflict for a version that cannot be asked for."""
     if version.status != VersionStatus.SEALED or not version.digest:
         word = "is retired" if version.status == VersionStatus.RETIRED else "is not sealed, so it has no digest"
@@ -84,6 +84,8 @@ def _checked(version: ModelVersion, asked: Asked, *, actor: Actor) -> dict[str, 
         errors["workspaces"] = ["Choose workspaces of teams for which you may ask."]
     elif len(found) > MOST:
         errors["workspaces"] = [f"At most {MOST} workspaces in a request."]
+    elif urgent and len(found) > 1:
+        errors["workspaces"] = ["An emergency is for one workspace: choose the one that cannot wait."]
     else:
         regulated = [one for one in version.classification if one in REGULATED]
         wrong = [
@@ -122,7 +124,9 @@ def submit(
     Raises Invalid by field, NotVisible, NotAllowed, Conflict where the version is not sealed or asked for already.
     """
     version = locked_version(version_id, SUBMIT, actor=actor)
-    scope = _checked(version, asked, actor=actor)
+    # What is said of the model stays as it is read here until the request is open (`model_actions.JUDGED`).
+    version.model = Model.objects.select_related("team__unit").select_for_update(of=("self",)).get(pk=version.model_id)
+    scope = _checked(version, asked, actor=actor, urgent=kind == RequestKind.EMERGENCY)
     earlier = _superseded(supersedes, version) if supersedes is not None else None
     renewed = _renewed(renews, version) if renews is not None else None
     if earlier is None:

@@ -263,7 +263,8 @@ def touch(version: ModelVersion, actor: Actor, *fields: str) -> None:
     """Save the named fields with a new version number; a person becomes the last editor."""
     if actor.user_id is not None:
         version.last_editor_id = actor.user_id
-    version.bump(*fields, "last_editor")
+        version.editors = sorted({*version.editors, actor.user_id})
+    version.bump(*fields, "last_editor", "editors")
 
 
 def _now(version: ModelVersion) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from apps.approvals.models import Grant
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import CommonsError, NotAllowed
-from apps.deployments import ending, grants, guard, guarding, rollout
+from apps.deployments import ending, granting, grants, guard, guarding, rollout
 from apps.deployments.choices import ON_CLUSTER, LoadState, ReleaseStatus
 from apps.deployments.drafting import SUBJECT_TYPE
 from apps.deployments.models import Endpoint, Release
@@ -76,6 +76,9 @@ def advance(endpoint_id: int) -> int:
             failed=True,
         )  # fmt: skip
         return 1
+    if verdict.status is guard.Status.UNKNOWN:
+        # A canary with a guard is there to be measured: what nobody could judge takes no more traffic by itself.
+        return 0
     return _climb(endpoint, release, _evidence(verdict))
 
 
@@ -110,7 +113,10 @@ def _failed(endpoint: Endpoint, release: Release) -> int:
 
 def _can_go_back(endpoint: Endpoint) -> bool:
     at = clock.now()
-    return any(grants.standing(row, at, traffic=100).ok for row in rollout.earlier_releases(endpoint)[:1])
+    return any(
+        grants.standing(row, at, traffic=100).ok and not granting.unfit_now(row)
+        for row in rollout.earlier_releases(endpoint)[:1]
+    )
 
 
 def look_at_ends() -> int:

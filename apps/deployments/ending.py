@@ -97,7 +97,12 @@ def _current(endpoint: Endpoint, at: datetime) -> bool:
 
 
 def _scale_back(endpoint: Endpoint, release: Release, found: grants.Standing, at: datetime) -> str:
-    """Go back to the latest earlier release with usable grants, else to the smallest size. Returns it in words."""
+    """Go back to the latest earlier release with usable grants, else to the smallest size. Returns it in words.
+
+    Beside a canary nothing is taken away: that one is approved, and the way out. What is left without it is small.
+    """
+    if endpoint.candidate_id is not None:
+        return "its approval ended while a canary is under way; without that canary it serves at its smallest size"
     for earlier in rollout.earlier_releases(endpoint):
         try:
             rollout.roll_back(

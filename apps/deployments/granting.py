@@ -10,11 +10,13 @@ import uuid
 from apps import audit
 from apps.approvals.models import Grant
 from apps.approvals.ports import CannotTake
+from apps.catalogue.choices import REGULATED
+from apps.catalogue.manifest import BYTES
 from apps.core import clock, outbox
 from apps.core.actor import Actor
 from apps.core.canonical import digest
-from apps.core.errors import Conflict
-from apps.deployments import events, grants, ladder, placement, reading, records, rendering
+from apps.core.errors import Conflict, NotAllowed
+from apps.deployments import events, grants, ladder, placement, reading, records, rendering, verifying
 from apps.deployments.choices import ON_CLUSTER, CanaryMode, LoadState, ReleaseStatus, StepKind
 from apps.deployments.feasibility import Fit, fit
 from apps.deployments.models import Endpoint, Release
@@ -24,6 +26,8 @@ from apps.quotas.choices import Environment
 from apps.quotas.models import Workspace
 
 SYSTEM = Actor.system("deployments.granting")
+#: The rule that refuses what may not be placed where it is.
+PLACEMENT_RULE = "placement"
 MOVED_ON = "What is live on the endpoint changed after this was requested: withdraw it and request it anew."
 _CLOSING = {
     "rejected": ("reject", events.RELEASE_REJECTED),
@@ -81,6 +85,28 @@ def placed_now(release: Release) -> placement.Verdict:
     )  # fmt: skip
 
 
+def unfit_now(release: Release) -> list[str]:
+    """Return why a stored release may not be placed where it is, as of now; empty: it may.
+
+    Asked at every use (P13): a cluster's place, the rules, a workspace's data classes and what verifies bytes on a
+    cluster may all have changed since the approval.
+    """
+    workspace = release.endpoint.workspace
+    manifest = reading.manifest_of(release.model_version)
+    found = list(placed_now(release).refusals)
+    if classes := sorted(set(manifest.classification) - set(workspace.data_classes)):
+        found.append(f"{workspace} is not for {', '.join(classes)} data, which {release.model_version} touches.")
+    if REGULATED & set(manifest.classification) and verifying.bound(workspace.cluster, manifest) != BYTES:
+        found.append("It touches regulated data, and nothing on this cluster verifies the bytes when they are loaded.")
+    return found
+
+
+def require_fit(release: Release) -> None:
+    """Raise NotAllowed where a release may not be placed (any more) where it is."""
+    if found := unfit_now(release):
+        raise NotAllowed(" ".join(found), rule=PLACEMENT_RULE)
+
+
 def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     """Put an approved release on its cluster, in the deciding transaction.
 
@@ -94,9 +120,8 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     if moved_on(release):
         raise Conflict(MOVED_ON)
     Workspace.objects.locked(endpoint.workspace_id)
-    verdict = placed_now(release)
-    if not verdict.ok:
-        raise Conflict(" ".join(verdict.refusals))
+    if unfit := unfit_now(release):
+        raise Conflict(" ".join(unfit))
     room = fit_now(release)
     if not room.ok:
         raise CannotTake(" ".join(room.refusals))

@@ -17,8 +17,8 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.formats import datetime_utc
 from apps.core.permissions import may
-from apps.deployments import grants, ladder, rendering
-from apps.deployments.choices import RELEASE_TRANSITIONS, LoadState, ReleaseStatus, StepKind
+from apps.deployments import granting, grants, ladder, rendering
+from apps.deployments.choices import RELEASE_TRANSITIONS, ExpiryAction, LoadState, ReleaseStatus, StepKind
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.moving import Moved, leads_told, locked_release, move, put_status
 from apps.deployments.reading import spec_of
@@ -148,6 +148,7 @@ def _step(
     at = clock.now()
     _loaded(release)
     standing = grants.require(release, at, traffic=wanted.traffic)
+    granting.require_fit(release)
     held_until = wanted.not_before if binding(endpoint, release) and wanted.not_before > at else None
     _refuse(
         ladder.refusal(wanted, at=at, traffic=endpoint.traffic, max_traffic=standing.max_traffic, held_until=held_until)
@@ -234,6 +235,7 @@ def resume(endpoint_id: int, *, actor: Actor, reason: str = "", expected_version
     release = _candidate(endpoint)
     at = clock.now()
     standing = grants.require(release, at, traffic=endpoint.traffic or 1)
+    granting.require_fit(release)
     put_status(release, "resume")
     wanted = next_move(release)
     release.next_step_at = max(at, wanted.not_before)
@@ -289,9 +291,20 @@ def _take_off(
     current = endpoint.current
     shares = {current.pk: ladder.ALL} if current is not None else {}
     kind = StepKind.FAILED if failed else StepKind.ROLLED_BACK
-    found = Moved(kind, release, rendering.LIVE if declares else "", shares if declares else None, before, 0, current)
+    state = ""
+    if current is not None and declares:
+        current.endpoint = endpoint
+        state = state_left(current, at)
+    found = Moved(kind, release, state, shares if declares else None, before, 0, current)
     move(endpoint, found, at=at, actor=actor, reason=reason, evidence=evidence)
     _tell_failure(release, reason, actor)
+
+
+def state_left(current: Release, at: datetime) -> str:
+    """Return the state of the current release without a canary: small where its approval ended and it says so."""
+    ended = not grants.standing(current, at, traffic=1).ok
+    back = ended and spec_of(current).expiry_action == ExpiryAction.SCALE_BACK
+    return rendering.SMALLEST if back else rendering.LIVE
 
 
 def _candidate_row(endpoint: Endpoint) -> Release:
@@ -335,6 +348,7 @@ def _go_back(
         raise Conflict("There is no earlier release to go back to.", current={"version": endpoint.version})
     target = locked_release(target.pk, endpoint)
     standing = grants.require(target, at, traffic=ladder.ALL)
+    granting.require_fit(target)
     old = locked_release(endpoint.current_id, endpoint)
     _end(old, "fail" if failed else "roll_back", at, reason)
     _return(endpoint, target, at)
@@ -394,6 +408,7 @@ def start_again(endpoint_id: int, *, actor: Actor, reason: str, expected_version
     release = locked_release(endpoint.current_id, endpoint)
     at = clock.now()
     standing = grants.require(release, at, traffic=ladder.ALL)
+    granting.require_fit(release)
     endpoint.stopped_at = None
     release.load_state = LoadState.UNKNOWN
     release.bump("load_state")
