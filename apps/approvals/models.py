@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.contrib.postgres.fields import DateTimeRangeField
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
 
 from apps.approvals.choices import RequestKind, RequestStatus, ReviewOutcome, Verdict
 from apps.approvals.querysets import (
@@ -213,6 +215,9 @@ class Grant(Row):
         indexes: ClassVar = [
             models.Index(fields=["expires_at"], name="grant_ends", condition=Q(end_handled_at__isnull=True)),
             models.Index(fields=["subject_digest"], name="grant_digest"),
+            # Which bytes, and what a workspace may load: asked for every page of versions and at every rendering.
+            models.Index(KeyTextTransform("manifest", "scope"), name="grant_manifest"),
+            GinIndex(OpClass(KeyTransform("workspaces", "scope"), name="jsonb_path_ops"), name="grant_workspaces"),
         ]
 
 
