@@ -12,9 +12,9 @@ from django.db.models.fields.json import KeyTextTransform
 
 from apps.approvals.models import Grant
 from apps.catalogue import lineage, sealing
-from apps.catalogue.choices import JobStatus, Scheme, VersionStatus
+from apps.catalogue.choices import AskStatus, JobStatus, Scheme, VersionStatus
 from apps.catalogue.classification import Cycle, Origin
-from apps.catalogue.models import ClassificationRecord, HashJob, Model, ModelVersion
+from apps.catalogue.models import ClassificationRecord, HashJob, Model, ModelRequest, ModelVersion
 from apps.core import clock
 
 SUBJECT_TYPE = "catalogue.version"
@@ -82,6 +82,14 @@ def next_step(version: ModelVersion, job: HashJob | None) -> NextStep:
     if version.status == VersionStatus.SEALED:
         if usable_among([version.digest]):
             return NextStep("It is approved: see below for where, and until when.", tone="positive")
+        asked = ModelRequest.objects.filter(model_version=version).order_by("-pk").values_list("status", flat=True)
+        if (last := asked.first()) == AskStatus.IN_REVIEW:
+            return NextStep("It waits for its approval: see below what is still open, and who decides.")
+        if last == AskStatus.REJECTED:
+            return NextStep(
+                "It was rejected: read why below. Missing evidence can be added to it; other bytes are a new version.",
+                tone="caution",
+            )
         return NextStep("It is sealed. Next: gather its evidence, then submit it for approval.")
     lacking = sealing.missing(version)
     if not lacking:

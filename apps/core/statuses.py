@@ -17,11 +17,11 @@ ICONS = {
 
 _WORDS = {
     POSITIVE: "active applied approved approve complete current granted healthy ok ready sent succeeded in_force"
-    " verified up fits",
+    " verified up fits live delivered",
     CAUTION: "degraded drifted partial retrying stale unknown waiting_for_capacity waiting expiring incomplete"
-    " abandoned due uncertain",
+    " abandoned due uncertain held",
     CRITICAL: "broken down failed missing overdue refused reject rejected stopped unreachable full",
-    INFO: "applying in_review open pending queued running scheduled closing sending",
+    INFO: "applying in_review open pending queued running scheduled closing sending canary starting",
     NEUTRAL: "archived cancelled closed deactivated draft ended expired lapsed none not_sent revoked skipped superseded"
     " withdrawn",
 }

@@ -150,7 +150,9 @@ PEOPLE: tuple[Person, ...] = (
         "",
         "decides what the VP requests",
     ),
-    Person("compliance", "Compliance officer", (("compliance", "installation", ""),), "", "reads what is approved"),
+    Person(
+        "compliance", "Compliance officer", (("compliance", "installation", ""),), "", "decides which models may run"
+    ),
     Person("admin", "Platform admin", (("platform_admin", "installation", ""),), "", "clusters, pools, runs, policies"),
     Person(
         "operator",

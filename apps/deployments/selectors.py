@@ -11,15 +11,15 @@ from typing import Any
 from django.db.models import Case, Q, Value, When
 from django.urls import reverse
 
-from apps.approvals.ports import Change
+from apps.approvals.ports import Change, known_terms
 from apps.approvals.selectors import preview
 from apps.core import clock
 from apps.core.errors import Invalid
 from apps.core.money import Money
 from apps.core.permissions import may
 from apps.deployments import granting, grants, ladder, money, placement, reading, records, rollout
-from apps.deployments.choices import CanaryMode, ReleaseStatus, StepKind
-from apps.deployments.drafting import POLICY, Assessment
+from apps.deployments.choices import CanaryMode, ExpiryAction, ReleaseStatus, StepKind
+from apps.deployments.drafting import POLICY, SUBJECT_TYPE, Assessment
 from apps.deployments.models import Endpoint, Release, RolloutStep
 from apps.deployments.querysets import EndpointQuerySet, RolloutStepQuerySet
 from apps.provisioning.models import Plan
@@ -196,6 +196,15 @@ def _placed(endpoint: Endpoint) -> placement.Verdict | None:
     return granting.placed_now(endpoint.current)
 
 
+def term_words(name: str, value: object) -> tuple[str, str]:
+    """Return a term of the policy as its label and its value in words."""
+    meaning = known_terms(SUBJECT_TYPE).get(name)
+    if meaning is None:
+        return name.replace("_", " "), str(value)
+    text = str(dict(ExpiryAction.choices).get(str(value), value)) if name == "expiry_action" else str(value)
+    return meaning.label, f"{text} {meaning.unit}".strip()
+
+
 def release_evidence(release: Release) -> dict[str, Any]:
     """Return what approver and requester see beside a release: cost, room, placement, ladder, states, plan."""
     plan: Plan | None = release.plan
@@ -216,7 +225,7 @@ def release_evidence(release: Release) -> dict[str, Any]:
         "mode_reason": release.change["mode_reason"],
         "canary": release.change["canary"],
         "rungs": reading.spec_of(release).ladder,
-        "terms": [(name.replace("_", " "), value) for name, value in release.change["terms"].items()],
+        "terms": [term_words(name, value) for name, value in release.change["terms"].items()],
         "emergency": release.change["emergency"],
         "start_seconds": release.change["start_seconds"],
         "object_lines": plan_lines(plan),

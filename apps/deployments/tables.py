@@ -7,6 +7,7 @@ from typing import Any
 import django_filters
 import django_tables2 as tables
 
+from apps.clusters.choices import Location
 from apps.clusters.models import Cluster
 from apps.core.events import declare
 from apps.core.exports import Exported
@@ -175,6 +176,14 @@ class RuleTable(CommonsTable):
         )  # fmt: skip
         order_by = ("data_class",)
         caption = "Placement rules"
+
+    def render_location(self, value: str) -> str:
+        """Write the place in words."""
+        return str(dict(Location.choices).get(value, value))
+
+    def value_location(self, value: str) -> str:
+        """Export the same."""
+        return self.render_location(value)
 
     def render_jurisdictions(self, value: list[str]) -> str:
         """Write the codes as a list."""
