@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.deployments import advancing, ending, rollout
 from apps.deployments.choices import ReleaseStatus, StepKind
 from apps.deployments.models import Endpoint, Release, RolloutStep, ServingInterval
+from apps.deployments.spec import Guard
 from apps.provisioning.models import Declaration, DeclaredObject
 from tests.deployments.world import World, make_world
 from tests.factories import Company
@@ -105,6 +107,18 @@ def test_canary_waits_until_the_cluster_has_loaded_it(world: World) -> None:
     with pytest.raises(Conflict, match="has not said yet"):
         rollout.step(endpoint.pk, actor=world.actor())
     assert shares(endpoint) == {1: 100, 2: 0}
+
+
+@pytest.mark.requirement("rollouts-2.2")
+def test_a_canary_that_its_guard_cannot_judge_climbs_by_hand_only(world: World) -> None:
+    _, second = canary(world, guard=Guard(error_rate=Decimal("0.05")))
+    endpoint = world.endpoint(second)
+    assert endpoint.traffic == 10, "the first share is what there is to measure"
+    clock.advance(timedelta(hours=13))
+    assert advancing.advance_due() == 0
+    assert world.endpoint(second).traffic == 10
+    rollout.step(endpoint.pk, actor=world.actor(), reason="Looked at the figures elsewhere.")
+    assert world.endpoint(second).traffic == 50
 
 
 @pytest.mark.requirement("rollouts-2.3")
