@@ -20,7 +20,8 @@ from apps.catalogue.core_serializers import TestResult
 from apps.catalogue.models import Registry, RegistryFinding, RegistryModel
 from apps.catalogue.registry_actions import REGISTRY_MANAGE, VIEW
 from apps.core.api import CommonsViewSet
-from apps.core.errors import Invalid
+from apps.core.errors import Invalid, NotAllowed
+from apps.core.permissions import INSTALLATION, may
 from apps.teams.models import Team
 
 
@@ -131,7 +132,7 @@ class RegistryViewSet(CommonsViewSet):
         )
 
 
-class EntrySerializer(serializers.ModelSerializer[RegistryModel]):
+class RegisteredModelSerializer(serializers.ModelSerializer[RegistryModel]):
     """A registered model as last seen. What `seen` says is the registry's word, not the portal's."""
 
     registry = serializers.CharField(source="registry.slug", read_only=True)
@@ -145,7 +146,7 @@ class EntrySerializer(serializers.ModelSerializer[RegistryModel]):
         ]  # fmt: skip
 
 
-class OwnerInput(serializers.Serializer[Any]):
+class RegisteredModelOwner(serializers.Serializer[Any]):
     """To whom it belongs."""
 
     team = serializers.SlugField()
@@ -155,17 +156,19 @@ class EntryViewSet(CommonsViewSet):
     """Registered models of the teams that the caller sees."""
 
     queryset = RegistryModel.objects.select_related("registry", "model")
-    serializer_class = EntrySerializer
+    serializer_class = RegisteredModelSerializer
     permission = "catalogue.model.view"
     permissions: ClassVar[Mapping[str, str]] = {"retrieve": "", "assign": ""}
     filterset_fields = ["registry__slug"]
 
-    @extend_schema(request=OwnerInput, responses=EntrySerializer)
+    @extend_schema(request=RegisteredModelOwner, responses=RegisteredModelSerializer)
     @action(detail=True, methods=["post"])
     def assign(self, request: Request, uid: Any = None) -> Response:
         """Give a registered model that nobody owns to a team, and import it."""
         row = self.get_object()
-        team = Team.objects.filter(slug=self.read_input(OwnerInput)["team"]).first()
+        if not may(request.user, REGISTRY_MANAGE, INSTALLATION):
+            raise NotAllowed("Registries are kept by platform admins.", rule=REGISTRY_MANAGE)
+        team = Team.objects.filter(slug=self.read_input(RegisteredModelOwner)["team"]).first()
         return self.answer(
             registry_actions.assign_model(
                 row.pk, team.pk if team else 0, actor=self.actor, expected_version=self.expected_version
@@ -173,7 +176,7 @@ class EntryViewSet(CommonsViewSet):
         )
 
 
-class FindingSerializer(serializers.ModelSerializer[RegistryFinding]):
+class RegistryFindingSerializer(serializers.ModelSerializer[RegistryFinding]):
     """Something a registry did after it was read. `before` and `after` are the registry's words."""
 
     registry = serializers.CharField(source="registry.slug", read_only=True)
@@ -188,7 +191,7 @@ class FindingSerializer(serializers.ModelSerializer[RegistryFinding]):
         ]  # fmt: skip
 
 
-class NoteInput(serializers.Serializer[Any]):
+class RegistryFindingNote(serializers.Serializer[Any]):
     """What follows from it."""
 
     note = serializers.CharField(max_length=500)
@@ -198,17 +201,19 @@ class FindingViewSet(CommonsViewSet):
     """What registries changed about models that the caller sees."""
 
     queryset = RegistryFinding.objects.select_related("registry", "registry_model", "registry_version")
-    serializer_class = FindingSerializer
+    serializer_class = RegistryFindingSerializer
     permission = "catalogue.model.view"
     permissions: ClassVar[Mapping[str, str]] = {"retrieve": "", "acknowledge": ""}
     filterset_fields = ["registry__slug", "kind"]
 
-    @extend_schema(request=NoteInput, responses=FindingSerializer)
+    @extend_schema(request=RegistryFindingNote, responses=RegistryFindingSerializer)
     @action(detail=True, methods=["post"])
     def acknowledge(self, request: Request, uid: Any = None) -> Response:
         """Take note of a finding."""
         row = self.get_object()
-        note = self.read_input(NoteInput)["note"]
+        if not registry_actions.may_acknowledge(request.user, row):
+            raise NotAllowed("This is for leads of the owning team and platform admins.")
+        note = self.read_input(RegistryFindingNote)["note"]
         return self.answer(
             registry_actions.acknowledge_finding(row.pk, note, actor=self.actor, expected_version=self.expected_version)
         )

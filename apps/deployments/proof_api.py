@@ -26,7 +26,7 @@ from apps.deployments.models import PlacementStatement
 _ENDPOINT_VIEW = "deployments.endpoint.view"
 
 
-class StatementSerializer(serializers.ModelSerializer[PlacementStatement]):
+class PlacementStatementSerializer(serializers.ModelSerializer[PlacementStatement]):
     """A statement: `body` is base64 of the RFC 8785 bytes, `signature` base64 of Ed25519 over them."""
 
     body = serializers.SerializerMethodField()
@@ -44,7 +44,7 @@ class StatementViewSet(CommonsViewSet):
     """Statements of placement, for those who may read placement everywhere."""
 
     queryset = PlacementStatement.objects.all()
-    serializer_class = StatementSerializer
+    serializer_class = PlacementStatementSerializer
     permission = "deployments.placement.view"
     permissions = {"retrieve": ""}
     filterset_fields = ["month"]

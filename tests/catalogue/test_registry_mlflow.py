@@ -1,4 +1,4 @@
-"""The same against a real MLflow server, where one is there: COMMONS_MLFLOW names its executable, or it is installed."""
+"""The same against a real MLflow server: COMMONS_MLFLOW names its executable, or it is installed; else skipped."""
 
 from __future__ import annotations
 

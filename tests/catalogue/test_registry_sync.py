@@ -161,7 +161,8 @@ def test_rewritten_tags_moved_aliases_and_changed_sources_are_found_once(company
     double.models["fraud"]["aliases"] = [{"alias": "champion", "version": "7"}]
     poll(registry)
     expected = [
-        ("rewritten_tag", "approved", "yes", ""), ("moved_alias", "champion", "1", "7"), ("moved_alias", "old", "1", ""),
+        ("rewritten_tag", "approved", "yes", ""), ("moved_alias", "champion", "1", "7"),
+        ("moved_alias", "old", "1", ""),
         ("rewritten_tag", "sha256", "aaaa", "EVIL"),
         ("changed_source", "source", "s3://models/fraud/v", "s3://elsewhere/model"),
     ]  # fmt: skip
@@ -350,7 +351,8 @@ def test_kubeflow_is_read_through_the_same_port(company: Company) -> None:
         )
         double.artifacts["11"] = [
             {"id": "a1", "uri": "s3://models/old", "state": "ARCHIVED", "createTimeSinceEpoch": "9"},
-            {"id": "a2", "uri": "s3://models/new", "state": "LIVE", "createTimeSinceEpoch": "8", "modelFormatName": "onnx"},
+            {"id": "a2", "uri": "s3://models/new", "state": "LIVE", "createTimeSinceEpoch": "8",
+             "modelFormatName": "onnx"},
         ]  # fmt: skip
         registry = poll(add(company, double, "kubeflow"))
         assert sorted(Model.objects.values_list("name", flat=True)) == ["model-1", "model-2"]

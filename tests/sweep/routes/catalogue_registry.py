@@ -22,6 +22,7 @@ def build(world: SimpleNamespace) -> None:
     at = clock.now()
     world.registry = Registry.objects.create(
         slug="sweep-registry", name="Sweep registry", kind="mlflow", base_url="https://mlflow.example.com",
+        credentials=b"opened by no key: so the sweep, which runs in one transaction, calls nobody",
         keeper=world.admin, enabled=False,
     )  # fmt: skip
     own = make_model(world.finance_team, "Sweep registered")
@@ -89,7 +90,7 @@ ROUTES: dict[str, Route] = {
     f"{_API}-detail": Route(allowed=_VIEW, kwargs=_uid("registry")),
     f"{_API}-detail#PATCH": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="PATCH"),
     f"{_API}-test": Route(
-        allowed=_ADMIN, kwargs=_uid("registry"), method="POST", note="a name without an address: nothing is called"
+        allowed=_ADMIN, kwargs=_uid("registry"), method="POST", note="its credentials open with no key: nothing is called"
     ),
     f"{_API}-poll": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="POST"),
     f"{_API}-enable": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="POST"),
