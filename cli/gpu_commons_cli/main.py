@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gpu_commons_cli import approvals, config, costs, output, quota
+from gpu_commons_cli import approvals, config, costs, deploy, output, quota
 from gpu_commons_cli.client import Failed, Portal
 from gpu_commons_cli.shared import as_json, portal
 
@@ -60,6 +60,7 @@ commons.add_command(quota.quota)
 commons.add_command(approvals.approve)
 commons.add_command(approvals.reject)
 commons.add_command(costs.cost)
+commons.add_command(deploy.deploy)
 commons.add_command(quota.kubeconfig)
 
 

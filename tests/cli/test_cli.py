@@ -19,7 +19,9 @@ from apps.accounts.actions import create_token
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.actor import Actor
+from apps.deployments.models import Release
 from apps.quotas.models import QuotaRequest
+from tests.deployments.world import make_world as make_serving
 from tests.quotas.conftest import REASON, World, make_world
 
 Run = Callable[..., Any]
@@ -209,3 +211,34 @@ def test_it_needs_nothing_of_the_portal() -> None:
         for line in file.read_text().splitlines():
             if line.startswith(("import ", "from ")):
                 assert line.split()[1].split(".")[0] not in ("django", "apps", "portal", "launcher"), (file, line)
+
+
+@pytest.mark.requirement("cli-4.1")
+def test_a_release_is_asked_for_watched_promoted_and_taken_back(
+    company: Any, commons: Run, as_person: Any, frozen_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_serving(company)
+    as_person(company.lead_finance)
+    place = str(world.workspaces["development"].uid)
+    wish = ("--workspace", place, "--flavour", world.flavour.slug, "--reason", REASON, "--json")
+    first = commons("deploy", "start", "fraud", "--version", str(world.version.uid), *wish)
+    assert first.exit_code == 0, first.output
+    released = Release.objects.get(uid=request_uid(first))
+    world.load(released)
+    assert json.loads(commons("deploy", "watch", str(released.uid), "--json").stdout)["status"] == "live"
+    second = world.next_version()
+    asked = commons(
+        "deploy", "start", "fraud", "--version", str(second.uid), "--canary", "10:1", "--canary", "50:1", *wish
+    )
+    assert asked.exit_code == 0, asked.output
+    canary = world.load(Release.objects.get(uid=request_uid(asked)))
+    assert canary.status == "canary"
+    assert "10 %" in commons("deploy", "list").output
+    promoted = commons("deploy", "promote", "fraud", "--reason", "Better on every slice.", "--json")
+    assert promoted.exit_code == 0, promoted.output
+    back = commons("deploy", "roll-back", "fraud", "--reason", "Slower than before.", "--json")
+    assert back.exit_code == 0, back.output
+    assert commons("deploy", "promote", "nobody").exit_code == 1
+    assert commons("deploy", "start", "fraud", "--version", str(second.uid), "--canary", "ten", *wish).exit_code == 2
+    as_person(company.lead_marketing)
+    assert "fraud" not in commons("deploy", "list").output
