@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections, transaction
@@ -21,11 +22,14 @@ def load_regimes(*, rows: Any = None, using: str = "default") -> int:
     if rows is None:
         from django.apps import apps as rows
     regimes, controls = rows.get_model("catalogue", "Regime"), rows.get_model("catalogue", "Control")
+    shipped = regimes_data.shipped()
+    if not _differs(shipped, regimes.objects.using(using), controls.objects.using(using)):
+        return 0  # the usual case, at every start of an installation: two statements and no lock
     changed = 0
     with transaction.atomic(using=using):
         with connections[using].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        for data in regimes_data.shipped():
+        for data in shipped:
             regime = regimes.objects.using(using).filter(code=data.code).first()
             if regime is None:
                 regime = regimes.objects.using(using).create(code=data.code, **data.columns)
@@ -38,6 +42,28 @@ def load_regimes(*, rows: Any = None, using: str = "default") -> int:
                 changed += 1
             changed += _controls(controls.objects.using(using), regime, data)
     return changed
+
+
+def _differs(shipped: Sequence[regimes_data.RegimeData], regimes: Any, controls: Any) -> bool:
+    """Whether some row is not what is shipped: compared as columns, so that no digest can go stale."""
+    present = {row["code"]: row for row in regimes.values("pk", "code", *regimes_data.REGIME_COLUMNS)}
+    in_force: dict[int, dict[str, Any]] = {}
+    rows = controls.filter(superseded_at=None).values(
+        "regime_id", "code", "published_by_id", *regimes_data.CONTROL_COLUMNS
+    )
+    for row in rows:
+        in_force.setdefault(row["regime_id"], {})[row["code"]] = row
+    for data in shipped:
+        regime = present.get(data.code)
+        if regime is None or any(regime[key] != value for key, value in data.columns.items()):
+            return True
+        found = in_force.get(regime["pk"], {})
+        own = {code for code, row in found.items() if row["published_by_id"] is None}
+        if own - set(data.controls) or set(data.controls) - set(found):
+            return True
+        if any(found[code][key] != value for code in own for key, value in data.controls[code].items()):
+            return True
+    return False
 
 
 def _controls(rows: Any, regime: Any, data: regimes_data.RegimeData) -> int:
