@@ -110,11 +110,12 @@ def gather(month: date) -> Gathered:
             "endpoint", "model_version__model"
         )
     }
-    for row in facts:
-        release = releases.get(row["release_uid"]) or wanted.get(row["release_uid"])
+    for fact in facts:
+        uid = fact["release_uid"]
+        release = (releases.get(uid) or wanted.get(uid)) if uid is not None else None
         if release is not None:
-            one = ran(release, row["cluster_id"], row["workspace_id"] or 0)
-            one.metered[row["hour"]] = one.metered.get(row["hour"], 0) + row["gpu_ms"]
+            one = ran(release, fact["cluster_id"], fact["workspace_id"] or 0)
+            one.metered[fact["hour"]] = one.metered.get(fact["hour"], 0) + fact["gpu_ms"]
     complete: dict[int, set[datetime]] = defaultdict(set)
     touched = {key[1] for key in found}
     statuses = HourStatus.objects.filter(cluster_id__in=touched, hour__gte=start, hour__lt=end, state__in=METERED)

@@ -58,11 +58,8 @@ def test_models_go_to_the_team_that_the_tag_names_with_their_versions_as_drafts(
     company: Company, double: Double
 ) -> None:
     double.add_model("fraud", tags=TEAM, description="Scores card payments.")
-    for place in (
-        "s3://models/fraud/1",
-        "mlflow-artifacts:/1/a",
-        "oci://registry.example.com/fraud@sha256:" + "a" * 64,
-    ):
+    image = "oci://registry.example.com/fraud@sha256:" + "a" * 64
+    for place in ("s3://models/fraud/1", "mlflow-artifacts:/1/a", image):
         double.add_version("fraud", source=place)
     double.add_model("churn", tags=[{"key": "team", "value": "no-such-team"}])
     double.add_version("churn")

@@ -90,7 +90,7 @@ ROUTES: dict[str, Route] = {
     f"{_API}-detail": Route(allowed=_VIEW, kwargs=_uid("registry")),
     f"{_API}-detail#PATCH": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="PATCH"),
     f"{_API}-test": Route(
-        allowed=_ADMIN, kwargs=_uid("registry"), method="POST", note="its credentials open with no key: nothing is called"
+        allowed=_ADMIN, kwargs=_uid("registry"), method="POST", note="no key opens its credentials: nobody is called"
     ),
     f"{_API}-poll": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="POST"),
     f"{_API}-enable": Route(allowed=_ADMIN, kwargs=_uid("registry"), method="POST"),
