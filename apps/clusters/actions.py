@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
 
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
@@ -24,6 +25,7 @@ from apps.clusters.maintenance import cancel_maintenance, schedule_maintenance
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
+from apps.core.crypto import Rotated, rotate_columns
 from apps.core.errors import Conflict, Invalid
 from apps.core.events import EventType
 
@@ -39,6 +41,7 @@ __all__ = [
     "request_check",
     "resume",
     "rotate_keys",
+    "rotate_other_secrets",
     "schedule_maintenance",
     "set_committable",
     "set_kueue_mode",
@@ -219,6 +222,20 @@ def rotate_keys(*, actor: Actor) -> tuple[int, int]:
     if missing:
         raise KeysMissing(rotated, missing)
     return rotated, len(ids)
+
+
+def rotate_other_secrets(*, actor: Actor) -> Iterator[Rotated]:
+    """Encrypt what other rooms keep encrypted under the newest key, column by column (`core.crypto.rotate_columns`)."""
+    require(actor, MANAGE)
+
+    def done(one: Rotated) -> None:
+        payload = events.KeysRotated(one.rotated, one.total)
+        audit.record(
+            events.KEYS_ROTATED, payload, actor=actor, subject_type=f"{one.column.model}.{one.column.field}".lower(),
+            subject_uid=INSTALLATION,
+        )  # fmt: skip
+
+    return rotate_columns(done)
 
 
 def _no_ca(pem: str) -> str | None:

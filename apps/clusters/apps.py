@@ -8,3 +8,9 @@ class ClustersConfig(AppConfig):
 
     name = "apps.clusters"
     label = "clusters"
+
+    def ready(self) -> None:
+        """Lend the guard of outgoing calls to the rooms below."""
+        from apps.clusters import outgoing
+
+        outgoing.install()

@@ -60,6 +60,18 @@ def is_private(field: dataclasses.Field[Any]) -> bool:
     return bool(field.metadata.get("private")) or _PRIVATE_NAMES.search(field.name) is not None
 
 
+def without_texts(event: EventType, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored payload without its private fields, at any depth, and without what `event` does not declare."""
+    known = {field.name for field in dataclasses.fields(event.payload) if not is_private(field)}
+    return {key: _impersonal(value) for key, value in data.items() if key in known}
+
+
+def _impersonal(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _impersonal(item) for key, item in value.items() if not _PRIVATE_NAMES.search(str(key))}
+    return [_impersonal(item) for item in value] if isinstance(value, list) else value
+
+
 def plain(value: Any) -> Any:
     """Return `value` as JSON-ready data the way audit and outbox store it (RFC 8785-safe: no floats, no big ints)."""
     if isinstance(value, bool) or value is None or isinstance(value, str):

@@ -10,7 +10,8 @@ class CostsConfig(AppConfig):
     label = "costs"
 
     def ready(self) -> None:
-        """Register the listener and the fact provider."""
+        """Register the listener, the fact provider, and where secrets are stored."""
+        from apps.core.crypto import register_secrets
         from apps.costs import (
             checks,  # noqa: F401  (registers the system checks)
             corrections_books,
@@ -27,3 +28,4 @@ class CostsConfig(AppConfig):
         corrections_books.register()
         facts.register()
         rates_ports.on_effect("costs.last_month", whatif_reading.effect_of)
+        register_secrets("costs.CheckSetting", "credentials", "cross-checks")

@@ -10,8 +10,10 @@ class MeteringConfig(AppConfig):
     label = "metering"
 
     def ready(self) -> None:
-        """Register what stands against archiving a cluster."""
+        """Register what stands against archiving a cluster, and where secrets are stored."""
         from apps.clusters.removing import register_archive_objection
+        from apps.core.crypto import register_secrets
         from apps.metering import cluster_objection
 
         register_archive_objection(cluster_objection.archive)
+        register_secrets("metering.Source", "credentials", "usage sources")

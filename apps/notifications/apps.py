@@ -4,7 +4,13 @@ from django.apps import AppConfig
 
 
 class NotificationsConfig(AppConfig):
-    """In-app and mail; consumes the outbox."""
+    """In-app, mail and webhooks; consumes the outbox."""
 
     name = "apps.notifications"
     label = "notifications"
+
+    def ready(self) -> None:
+        """Say where secrets are stored."""
+        from apps.core.crypto import register_secrets
+
+        register_secrets("notifications.Webhook", "secret", "webhooks")

@@ -39,6 +39,32 @@ MAIL_TRANSITIONS = Transitions(
 )
 
 
+class WebhookStatus(models.TextChoices):
+    """Where one delivery to one receiver stands."""
+
+    QUEUED = "queued", "Queued"
+    SENDING = "sending", "Being sent"
+    DELIVERED = "delivered", "Delivered"
+    RETRYING = "retrying", "Will be tried again"
+    FAILED = "failed", "Could not be delivered"
+
+
+# Unlike mail, a delivery whose worker died is tried again: receivers know it by its id.
+WEBHOOK_TRANSITIONS = Transitions(
+    {
+        WebhookStatus.QUEUED: {"claim": WebhookStatus.SENDING},
+        WebhookStatus.RETRYING: {"claim": WebhookStatus.SENDING},
+        WebhookStatus.SENDING: {
+            "deliver": WebhookStatus.DELIVERED,
+            "again": WebhookStatus.RETRYING,
+            "give_up": WebhookStatus.FAILED,
+        },
+        WebhookStatus.DELIVERED: {"replay": WebhookStatus.QUEUED},
+        WebhookStatus.FAILED: {"replay": WebhookStatus.QUEUED},
+    }
+)
+
+
 class MailWish(models.TextChoices):
     """What a person wants by mail of one group of events; the portal itself shows everything."""
 
@@ -61,13 +87,16 @@ GROUPS = {
     "catalogue": "Models",
     "deployments": "Releases and endpoints",
     "audit": "Audit trail",
+    "notifications": "Webhooks",
 }
 
 #: A mail is tried this often, then it needs a person.
 MAIL_ATTEMPTS = 8
+#: A delivery is tried this often (over about six hours), then it needs a person.
+WEBHOOK_ATTEMPTS = 12
 #: An outbox message that cannot be read is tried again at these distances, never dropped.
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(hours=1)
-#: After this time without a word from the worker that claimed it, a mail counts as uncertain.
+#: After this time without a word from the worker that claimed it, a mail counts as uncertain; a delivery is not lost.
 CLAIM = timedelta(minutes=2)
 
 

@@ -1,6 +1,9 @@
-"""From the outbox to people. Two steps, each safe to run any number of times, by any number of workers:
+"""From the outbox to people (and, in `webhook_delivery`, to other systems).
 
-1. spread: an outbox message becomes one notification and at most one mail per person (unique constraints);
+Two steps, each safe to run any number of times, by any number of workers:
+
+1. spread: an outbox message becomes one notification and at most one mail per person, and one delivery per webhook
+   (unique constraints);
 2. send: a mail is claimed in one transaction, handed over outside any, and recorded in another.
 """
 
@@ -21,7 +24,7 @@ from django.db.models import Q
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.models import OutboxMessage
-from apps.notifications import rendering
+from apps.notifications import rendering, webhook_delivery
 from apps.notifications.choices import CLAIM, MAIL_ATTEMPTS, MAIL_TRANSITIONS, MailStatus, MailWish, backoff
 from apps.notifications.models import MailPreference, Notification, SentMail
 
@@ -56,6 +59,7 @@ def _spread(message: OutboxMessage) -> int:
     try:
         with transaction.atomic():
             _make_rows(message, rendering.read(message))
+            webhook_delivery.spread(message)
     except Exception as error:  # whatever a room's wording raises must not hold up the messages behind it
         message.attempts += 1
         message.retry_at = clock.now() + backoff(message.attempts)

@@ -1,15 +1,22 @@
-"""What people are told: in the portal, and by mail."""
+"""What people and other systems are told: in the portal, by mail, by webhook."""
 
 from __future__ import annotations
 
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import models
 
-from apps.core.models import Row
-from apps.notifications.choices import MailStatus, MailWish, group_label
-from apps.notifications.querysets import MailQuerySet, NotificationQuerySet, PreferenceQuerySet
+from apps.core.models import Row, VersionedRow
+from apps.notifications.choices import MailStatus, MailWish, WebhookStatus, group_label
+from apps.notifications.querysets import (
+    DeliveryQuerySet,
+    MailQuerySet,
+    NotificationQuerySet,
+    PreferenceQuerySet,
+    WebhookQuerySet,
+)
 
 
 class Notification(Row):
@@ -90,3 +97,84 @@ class MailPreference(Row):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["user", "group"], name="preference_once")]
+
+
+class Webhook(VersionedRow):
+    """A system outside that receives events as signed CloudEvents."""
+
+    name = models.CharField(max_length=120)
+    url = models.CharField(max_length=500)
+    secret = models.BinaryField(help_text="Encrypted (core.crypto); signs every delivery.")
+    events: models.JSONField = models.JSONField(default=list, help_text="Names of events, or of groups (rooms).")
+    enabled = models.BooleanField(default=True)
+    include_texts = models.BooleanField(default=False, help_text="Also what people wrote, and names and addresses.")
+    ended_reason = models.CharField(max_length=300, blank=True, help_text="Why the portal itself disabled it.")
+    failing_since = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True)
+    last_delivered_at = models.DateTimeField(null=True)
+
+    objects = WebhookQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["name"], name="webhook_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def host(self) -> str:
+        """Scheme and host: all of the address that may be told to others, as its path may hold a key."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def state(self) -> str:
+        """How it stands, in words of the status scale."""
+        if not self.enabled:
+            return "stopped" if self.ended_reason else "none"
+        return "degraded" if self.failing_since else "active"
+
+    def wants(self, event: str) -> bool:
+        """Whether it receives an event: it chose its name or its group."""
+        return event in self.events or event.partition(".")[0] in self.events
+
+
+class WebhookDelivery(Row):
+    """One outbox message on its way to one webhook. Its `uid` is the delivery id, the same at every attempt."""
+
+    webhook = models.ForeignKey(Webhook, models.PROTECT, related_name="deliveries")
+    message_uid = models.UUIDField(editable=False)
+    event = models.CharField(max_length=100)
+    body = models.BinaryField(help_text="The exact bytes that are signed and sent.")
+    status = models.CharField(max_length=20, choices=WebhookStatus.choices, default=WebhookStatus.QUEUED)
+    attempts = models.PositiveIntegerField(default=0)
+    claim = models.UUIDField(null=True, help_text="Of the attempt under way.")
+    claimed_until = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True)
+    headers: models.JSONField = models.JSONField(default=dict, help_text="Sent with the last attempt.")
+    answer_status = models.PositiveSmallIntegerField(null=True)
+    error = models.TextField(blank=True)
+    delivered_at = models.DateTimeField(null=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["webhook", "message_uid"], name="webhook_delivery_once"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["webhook", "-id"], name="delivery_of_webhook"),
+            models.Index(
+                fields=["status", "retry_at"],
+                name="delivery_unfinished",
+                condition=models.Q(status__in=["queued", "retrying", "sending"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.webhook}"
+
+    @property
+    def body_text(self) -> str:
+        """The body as text."""
+        return bytes(self.body).decode()

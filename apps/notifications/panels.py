@@ -10,3 +10,11 @@ nav(
     permission="notifications.outbox.view",
     group="Platform",
 )
+nav(
+    "Webhooks",
+    "notifications:webhook-list",
+    icon="send",
+    order=91,
+    permission="notifications.outbox.view",
+    group="Platform",
+)

@@ -8,10 +8,15 @@ from django.db.models import Q
 
 from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
-from apps.notifications.choices import MailStatus
+from apps.notifications.choices import MailStatus, WebhookStatus
+
+#: What the watcher of mail sees of webhooks, too.
+VIEW = "notifications.outbox.view"
+#: Announces itself, whatever a webhook chose and even while it is disabled.
+TEST_EVENT = "notifications.webhook.tested"
 
 if TYPE_CHECKING:
-    from apps.notifications.models import MailPreference, Notification, SentMail
+    from apps.notifications.models import MailPreference, Notification, SentMail, Webhook, WebhookDelivery
 
 
 class NotificationQuerySet(ScopedQuerySet["Notification"]):
@@ -35,7 +40,7 @@ class MailQuerySet(ScopedQuerySet["SentMail"]):
 
         if not getattr(user, "is_authenticated", False):
             return self.none()
-        return self.all() if scope.of(user).everywhere("notifications.outbox.view") else self.filter(user_id=user.pk)
+        return self.all() if scope.of(user).everywhere(VIEW) else self.filter(user_id=user.pk)
 
     def to(self, user: Any) -> Self:
         """Return the person's own mail."""
@@ -59,3 +64,37 @@ class PreferenceQuerySet(ScopedQuerySet["MailPreference"]):
     def visible_to(self, user: Any) -> Self:
         """Return the person's own."""
         return self.filter(user_id=user.pk) if getattr(user, "is_authenticated", False) else self.none()
+
+
+def _watches(user: Any) -> bool:
+    from apps.teams import scope
+
+    return bool(getattr(user, "is_authenticated", False)) and scope.of(user).everywhere(VIEW)
+
+
+class WebhookQuerySet(ScopedQuerySet["Webhook"]):
+    """Webhooks belong to the installation."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who watch over what leaves the portal."""
+        return self.all() if _watches(user) else self.none()
+
+
+class DeliveryQuerySet(ScopedQuerySet["WebhookDelivery"]):
+    """Deliveries to webhooks."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who watch over what leaves the portal."""
+        return self.all() if _watches(user) else self.none()
+
+    def due(self) -> Self:
+        """Return what is to be sent now; a disabled webhook's wait, apart from tests."""
+        at = clock.now()
+        return self.filter(
+            Q(status=WebhookStatus.QUEUED) | Q(status=WebhookStatus.RETRYING, retry_at__lte=at),
+            Q(webhook__enabled=True) | Q(event=TEST_EVENT),
+        )
+
+    def lost(self) -> Self:
+        """Return deliveries whose worker has not been heard of since it claimed them."""
+        return self.filter(status=WebhookStatus.SENDING, claimed_until__lte=clock.now())

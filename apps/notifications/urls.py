@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.notifications import views
+from apps.notifications import views, webhook_urls
 
 app_name = "notifications"
 urlpatterns = [
@@ -16,4 +16,5 @@ urlpatterns = [
     path("notifications/mail/<uuid:mail_uid>/retry/", views.MailRetry.as_view(), name="mail-retry"),
     path("notifications/<uuid:notification_uid>/open/", views.Open.as_view(), name="open"),
     path("notifications/<uuid:notification_uid>/read/", views.MarkRead.as_view(), name="read"),
+    *webhook_urls.urlpatterns,
 ]

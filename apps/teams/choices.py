@@ -143,6 +143,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "metering.rule.manage",
             "metering.namespace.claim",
             "notifications.mail.retry",
+            "notifications.webhook.manage",
             "teams.unit.manage",
             "teams.grant.manage",
             "teams.member.manage",

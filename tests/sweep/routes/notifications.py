@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from apps.core import clock
-from apps.notifications.models import Notification, SentMail
+from apps.core import clock, crypto
+from apps.notifications.models import Notification, SentMail, Webhook, WebhookDelivery
 from tests.sweep.types import EVERYBODY, Route
 
 
@@ -31,6 +31,17 @@ def build(world: SimpleNamespace) -> None:
     world.keep_secret("Okapi mail", "okapi@example.com", world.mail.uid, sees={"lead_finance"})
     for name in ("compliance", "finance"):
         world.secrets[name].extend(["Okapi mail", "okapi@example.com"])
+    world.webhook = Webhook.objects.create(
+        name="Okapi tickets", url="https://okapi-hooks.example.com/key", secret=crypto.encrypt("whsec_okapi"),
+        events=["quotas"],
+    )  # fmt: skip
+    world.delivery = WebhookDelivery.objects.create(
+        webhook=world.webhook, message_uid=message_uid, event="quotas.request.approved", status="failed",
+        body=b'{"type":"okapi body"}', error="HTTP 500",
+    )  # fmt: skip
+    world.keep_secret("Okapi tickets", "okapi-hooks", "okapi body", world.webhook.uid, world.delivery.uid)
+    for name in ("compliance", "finance"):
+        world.secrets[name].extend(["Okapi tickets", "okapi-hooks", "okapi body"])
 
 
 def _news(world: Any) -> Mapping[str, Any]:
@@ -39,6 +50,22 @@ def _news(world: Any) -> Mapping[str, Any]:
 
 def _mail(world: Any) -> Mapping[str, Any]:
     return {"mail_uid": world.mail.uid}
+
+
+def _webhook(world: Any) -> Mapping[str, Any]:
+    return {"webhook_uid": world.webhook.uid}
+
+
+def _delivery(world: Any) -> Mapping[str, Any]:
+    return {"delivery_uid": world.delivery.uid}
+
+
+def _webhook_uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.webhook.uid}
+
+
+def _delivery_uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.delivery.uid}
 
 
 OWN = {"lead_finance"}
@@ -65,4 +92,30 @@ ROUTES: dict[str, Route] = {
     "api:sent-mail-list": Route(allowed=EVERYBODY),
     "api:sent-mail-detail": Route(allowed=OWN | WATCHES_MAIL, kwargs=lambda world: {"uid": world.mail.uid}),
     "api:sent-mail-retry": Route(allowed={"admin"}, kwargs=lambda world: {"uid": world.mail.uid}, method="POST"),
+    "notifications:webhook-list": Route(allowed=WATCHES_MAIL),
+    "notifications:webhook-list#csv": Route(allowed=WATCHES_MAIL, query="?export=csv"),
+    "notifications:webhook-detail": Route(allowed=WATCHES_MAIL, kwargs=_webhook),
+    "notifications:webhook-create": Route(allowed={"admin"}),
+    "notifications:webhook-create#POST": Route(allowed={"admin"}, method="POST"),
+    **{
+        f"notifications:webhook-{verb}{suffix}": Route(allowed={"admin"}, kwargs=_webhook, method=method)
+        for verb in ("edit", "enable", "disable", "rotate", "test")
+        for suffix, method in (("", "GET"), ("#POST", "POST"))
+    },
+    "notifications:webhook-delivery-list": Route(allowed=WATCHES_MAIL),
+    "notifications:webhook-delivery-list#csv": Route(allowed=WATCHES_MAIL, query="?export=csv"),
+    "notifications:webhook-delivery-detail": Route(allowed=WATCHES_MAIL, kwargs=_delivery),
+    "notifications:webhook-delivery-replay": Route(allowed={"admin"}, kwargs=_delivery),
+    "notifications:webhook-delivery-replay#POST": Route(allowed={"admin"}, kwargs=_delivery, method="POST"),
+    "api:webhook-list": Route(allowed=WATCHES_MAIL),
+    "api:webhook-list#POST": Route(allowed={"admin"}, method="POST"),
+    "api:webhook-detail": Route(allowed=WATCHES_MAIL, kwargs=_webhook_uid),
+    "api:webhook-detail#PATCH": Route(allowed={"admin"}, kwargs=_webhook_uid, method="PATCH"),
+    **{
+        f"api:webhook-{verb}": Route(allowed={"admin"}, kwargs=_webhook_uid, method="POST")
+        for verb in ("enable", "disable", "rotate-secret", "test")
+    },
+    "api:webhook-delivery-list": Route(allowed=WATCHES_MAIL),
+    "api:webhook-delivery-detail": Route(allowed=WATCHES_MAIL, kwargs=_delivery_uid),
+    "api:webhook-delivery-replay": Route(allowed={"admin"}, kwargs=_delivery_uid, method="POST"),
 }
