@@ -127,6 +127,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "apps.accounts.middleware.AuthenticationMiddleware",
+    "apps.accounts.api_limits.ApiLimitMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -294,6 +295,10 @@ WHITENOISE_USE_FINDERS = not _secure
 WHITENOISE_AUTOREFRESH = False
 
 # -- API ------------------------------------------------------------------------------------------------------------
+# Calls a minute per token or person, and per address for calls without a valid one; counted in Redis.
+COMMONS_API_LIMITED: bool = env.bool("COMMONS_API_LIMITED", default=True)
+COMMONS_API_PER_MINUTE: int = env.int("COMMONS_API_PER_MINUTE", default=600)
+COMMONS_API_ANONYMOUS_PER_MINUTE: int = env.int("COMMONS_API_ANONYMOUS_PER_MINUTE", default=60)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.accounts.api_auth.TokenAuthentication",
@@ -305,6 +310,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "apps.core.paging.CursorPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.api_limits.CallerThrottle"],
     "EXCEPTION_HANDLER": "apps.core.api.problem_handler",
     "UNAUTHENTICATED_USER": None,
     "COERCE_DECIMAL_TO_STRING": True,
@@ -314,7 +320,9 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "GPU Commons API",
     "DESCRIPTION": "Quota, approvals, models, releases, clusters, usage, costs and audit of the shared GPU pool."
     " Refusals are RFC 9457 problems. Rows carry their version as ETag; send it back as If-Match."
-    " A changing call that carries an Idempotency-Key is done once, however often it is sent within a day.",
+    " A changing call that carries an Idempotency-Key is done once, however often it is sent within a day."
+    " RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset (seconds) say how many calls are left in this minute;"
+    " beyond them the answer is 429 with Retry-After.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -335,6 +343,7 @@ SPECTACULAR_SETTINGS = {
         "ChargeKindEnum": "apps.costs.choices.ChargeKind",
         "SourceKindEnum": "apps.metering.choices.SourceKind",
         "MailStatusEnum": "apps.notifications.choices.MailStatus",
+        "WebhookStatusEnum": "apps.notifications.choices.WebhookStatus",
         "ChangeKindEnum": "apps.quotas.choices.ChangeKind",
         "FindingKindEnum": "apps.insights.choices.FindingKind",
         "DecisionVerdictEnum": "apps.approvals.choices.Verdict",

@@ -33,11 +33,13 @@ def _suffix(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hash passwords quickly, and say nothing of static files that only production collects."""
+    """Hash passwords quickly, count no API calls, and say nothing of static files that only production collects."""
     # Several processes share the machine: how long an example takes says nothing of the property (no timed unit tests).
     hypothesis_settings.register_profile("commons", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     hypothesis_settings.load_profile("commons")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Counting calls would look for a Redis; the tests of the limits switch it on.
+    settings.COMMONS_API_LIMITED = False
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 
 
