@@ -1,4 +1,4 @@
-"""Rate of hashing against the rate at which the same bytes can merely be read, from disk and over HTTP."""
+"""Rate of hashing against what bounds it: merely reading the same bytes (disk, HTTP), or all cores' SHA-256 of memory."""
 
 from __future__ import annotations
 
