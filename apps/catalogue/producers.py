@@ -190,7 +190,7 @@ def read_delivery(producer: EvidenceProducer, body: Mapping[str, Any], signature
         raise Invalid({str(unknown[0])[:60]: "This is no field of a delivery."})
     try:
         signed = canonical_bytes(dict(body))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise Invalid({"": 'Send numbers with a fraction as text, such as "0.93": their digits are signed.'}) from error
     if not verify(producer.public_key, signed, signature):
         raise NotAllowed("The signature does not fit this body and the key that is on record.", rule="signature")

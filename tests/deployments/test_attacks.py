@@ -66,6 +66,7 @@ def _path(one: Any) -> tuple[str, str]:
 # ---- placement, at every use
 
 
+@pytest.mark.requirement("rollouts-2.9")
 def test_a_cluster_that_moves_after_the_approval_gets_no_more_of_a_health_model(health: World) -> None:
     health.live()
     second = health.load(health.release(version=health.next_version()))
@@ -85,6 +86,7 @@ def test_a_cluster_that_moves_after_the_approval_gets_no_more_of_a_health_model(
     assert refused.value.rule == "placement"
 
 
+@pytest.mark.requirement("rollouts-2.9")
 def test_a_moved_cluster_takes_no_earlier_release_back_and_no_release_in_review(health: World) -> None:
     first = health.live(ladder=())
     second = health.load(health.release(version=health.next_version(), ladder=()))
@@ -97,6 +99,7 @@ def test_a_moved_cluster_takes_no_earlier_release_back_and_no_release_in_review(
     assert not Grant.objects.filter(request__subject_uid=waiting.uid).exists()
 
 
+@pytest.mark.requirement("rollouts-2.9")
 def test_a_workspace_that_loses_a_data_class_takes_no_more_of_what_touches_it(health: World) -> None:
     waiting = health.ask("production")
     release = health.live()
@@ -108,6 +111,7 @@ def test_a_workspace_that_loses_a_data_class_takes_no_more_of_what_touches_it(he
         rollout.start_again(release.endpoint_id, actor=health.actor(), reason=WHY)
 
 
+@pytest.mark.requirement("rollouts-2.9")
 def test_the_ladder_itself_holds_what_may_not_be_placed_any_more(health: World) -> None:
     health.live()
     second = health.load(health.release(version=health.next_version()))
@@ -147,6 +151,7 @@ def test_a_grant_that_begins_later_or_has_ended_starts_nothing(world: World) -> 
         assert "model_version" in refused.value.errors
 
 
+@pytest.mark.requirement("rollouts-2.5")
 def test_a_canary_never_takes_more_than_the_grant_covers(world: World) -> None:
     world.live()
     second = world.load(world.release(version=world.next_version()))
@@ -159,6 +164,7 @@ def test_a_canary_never_takes_more_than_the_grant_covers(world: World) -> None:
     assert world.endpoint(second).traffic == 10
 
 
+@pytest.mark.requirement("rollouts-4.5")
 def test_a_release_that_was_scaled_back_is_not_scaled_up_through_a_canary(world: World) -> None:
     first = world.live(expiry_action="scale_back", max_replicas=2, min_replicas=1, tier="warm", schedule=NIGHT)
     Grant.objects.filter(request__subject_uid=first.uid).update(expires_at=clock.now())
@@ -169,6 +175,7 @@ def test_a_release_that_was_scaled_back_is_not_scaled_up_through_a_canary(world:
     assert declared(first) == state(first, rendering.SMALLEST)
 
 
+@pytest.mark.requirement("rollouts-4.5")
 def test_an_end_beside_a_healthy_canary_takes_neither_of_both_off(world: World) -> None:
     first = world.live(expiry_action="scale_back", max_replicas=2, min_replicas=1, tier="warm", schedule=NIGHT)
     second = world.load(world.release(version=world.next_version()))
