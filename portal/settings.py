@@ -359,7 +359,7 @@ SPECTACULAR_SETTINGS = {
         "ReleaseStatusEnum": "apps.deployments.choices.ReleaseStatus",
         "EnforcementModeEnum": "apps.deployments.choices.EnforcementMode",
         "BillingModeEnum": "apps.costs.choices.BillingMode",
-        "EvidenceVerdictEnum": ["pass", "fail", "info"],
+        "EvidenceVerdictEnum": [("pass", "Pass"), ("fail", "Fail"), ("info", "No verdict")],
     },
 }
 

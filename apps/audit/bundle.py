@@ -158,7 +158,7 @@ def _events(selection: Selection, tree: _Tree | None) -> Iterator[tuple[int, dic
     where, values = selection.where()
     # The condition is made of constants; values go as parameters.
     query = (
-        "SELECT l.seq, l.prev, l.hash, (extract(epoch FROM l.sealed_at) * 1000000)::bigint, e.canonical, n.salt, n.body"  # noqa: S608
+        "SELECT l.seq, l.prev, l.hash, (extract(epoch FROM l.sealed_at) * 1000000)::bigint, e.canonical, n.salt, n.body"  # noqa: S608 (constants)
         "  FROM audit.link l JOIN audit.event e ON e.id = l.event_id AND e.occurred_at = l.occurred_at"
         "  LEFT JOIN audit.note n ON n.event_id = l.event_id AND n.occurred_at = l.occurred_at"
         f" WHERE {where} ORDER BY l.seq"

@@ -31,13 +31,13 @@ from apps.catalogue.core_serializers import (
     FileSerializer,
     FinishInput,
     JobSerializer,
+    LineageSerializer,
     ManifestSerializer,
     ModelChanges,
     ModelInput,
     ModelSerializer,
     ReasonInput,
     SourceListInput,
-    SourceSerializer,
     UploadInput,
     UploadSerializer,
     VersionChanges,
@@ -205,8 +205,8 @@ class VersionViewSet(CommonsViewSet):
             version_actions.reinstate_version(row.pk, actor=self.actor, expected_version=self.expected_version)
         )
 
-    @extend_schema(methods=["get"], responses=SourceSerializer(many=True))
-    @extend_schema(methods=["put"], request=SourceListInput, responses=SourceSerializer(many=True))
+    @extend_schema(methods=["get"], responses=LineageSerializer(many=True))
+    @extend_schema(methods=["put"], request=SourceListInput, responses=LineageSerializer(many=True))
     @action(detail=True, methods=["get", "put"], pagination_class=None, filterset_class=None)
     def sources(self, request: Request, uid: Any = None) -> Response:
         """Read what it was made from; PUT writes a draft's whole list."""
@@ -218,7 +218,7 @@ class VersionViewSet(CommonsViewSet):
                 expected_version=self.expected_version,
             )  # fmt: skip
         rows = row.sources.select_related("source_version").order_by("kind", "name", "pk")
-        return Response(SourceSerializer(rows, many=True).data)
+        return Response(LineageSerializer(rows, many=True).data)
 
     @extend_schema(responses=FileSerializer(many=True))
     @action(detail=True, methods=["get"], filterset_class=None)

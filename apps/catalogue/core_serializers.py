@@ -57,7 +57,7 @@ class ReasonInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=2000)
 
 
-class SourceSerializer(serializers.ModelSerializer[VersionSource]):
+class LineageSerializer(serializers.ModelSerializer[VersionSource]):
     """What a version was made from; `source_version` where it is a version here."""
 
     source_version = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)

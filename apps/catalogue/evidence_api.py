@@ -25,7 +25,7 @@ from apps.catalogue.models import (
     ModelVersion,
     VersionException,
 )
-from apps.catalogue.requests_api import Reason, visible_version
+from apps.catalogue.requests_api import EvidenceReason, visible_version
 from apps.core import clock
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
@@ -178,12 +178,12 @@ class EvidenceViewSet(CommonsViewSet):
     def _made(self, row: Evidence) -> Response:
         return self.answer(self.get_base_queryset().get(pk=row.pk), status=201)
 
-    @extend_schema(request=Reason, responses={200: EvidenceDetailSerializer})
+    @extend_schema(request=EvidenceReason, responses={200: EvidenceDetailSerializer})
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, uid: str) -> Response:
         """Take a piece back; it stays."""
         row = self.get_object()
-        data = self.read_input(Reason)
+        data = self.read_input(EvidenceReason)
         done = evidence.withdraw_evidence(
             row.pk, data["reason"], actor=self.actor, expected_version=self.expected_version
         )

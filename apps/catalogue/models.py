@@ -331,7 +331,7 @@ from apps.catalogue.evidence_models import (  # noqa: E402  (they point at the r
     Regime,
     VersionException,
 )
-from apps.catalogue.registry_models import (  # noqa: E402
+from apps.catalogue.registry_models import (  # noqa: E402  (as above)
     Registry,
     RegistryDelivery,
     RegistryFinding,

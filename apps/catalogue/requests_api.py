@@ -20,7 +20,7 @@ from apps.core.permissions import may
 from apps.quotas.models import Workspace
 
 
-class Reason(serializers.Serializer[Any]):
+class EvidenceReason(serializers.Serializer[Any]):
     """A reason."""
 
     reason = serializers.CharField(max_length=2000)
@@ -130,7 +130,7 @@ class ModelRequestViewSet(CommonsViewSet):
         made = asks.renew(row.pk, data["reason"], actor=self.actor, valid_days=data.get("valid_days"))
         return self._done(made, status=201)
 
-    @extend_schema(request=Reason, responses={200: ModelRequestDetailSerializer})
+    @extend_schema(request=EvidenceReason, responses={200: ModelRequestDetailSerializer})
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, uid: str) -> Response:
         """Take an open request back: the requester, or who may withdraw for the team."""
@@ -139,7 +139,7 @@ class ModelRequestViewSet(CommonsViewSet):
         if not own and (row.approval is None or not may(request.user, "approvals.request.withdraw", row.approval)):
             raise NotAllowed(rule="approvals.request.withdraw")
         self.get_matched()
-        data = self.read_input(Reason)
+        data = self.read_input(EvidenceReason)
         return self._done(
             asks.withdraw(row.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
         )

@@ -45,7 +45,7 @@ def sweep(name: str, *, every: timedelta, seconds: int | None = None) -> Callabl
     the returned task: that would make Celery finalise while rooms are still being imported, and the sweeps of the later
     ones would never be scheduled.
     """
-    limits = {} if seconds is None else {"time_limit": seconds, "soft_time_limit": seconds}
+    limits: dict[str, Any] = {} if seconds is None else {"time_limit": seconds, "soft_time_limit": seconds}
 
     def register(function: Callable[[], int]) -> Any:
         # An identical message may be delivered twice or late: expire it before the next one is due.

@@ -57,7 +57,7 @@ class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
         ]  # fmt: skip
 
 
-class CostSerializer(serializers.Serializer[Any]):
+class ReleaseCostSerializer(serializers.Serializer[Any]):
     """A month's cost in the ledger currency, as frozen with the release; null where no rate was published."""
 
     change = serializers.CharField(allow_null=True)
@@ -87,7 +87,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "failure", "created_at", "version",
         ]  # fmt: skip
 
-    @extend_schema_field(CostSerializer())
+    @extend_schema_field(ReleaseCostSerializer())
     def get_monthly_cost(self, release: Release) -> dict[str, Any]:
         """The frozen estimate."""
         estimate = release.estimate
@@ -113,13 +113,13 @@ class NewReleaseSerializer(serializers.Serializer[Any]):
     emergency = serializers.BooleanField(default=False)
 
 
-class ReasonSerializer(serializers.Serializer[Any]):
+class RolloutReasonSerializer(serializers.Serializer[Any]):
     """Why."""
 
     reason = serializers.CharField(max_length=2000, required=False, allow_blank=True, default="")
 
 
-class RollBackSerializer(ReasonSerializer):
+class RollBackSerializer(RolloutReasonSerializer):
     """Why, and where to."""
 
     to = serializers.UUIDField(required=False, allow_null=True, default=None, help_text="An earlier release; the last.")
@@ -159,31 +159,31 @@ class EndpointViewSet(CommonsViewSet):
         newest = rows.order_by("-at", "-id")[: selectors.STEPS]
         return Response(StepSerializer(newest, many=True).data)
 
-    def _run(self, function: Any, serializer: type[serializers.Serializer[Any]] = ReasonSerializer) -> Response:
+    def _run(self, function: Any, serializer: type[serializers.Serializer[Any]] = RolloutReasonSerializer) -> Response:
         row = self.get_matched()
         data = self.read_input(serializer)
         done = function(row.pk, actor=self.actor, expected_version=self.expected_version, **data)
         return self.answer(Endpoint.objects.select_related(*_ENDPOINT).get(pk=done.pk))
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def step(self, request: Request, uid: str) -> Response:
         """Take the next rung of the canary's ladder. Requires If-Match (428 without)."""
         return self._run(rollout.step)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def promote(self, request: Request, uid: str) -> Response:
         """Give the canary all traffic. Requires If-Match (428 without)."""
         return self._run(rollout.promote)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def hold(self, request: Request, uid: str) -> Response:
         """Keep the canary at its share. Requires If-Match (428 without)."""
         return self._run(rollout.hold)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Let a held canary climb on. Requires If-Match (428 without)."""
@@ -195,19 +195,19 @@ class EndpointViewSet(CommonsViewSet):
         """Take the canary off, or go back to an earlier release. Requires If-Match (428 without)."""
         return self._run(rollout.roll_back, RollBackSerializer)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, uid: str) -> Response:
         """Stop serving. Requires If-Match (428 without)."""
         return self._run(rollout.stop)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"], url_path="start-again", url_name="start-again")
     def start_again(self, request: Request, uid: str) -> Response:
         """Serve again. Requires If-Match (428 without)."""
         return self._run(rollout.start_again)
 
-    @extend_schema(request=ReasonSerializer, responses={200: EndpointSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: EndpointSerializer})
     @action(detail=True, methods=["post"])
     def remove(self, request: Request, uid: str) -> Response:
         """Take a stopped endpoint off the cluster for good. Requires If-Match (428 without)."""
@@ -238,12 +238,12 @@ class ReleaseViewSet(CommonsViewSet):
         )  # fmt: skip
         return self.answer(self._fresh(made), status=201)
 
-    @extend_schema(request=ReasonSerializer, responses={200: ReleaseSerializer})
+    @extend_schema(request=RolloutReasonSerializer, responses={200: ReleaseSerializer})
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, uid: str) -> Response:
         """Take a release back before it is on the cluster. Requires If-Match (428 without)."""
         row = self.get_matched()
-        data = self.read_input(ReasonSerializer)
+        data = self.read_input(RolloutReasonSerializer)
         done = actions.withdraw_release(
             row.pk, actor=self.actor, expected_version=self.expected_version, reason=data["reason"]
         )

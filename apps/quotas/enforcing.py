@@ -1,7 +1,7 @@
 """What a cluster does in a workspace about models that nobody approved: decided above this room, declared by it.
 
-The deployments room registers who knows. A workspace's namespace carries the mode as a label, and where it is "deny" the
-team's roles lack every right to create pods or workloads; both come with the cluster's next approved baseline.
+The deployments room registers who knows. A workspace's namespace carries the mode as a label, and where it is "deny"
+the team's roles lack every right to create pods or workloads; both come with the cluster's next approved baseline.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def again(row: Any) -> Any:
 def test_a_job_hashes_over_a_real_server_and_the_version_is_sealed(company: Any, version: ModelVersion) -> None:
     with doubles.running(doubles.S3({f"fraud/v1/{path}": data for path, data in FILES.items()})) as server:
         version.store.endpoint = server.url  # type: ignore[union-attr]  # the fixture gave it one
-        version.store.save()  # type: ignore[union-attr]
+        version.store.save()  # type: ignore[union-attr]  # it has one
         job = start(version, company)
         assert again(version).status == VersionStatus.HASHING
         settle(only=("catalogue.hash",))

@@ -16,7 +16,7 @@ from apps.core.models import IdempotentCall
 from apps.teams.models import Team
 from tests.factories import Company, client_for, make_company
 
-pytestmark = pytest.mark.requirement("shell-5.5")
+pytestmark = pytest.mark.requirement("api-once-1.1", "api-once-1.2")
 KEY = "6f1c6f2e-0001"
 
 

@@ -74,9 +74,7 @@ def build(world: SimpleNamespace) -> None:
         token_prefix="gpuce_sweep", expires_at=clock.now() + timedelta(days=5), created_by=world.admin,
     )  # fmt: skip
     world.model_request = _asked(world, world.sealed, world.lead_finance, "okapi-asked")
-    world.keep_secret(
-        "Okapi overview", "Okapi review", "Okapi reason", "okapi-asked", sees={"member_finance", "lead_finance", "vp"}
-    )
+    world.keep_secret("Okapi overview", "Okapi review", "Okapi reason", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("Sweep CI")
 
 
