@@ -18,7 +18,7 @@ _POST = {"member_finance", "lead_finance"}
 
 def build(world: SimpleNamespace) -> None:
     """An objective and a drift reading for each."""
-    for team, name in ((world.company.finance_team, "watched"), (world.foreign_team, "numbat_watched")):
+    for team, name in ((world.company.finance_team, "eland_watched"), (world.foreign_team, "numbat_watched")):
         endpoint = Endpoint.objects.filter(workspace__team=team).order_by("pk").first()
         assert endpoint is not None
         objective = Objective.objects.create(endpoint=endpoint, kind="psi", feature=f"{name}_amount", target="0.2")
