@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -19,6 +20,8 @@ from django_tables2.utils import A
 from apps.core import formats, statuses
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.core.templatetags import commons
+
+_NO_UID = uuid.UUID(int=0)
 
 
 def _computed(attrs: Mapping[str, Any]) -> bool:
@@ -71,11 +74,16 @@ class UidLinkColumn(tables.Column):
     ) -> None:
         super().__init__(**kwargs)
         self.url_name, self.kwarg, self.lookup, self.target = url_name, kwarg, lookup, target
+        self._pattern = ""  # each table has its own copy of a column: the address holds for one drawing
 
     def url_of(self, record: Any) -> str | None:
         """Return where the cell leads, or None where the target is missing."""
         path = f"{self.target}__{self.lookup}" if self.target else self.lookup
         value = A(path).resolve(record, quiet=True)
+        if isinstance(value, uuid.UUID):
+            # Addresses by uid differ in nothing else: looked up once for all rows.
+            self._pattern = self._pattern or reverse(self.url_name, kwargs={self.kwarg: _NO_UID})
+            return self._pattern.replace(str(_NO_UID), str(value))
         return reverse(self.url_name, kwargs={self.kwarg: value}) if value not in (None, "") else None
 
     def render(self, value: Any, record: Any) -> SafeString | str:
