@@ -18,7 +18,7 @@ from apps.catalogue import manifest
 from apps.catalogue.models import Model, ModelRequest, ModelVersion, VersionFile
 from apps.core import clock
 from apps.core.canonical import digest
-from tests.bench.test_pages import LIST, TARGET_MS, counted, p95
+from tests.bench.test_pages import LIST, TARGET_MS, counted, cpu_ms, p95
 from tests.factories import client_for, grant, make_company, make_team, make_user
 
 pytestmark = pytest.mark.bench
@@ -118,7 +118,10 @@ def test_a_catalogue_of_5000_versions(transactional_db: None, monkeypatch: pytes
     slow, many = [], []
     for name, client, path, ceiling in pages:
         statements, took = counted(client, path), p95(client, path)
-        print(f"  {name:30} p95 {took:6.1f} ms (target {TARGET_MS}), {statements:2} statements (at most {ceiling})")
+        print(
+            f"  {name:30} p95 {took:6.1f} ms (target {TARGET_MS}), CPU {cpu_ms(client, path):5.1f} ms,"
+            f" {statements:2} statements (at most {ceiling})"
+        )
         if took > TARGET_MS:
             slow.append(f"{name}: {took:.0f} ms")
         if statements > ceiling:

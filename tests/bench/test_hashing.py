@@ -1,4 +1,4 @@
-"""Rate of hashing against what bounds it: merely reading the same bytes (disk, HTTP), or all cores' SHA-256 of memory."""
+"""Rate of hashing against what bounds it: merely reading the same bytes (disk, HTTP), or the SHA-256 of all cores."""
 
 from __future__ import annotations
 

@@ -44,6 +44,16 @@ def p95(client: Client, path: str) -> float:
     return sorted(took)[int(len(took) * 0.95) - 1]
 
 
+def cpu_ms(client: Client, path: str, times: int = 11) -> float:
+    """CPU of the portal's process for a page, in milliseconds, the median; the database's work is not in it."""
+    took = []
+    for _ in range(times):
+        began = time.process_time()
+        client.get(path)
+        took.append((time.process_time() - began) * 1000)
+    return sorted(took)[times // 2]
+
+
 @pytest.fixture
 def plain_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Render as production does: the test environment copies the context of every template and part of one."""

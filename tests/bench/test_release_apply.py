@@ -65,7 +65,7 @@ def _world(kubeconfig: str) -> World:
 
 
 def _decided(world: World, release: Release, client: Any) -> tuple[float, float, float]:
-    """Approve: seconds until the decision is committed, until the object is there, and of this thread's CPU for both."""
+    """Approve: seconds until the decision is committed, until the object is there, and of this thread's CPU."""
     namespace = world.workspaces[ENVIRONMENT].namespace
     cpu, began = time.thread_time(), time.monotonic()
     world.approve(release)
