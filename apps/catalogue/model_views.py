@@ -92,6 +92,7 @@ class ModelDetail(DetailView):
         return super().get_context(
             versions=table,
             version_count=table.page.paginator.count,
+            newest=[row.record for row in list(table.paginated_rows)[:2]],
             all_versions_url=f"{reverse('catalogue:version-list')}?search={model.slug}",
             data_classes=class_words(model.data_classes),
             may_manage=may(user, MANAGE, model),

@@ -45,7 +45,7 @@ from apps.quotas.models import Workspace
 from apps.teams.models import Team
 
 VOLUME = "models"
-_IMAGE = "registry.example.com/serving/triton@sha256:" + hashlib.sha256(b"sample serving image").hexdigest()
+IMAGE = "registry.example.com/serving/triton@sha256:" + hashlib.sha256(b"sample serving image").hexdigest()
 _SIMULATED = "Sample company: the weights are made-up bytes."
 
 
@@ -117,19 +117,20 @@ def catalogue(context: Context) -> str:
     store = ModelStore.objects.filter(slug=VOLUME).first() or store_actions.add_store(
         "Models on a mounted volume", "pvc", slug=VOLUME, endpoint=VOLUME, actor=_actor(context, "admin")
     )
-    sealed = 0
+    done = 0
     for plan in PLANS:
         model = Model.objects.filter(slug=plan.slug).first() or _registered(context, plan)
         for label in plan.labels:
             if not ModelVersion.objects.filter(model=model, label=label).exists():
-                _weights(folder, plan, label)
-                _begun(context, plan, model, store, label)
+                weights(folder, plan, label)
+                begun(context, plan, model, store, label)
             version = ModelVersion.objects.get(model=model, label=label)
-            sealed += _sealed(context, plan, version)
-    return f"{sealed} versions sealed" if sealed else "as before"
+            done += sealed(context, plan, version)
+    return f"{done} versions sealed" if done else "as before"
 
 
-def _weights(folder: Path, plan: ModelPlan, label: str) -> None:
+def weights(folder: Path, plan: ModelPlan, label: str) -> None:
+    """Write the made-up bytes of a version into the mounted volume."""
     place = folder / plan.slug / label
     place.mkdir(parents=True, exist_ok=True)
     seed = f"{plan.slug} {label}".encode()
@@ -159,12 +160,13 @@ def _registered(context: Context, plan: ModelPlan) -> Model:
     return model
 
 
-def _begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, label: str) -> None:
+def begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, label: str) -> None:
+    """Draft a version on the volume, say what it was made from, have it hashed."""
     lead = _actor(context, plan.lead)
     card = cards_saving.newest_card(model.pk)
     version = versions.create_version(
         model.pk, label, "pvc", location=f"pvc://{VOLUME}/{plan.slug}/{label}", store_id=store.pk,
-        model_format="onnx", runtime="kserve-tritonserver", image=_IMAGE, arguments=["--strict-readiness=true"],
+        model_format="onnx", runtime="kserve-tritonserver", image=IMAGE, arguments=["--strict-readiness=true"],
         parameters={"epochs": "12", "learning_rate": "0.0004"}, card_id=card.pk if card else None, actor=lead,
     )  # fmt: skip
     source = versions.SourceInput(
@@ -175,7 +177,8 @@ def _begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, l
     hash_jobs.start_hashing(version.pk, actor=lead)
 
 
-def _sealed(context: Context, plan: ModelPlan, version: ModelVersion) -> int:
+def sealed(context: Context, plan: ModelPlan, version: ModelVersion) -> int:
+    """Seal a draft once it is hashed, and add its evidence; returns 1 where it was a draft."""
     if version.status not in (VersionStatus.DRAFT, VersionStatus.HASHING):
         return 0
     jobs = HashJob.objects.filter(model_version=version, status__in=[JobStatus.PENDING, JobStatus.RUNNING])
@@ -210,14 +213,14 @@ def approvals_of_versions(context: Context) -> str:
         ("1.0.0", Verdict.APPROVE, "Card, results and scope are as they should be."),
         ("1.1.0", Verdict.APPROVE, "Better on every slice than what is live."),
     ):
-        said.append(_ask(context, RANKING, label, verdict, reason))
+        said.append(ask(context, RANKING, label, verdict, reason))
     said.append(
-        _ask(
+        ask(
             context, RANKING, "1.2.0", Verdict.REJECT,
             "The results for new visitors are below the threshold that you set yourselves.",
         )
     )  # fmt: skip
-    said.append(_ask(context, FRAUD, "2.0.0", "", ""))
+    said.append(ask(context, FRAUD, "2.0.0", "", ""))
     return ", ".join(text for text in said if text) or "as before"
 
 
@@ -229,7 +232,8 @@ def _workspaces(plan: ModelPlan) -> list[Workspace]:
     )
 
 
-def _ask(context: Context, plan: ModelPlan, label: str, verdict: str, reason: str) -> str:
+def ask(context: Context, plan: ModelPlan, label: str, verdict: str, reason: str) -> str:
+    """Ask for a version's approval and have it decided; an empty verdict lets it wait. Says what became of it."""
     version = ModelVersion.objects.filter(model__slug=plan.slug, label=label).first()
     if version is None or not version.digest or ModelRequest.objects.filter(model_version=version).exists():
         return ""
