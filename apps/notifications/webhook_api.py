@@ -16,6 +16,7 @@ from apps.core.permissions import INSTALLATION, may
 from apps.notifications import webhooks
 from apps.notifications.models import Webhook, WebhookDelivery
 from apps.notifications.querysets import VIEW
+from apps.notifications.webhook_delivery import MANAGE
 from apps.notifications.webhook_tables import DeliveryFilter, WebhookFilter
 
 
@@ -26,16 +27,16 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     class Meta:
         model = Webhook
-        fields = (
+        fields: tuple[str, ...] = (
             "uid", "name", "url", "events", "include_texts", "enabled", "ended_reason", "failing_since", "last_error",
             "last_delivered_at", "created_at", "version",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
     def get_url(self, row: Webhook) -> str:
         """Return the address; its path may hold a key."""
         request = self.context.get("request")
-        known = request is not None and may(request.user, webhooks.MANAGE, INSTALLATION)
+        known = request is not None and may(request.user, MANAGE, INSTALLATION)
         return row.url if known else f"{row.host}/…"
 
 
@@ -45,8 +46,8 @@ class NewWebhookSerializer(WebhookSerializer):
     secret = serializers.SerializerMethodField()
 
     class Meta(WebhookSerializer.Meta):
-        fields = (*WebhookSerializer.Meta.fields, "secret")  # type: ignore[assignment]  # one more than the base has
-        read_only_fields = fields
+        fields = (*WebhookSerializer.Meta.fields, "secret")
+        read_only_fields: tuple[str, ...] = fields
 
     def get_secret(self, row: Webhook) -> str:
         """Return the secret that was just made, given in the context."""
@@ -81,11 +82,11 @@ class DeliverySerializer(serializers.ModelSerializer[WebhookDelivery]):
 
     class Meta:
         model = WebhookDelivery
-        fields = (
+        fields: tuple[str, ...] = (
             "uid", "webhook", "event", "status", "attempts", "answer_status", "error", "created_at", "retry_at",
             "delivered_at",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class DeliveryDetailSerializer(DeliverySerializer):
@@ -95,8 +96,8 @@ class DeliveryDetailSerializer(DeliverySerializer):
     headers = serializers.DictField(child=serializers.CharField(), read_only=True)
 
     class Meta(DeliverySerializer.Meta):
-        fields = (*DeliverySerializer.Meta.fields, "headers", "body")  # type: ignore[assignment]  # more than the base
-        read_only_fields = fields
+        fields = (*DeliverySerializer.Meta.fields, "headers", "body")
+        read_only_fields: tuple[str, ...] = fields
 
 
 class WebhookViewSet(CommonsViewSet):
@@ -107,7 +108,7 @@ class WebhookViewSet(CommonsViewSet):
     filterset_class = WebhookFilter
     permission = VIEW
     permissions: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("create", "partial_update", "enable", "disable", "rotate_secret", "test"), webhooks.MANAGE
+        ("create", "partial_update", "enable", "disable", "rotate_secret", "test"), MANAGE
     )
     secret_answers = frozenset({"create", "rotate_secret"})
 
@@ -174,7 +175,7 @@ class DeliveryViewSet(CommonsViewSet):
     serializer_class = DeliverySerializer
     filterset_class = DeliveryFilter
     permission = VIEW
-    permissions: ClassVar[Mapping[str, str]] = {"replay": webhooks.MANAGE}
+    permissions: ClassVar[Mapping[str, str]] = {"replay": MANAGE}
 
     def get_serializer_class(self) -> Any:
         """Show the body of a single one only."""

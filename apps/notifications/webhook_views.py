@@ -15,11 +15,10 @@ from apps.notifications import webhooks
 from apps.notifications.choices import WEBHOOK_ATTEMPTS, WEBHOOK_TRANSITIONS
 from apps.notifications.models import Webhook, WebhookDelivery
 from apps.notifications.querysets import VIEW
+from apps.notifications.webhook_delivery import MANAGE
 from apps.notifications.webhook_events import DELIVERIES_EXPORTED
 from apps.notifications.webhook_forms import WebhookForm, split_events
 from apps.notifications.webhook_tables import DeliveryFilter, DeliveryTable, WebhookFilter, WebhookTable, state_of
-
-MANAGE = webhooks.MANAGE
 
 
 def url_of(webhook: Webhook) -> str:
