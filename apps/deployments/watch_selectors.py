@@ -127,11 +127,12 @@ def _charts(samples: Sequence[ServingSample]) -> list[dict[str, Any]]:
     found = []
     for name, title, unit, value in _LINES:
         series = []
-        for position, (pk, release) in enumerate(sorted(releases.items(), key=lambda pair: pair[1].number)):
+        for pk, release in sorted(releases.items(), key=lambda pair: pair[1].number):
             at = {row.at: value(row) for row in samples if row.release_id == pk}
             if any(each is not None for each in at.values()):
-                colour = "accent" if position == len(releases) - 1 else position
-                series.append(charts.Series(f"Release {release.number}", [at.get(point) for point in points], colour))
+                # By its number: a release keeps its colour while others come and go, and neighbours differ.
+                drawn = [at.get(point) for point in points]
+                series.append(charts.Series(f"Release {release.number}", drawn, release.number))
         if series:
             figure = charts.lines([formats.rfc3339(point) for point in points], series, unit=unit, title=title)
             figure["layout"]["xaxis"] = {"type": "date"}
