@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from apps.core.events import declare
+from apps.core.events import declare, private
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ExpiryOverdue:
     workspace_uid: uuid.UUID
     namespace: str
     cluster: str
-    what: str
+    what: str = private()
 
 
 def _path(p: EnforcementDecided | EntriesDeclared | ExpiryOverdue) -> str:

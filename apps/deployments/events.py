@@ -17,7 +17,7 @@ class ReleaseEvent:
     workspace_uid: uuid.UUID
     cluster: str
     version_digest: str
-    what: str
+    what: str = private()
     number: int
     detail: str = private(default="")
 
@@ -31,7 +31,7 @@ class RolloutEvent:
     workspace_uid: uuid.UUID
     cluster: str
     version_digest: str
-    what: str
+    what: str = private()
     kind: str
     traffic: int
     automatic: bool
@@ -46,7 +46,7 @@ class RuleEvent:
 
     rule_uid: uuid.UUID
     data_class: str
-    what: str
+    what: str = private()
 
 
 def _release_path(p: ReleaseEvent) -> str:

@@ -18,7 +18,7 @@ class ObjectiveEvent:
     kind: str
     target: str
     action: str
-    what: str
+    what: str = private()
     value: str = ""
     detail: str = private(default="")
 
@@ -29,7 +29,7 @@ class DriftEvent:
 
     endpoint_uid: uuid.UUID
     readings: int
-    source: str
+    source: str = private()
 
 
 def _path(p: ObjectiveEvent) -> str:

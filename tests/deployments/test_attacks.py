@@ -15,11 +15,21 @@ from django.test import Client
 from apps.accounts.actions import create_token
 from apps.approvals import granting as approval_grants
 from apps.approvals.models import EmergencyReview, Grant
+from apps.audit.models import AuditEvent
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
-from apps.deployments import actions, ending, enforcement, enforcement_worker, placement_rules, rendering, rollout
+from apps.deployments import (
+    actions,
+    drift_actions,
+    ending,
+    enforcement,
+    enforcement_worker,
+    placement_rules,
+    rendering,
+    rollout,
+)
 from apps.deployments.models import Endpoint, Enforcement, EnforcementNote, Release, RolloutStep
 from apps.deployments.spec import Window
 from apps.provisioning.models import DeclaredObject
@@ -409,3 +419,18 @@ def test_two_releases_at_once_leave_one() -> None:
     assert sorted(type(one).__name__ for one in found) == ["Conflict", "Release"]
     assert Release.objects.count() == 1
     assert Endpoint.objects.count() == 1
+
+
+def test_what_is_hashed_of_a_release_names_no_model_and_quotes_nobody(world: World) -> None:
+    release = world.live()
+    drift_actions.post(
+        release.endpoint.uid,
+        [{"feature": "amount", "at": clock.now(), "values": {"psi": 0.1, "ks": 0.1}}],
+        "Notebook of Erika Example", actor=world.actor("member_finance"),
+    )  # fmt: skip
+    about = AuditEvent.objects.filter(object_id__in=[release.uid, release.endpoint.uid])
+    assert about.count() >= 4
+    for event in about:
+        hashed = bytes(event.canonical)
+        for text in (b"Erika", REASON.encode(), world.model.name.encode() + b" 1.0.0"):
+            assert text not in hashed, (event.action, text)
