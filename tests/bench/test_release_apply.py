@@ -85,7 +85,9 @@ def test_decision_to_inference_service(tmp_path: Path, worker: Worker) -> None:
         world, client = _world(text), client_for(text)
         namespace = world.workspaces[ENVIRONMENT].namespace
         client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        committed, applied, cpu = [], [], []
+        committed: list[float] = []
+        applied: list[float] = []
+        cpu: list[float] = []
         load = os.getloadavg()[0]
         for number in range(WARM + RELEASES):
             release = world.ask(ENVIRONMENT, name=f"bench-{uuid.uuid4().hex[:6]}")
