@@ -306,6 +306,7 @@ def test_two_versions_are_compared(company: Any, model: Model) -> None:
                          parameters={"lr": 1})  # fmt: skip
     add_source(after, "Payments", kind="dataset", revision="7")
     client = client_for(author)
+    assert f"?a={before.uid}&amp;b={after.uid}" in text(client.get(f"/catalogue/models/{model.uid}/"))
     shown = text(client.get(f"/catalogue/compare/?a={model.slug}+1.0.0&b={after.uid}"))
     assert "3 differ, 1 are the same" in shown
     for words in ("diff-removed", "diff-added", "diff-changed", "arguments[0]", "parameters.lr", "Dataset.Payments"):
