@@ -17,8 +17,8 @@ class ReleaseEvent:
     workspace_uid: uuid.UUID
     cluster: str
     version_digest: str
-    what: str = private()
     number: int
+    what: str = private()
     detail: str = private(default="")
 
 
@@ -31,10 +31,10 @@ class RolloutEvent:
     workspace_uid: uuid.UUID
     cluster: str
     version_digest: str
-    what: str = private()
     kind: str
     traffic: int
     automatic: bool
+    what: str = private()
     model_grant_uid: uuid.UUID | None = None
     release_grant_uid: uuid.UUID | None = None
     detail: str = private(default="")
