@@ -49,7 +49,8 @@ def sweep(name: str, *, every: timedelta, seconds: int | None = None) -> Callabl
 
     def register(function: Callable[[], int]) -> Any:
         # An identical message may be delivered twice or late: expire it before the next one is due.
-        task = shared_task(name=name, expires=max(30.0, every.total_seconds()), ignore_result=True, **limits)(function)
+        make: Any = shared_task(name=name, expires=max(30.0, every.total_seconds()), ignore_result=True, **limits)
+        task = make(function)
         _registry[name] = Sweep(name, every, function, task)
         return task
 
