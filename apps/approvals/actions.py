@@ -31,7 +31,7 @@ from apps.approvals.policy_rules import FactValue, PolicyRules
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
-from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
+from apps.core.errors import Blocked, Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
 from apps.teams.models import Team, Unit
 
@@ -216,7 +216,7 @@ def decide(
     if verdict == Verdict.APPROVE:
         reasons = granting.blocked(request, at)
         if reasons:
-            raise Conflict("It cannot be approved now: " + " ".join(reasons), current=current(request))
+            raise Blocked("It cannot be approved now: " + " ".join(reasons), current=current(request))
     decision = deciding.record(request, seat, verdict, reason, user, actor, on_behalf_of, at, auth or {})
     _follow(request, stages, engine.evaluate(deciding.with_word(case, decision, seat), at), reason, actor)
     return request

@@ -43,10 +43,19 @@ class Conflict(CommonsError):
 
     status = 409
     title = "It has changed in the meantime"
+    #: Whether sending the same again, having looked, makes sense.
+    again = True
 
     def __init__(self, message: str = "", *, current: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.current = dict(current or {})
+
+
+class Blocked(Conflict):
+    """Something else has to be seen to first; nothing has moved, and sending it again changes nothing (409)."""
+
+    title = "This cannot be done as things stand"
+    again = False
 
 
 class Invalid(CommonsError):
