@@ -21,5 +21,8 @@ def blocking_of_team(user: Any, team: Team) -> dict[str, Any] | None:
     seen = ApprovalRequest.objects.visible_to(user).values("pk")
     reviews = EmergencyReview.objects.open().for_team(team.pk).filter(request__in=seen).select_related("request")
     losses = StandardLoss.objects.in_force().for_team(team.pk).filter(request__in=seen).select_related("policy")
+    # Almost always there is neither: that is asked in one go.
+    if not reviews.order_by().values("pk").union(losses.order_by().values("pk"), all=True)[:1]:
+        return None
     found = {"reviews": list(reviews.order_by("due_at", "pk")), "losses": list(losses.order_by("lost_at", "pk"))}
     return found if found["reviews"] or found["losses"] else None

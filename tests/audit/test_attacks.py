@@ -260,7 +260,7 @@ def test_verifier_reads_one_state_while_others_write() -> None:
     write(1)
     original = verification._check_head
 
-    def slow(report: Any, state: Any) -> None:
+    def slow(report: Any, state: Any, using: str) -> None:
         other = psycopg.connect(
             **{key: connection.get_connection_params()[key] for key in ("host", "port", "user", "password", "dbname")}
         )
@@ -276,7 +276,7 @@ def test_verifier_reads_one_state_while_others_write() -> None:
                 " AND NOT EXISTS (SELECT FROM audit.note WHERE event_id = e.id) LIMIT 1",
                 [uuid.uuid4()],
             )
-        original(report, state)
+        original(report, state, using)
 
     before = head().seq
     with pytest.MonkeyPatch.context() as patch:

@@ -60,14 +60,14 @@ def busy(world: World, used: int = 7) -> World:
 
 @pytest.mark.requirement("quotas-6.6")
 @pytest.mark.parametrize("person", ["lead_finance", "vp", "admin", "auditor"])
-def test_a_workspace_with_everything_on_its_page_takes_25_statements(
+def test_a_workspace_with_everything_on_its_page_takes_26_statements(
     world: World, query_limit: Any, person: str
 ) -> None:
     busy(world)
     client = client_for(world[person])
     url = reverse("quotas:workspace-detail", kwargs={"workspace_uid": world.workspaces["finance"].uid})
     client.get(url)
-    with query_limit(25):
+    with query_limit(26):
         page = client.get(url).content.decode()
     assert "7 in use, 5 allowed" in page
     assert "insufficient unused quota" in page or "4 nvidia.com/gpu" in page
@@ -85,10 +85,10 @@ def test_a_cluster_with_everything_on_its_page_takes_25_statements(world: World,
 
 
 @pytest.mark.requirement("quotas-6.6")
-def test_a_team_with_quota_and_a_queue_takes_20_statements(world: World, query_limit: Any) -> None:
+def test_a_team_with_quota_and_a_queue_takes_23_statements(world: World, query_limit: Any) -> None:
     busy(world, used=4)
     client = client_for(world["lead_finance"])
     url = reverse("reports:team", kwargs={"team_slug": world.company.finance_team.slug})
     client.get(url)
-    with query_limit(20):
+    with query_limit(23):
         assert client.get(url).status_code == 200
