@@ -227,7 +227,7 @@ class FileTable(CommonsTable):
         tones={"clean": "positive", "infected": "critical", "pending": "info", "off": "neutral"},
         labels={str(k): str(v) for k, v in ScanStatus.choices}, verbose_name="Virus scan", orderable=False, attrs=_WIDE,
     )  # fmt: skip
-    actions = tables.Column(verbose_name="", empty_values=(), orderable=False, exclude_from_export=True)
+    actions = tables.Column(verbose_name="Actions", empty_values=(), orderable=False, exclude_from_export=True)
 
     class Meta(CommonsTable.Meta):
         model = VersionFile
@@ -236,6 +236,8 @@ class FileTable(CommonsTable):
         caption = "Files"
 
     def __init__(self, *args: Any, may_edit: bool = False, **kwargs: Any) -> None:
+        if not may_edit:
+            kwargs["exclude"] = (*kwargs.get("exclude", ()), "actions")
         super().__init__(*args, **kwargs)
         self.may_edit = may_edit
 

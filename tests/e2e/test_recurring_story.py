@@ -73,7 +73,7 @@ def ask_for_a_weekly_window(page: Page, begins: datetime) -> None:
 
 def decide(page: Page) -> None:
     """From *For you to decide* past the exact change to the approval."""
-    page.locator("section[aria-labelledby=to-decide]").get_by_role("link").first.click()
+    page.locator("section[aria-labelledby=to-decide] tbody").get_by_role("link").first.click()
     page.wait_for_selector("body[data-ready]")
     expect(page.locator("section[aria-labelledby=exact-change]")).to_contain_text("ClusterQueue")
     follow(page, "Decide")

@@ -115,7 +115,7 @@ def decide(page: Page) -> None:
     """From *For you to decide* to the decision, past cost, capacity and the change of each object."""
     waiting = page.locator("section[aria-labelledby=to-decide]")
     expect(waiting).to_contain_text("22,484.00")
-    waiting.get_by_role("link").first.click()
+    waiting.locator("tbody").get_by_role("link").first.click()
     page.wait_for_selector("body[data-ready]")
     change = page.locator("section[aria-labelledby=exact-change]")
     for kind in ("Namespace", "ResourceQuota", "NetworkPolicy", "RoleBinding", "LimitRange"):
