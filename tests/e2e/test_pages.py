@@ -41,7 +41,10 @@ _LIKE_OTHERS = {
 
 
 #: Parts of pages.
-_FRAGMENTS = {"notifications:bell", "quotas:workspace-live", "quotas:team-live", "quotas:request-live"}
+_FRAGMENTS = {
+    "notifications:bell", "quotas:workspace-live", "quotas:team-live", "quotas:request-live",
+    "deployments:endpoint-live",
+}  # fmt: skip
 
 #: Side by side, processes divide the pages.
 _SHARES = 3
