@@ -166,7 +166,10 @@ class RuleTable(CommonsTable):
     valid_from = TimeColumn(accessor="valid__lower", verbose_name="Since", orderable=False)
     valid_until = TimeColumn(accessor="valid__upper", verbose_name="Until", orderable=False, default="–")
     end = tables.TemplateColumn(
-        template_name="deployments/rule_end_link.html", verbose_name="Actions", orderable=False, exclude_from_export=True
+        template_name="deployments/rule_end_link.html",
+        verbose_name="Actions",
+        orderable=False,
+        exclude_from_export=True,
     )
 
     class Meta(CommonsTable.Meta):
