@@ -210,8 +210,15 @@ class OnceMixin:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]  # as above
         if key := idempotency.key_of(request):
             claim = idempotency.Claim(request, key, secret=getattr(self, "action", "") in self.secret_answers)
-            claim.take()
+            try:
+                claim.take()
+            except idempotency.Replay:
+                self.check_replay()
+                raise
             self._claim = claim
+
+    def check_replay(self) -> None:
+        """Refuse an earlier answer to somebody who may not see its row any more. Raises NotVisible."""
 
     def handle_exception(self, exc: Exception) -> Any:
         """Answer with what was answered before, or with a problem."""
@@ -267,6 +274,14 @@ class CommonsViewSet(
         super().initial(request, *args, **kwargs)
         if not self.detail and (permission := self._permission()) and not may(request.user, permission, None):
             raise NotAllowed(rule=permission)
+
+    def check_replay(self) -> None:
+        """An answer about a row is given again only while the caller sees the row."""
+        if not self.detail:
+            return
+        value = self.kwargs[self.lookup_url_kwarg or self.lookup_field]
+        if not self.get_queryset().filter(**{self.lookup_field: value}).exists():
+            raise NotVisible
 
     def _permission(self) -> str | None:
         return self.permissions.get(self.action or "", self.permission)

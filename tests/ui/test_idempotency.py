@@ -13,8 +13,8 @@ from django.db import connections
 from apps.accounts.models import ApiToken
 from apps.core import clock, idempotency
 from apps.core.models import IdempotentCall
-from apps.teams.models import Team
-from tests.factories import Company, client_for, make_company
+from apps.teams.models import Membership, RoleGrant, Team
+from tests.factories import Company, client_for, forget_scopes, make_company
 
 pytestmark = pytest.mark.requirement("api-once-1.1", "api-once-1.2")
 KEY = "6f1c6f2e-0001"
@@ -86,6 +86,23 @@ def test_a_crash_behind_the_action_undoes_it(company: Company, monkeypatch: pyte
         assert _make(client, company).status_code == 500
     assert not Team.objects.filter(slug="vision").exists()
     assert _make(client, company).status_code == 201
+
+
+def test_an_answer_about_a_row_is_given_again_only_while_one_sees_it(company: Company) -> None:
+    member, lead = company.member_finance, company.lead_finance
+    url = f"/api/v1/teams/{company.finance_team.uid}/remove-member"
+    body = json.dumps({"user_uid": str(member.uid), "reason": "Moved on."})
+
+    def post() -> Any:
+        return client_for(lead).post(url, body, content_type="application/json", HTTP_IDEMPOTENCY_KEY=KEY)
+
+    first = post()
+    assert first.status_code == 204, first.content
+    assert post()["Idempotency-Replayed"] == "true"
+    RoleGrant.objects.filter(user=lead).update(revoked_at=clock.now())
+    Membership.objects.filter(user=lead).delete()
+    forget_scopes(lead)
+    assert post().status_code == 404
 
 
 def test_keys_are_forgotten_after_a_day(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
