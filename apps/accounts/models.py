@@ -6,9 +6,11 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower, Now
 
+from apps.accounts.choices import SignInMethod, UserKind
 from apps.accounts.querysets import ApiTokenQuerySet, SignInSessionQuerySet, UserQuerySet
 from apps.core.models import Row
 
@@ -52,6 +54,14 @@ class User(AbstractBaseUser):
     must_change_password = models.BooleanField(
         default=False, help_text="Somebody else knows the password: it opens nothing but the page that changes it."
     )
+    kind = models.CharField(max_length=10, choices=UserKind.choices, default=UserKind.PERSON)
+    may_use_password = models.BooleanField(
+        default=True, help_text="Off: signs in at an identity provider only, whatever password is stored."
+    )
+    password_changed_at = models.DateTimeField(null=True)
+    deactivated_at = models.DateTimeField(null=True)
+    merged_into = models.ForeignKey("self", models.PROTECT, null=True, related_name="merged_from")
+    erased_at = models.DateTimeField(null=True, help_text="Name and address were removed for good.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects = UserManager()
@@ -75,11 +85,28 @@ class SignInSession(Row):
     opened_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True, help_text="To the minute; an idle session ends by itself.")
+    method = models.CharField(max_length=10, choices=SignInMethod.choices, default=SignInMethod.PASSWORD)
+    provider = models.ForeignKey("accounts.IdentityProvider", models.PROTECT, null=True, related_name="sessions")
+    #: `sid` and ID token of the provider, for signing out there and from there. The token is encrypted at rest.
+    provider_session = models.CharField(max_length=255, blank=True)
+    id_token = models.BinaryField(default=b"")
+    second_factor = models.BooleanField(default=False, help_text="A second factor was given, here or at the provider.")
+    #: When the person last proved who they are: sign-in, password again, or the provider's `auth_time`.
+    proved_at = models.DateTimeField(null=True)
+    network = models.CharField(max_length=20, blank=True, help_text="Class of the address it was opened from.")
 
     objects = SignInSessionQuerySet.as_manager()
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["user", "-opened_at"], name="session_user")]
+        indexes: ClassVar = [
+            models.Index(fields=["user", "-opened_at"], name="session_user"),
+            models.Index(
+                fields=["provider", "provider_session"],
+                name="session_at_provider",
+                condition=models.Q(closed_at__isnull=True, provider__isnull=False),
+            ),
+        ]
 
 
 class SignInAttempt(models.Model):
@@ -109,5 +136,38 @@ class ApiToken(Row):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
+    #: Permissions it is limited to where `limited`: what its owner may do *and* what stands here.
+    limited = models.BooleanField(default=False)
+    permissions: ArrayField[list[str], list[str]] = ArrayField(
+        models.CharField(max_length=60), default=list, blank=True
+    )
+    replaces = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replaced_by")
+    last_used_network = models.CharField(max_length=20, blank=True)
 
     objects = ApiTokenQuerySet.as_manager()
+
+
+from apps.accounts.identity_models import (  # noqa: E402  (they refer to the rows above)
+    DirectoryGroup,
+    DirectoryMembership,
+    ExternalIdentity,
+    IdentityProvider,
+    Impersonation,
+    ScimToken,
+    SecondFactor,
+)
+
+__all__ = [
+    "ApiToken",
+    "DirectoryGroup",
+    "DirectoryMembership",
+    "ExternalIdentity",
+    "IdentityProvider",
+    "Impersonation",
+    "ScimToken",
+    "SecondFactor",
+    "SignInAttempt",
+    "SignInSession",
+    "User",
+    "UserManager",
+]

@@ -9,7 +9,14 @@ from apps.core.permissions import reach
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.accounts.models import ApiToken, SignInSession, User
+    from apps.accounts.models import (
+        ApiToken,
+        DirectoryGroup,
+        IdentityProvider,
+        SecondFactor,
+        SignInSession,
+        User,
+    )
 
 
 class UserQuerySet(ScopedQuerySet["User"]):
@@ -48,3 +55,35 @@ class ApiTokenQuerySet(ScopedQuerySet["ApiToken"]):
     def usable(self) -> Self:
         """Return the tokens that open the API now: neither revoked nor expired, of active persons."""
         return self.filter(revoked_at__isnull=True, expires_at__gt=clock.now(), user__is_active=True)
+
+
+class IdentityProviderQuerySet(ScopedQuerySet["IdentityProvider"]):
+    """Identity providers: whoever may view them for the installation."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all providers to administrators and auditors, none to others (the sign-in page names enabled ones)."""
+        return self.all() if reach(user, "accounts.provider.view").everywhere else self.none()
+
+    def offered(self) -> Self:
+        """Return the providers at which people can sign in now."""
+        return self.filter(enabled=True, archived_at__isnull=True)
+
+
+class DirectoryGroupQuerySet(ScopedQuerySet["DirectoryGroup"]):
+    """Groups of directories: with their provider."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all groups to those who may view providers."""
+        return self.all() if reach(user, "accounts.provider.view").everywhere else self.none()
+
+
+class FactorQuerySet(ScopedQuerySet["SecondFactor"]):
+    """Second factors: everybody their own."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the person's own factors."""
+        return self.filter(user_id=user.pk) if user.pk else self.none()
+
+    def in_use(self) -> Self:
+        """Return the factors that count at sign-in: confirmed and not removed."""
+        return self.filter(confirmed_at__isnull=False, removed_at__isnull=True)

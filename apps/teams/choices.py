@@ -17,6 +17,23 @@ class Role(models.TextChoices):
     AUDITOR = "auditor", "Auditor"
 
 
+class ReviewStatus(models.TextChoices):
+    """Where an access review stands."""
+
+    OPEN = "open", "Open"
+    CLOSED = "closed", "Closed"
+
+
+class ReviewAnswer(models.TextChoices):
+    """What a reviewer said of one role or membership."""
+
+    OPEN = "open", "Not answered"
+    KEEP = "keep", "Still needed"
+    REMOVE = "remove", "No longer needed"
+    LAPSED = "lapsed", "Lapsed without an answer"
+    GONE = "gone", "Ended before it was answered"
+
+
 _TEAM_READ = {
     "teams.team.view",
     "quotas.workspace.view",
@@ -50,6 +67,11 @@ _READ_EVERYTHING = _TEAM_READ | {
     "catalogue.producer.view",
     "catalogue.registry.view",
     "deployments.placement.view",
+    "accounts.provider.view",
+    "teams.mapping.view",
+    "teams.service.view",
+    "teams.review.view",
+    "audit.hold.view",
 }
 
 PERMISSIONS: dict[str, frozenset[str]] = {
@@ -74,6 +96,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "approvals.request.view",
             "approvals.request.withdraw",
             "teams.member.manage",
+            "teams.service.view",
+            "teams.service.manage",
             "costs.statement.dispute",
             "metering.namespace.claim",
         }
@@ -95,11 +119,20 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "costs.statement.dispute",
             "costs.whatif.run",
             "metering.namespace.claim",
+            "teams.service.view",
+            "teams.review.view",
+            "teams.review.answer",
         }
     ),
     Role.COMPLIANCE: frozenset(
         _TEAM_READ
         | {
+            "teams.review.view",
+            "teams.review.answer",
+            "teams.review.start",
+            "audit.hold.view",
+            "audit.hold.manage",
+            "audit.retention.approve",
             "teams.unit.view",
             "approvals.request.view",
             "approvals.request.decide",
@@ -149,6 +182,15 @@ PERMISSIONS: dict[str, frozenset[str]] = {
             "teams.member.manage",
             "accounts.user.manage",
             "accounts.user.view",
+            "accounts.user.impersonate",
+            "accounts.user.erase",
+            "accounts.session.manage",
+            "accounts.provider.manage",
+            "teams.mapping.manage",
+            "teams.service.manage",
+            "teams.review.start",
+            "teams.review.answer",
+            "audit.retention.propose",
         }
     ),
     Role.FINANCE: frozenset(

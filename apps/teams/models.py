@@ -67,6 +67,8 @@ class Membership(Row):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="memberships")
     team = models.ForeignKey(Team, models.PROTECT, related_name="memberships")
     valid = DateTimeRangeField()
+    #: Which group brought it; empty: a person added the member.
+    mapping = models.ForeignKey("teams.GroupMapping", models.PROTECT, null=True, related_name="memberships")
 
     objects = MembershipQuerySet.as_manager()
 
@@ -97,6 +99,9 @@ class RoleGrant(Row):
     reason = models.CharField(max_length=500, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    starts_at = models.DateTimeField(null=True, blank=True, help_text="Counts from then on; empty: from its making.")
+    #: Which group brought it; empty: a person gave it.
+    mapping = models.ForeignKey("teams.GroupMapping", models.PROTECT, null=True, related_name="role_grants")
 
     objects = RoleGrantQuerySet.as_manager()
 
@@ -104,8 +109,8 @@ class RoleGrant(Row):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(unit__isnull=True) | Q(team__isnull=True), name="grant_one_scope"),
             models.UniqueConstraint(
-                F("user"), F("role"), F("unit"), F("team"),
-                name="grant_once", condition=Q(revoked_at__isnull=True), nulls_distinct=False,
+                F("user"), F("role"), F("unit"), F("team"), F("mapping"),
+                name="grant_once_by_source", condition=Q(revoked_at__isnull=True), nulls_distinct=False,
             ),
         ]  # fmt: skip
         indexes: ClassVar = [models.Index(fields=["user", "role"], name="grant_user_role")]
@@ -126,3 +131,22 @@ class RoleGrant(Row):
     def scope_unit_id(self) -> int | None:
         """Where this row belongs, for the permission gate."""
         return self.unit_id
+
+
+from apps.teams.identity_models import (  # noqa: E402  (they refer to the rows above)
+    AccessReview,
+    GroupMapping,
+    ReviewItem,
+    ServiceAccount,
+)
+
+__all__ = [
+    "AccessReview",
+    "GroupMapping",
+    "Membership",
+    "ReviewItem",
+    "RoleGrant",
+    "ServiceAccount",
+    "Team",
+    "Unit",
+]

@@ -10,7 +10,16 @@ from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
-    from apps.teams.models import Membership, RoleGrant, Team, Unit
+    from apps.teams.models import (
+        AccessReview,
+        GroupMapping,
+        Membership,
+        ReviewItem,
+        RoleGrant,
+        ServiceAccount,
+        Team,
+        Unit,
+    )
 
 
 class UnitQuerySet(ScopedQuerySet["Unit"]):
@@ -62,5 +71,58 @@ class RoleGrantQuerySet(ScopedQuerySet["RoleGrant"]):
         """Return the grants that count now: neither revoked nor expired, of active persons."""
         at = clock.now()
         return self.filter(
-            Q(expires_at__isnull=True) | Q(expires_at__gt=at), revoked_at__isnull=True, user__is_active=True
+            Q(expires_at__isnull=True) | Q(expires_at__gt=at),
+            Q(starts_at__isnull=True) | Q(starts_at__lte=at),
+            revoked_at__isnull=True,
+            user__is_active=True,
         )
+
+
+class GroupMappingQuerySet(ScopedQuerySet["GroupMapping"]):
+    """Which group gives which role."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who may view mappings for the installation."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("teams.mapping.view") else self.none()
+
+    def in_force(self) -> Self:
+        """Return the mappings that count now."""
+        return self.filter(ended_at__isnull=True, provider__archived_at__isnull=True)
+
+
+class ServiceAccountQuerySet(ScopedQuerySet["ServiceAccount"]):
+    """Accounts of programs, by the team that keeps them."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those of the teams in which the person may view them; those without a team to the platform."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("teams.service.view"))
+
+
+class AccessReviewQuerySet(ScopedQuerySet["AccessReview"]):
+    """Reviews: the platform's, and those in which the person is asked something."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who may view reviews everywhere, else those with an item within the person's reach."""
+        from apps.teams import scope
+        from apps.teams.models import ReviewItem
+
+        if scope.of(user).everywhere("teams.review.view"):
+            return self.all()
+        return self.filter(pk__in=ReviewItem.objects.visible_to(user).values("review_id"))
+
+
+class ReviewItemQuerySet(ScopedQuerySet["ReviewItem"]):
+    """What is under review, by where the role counts."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the items of teams and units in which the person may view reviews."""
+        from apps.teams import scope
+
+        held = scope.of(user)
+        where = held.team_filter("teams.review.view") & Q(team__isnull=False)
+        where |= held.unit_filter("teams.review.view", field="unit") & Q(unit__isnull=False)
+        return self.all() if held.everywhere("teams.review.view") else self.filter(where)
