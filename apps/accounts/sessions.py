@@ -10,8 +10,9 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 
-from apps.accounts.models import SignInSession, User
-from apps.core import clock
+from apps.accounts.choices import SignInMethod
+from apps.accounts.models import IdentityProvider, SignInSession, User
+from apps.core import clock, crypto
 
 #: Key in the session store under which the uid of the SignInSession stands.
 SESSION_KEY = "signed_in"
@@ -19,11 +20,39 @@ SESSION_KEY = "signed_in"
 PROOF_KEY = "password_confirmed"
 
 
-def open_session(user: User, store: SessionBase, *, device: str = "") -> SignInSession:
-    """Open a session of `user` in the browser behind `store`, under a new session key (no fixation)."""
+def open_session(
+    user: User,
+    store: SessionBase,
+    *,
+    device: str = "",
+    method: str = SignInMethod.PASSWORD,
+    provider: IdentityProvider | None = None,
+    provider_session: str = "",
+    id_token: str = "",
+    second_factor: bool = False,
+    proved_at: datetime | None = None,
+    network: str = "",
+) -> SignInSession:
+    """Open a session of `user` in the browser behind `store`, under a new session key (no fixation).
+
+    `provider`, `provider_session` (its `sid`) and `id_token` (stored encrypted) belong to a sign-in at an identity
+    provider; `proved_at` is when the person proved there who they are (None: now).
+    """
     at = clock.now()
     row = SignInSession.objects.create(
-        user=user, device=device, opened_at=at, expires_at=at + timedelta(seconds=settings.SESSION_COOKIE_AGE)
+        user=user,
+        device=device,
+        opened_at=at,
+        expires_at=at + timedelta(seconds=settings.SESSION_COOKIE_AGE),
+        last_seen_at=at,
+        method=method,
+        provider=provider,
+        provider_session=provider_session,
+        id_token=crypto.encrypt(id_token),
+        second_factor=second_factor,
+        # A provider whose clock is ahead must not make a proof last longer.
+        proved_at=min(proved_at or at, at),
+        network=network,
     )
     store.flush()
     store[SESSION_KEY] = str(row.uid)
@@ -43,13 +72,17 @@ def session_of(store: SessionBase) -> SignInSession | None:
 
 
 def proved_at(session: SignInSession, store: SessionBase) -> datetime:
-    """Return when the person of this session last gave their password: when it was asked again, else at sign-in."""
+    """Return when the person of this session last proved who they are: when asked again, else at sign-in.
+
+    At a provider that can be well before the session was opened here.
+    """
+    first = session.proved_at or session.opened_at
     raw = str(store.get(PROOF_KEY, ""))
     try:
         again = datetime.fromisoformat(raw)
     except ValueError:
-        return session.opened_at
-    return max(again, session.opened_at) if again.tzinfo is not None else session.opened_at
+        return first
+    return max(again, first) if again.tzinfo is not None else first
 
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))

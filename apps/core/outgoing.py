@@ -21,10 +21,12 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the other side answered: status and the beginning of its words."""
+    """What the other side answered: status and the beginning of its words; `get` and `exchange` keep the whole body."""
 
     status: int
     excerpt: str = ""
+    body: bytes = b""
+    content_type: str = ""
 
 
 class AddressCheck(Protocol):
@@ -42,14 +44,25 @@ class Poster(Protocol):
     def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer: ...
 
 
+class Caller(Protocol):
+    """Sends a request and reads the whole answer: checked address, no redirect, bounded in bytes and in seconds,
+    never inside a transaction.
+
+    Raises CallRefused and CallFailed.
+    """
+
+    def __call__(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer: ...
+
+
 _check: AddressCheck | None = None
 _post: Poster | None = None
+_call: Caller | None = None
 
 
-def install(*, check: AddressCheck, post: Poster) -> None:
+def install(*, check: AddressCheck, post: Poster, call: Caller) -> None:
     """Fill the hook."""
-    global _check, _post
-    _check, _post = check, post
+    global _check, _post, _call
+    _check, _post, _call = check, post, call
 
 
 def check_address(url: str) -> None:
@@ -64,3 +77,17 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     if _post is None:
         raise CallRefused("no guard of outgoing calls is installed")
     return _post(url, body, headers)
+
+
+def get(url: str, headers: Mapping[str, str]) -> Answer:
+    """Fetch `url` with its whole body. Raises CallRefused (also while the hook is open: fail closed) and CallFailed."""
+    if _call is None:
+        raise CallRefused("no guard of outgoing calls is installed")
+    return _call("GET", url, None, headers)
+
+
+def exchange(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """Post `body` to `url` and return the whole answer. Raises as `get` does."""
+    if _call is None:
+        raise CallRefused("no guard of outgoing calls is installed")
+    return _call("POST", url, body, headers)
