@@ -32,6 +32,16 @@ class ReviewAnswer(models.TextChoices):
     REMOVE = "remove", "No longer needed"
     LAPSED = "lapsed", "Lapsed without an answer"
     GONE = "gone", "Ended before it was answered"
+    HELD = "held", "Kept without an answer: nobody else could administer"
+
+
+class ChangeStatus(models.TextChoices):
+    """Where a dated change of a team or unit stands."""
+
+    PLANNED = "planned", "Planned"
+    DONE = "done", "Done"
+    CANCELLED = "cancelled", "Cancelled"
+    REFUSED = "refused", "Not possible"
 
 
 _TEAM_READ = {

@@ -64,6 +64,7 @@ class AccessReview(VersionedRow):
     due_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    reminded_days = models.PositiveSmallIntegerField(null=True, help_text="The last reminder: days before the end.")
 
     objects = AccessReviewQuerySet.as_manager()
 

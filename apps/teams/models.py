@@ -100,6 +100,7 @@ class RoleGrant(Row):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     starts_at = models.DateTimeField(null=True, blank=True, help_text="Counts from then on; empty: from its making.")
+    noticed_days = models.PositiveSmallIntegerField(null=True, help_text="The last notice: days before the end.")
     #: Which group brought it; empty: a person gave it.
     mapping = models.ForeignKey("teams.GroupMapping", models.PROTECT, null=True, related_name="role_grants")
 
@@ -139,11 +140,14 @@ from apps.teams.identity_models import (  # noqa: E402  (they refer to the rows 
     ReviewItem,
     ServiceAccount,
 )
+from apps.teams.people_models import FormerPlace, PlannedChange  # noqa: E402  (as above)
 
 __all__ = [
     "AccessReview",
+    "FormerPlace",
     "GroupMapping",
     "Membership",
+    "PlannedChange",
     "ReviewItem",
     "RoleGrant",
     "ServiceAccount",

@@ -12,8 +12,10 @@ from apps.core.querysets import ScopedQuerySet
 if TYPE_CHECKING:
     from apps.teams.models import (
         AccessReview,
+        FormerPlace,
         GroupMapping,
         Membership,
+        PlannedChange,
         ReviewItem,
         RoleGrant,
         ServiceAccount,
@@ -126,3 +128,28 @@ class ReviewItemQuerySet(ScopedQuerySet["ReviewItem"]):
         where = held.team_filter("teams.review.view") & Q(team__isnull=False)
         where |= held.unit_filter("teams.review.view", field="unit") & Q(unit__isnull=False)
         return self.all() if held.everywhere("teams.review.view") else self.filter(where)
+
+
+class PlannedChangeQuerySet(ScopedQuerySet["PlannedChange"]):
+    """Dated changes, with the team or unit they are about."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the changes of the teams and units in which the person may view units."""
+        from apps.teams import scope
+        from apps.teams.models import Unit
+
+        held = scope.of(user)
+        if held.everywhere("teams.unit.view"):
+            return self.all()
+        units = Unit.objects.filter(held.unit_filter("teams.unit.view")).values("pk")
+        return self.filter(Q(unit__in=units) | Q(team__unit__in=units))
+
+
+class FormerPlaceQuerySet(ScopedQuerySet["FormerPlace"]):
+    """Former places: no page shows them, metering reads them."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return the former places of the teams that lie in units the person may view."""
+        from apps.teams import scope
+
+        return self.filter(scope.of(user).team_filter("teams.unit.view"))
