@@ -331,6 +331,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "portal.openapi.describe"],
     # Names for choices that several rooms call "status" or "kind".
     "ENUM_NAME_OVERRIDES": {
         "ApprovalStatusEnum": "apps.approvals.choices.RequestStatus",
