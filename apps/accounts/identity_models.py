@@ -40,6 +40,12 @@ class IdentityProvider(VersionedRow):
     archived_at = models.DateTimeField(null=True, blank=True)
     checked_at = models.DateTimeField(null=True, blank=True)
     check_error = models.CharField(max_length=500, blank=True)
+    held_since = models.DateTimeField(
+        null=True, blank=True, help_text="Its directory switched off too many people at once: those wait for a person."
+    )
+    hold_lifted_until = models.DateTimeField(
+        null=True, blank=True, help_text="Somebody let the many through: until then nothing is held back again."
+    )
 
     objects = IdentityProviderQuerySet.as_manager()
 
@@ -61,6 +67,10 @@ class ExternalIdentity(Row):
     )
     provisioned = models.BooleanField(default=False, help_text="SCIM keeps this account.")
     active = models.BooleanField(default=True, help_text="What SCIM last said.")
+    inactive_since = models.DateTimeField(null=True, blank=True, help_text="When SCIM said that it is not active.")
+    held_at = models.DateTimeField(
+        null=True, blank=True, help_text="SCIM switched it off with too many others: not done before a person agrees."
+    )
     attributes: models.JSONField = models.JSONField(default=dict, help_text="SCIM attributes kept as they came.")
     version = models.PositiveIntegerField(default=1)
     updated_at = models.DateTimeField(auto_now=True)
@@ -118,6 +128,9 @@ class ScimToken(Row):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
+    last_used_network = models.CharField(max_length=20, blank=True)
+    replaces = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replaced_by")
+    made_by = models.ForeignKey("accounts.User", models.PROTECT, null=True, related_name="+")
 
 
 class SecondFactor(Row):

@@ -35,6 +35,7 @@ class MemberChanged:
     team_uid: UUID
     user_uid: UUID
     at: datetime
+    mapping_uid: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RoleChanged:
     scope_name: str
     user_uid: UUID
     expires_at: datetime | None = None
+    mapping_uid: UUID | None = None
 
 
 UNIT_CREATED = declare("teams.unit.created", UnitCreated, audience="auditors")
@@ -74,4 +76,11 @@ ROLE_REVOKED = declare(
     RoleChanged,
     audience="the person",
     headline=lambda p: f"You no longer have the role {p.role.replace('_', ' ')}, {p.scope_name}",
+)
+ROLE_EXTENDED = declare(
+    "teams.role.extended",
+    RoleChanged,
+    audience="the person",
+    headline=lambda p: f"Your role {p.role.replace('_', ' ')}, {p.scope_name}, ends at another time",
+    body=lambda p: f"It counts until {p.expires_at}." if p.expires_at else "It counts until somebody revokes it.",
 )

@@ -69,6 +69,8 @@ class Membership(Row):
     valid = DateTimeRangeField()
     #: Which group brought it; empty: a person added the member.
     mapping = models.ForeignKey("teams.GroupMapping", models.PROTECT, null=True, related_name="memberships")
+    #: The group stopped giving it. Ended without this, somebody took it away by hand: the group does not bring it back.
+    ended_by_group = models.BooleanField(default=False)
 
     objects = MembershipQuerySet.as_manager()
 
@@ -103,6 +105,8 @@ class RoleGrant(Row):
     noticed_days = models.PositiveSmallIntegerField(null=True, help_text="The last notice: days before the end.")
     #: Which group brought it; empty: a person gave it.
     mapping = models.ForeignKey("teams.GroupMapping", models.PROTECT, null=True, related_name="role_grants")
+    #: The group stopped giving it. Ended without this, somebody took it away by hand: the group does not bring it back.
+    ended_by_group = models.BooleanField(default=False)
 
     objects = RoleGrantQuerySet.as_manager()
 
