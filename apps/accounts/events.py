@@ -10,9 +10,15 @@ from apps.core.events import declare, private
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A person signed in. `network` is the class of the caller's address (loopback, private, public)."""
+    """A person signed in. `network` is the class of the caller's address (loopback, private, public).
+
+    `provider` is the uid of the identity provider, empty after a password.
+    """
 
     network: str
+    method: str = "password"
+    provider: str = ""
+    second_factor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

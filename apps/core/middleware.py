@@ -6,13 +6,20 @@ import re
 import uuid
 from collections.abc import Callable
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
+from apps.core import row_security
 from apps.core.actor import request_id_var
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_-]{8,64}$")
 _Next = Callable[[HttpRequest], HttpResponse]
+
+
+#: Below these paths views open short transactions of their own for GETs, too: an identity provider sends people and
+#: their browsers there, and answering takes calls to the provider, across which no transaction is open. They show no
+#: tenant's rows.
+OWN_TRANSACTIONS = ("/sign-in/at/",)
 
 
 class RequestIdMiddleware:
@@ -37,9 +44,9 @@ class RequestIdMiddleware:
 class ReadTransactionMiddleware:
     """Runs safe requests in one read-only transaction: a page shows one state of the books, and cannot write.
 
-    It also sets the row-level-security scope of the connection (`commons.user_id`), transaction-local. What a GET
-    must record (an audited export, a last-seen time) is done by its view in `after_read()` or a transaction of its own
-    after the response is made.
+    Every request, safe or not, runs behind the wall of its person (`core.row_security`). What a GET must record (an
+    audited export, a last-seen time) is done by its view in `after_read()` or a transaction of its own after the
+    response is made, behind the same wall.
     """
 
     def __init__(self, get_response: _Next) -> None:
@@ -50,7 +57,7 @@ class ReadTransactionMiddleware:
         if (
             request.method not in ("GET", "HEAD")
             or request.path in ("/health", "/ready")
-            or request.path.startswith("/static/")
+            or request.path.startswith(("/static/", *OWN_TRANSACTIONS))
         ):
             return self.get_response(request)
         with transaction.atomic():
