@@ -54,16 +54,15 @@ class ReadTransactionMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Open the transaction for GET and HEAD, except for health probes, which bring their own short ones."""
-        if (
-            request.method not in ("GET", "HEAD")
-            or request.path in ("/health", "/ready")
-            or request.path.startswith(("/static/", *OWN_TRANSACTIONS))
-        ):
+        if request.path in ("/health", "/ready") or request.path.startswith("/static/"):
+            return self.get_response(request)
+        with row_security.walled(getattr(getattr(request, "user", None), "pk", None)):
+            return self._answer(request)
+
+    def _answer(self, request: HttpRequest) -> HttpResponse:
+        if request.method not in ("GET", "HEAD") or request.path.startswith(OWN_TRANSACTIONS):
             return self.get_response(request)
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                user_id = getattr(getattr(request, "user", None), "pk", None)
-                cursor.execute("SELECT set_config('commons.user_id', %s, true)", [str(user_id or "")])
             response = self.get_response(request)
             if hasattr(response, "render") and callable(response.render):
                 response = response.render()
