@@ -127,6 +127,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "apps.accounts.middleware.AuthenticationMiddleware",
+    "portal.acting.ActingMiddleware",
     "apps.accounts.api_limits.ApiLimitMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -223,9 +224,20 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "apps.accounts.local_sign_in.NotAboutThePerson"},
 ]
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_COOKIE_AGE = env.int("COMMONS_SESSION_SECONDS", default=8 * 3600)
+# A session in which nobody did anything for so long ends; what pages ask for by themselves does not count.
+COMMONS_SESSION_IDLE_SECONDS: int = env.int("COMMONS_SESSION_IDLE_SECONDS", default=3600)
+# Who may sign in with a password here: all, admins (platform admins) or off (nobody).
+COMMONS_LOCAL_SIGN_IN: str = env.str("COMMONS_LOCAL_SIGN_IN", default="all")
+# Who still needs what is asked every quarter ("quarterly"), or only when somebody begins a review ("by_hand").
+COMMONS_ACCESS_REVIEWS: str = env.str("COMMONS_ACCESS_REVIEWS", default="quarterly")
+# Whether a session opened with a password needs a second factor: optional or required.
+COMMONS_SECOND_FACTOR: str = env.str("COMMONS_SECOND_FACTOR", default="optional")
+# Days after which a password has to be changed; 0: never.
+COMMONS_PASSWORD_MAX_AGE_DAYS: int = env.int("COMMONS_PASSWORD_MAX_AGE_DAYS", default=0)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
@@ -309,7 +321,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["apps.core.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "apps.core.paging.CursorPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "portal.openapi_fields.CommonsAutoSchema",
     "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.api_limits.CallerThrottle"],
     "EXCEPTION_HANDLER": "apps.core.api.problem_handler",
     "UNAUTHENTICATED_USER": None,

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpResponseBase
 from django.urls import reverse
 
-from apps.accounts import actions
+from apps.accounts import actions, impersonation
 from apps.accounts.filters import UserFilter
 from apps.accounts.forms import ReasonForm, UserForm
 from apps.accounts.models import User
@@ -52,6 +52,7 @@ class UserDetail(DetailView):
         manage = may(self.request.user, MANAGE, self.object) and self.object.pk != self.request.user.pk
         return super().get_context(
             may_manage=manage,
+            may_see_as=impersonation.bar(User.objects.get(pk=self.request.user.pk or 0), self.object) == "",
             open_sessions=self.object.sessions.filter(closed_at__isnull=True).open().count(),
             usable_tokens=self.object.api_tokens.usable().count(),
             panels=panels_for("person", self.request, self.object),

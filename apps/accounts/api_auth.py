@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
 from apps.accounts.actions import TOKEN_PREFIX, token_digest
+from apps.accounts.addresses import client_address, network_class
 from apps.accounts.models import ApiToken, User
-from apps.core import clock
+from apps.core import clock, limits, row_security
 from apps.core.errors import NotAllowed
 from apps.core.middleware import after_read
 
@@ -19,7 +21,12 @@ LAST_USED_GRAIN = timedelta(minutes=5)
 
 
 class TokenAuthentication(authentication.BaseAuthentication):
-    """`Authorization: Bearer gpuc_…`. A read-only token is refused for anything that changes something (403)."""
+    """`Authorization: Bearer gpuc_…`. A read-only token is refused for anything that changes something (403).
+
+    A limited token carries some permissions: nothing beyond them is seen or done with it (`core.limits`, read by the
+    scope resolver). What hangs on who somebody is, and asks for no permission, is closed to it unless the view names
+    in `limited` what it takes: {"list": "approvals.request.view"}; "" opens it to every token.
+    """
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
         """Return person and token; None without a bearer header. Raises AuthenticationFailed (401), NotAllowed."""
@@ -34,10 +41,13 @@ class TokenAuthentication(authentication.BaseAuthentication):
             raise exceptions.AuthenticationFailed("This token is unknown, revoked or expired.")
         if token.user.must_change_password:
             raise exceptions.AuthenticationFailed("Change your initial password in the portal first.")
-        if token.read_only and request.method not in _SAFE:
+        if token.limited:
+            limits.narrow(token.user_id, token.permissions)
+        if refusal := _refusal(request, token):
             # The refusal is recorded under the person's name: say who it is before it is raised.
             request.user, request.auth = token.user, token
-            raise NotAllowed("This token may only read.", rule="read_only_token")
+            raise refusal
+        row_security.become(token.user_id)
         _touch(request, token)
         return token.user, token
 
@@ -58,13 +68,40 @@ class SessionAuthentication(authentication.SessionAuthentication):
         return user, None
 
 
+def _refusal(request: Request, token: ApiToken) -> NotAllowed | None:
+    if token.read_only and request.method not in _SAFE:
+        return NotAllowed("This token may only read.", rule="read_only_token")
+    if not token.limited:
+        return None
+    needed = needed_by(request.parser_context.get("view"))
+    if needed is None:
+        return NotAllowed("A limited token does not open this: it belongs to the person.", rule="limited_token")
+    if needed and needed not in token.permissions:
+        return NotAllowed(f"This token does not carry {needed}.", rule=needed)
+    return None
+
+
+def needed_by(view: Any) -> str | None:
+    """Return the permission that a limited token must carry for what is called; "" for none, None: closed to it.
+
+    An action without a permission of its own takes the view's, as `core.api` asks it.
+    """
+    name = getattr(view, "action", None) or "call"
+    asked: str | None = getattr(view, "permissions", {}).get(name, getattr(view, "permission", None))
+    if asked is not None:
+        return asked
+    table: dict[str, str] = getattr(view, "limited", {})
+    return table.get(name, table.get("*"))
+
+
 def _touch(request: Request, token: ApiToken) -> None:
     at = clock.now()
     if token.last_used_at is not None and at - token.last_used_at < LAST_USED_GRAIN:
         return
+    network = network_class(client_address(request._request))
 
     def write() -> None:
-        ApiToken.objects.filter(pk=token.pk).update(last_used_at=at)
+        ApiToken.objects.filter(pk=token.pk).update(last_used_at=at, last_used_network=network)
 
     if request.method in ("GET", "HEAD"):
         after_read(request._request, write)

@@ -143,6 +143,8 @@ class ApiToken(Row):
     )
     replaces = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replaced_by")
     last_used_network = models.CharField(max_length=20, blank=True)
+    #: Who saw the secret, where that is not the owner: the token of a program's account.
+    made_by = models.ForeignKey(User, models.PROTECT, null=True, related_name="+")
 
     objects = ApiTokenQuerySet.as_manager()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from apps.core.actor import Actor
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
 
 
 class GroupsChanged(Protocol):
@@ -33,4 +36,52 @@ def groups_changed(user_id: int, *, actor: Actor) -> None:
     _groups_changed(user_id, actor=actor)
 
 
-__all__ = ["GroupsChanged", "groups_changed", "register_groups_changed"]
+class ImpersonationBar(Protocol):
+    """What the teams room registers: why nobody may see the portal as this person, "" where support may."""
+
+    def __call__(self, person: User) -> str: ...
+
+
+_impersonation_bar: ImpersonationBar | None = None
+_permission_names: frozenset[str] = frozenset()
+
+
+def register_impersonation_bar(handler: ImpersonationBar) -> None:
+    """Install who answers `impersonation_bar` (called by the teams room when it loads)."""
+    global _impersonation_bar
+    _impersonation_bar = handler
+
+
+def impersonation_bar(person: User) -> str:
+    """Return why the roles of `person` keep support from seeing the portal as they do, "" where they do not.
+
+    Raises RuntimeError while nobody is registered: fail closed.
+    """
+    if _impersonation_bar is None:
+        raise RuntimeError("nobody is registered who knows whose account support may see")
+    return _impersonation_bar(person)
+
+
+def register_permissions(names: frozenset[str]) -> None:
+    """Install the names of all permissions, which a token may be limited to (called by the teams room)."""
+    global _permission_names
+    _permission_names = names
+
+
+def permission_names() -> frozenset[str]:
+    """Return the names of all permissions. Raises RuntimeError while none are registered."""
+    if not _permission_names:
+        raise RuntimeError("no permissions are registered")
+    return _permission_names
+
+
+__all__ = [
+    "GroupsChanged",
+    "ImpersonationBar",
+    "groups_changed",
+    "impersonation_bar",
+    "permission_names",
+    "register_groups_changed",
+    "register_impersonation_bar",
+    "register_permissions",
+]

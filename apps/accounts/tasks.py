@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.accounts import sessions, sign_in
+from apps.accounts import impersonation, sessions, sign_in
 from apps.core.sweeps import sweep
 
 
@@ -18,3 +18,9 @@ def forget_attempts() -> int:
 def clear_sessions() -> int:
     """Delete the browser state of sessions that ended."""
     return sessions.clear_expired()
+
+
+@sweep("accounts.end_impersonations", every=timedelta(minutes=1))
+def end_impersonations() -> int:
+    """End what support still sees as somebody else after its time or its session."""
+    return impersonation.end_due()

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.accounts import admin_views, views
+from apps.accounts import admin_views, impersonation_urls, views
 
 app_name = "accounts"
 urlpatterns = [
@@ -20,3 +20,4 @@ urlpatterns = [
     path("people/<uuid:user_uid>/reactivate/", admin_views.UserReactivate.as_view(), name="user-reactivate"),
     path("people/<uuid:user_uid>/password/", admin_views.UserPasswordReset.as_view(), name="user-password-reset"),
 ]
+urlpatterns += impersonation_urls.urlpatterns

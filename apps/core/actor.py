@@ -43,7 +43,16 @@ class Actor:
 
     @classmethod
     def of(cls, user: _HasIdentity, channel: Channel = Channel.WEB) -> Actor:
-        """Return the actor for a signed-in person."""
+        """Return the actor for a signed-in person; somebody who looks on as that person stays who they are."""
+        behind: _HasIdentity | None = getattr(user, "_commons_behind", None)
+        if behind is not None:
+            return cls(
+                user_id=behind.pk,
+                user_uid=behind.uid,
+                channel=channel,
+                request_id=current_request_id(),
+                on_behalf_of=user.pk,
+            )
         return cls(user_id=user.pk, user_uid=user.uid, channel=channel, request_id=current_request_id())
 
     @classmethod

@@ -11,11 +11,15 @@ class TeamsConfig(AppConfig):
 
     def ready(self) -> None:
         """Install the resolver and the hooks of the rooms below."""
-        from apps.accounts.ports import register_groups_changed
+        from apps.accounts.ports import register_groups_changed, register_impersonation_bar, register_permissions
         from apps.core.permissions import register_holders, register_resolver
         from apps.teams import scope
+        from apps.teams.choices import ALL_PERMISSIONS
         from apps.teams.group_roles import sync_groups
+        from apps.teams.support import impersonation_bar
 
         register_resolver(scope.may, scope.reach)
         register_holders(scope.holders)
         register_groups_changed(sync_groups)
+        register_impersonation_bar(impersonation_bar)
+        register_permissions(ALL_PERMISSIONS)

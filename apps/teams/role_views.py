@@ -128,7 +128,7 @@ class Why(DetailView):
         """Return oneself, or everybody for those who see all roles."""
         everybody = reach(self.request.user, "teams.grant.view").everywhere
         persons = self.get_base_queryset()
-        return persons if everybody else persons.filter(pk=self.actor.user_id or 0)
+        return persons if everybody else persons.filter(pk=self.request.user.pk or 0)
 
     def get_title(self) -> str:
         """Return the question."""

@@ -1,5 +1,7 @@
 """The one scope resolver: what a person may do where. Everything that filters or asks goes through here.
 
+Two things narrow what the roles say: a token that carries some permissions only, and being the account of a program.
+
 Cost: one query a request (grants and memberships), cached on the user object; one more where a page asks for units.
 """
 
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import BigIntegerField, DateTimeField, F, Q, Value
 from django.db.models.functions import Cast
 
-from apps.core import clock
+from apps.accounts.choices import UserKind
+from apps.core import clock, limits
 from apps.core.permissions import Reach
 from apps.teams.choices import PERMISSIONS, Role, roles_with
+from apps.teams.service_rules import FOR_PEOPLE
 
 if TYPE_CHECKING:
     from apps.teams.models import Unit
@@ -30,6 +34,10 @@ class Scopes:
     teams: dict[str, frozenset[int]] = field(default_factory=dict)
     #: The first moment at which one of the roles ends.
     until: datetime | None = None
+    #: The permissions of the token that this request came with; None: nothing narrows the roles.
+    only: frozenset[str] | None = None
+    #: The account of a program: what takes a person's judgement is not for it, whatever its role says.
+    service: bool = False
     #: What `_tree` read, so that a page asks for its units once.
     _units: dict[int, Unit] = field(default_factory=dict, compare=False, repr=False)
     #: (team, units) → whether the team lies below one of them: pages ask several permissions for one row.
@@ -58,10 +66,16 @@ class Scopes:
 
     def _reach(self, permission: str) -> tuple[bool, set[int], set[int]]:
         roles = roles_with(permission)
+        if self.barred(permission):
+            return False, set(), set()
         everywhere = bool(self.installation & roles)
         units = set().union(*(ids for role, ids in self.units.items() if role in roles))
         teams = set().union(*(ids for role, ids in self.teams.items() if role in roles))
         return everywhere, units, teams
+
+    def barred(self, permission: str) -> bool:
+        """Whether no role counts for `permission`: the token does not carry it, or a program may never have it."""
+        return (self.only is not None and permission not in self.only) or (self.service and permission in FOR_PEOPLE)
 
     def anywhere(self, permission: str) -> bool:
         """Whether the person holds `permission` in any scope."""
@@ -157,7 +171,12 @@ def of(user: Any) -> Scopes:
         return NOBODY
     cached: tuple[Any, Scopes] | None = getattr(user, "_commons_scopes", None)
     at = clock.now()
-    if cached is not None and abs(at - cached[0]) < _FRESH and (cached[1].until is None or at < cached[1].until):
+    if (
+        cached is not None
+        and abs(at - cached[0]) < _FRESH
+        and (cached[1].until is None or at < cached[1].until)
+        and cached[1].only == limits.limit_of(user.pk)
+    ):
         return cached[1]
     scopes = resolve(user.pk)
     user._commons_scopes = (at, scopes)
@@ -165,27 +184,30 @@ def of(user: Any) -> Scopes:
 
 
 def resolve(user_id: int) -> Scopes:
-    """Read a person's grants and memberships in force now (one query)."""
+    """Read a person's grants and memberships in force now (one query), under the limit of the request's token."""
     from apps.teams.models import Membership, RoleGrant
 
     installation: set[str] = set()
     units: dict[str, set[int]] = {}
     teams: dict[str, set[int]] = {}
     ends: list[datetime] = []
+    service = False
     grants = RoleGrant.objects.in_force().filter(user_id=user_id).order_by()
     memberships = Membership.objects.current().filter(user_id=user_id).order_by()
     # Any: the stubs take the second half's columns for those of the first, where a team is never missing.
-    held: Any = grants.values_list("role", "unit_id", "team_id", "expires_at").union(
+    held: Any = grants.values_list("role", "unit_id", "team_id", "expires_at", "user__kind").union(
         memberships.values_list(
             Value(str(Role.MEMBER)),
             Cast(Value(None), BigIntegerField()),
             "team_id",
             # An open end is NULL in both tables.
             Cast(F("valid__endswith"), DateTimeField()),
+            "user__kind",
         ),
         all=True,
     )
-    for role, unit_id, team_id, end in held:
+    for role, unit_id, team_id, end, kind in held:
+        service = service or kind == UserKind.SERVICE
         if team_id is not None:
             teams.setdefault(role, set()).add(team_id)
         elif unit_id is not None:
@@ -200,6 +222,8 @@ def resolve(user_id: int) -> Scopes:
         units={role: frozenset(ids) for role, ids in units.items()},
         teams={role: frozenset(ids) for role, ids in teams.items()},
         until=min(ends, default=None),
+        only=limits.limit_of(user_id),
+        service=service,
     )
 
 
@@ -224,7 +248,8 @@ def reach(user: Any, permission: str) -> Reach:
 def holders(permission: str, *, team_id: int | None = None, unit_id: int | None = None) -> list[int]:
     """Return the ids of active persons who hold `permission` for the team, the unit, or the installation.
 
-    For a team: grants on the team, on any unit above it, and installation-wide ones.
+    For a team: grants on the team, on any unit above it, and installation-wide ones. Accounts of programs are left
+    out: nobody waits for them, and they read no mail.
     """
     from apps.teams.models import Membership, RoleGrant, Team, Unit
 
@@ -238,11 +263,12 @@ def holders(permission: str, *, team_id: int | None = None, unit_id: int | None 
         path = Unit.objects.values_list("path", flat=True).get(pk=unit_id)
     if path:
         where |= Q(unit_id__in=path)
-    ids = set(RoleGrant.objects.in_force().filter(where, role__in=roles).values_list("user_id", flat=True))
+    grants = RoleGrant.objects.in_force().filter(where, role__in=roles, user__kind=UserKind.PERSON)
+    ids = set(grants.values_list("user_id", flat=True))
     if team_id is not None and Role.MEMBER in roles:
-        ids |= set(
-            Membership.objects.current().filter(team_id=team_id, user__is_active=True).values_list("user_id", flat=True)
-        )
+        members_now = Membership.objects.current().filter(team_id=team_id)
+        people = members_now.filter(user__is_active=True, user__kind=UserKind.PERSON)
+        ids |= set(people.values_list("user_id", flat=True))
     return sorted(ids)
 
 
@@ -252,7 +278,7 @@ def holders_of_role(role: str, *, unit_id: int | None = None, team_id: int | Non
 
     where = Q(unit__isnull=True) if unit_id is None else Q(unit_id=unit_id)
     where &= Q(team__isnull=True) if team_id is None else Q(team_id=team_id)
-    found = RoleGrant.objects.in_force().filter(where, role=role)
+    found = RoleGrant.objects.in_force().filter(where, role=role, user__kind=UserKind.PERSON)
     return sorted(set(found.values_list("user_id", flat=True)))
 
 
