@@ -59,6 +59,7 @@ class EventDetail(DetailView):
 
     permission = "audit.event.view"
     template_name = "audit/event_detail.html"
+    history = False
 
     def get_base_queryset(self) -> AuditEventQuerySet:
         """Return all events with the present names of their persons."""

@@ -7,6 +7,7 @@ Nothing is changed by GET. Refusals are `core.errors`; `portal.errors` draws the
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from django.template.response import TemplateResponse
 from django.utils.cache import patch_vary_headers
 from django.views.generic import View
 
+from apps.core import hooks
 from apps.core.actor import Actor
 from apps.core.errors import NotAllowed, NotVisible
 from apps.core.permissions import may
@@ -130,11 +132,15 @@ class PageView(View):
             return redirect_to_sign_in(request, has_page="get" in self.http_method_names and hasattr(self, "get"))
         self.prepare()
         self.check_permission()
-        response = super().dispatch(request, *args, **kwargs)
+        response = self.answer(request, *args, **kwargs)
         if not response.has_header("Cache-Control"):
             # What one person saw must not come out of a cache for the next one at the same browser.
             response["Cache-Control"] = "no-store, private"
         return response
+
+    def answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Do what the method says, once the person has been let in."""
+        return super().dispatch(request, *args, **kwargs)
 
     @property
     def actor(self) -> Actor:
@@ -212,8 +218,28 @@ class ObjectMixin(PageView):
 
 
 class DetailView(ObjectMixin):
-    """A page about one row."""
+    """A page about one row. Its second tab, `?history` at the same address, shows what was recorded about the row.
+
+    Whoever may open the page may open the tab, by the same checks; what of it a person sees is for the audit room.
+    """
+
+    #: Off where the page is no home of its row: a file, a printed form, an event of the trail itself.
+    history = True
 
     def get_title(self) -> str:
         """Return the title, by default the row's own name."""
         return self.title or str(self.object)
+
+    def has_history(self) -> bool:
+        """Whether the page offers the tab: rows without a uid are no object of events."""
+        return self.history and isinstance(getattr(self.object, "uid", None), uuid.UUID)
+
+    def answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Show the tab where it is asked for, else the page."""
+        if request.method in ("GET", "HEAD") and "history" in request.GET and self.has_history():
+            return hooks.history_page(self)
+        return super().answer(request, *args, **kwargs)
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add the address of the page whose tabs are drawn below the title."""
+        return super().get_context(**{"tabs_of": self.request.path if self.has_history() else "", **extra})
