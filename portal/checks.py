@@ -26,6 +26,8 @@ from apps.core import signing
 logger = logging.getLogger(__name__)
 
 ENVIRONMENTS = ("development", "demo", "production")
+LOCAL_SIGN_IN = ("all", "admins", "off")
+SECOND_FACTOR = ("optional", "required")
 SECRET_KEY_MIN = 50
 OLDEST_POSTGRESQL = 150000
 
@@ -67,6 +69,7 @@ def settings_problems() -> Iterator[tuple[str, str, str]]:
     yield from _credential_key_problems()
     yield from _signing_key_problems()
     yield from _network_problems()
+    yield from _sign_in_problems()
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         yield "E106", "Any host name is taken for ours.", "Name the portal's host names in COMMONS_ALLOWED_HOSTS."
     plain = [origin for origin in settings.CSRF_TRUSTED_ORIGINS if not origin.startswith("https://")]
@@ -142,6 +145,16 @@ def _network_problems() -> Iterator[tuple[str, str, str]]:
                 ipaddress.ip_network(text.strip(), strict=False)
             except ValueError:
                 yield "E114", f"{text!r} in {name} is no network.", "Write networks as 10.0.0.0/8 or fd00::/8."
+
+
+def _sign_in_problems() -> Iterator[tuple[str, str, str]]:
+    """A misspelt rule must not pass for a lax one; sessions must end."""
+    for name, known in (("COMMONS_LOCAL_SIGN_IN", LOCAL_SIGN_IN), ("COMMONS_SECOND_FACTOR", SECOND_FACTOR)):
+        if getattr(settings, name) not in known:
+            yield "E116", f"{name} is {getattr(settings, name)!r}.", f"Use {', '.join(known)}."
+    for name in ("SESSION_COOKIE_AGE", "COMMONS_SESSION_IDLE_SECONDS"):
+        if getattr(settings, name) <= 0:
+            yield "E117", f"{name} is not positive.", "Give the seconds after which a session ends."
 
 
 def _login(variable: str) -> str:

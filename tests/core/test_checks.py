@@ -44,6 +44,9 @@ UNSAFE: list[tuple[dict[str, Any], str]] = [
     ({"SECURE_SSL_REDIRECT": False, "SECURE_PROXY_SSL_HEADER": None}, "E111"),
     ({"COMMONS_CLUSTER_DENIED_NETWORKS": ["10.0.0.0/33"]}, "E114"),
     ({"COMMONS_CLUSTER_ALLOWED_NETWORKS": ["everywhere"]}, "E114"),
+    ({"COMMONS_LOCAL_SIGN_IN": "none"}, "E116"),
+    ({"COMMONS_SECOND_FACTOR": "requried"}, "E116"),
+    ({"COMMONS_SESSION_IDLE_SECONDS": 0}, "E117"),
 ]
 
 
