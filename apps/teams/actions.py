@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-import uuid
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 from django.db import IntegrityError, transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from apps import audit
 from apps.accounts.models import User
-from apps.core import clock, outbox
+from apps.core import clock
 from apps.core.actor import Actor
-from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
-from apps.core.permissions import may
-from apps.teams import events, scope
+from apps.core.errors import Conflict, Invalid, NotVisible
+from apps.teams import events
 from apps.teams.choices import SCOPES, Role
+from apps.teams.ending import end_grant, end_membership, member_changed, role_changed
+from apps.teams.gates import checked_reason
+from apps.teams.gates import not_oneself as _not_oneself
+from apps.teams.gates import person as _person
+from apps.teams.gates import require as _require
 from apps.teams.models import Membership, RoleGrant, Team, Unit
 
 _SLUG = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -97,26 +99,38 @@ def create_team(
 
 
 @transaction.atomic
-def add_member(team_id: int, user_id: int, *, actor: Actor) -> Membership:
-    """Make a person a member of a team from now on. Raises NotAllowed (also for oneself), NotVisible, Invalid."""
+def add_member(
+    team_id: int, user_id: int, *, actor: Actor, since: datetime | None = None, until: datetime | None = None
+) -> Membership:
+    """Make a person a member of a team, from now on or between two moments to come.
+
+    Raises NotAllowed (also for oneself), NotVisible, Invalid.
+    """
     manager = _person(actor)
     team = _team(team_id)
     _require(manager, actor, "teams.member.manage", team)
     _not_oneself(actor, user_id, "Ask another lead or a platform admin to add you.")
     user = User.objects.filter(pk=user_id).first()
-    if user is None or not user.is_active:
-        raise Invalid({"user": "Choose a person with an account in use."})
-    if Membership.objects.current().filter(team=team, user=user).exists():
-        raise Invalid({"user": f"{user.display_name} is a member of {team.name} already."})
     at = clock.now()
-    membership = Membership.objects.create(team=team, user=user, valid=DateTimeTZRange(at, None, "[)"))
-    _member_changed(events.MEMBER_ADDED, team, user, at, actor)
+    errors = _times_errors(at, since, until, names=("since", "until"))
+    if user is None or not user.is_active:
+        errors["user"] = "Choose a person with an account in use."
+    if errors or user is None:
+        raise Invalid(errors)
+    valid = DateTimeTZRange(since or at, until, "[)")
+    there = Membership.objects.filter(team=team, user=user, valid__overlap=valid).order_by("valid").first()
+    if there is not None and there.valid.lower is not None and there.valid.lower > at:
+        raise Invalid({"user": f"{user.display_name} will be a member from {there.valid.lower:%Y-%m-%d %H:%M} UTC on."})
+    if there is not None:
+        raise Invalid({"user": f"{user.display_name} is a member of {team.name} already."})
+    membership = Membership.objects.create(team=team, user=user, valid=valid)
+    member_changed(events.MEMBER_ADDED, team, user, since or at, actor)
     return membership
 
 
 @transaction.atomic
 def remove_member(team_id: int, user_id: int, *, actor: Actor) -> Membership:
-    """End a membership now; that it was stays on record.
+    """End a membership now; that it was stays on record. One that has not begun never will.
 
     Raises NotAllowed (also for oneself: leaving would lift the bar on deciding for the team), NotVisible, Conflict
     where the person is no member.
@@ -125,20 +139,14 @@ def remove_member(team_id: int, user_id: int, *, actor: Actor) -> Membership:
     team = _team(team_id)
     _require(manager, actor, "teams.member.manage", team)
     _not_oneself(actor, user_id, "Ask another lead or a platform admin to take you off the team.")
+    at = clock.now()
     membership = (
-        Membership.objects.current().select_for_update(of=("self",), no_key=True)
-        .filter(team=team, user_id=user_id).select_related("user").first()
+        Membership.objects.filter(Q(valid__contains=at) | Q(valid__startswith__gt=at), team=team, user_id=user_id)
+        .select_for_update(of=("self",), no_key=True).select_related("user", "team").order_by("valid").first()
     )  # fmt: skip
     if membership is None:
         raise Conflict("This person is no member of the team any more.", current={"status": "not a member"})
-    at = clock.now()
-    since = membership.valid.lower
-    # An empty range would forget when the membership was.
-    until = max(at, since + timedelta(microseconds=1)) if since is not None else at
-    membership.valid = DateTimeTZRange(since, until, "[)")
-    membership.save(update_fields=["valid"])
-    _member_changed(events.MEMBER_REMOVED, team, membership.user, at, actor)
-    return membership
+    return end_membership(membership, actor=actor)
 
 
 @transaction.atomic
@@ -149,10 +157,13 @@ def grant_role(
     actor: Actor,
     unit_id: int | None = None,
     team_id: int | None = None,
+    starts_at: datetime | None = None,
     expires_at: datetime | None = None,
     reason: str = "",
 ) -> RoleGrant:
     """Give a person a role for one team, for one unit and below, or (neither) for the installation.
+
+    It counts from `starts_at` (None: now) until `expires_at` (None: until it is revoked).
 
     Raises NotAllowed where the actor lacks the permission, or gives it to themselves; NotVisible for a missing unit or
     team; Invalid for a role that does not exist in that scope, a time that is past, or one the person has already.
@@ -163,22 +174,22 @@ def grant_role(
     _require(manager, actor, "teams.grant.manage", team or unit)
     _not_oneself(actor, user_id, "Nobody gives themselves a role: ask another platform admin.")
     user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first()
-    errors: dict[str, str] = {}
+    at = clock.now()
+    errors = _times_errors(at, starts_at, expires_at, names=("starts_at", "expires_at"))
     if user is None or not user.is_active:
         errors["user"] = "Choose a person with an account in use."
     errors |= _scope_errors(role, unit, team)
-    at = clock.now()
-    if expires_at is not None and expires_at <= at:
-        errors["expires_at"] = "Choose a time in the future, or leave it empty."
-    if not actor.is_system and not reason.strip():
-        errors["reason"] = "Say why, for the audit trail."
-    if len(reason) > 500:
-        errors["reason"] = "Use at most 500 characters."
+    reason = checked_reason(actor, reason, errors)
     if errors or user is None:
         raise Invalid(errors)
-    same = RoleGrant.objects.filter(user=user, role=role, unit=unit, team=team, revoked_at__isnull=True)
-    if same.filter(pk__in=RoleGrant.objects.in_force().filter(user=user)).exists():
-        raise Invalid({"role": f"{user.display_name} has this role there already."})
+    same = RoleGrant.objects.filter(
+        user=user, role=role, unit=unit, team=team, mapping__isnull=True, revoked_at__isnull=True
+    )
+    there = same.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at)).first()
+    if there is not None:
+        begins = there.starts_at is not None and there.starts_at > at
+        when = f" from {there.starts_at:%Y-%m-%d %H:%M} UTC on" if begins else " already"
+        raise Invalid({"role": f"{user.display_name} has this role there{when}."})
     # One that has run out makes room for the new one.
     same.update(revoked_at=at)
     given = RoleGrant.objects.create(
@@ -187,10 +198,11 @@ def grant_role(
         unit=unit,
         team=team,
         granted_by_id=actor.user_id,
-        reason=reason.strip(),
+        reason=reason,
+        starts_at=starts_at,
         expires_at=expires_at,
     )
-    _role_changed(events.ROLE_GRANTED, given, user, actor, reason.strip())
+    role_changed(events.ROLE_GRANTED, given, user, actor, reason)
     return given
 
 
@@ -198,53 +210,59 @@ def grant_role(
 def revoke_role(grant_id: int, *, actor: Actor, reason: str = "") -> RoleGrant:
     """Take a role away from now on. The last platform admin in force stays.
 
-    Raises NotAllowed, NotVisible, Invalid without a reason, Conflict where it is revoked already.
+    Raises NotAllowed, NotVisible, Invalid without a reason, Conflict where it is revoked already, Blocked for the last
+    platform admin.
     """
     manager = _person(actor)
-    given = RoleGrant.objects.select_for_update(of=("self",), no_key=True).filter(pk=grant_id).first()
-    if given is None:
-        raise NotVisible
+    given = _grant(grant_id)
     _require(manager, actor, "teams.grant.manage", given.team or given.unit)
-    if not actor.is_system and not reason.strip():
-        raise Invalid({"reason": "Say why, for the audit trail."})
+    reason = checked_reason(actor, reason)
     if given.revoked_at is not None:
         raise Conflict("This role is revoked already.", current={"status": "revoked"})
-    if given.role == Role.PLATFORM_ADMIN:
-        # Locked, so that two admins cannot take the last two grants at the same moment.
-        admins = RoleGrant.objects.in_force().filter(role=Role.PLATFORM_ADMIN)
-        others = list(admins.select_for_update(of=("self",), no_key=True).order_by("pk").values_list("user_id", "pk"))
-        if not any(pk != given.pk for _, pk in others):
-            raise Conflict("This is the last platform admin. Give the role to somebody else first.")
-    given.revoked_at = clock.now()
+    return end_grant(given, actor=actor, reason=reason)
+
+
+@transaction.atomic
+def extend_role(grant_id: int, *, actor: Actor, expires_at: datetime | None, reason: str = "") -> RoleGrant:
+    """Let a role in force end at another time (None: when it is revoked): the old one ends, a new one takes its place.
+
+    Raises NotAllowed (also for one's own role), NotVisible, Invalid, Conflict where it has ended or a group gave it.
+    """
+    manager = _person(actor)
+    given = _grant(grant_id)
+    _require(manager, actor, "teams.grant.manage", given.team or given.unit)
+    _not_oneself(actor, given.user_id, "Nobody extends their own role: ask another platform admin.")
+    at, errors = clock.now(), dict[str, str]()
+    if given.mapping_id is not None:
+        raise Conflict("A directory group gives this role: it lasts as long as the person is in the group.")
+    if given.revoked_at is not None or (given.expires_at is not None and given.expires_at <= at):
+        raise Conflict("This role has ended: give it anew.", current={"status": "ended"})
+    if not given.user.is_active:
+        raise Conflict("The account is switched off.", current={"status": "deactivated"})
+    if expires_at == given.expires_at:
+        errors["expires_at"] = "This is when it ends already."
+    else:
+        errors |= _times_errors(at, None, expires_at, names=("starts_at", "expires_at"))
+    reason = checked_reason(actor, reason, errors)
+    if errors:
+        raise Invalid(errors)
+    given.revoked_at = at
     given.save(update_fields=["revoked_at"])
-    _role_changed(events.ROLE_REVOKED, given, given.user, actor, reason.strip())
-    return given
+    follows = RoleGrant.objects.create(
+        user=given.user,
+        role=given.role,
+        unit=given.unit,
+        team=given.team,
+        granted_by_id=actor.user_id,
+        reason=reason,
+        starts_at=given.starts_at if given.starts_at is not None and given.starts_at > at else None,
+        expires_at=expires_at,
+    )
+    role_changed(events.ROLE_EXTENDED, follows, given.user, actor, reason)
+    return follows
 
 
 # -- the parts
-
-
-def _person(actor: Actor) -> User | None:
-    if actor.is_system:
-        return None
-    person = User.objects.filter(pk=actor.user_id or 0).first()
-    if person is None:
-        raise NotAllowed
-    return person
-
-
-def _require(person: User | None, actor: Actor, permission: str, obj: Any) -> None:
-    """Raise NotAllowed unless the actor holds the permission there; without an object, for the whole installation."""
-    if actor.is_system:
-        return
-    allowed = scope.of(person).everywhere(permission) if obj is None else may(person, permission, obj)
-    if not allowed:
-        raise NotAllowed(rule=permission)
-
-
-def _not_oneself(actor: Actor, user_id: int, message: str) -> None:
-    if not actor.is_system and user_id in (actor.user_id, actor.on_behalf_of):
-        raise NotAllowed(message, rule="not_oneself")
 
 
 def _team(team_id: int) -> Team:
@@ -307,34 +325,21 @@ def _scope_errors(role: str, unit: Unit | None, team: Team | None) -> dict[str, 
     return {}
 
 
-def _member_changed(event: Any, team: Team, user: User, at: datetime, actor: Actor) -> None:
-    payload = events.MemberChanged(team=team.name, team_uid=team.uid, user_uid=user.uid, at=at)
-    audit.record(
-        event, payload, actor=actor, subject_type="teams.team", subject_uid=team.uid, team_uid=team.uid
-    )  # fmt: skip
-    outbox.publish(event, payload, recipients=[user.pk], subject_uid=team.uid)
+def _grant(grant_id: int) -> RoleGrant:
+    given = RoleGrant.objects.select_for_update(of=("self",), no_key=True).filter(pk=grant_id).first()
+    if given is None:
+        raise NotVisible
+    return given
 
 
-def _role_changed(event: Any, given: RoleGrant, user: User, actor: Actor, reason: str) -> None:
-    where, name, team_uid = _where(given)
-    payload = events.RoleChanged(
-        role=given.role, scope=where, scope_name=name, user_uid=user.uid, expires_at=given.expires_at
-    )
-    audit.record(
-        event,
-        payload,
-        actor=actor,
-        subject_type="accounts.user",
-        subject_uid=user.uid,
-        team_uid=team_uid,
-        reason=reason,
-    )
-    outbox.publish(event, payload, recipients=[user.pk], subject_uid=user.uid)
-
-
-def _where(given: RoleGrant) -> tuple[str, str, uuid.UUID | None]:
-    if given.team is not None:
-        return f"team:{given.team.slug}", given.team.name, given.team.uid
-    if given.unit is not None:
-        return f"unit:{given.unit.slug}", f"{given.unit.name} and below", None
-    return "installation", "whole installation", None
+def _times_errors(
+    at: datetime, start: datetime | None, end: datetime | None, *, names: tuple[str, str]
+) -> dict[str, str]:
+    """Return what is wrong with a span to come, by the names of its two fields."""
+    if start is not None and start < at:
+        return {names[0]: "Choose a time in the future, or leave it empty: from now on."}
+    if end is not None and end <= at:
+        return {names[1]: "Choose a time in the future, or leave it empty."}
+    if start is not None and end is not None and end <= start:
+        return {names[1]: "Choose an end after the beginning."}
+    return {}

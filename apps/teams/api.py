@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.accounts.models import User
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.teams import actions, selectors
+from apps.teams import actions, review_api, selectors
 from apps.teams.choices import Role
 from apps.teams.filters import GrantFilter
 from apps.teams.models import RoleGrant, Team, Unit
@@ -225,4 +225,5 @@ routes = [
     ("units", UnitViewSet, "unit"),
     ("teams", TeamViewSet, "team"),
     ("role-grants", GrantViewSet, "role-grant"),
+    *review_api.routes,
 ]

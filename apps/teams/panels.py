@@ -8,12 +8,20 @@ from django.http import HttpRequest
 
 from apps.accounts.models import User
 from apps.core.permissions import may
-from apps.teams import selectors
+from apps.teams import review_selectors, selectors
 from apps.teams.models import Team
 from portal.panels import nav, panel
 
 nav("Units", "teams:unit-list", icon="building", order=20, permission="teams.unit.view", group="Work")
 nav("Roles", "teams:grant-list", icon="shield-lock", order=35, permission="teams.grant.view", group="Governance")
+nav(
+    "Access reviews",
+    "teams:review-list",
+    icon="list-check",
+    order=36,
+    permission="teams.review.view",
+    group="Governance",
+)
 
 #: The team's page shows this many people; the rest stand on their own page.
 SHOWN = 8
@@ -42,3 +50,13 @@ def roles(request: HttpRequest, person: User) -> dict[str, Any]:
         "memberships": selectors.memberships_of(person),
         "may_manage": may(request.user, "teams.grant.manage") and person.pk != request.user.pk,
     }
+
+
+@panel(page="home", order=11, permission="teams.review.answer")
+def access_review(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
+    """Show what an access review asks the person."""
+    waiting = review_selectors.waiting_for(request.user)
+    if waiting is None:
+        return None
+    review, count = waiting
+    return {"template": "teams/panels/review_home.html", "review": review, "count": count}

@@ -50,7 +50,7 @@ class PlannedChange(VersionedRow):
     team = models.ForeignKey("teams.Team", models.PROTECT, null=True, related_name="changes")
     unit = models.ForeignKey("teams.Unit", models.PROTECT, null=True, related_name="changes")
     new_name = models.CharField(max_length=200, blank=True)
-    new_cost_centre = models.CharField(max_length=50, null=True)
+    new_cost_centre = models.CharField(max_length=50, null=True)  # noqa: DJ001 (empty is a value of its own)
     new_unit = models.ForeignKey("teams.Unit", models.PROTECT, null=True, related_name="+")
     to_top = models.BooleanField(default=False)
     archive = models.BooleanField(default=False)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.teams import role_views, views
+from apps.teams import review_urls, role_views, views
 
 app_name = "teams"
 urlpatterns = [
@@ -18,3 +18,4 @@ urlpatterns = [
     path("roles/<uuid:grant_uid>/revoke/", role_views.GrantRevoke.as_view(), name="grant-revoke"),
     path("people/<uuid:user_uid>/why/", role_views.Why.as_view(), name="why"),
 ]
+urlpatterns += review_urls.urlpatterns

@@ -1,0 +1,19 @@
+"""Sweeps over access reviews and ending roles (found through `tasks.py`)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+
+from apps.core import clock
+from apps.core.sweeps import sweep
+from apps.teams import reviews
+
+
+@sweep("teams.access_reviews", every=timedelta(minutes=10))
+def access_reviews() -> int:
+    """Begin the quarter's review, send reminders, and let lapse what nobody confirmed."""
+    at = clock.now()
+    done = reviews.begin_quarter(at) if settings.COMMONS_ACCESS_REVIEWS == "quarterly" else 0
+    return done + sum(reviews.attend(pk, at) for pk in reviews.open_reviews())

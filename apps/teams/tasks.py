@@ -1,0 +1,7 @@
+"""The teams room's sweeps."""
+
+from __future__ import annotations
+
+from apps.teams.people_tasks import access_reviews
+
+__all__ = ["access_reviews"]
