@@ -13,7 +13,7 @@ from django.core.validators import validate_email
 from django.db import transaction
 
 from apps import audit
-from apps.accounts import events
+from apps.accounts import events, ports
 from apps.accounts.models import ApiToken, SignInSession, User
 from apps.core import clock
 from apps.core.actor import Actor
@@ -190,13 +190,7 @@ def deactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
         raise Invalid({"reason": "Say why, for the audit trail."})
     if not user.is_active:
         raise Conflict("This account is switched off already.", current={"status": "deactivated"})
-    user.is_active = False
-    user.save(update_fields=["is_active"])
-    at = clock.now()
-    closed = SignInSession.objects.filter(user=user, closed_at__isnull=True).update(closed_at=at)
-    revoked = ApiToken.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=at)
-    payload = events.UserSwitched(sessions_closed=closed, tokens_revoked=revoked)
-    _about(events.USER_DEACTIVATED, payload, user, actor, reason.strip())
+    switch_off(user, reason.strip(), actor=actor)
     return user
 
 
@@ -212,11 +206,32 @@ def reactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
         raise Invalid({"reason": "Say why, for the audit trail."})
     if user.is_active:
         raise Conflict("This account is in use already.", current={"status": "active"})
-    user.is_active = True
-    user.save(update_fields=["is_active"])
-    payload = events.UserSwitched(sessions_closed=0, tokens_revoked=0)
-    _about(events.USER_REACTIVATED, payload, user, actor, reason.strip())
+    switch_on(user, reason.strip(), actor=actor)
     return user
+
+
+def switch_off(user: User, reason: str, *, actor: Actor) -> None:
+    """Switch a locked account off: sessions end, tokens are revoked, its roles follow the groups it is in no more.
+
+    For actions that have checked who may do this, in their transaction.
+    """
+    at = clock.now()
+    user.is_active, user.deactivated_at = False, at
+    user.save(update_fields=["is_active", "deactivated_at"])
+    closed = SignInSession.objects.filter(user=user, closed_at__isnull=True).update(closed_at=at)
+    revoked = ApiToken.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=at)
+    payload = events.UserSwitched(sessions_closed=closed, tokens_revoked=revoked)
+    _about(events.USER_DEACTIVATED, payload, user, actor, reason)
+    ports.groups_changed(user.pk, actor=actor)
+
+
+def switch_on(user: User, reason: str, *, actor: Actor) -> None:
+    """Switch a locked account on again; sessions and tokens stay closed. For actions that have checked who may."""
+    user.is_active, user.deactivated_at = True, None
+    user.save(update_fields=["is_active", "deactivated_at"])
+    payload = events.UserSwitched(sessions_closed=0, tokens_revoked=0)
+    _about(events.USER_REACTIVATED, payload, user, actor, reason)
+    ports.groups_changed(user.pk, actor=actor)
 
 
 def token_digest(secret: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 from apps.core.actor import Actor
@@ -16,13 +17,20 @@ class GroupsChanged(Protocol):
     def __call__(self, user_id: int, *, actor: Actor) -> object: ...
 
 
+class GroupsOfManyChanged(Protocol):
+    """What the teams room registers: the same for many at once, in a few queries where nothing changes."""
+
+    def __call__(self, user_ids: Collection[int], *, actor: Actor) -> object: ...
+
+
 _groups_changed: GroupsChanged | None = None
+_groups_of_many_changed: GroupsOfManyChanged | None = None
 
 
-def register_groups_changed(handler: GroupsChanged) -> None:
-    """Install who answers `groups_changed` (called by the teams room when it loads)."""
-    global _groups_changed
-    _groups_changed = handler
+def register_groups_changed(handler: GroupsChanged, many: GroupsOfManyChanged) -> None:
+    """Install who answers `groups_changed` and `groups_of_many_changed` (called by the teams room when it loads)."""
+    global _groups_changed, _groups_of_many_changed
+    _groups_changed, _groups_of_many_changed = handler, many
 
 
 def groups_changed(user_id: int, *, actor: Actor) -> None:
@@ -34,6 +42,13 @@ def groups_changed(user_id: int, *, actor: Actor) -> None:
     if _groups_changed is None:
         raise RuntimeError("nobody is registered who gives roles to groups")
     _groups_changed(user_id, actor=actor)
+
+
+def groups_of_many_changed(user_ids: Collection[int], *, actor: Actor) -> None:
+    """Have the roles of these people follow their groups, as `groups_changed`."""
+    if _groups_of_many_changed is None:
+        raise RuntimeError("nobody is registered who gives roles to groups")
+    _groups_of_many_changed(user_ids, actor=actor)
 
 
 class ImpersonationBar(Protocol):
@@ -77,8 +92,10 @@ def permission_names() -> frozenset[str]:
 
 __all__ = [
     "GroupsChanged",
+    "GroupsOfManyChanged",
     "ImpersonationBar",
     "groups_changed",
+    "groups_of_many_changed",
     "impersonation_bar",
     "permission_names",
     "register_groups_changed",

@@ -15,11 +15,11 @@ class TeamsConfig(AppConfig):
         from apps.core.permissions import register_holders, register_resolver
         from apps.teams import scope
         from apps.teams.choices import ALL_PERMISSIONS
-        from apps.teams.group_roles import sync_groups
+        from apps.teams.group_roles import sync_groups, sync_many
         from apps.teams.support import impersonation_bar
 
         register_resolver(scope.may, scope.reach)
         register_holders(scope.holders)
-        register_groups_changed(sync_groups)
+        register_groups_changed(sync_groups, sync_many)
         register_impersonation_bar(impersonation_bar)
         register_permissions(ALL_PERMISSIONS)

@@ -66,6 +66,32 @@ def sync_groups(user_id: int, *, actor: Actor) -> Changes:
     return _carry_out(user, what_changes(user, groups, rules, standing), actor)
 
 
+@transaction.atomic
+def sync_many(user_ids: Collection[int] | None = None, *, actor: Actor) -> int:
+    """Make the roles of these people (None: of everybody) follow their groups; returns how many people it changed.
+
+    Reads everything in a few queries; only people for whom something has to change are looked at one by one.
+    """
+    ids = sorted(user_ids) if user_ids is not None else None
+    moved = 0
+    for user_id in due(ids):
+        moved += bool(sync_groups(user_id, actor=actor))
+    return moved
+
+
+def due(user_ids: Sequence[int] | None = None, *, rules: Collection[Rule] | None = None) -> list[int]:
+    """Return the ids of the people whose roles do not follow their groups as things stand, in order."""
+    rules = rules_in_force() if rules is None else rules
+    groups, standings = groups_of(user_ids), standing_of(user_ids)
+    users = User.objects.filter(pk__in=groups.keys() | standings.keys())
+    found = []
+    for user in users.only("pk", "is_active", "kind", "merged_into_id").order_by("pk"):
+        mine, standing = groups.get(user.pk, {}), standings.get(user.pk, Standing())
+        if what_changes(user, mine, rules, standing) or released(standing.withheld, mine, rules):
+            found.append(user.pk)
+    return found
+
+
 def what_changes(user: User, groups: Groups, rules: Collection[Rule], standing: Standing) -> Difference:
     """Return what a person would be given and lose. Accounts that are off gain nothing; programs take part in none."""
     gives = user.is_active and user.kind == UserKind.PERSON and user.merged_into_id is None
@@ -148,6 +174,8 @@ def standing_of(user_ids: Sequence[int] | None = None) -> dict[int, Standing]:
             withheld.setdefault(grant.user_id, set()).add(one.key)
     for row in memberships:
         one = Held(row.pk, Role.MEMBER, None, row.team_id, row.mapping_id)
+        if row.valid.isempty:
+            continue  # one to come that never began
         lower, upper = row.valid.lower, row.valid.upper
         if (lower is None or lower <= at) and (upper is None or upper > at):
             held.setdefault(row.user_id, []).append(one)
@@ -302,10 +330,12 @@ __all__ = [
     "Changes",
     "Standing",
     "as_rules",
+    "due",
     "groups_of",
     "place_of",
     "rules_in_force",
     "standing_of",
     "sync_groups",
+    "sync_many",
     "what_changes",
 ]
