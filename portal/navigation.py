@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django.db.models import Count, QuerySet, Value
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_urlconf, reverse
 
 from apps.notifications.selectors import unread
 from portal import panels
@@ -64,6 +65,15 @@ def counts_for(request: HttpRequest) -> dict[str, int]:
     return known
 
 
+@cache
+def _address(name: str, urlconf: str | None) -> str | None:
+    """Return an entry's address, looked up once a process; None where its room has no such page."""
+    try:
+        return reverse(name, urlconf=urlconf)
+    except NoReverseMatch:
+        return None
+
+
 def groups_for(request: HttpRequest) -> list[Group]:
     """Return the sidebar. The entry whose address is the longest beginning of the present path is the active one.
 
@@ -76,10 +86,9 @@ def groups_for(request: HttpRequest) -> list[Group]:
     for item in panels.nav_items():
         if not panels.may(request.user, item.permission, None):
             continue
-        try:
-            shown.append((item, reverse(item.url_name)))
-        except NoReverseMatch:
-            continue
+        url = _address(item.url_name, get_urlconf())
+        if url is not None:
+            shown.append((item, url))
     matching = [url for _, url in shown if url != "/" and request.path.startswith(url)]
     active = max(matching, key=len) if matching else request.path
     groups: dict[str, list[Entry]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -219,28 +219,42 @@ def _add(items: dict[ItemKey, Item], row: dict[str, Any]) -> None:
 
 
 _ITEMS = """
-SELECT m.team_id, m.month = %(month)s, m.kind, m.cluster_id, m.flavour_id, m.capacity_type, m.service_class,
-  sum(m.quantity_ms), sum(m.gpu_ms), sum(m.product)
+SELECT m.team_id, m.month = %(month)s AS current, m.kind, m.cluster_id, m.flavour_id, m.capacity_type,
+  m.service_class, sum(m.quantity_ms) AS quantity_ms, sum(m.gpu_ms) AS gpu_ms, sum(m.product)::text AS product
 FROM costs_monthtotal m WHERE m.month IN (%(month)s, %(before)s) AND m.kind = ANY(%(own)s) AND m.currency <> ''
 """
 _BY = " GROUP BY 1, 2, 3, 4, 5, 6, 7"
 
 
-def items_of(reach: Reach, month: date, team_ids: Collection[int | None]) -> dict[int | None, Pair]:
-    """Return what the costs of teams (None: of nobody known) are made of in the month and the one before: one query."""
-    owners = "m.team_id = ANY(%(wanted)s)" + (" OR m.team_id IS NULL" if None in team_ids else "")
-    found: dict[int | None, Pair] = {pk: ({}, {}) for pk in team_ids}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"{_ITEMS} AND {reach.condition} AND ({owners}) {_BY}",
-            {**_parameters(reach, month), "wanted": [pk for pk in team_ids if pk is not None]},
-        )
-        for team_id, current, row in _named(cursor.fetchall()):
-            _add(found[team_id][current], row)
-    return found
+@dataclass(frozen=True, slots=True)
+class ItemReader:
+    """Reads what the costs of teams (None: of nobody known) are made of in a month and the one before.
 
+    By a statement of its own, or as a value within another one, for pages that count theirs.
+    """
 
-def _named(rows: list[tuple[Any, ...]]) -> Iterator[tuple[int | None, bool, dict[str, Any]]]:
-    names = ("kind", "cluster_id", "flavour_id", "capacity_type", "service_class", "quantity_ms", "gpu_ms", "product")
-    for team_id, current, *columns in rows:
-        yield team_id, current, dict(zip(names, columns, strict=True))
+    reach: Reach
+    month: date
+
+    def __call__(self, team_ids: Collection[int | None]) -> dict[int | None, Pair]:
+        """Return the items of these teams: one query."""
+        value, parameters = self.value(team_ids)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT ({value})::text", parameters)
+            return self.parse(team_ids, json.loads(cursor.fetchone()[0] or "[]"))
+
+    def value(self, team_ids: Collection[int | None]) -> tuple[str, dict[str, Any]]:
+        """Return a scalar subquery (JSON, for `parse`) and its parameters."""
+        owners = "m.team_id = ANY(%(wanted)s)" + (" OR m.team_id IS NULL" if None in team_ids else "")
+        select = f"SELECT json_agg(i) FROM ({_ITEMS} AND {self.reach.condition} AND ({owners}) {_BY}) i"  # noqa: S608 (constants of this module)
+        return select, {
+            **_parameters(self.reach, self.month),
+            "wanted": [pk for pk in team_ids if pk is not None],
+        }
+
+    def parse(self, team_ids: Collection[int | None], rows: list[dict[str, Any]]) -> dict[int | None, Pair]:
+        """Sort what the subquery returned by team."""
+        found: dict[int | None, Pair] = {pk: ({}, {}) for pk in team_ids}
+        for row in rows:
+            _add(found[row["team_id"]][row["current"]], row)
+        return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
+from typing import Any, Protocol
 
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.costs.choices import ChargeKind
@@ -153,6 +154,16 @@ class DaySum:
 Pair = tuple[dict[ItemKey, Item], dict[ItemKey, Item]]
 
 
+class ItemSource(Protocol):
+    """Where the items of teams come from: a query of its own, or a value within another (`report_figures`)."""
+
+    def __call__(self, team_ids: Collection[int | None]) -> dict[int | None, Pair]: ...
+
+    def value(self, team_ids: Collection[int | None]) -> tuple[str, dict[str, Any]]: ...
+
+    def parse(self, team_ids: Collection[int | None], rows: list[dict[str, Any]]) -> dict[int | None, Pair]: ...
+
+
 @dataclass
 class MonthReport:
     """A billing month of the teams a person may see. Sums over the lines are made once: ask when the lines stand."""
@@ -181,7 +192,7 @@ class MonthReport:
     #: by team as far as read.
     whole: Pair = field(default_factory=lambda: ({}, {}))
     items: dict[int | None, Pair] = field(default_factory=dict)
-    read_items: Callable[[Collection[int | None]], dict[int | None, Pair]] | None = None
+    read_items: ItemSource | None = None
 
     @cached_property
     def allocated_gpu_ms(self) -> int:
@@ -281,14 +292,18 @@ class MonthReport:
         before, after = self.items.get(line.team_id, ({}, {}))
         return explain(before, after, shown_before=line.previous, shown_after=line.amount)
 
-    def read_changes(self, lines: Iterable[TeamLine]) -> None:
-        """Read what the changes of these lines are made of, at once."""
-        wanted = [
+    def unread(self, lines: Iterable[TeamLine]) -> list[int | None]:
+        """Return the teams of these lines whose change is known, but not yet what it is made of."""
+        return [
             line.team_id
             for line in lines
             if not line.together and line.amount is not None and line.previous is not None
             if line.team_id not in self.items
         ]
+
+    def read_changes(self, lines: Iterable[TeamLine]) -> None:
+        """Read what the changes of these lines are made of, at once."""
+        wanted = self.unread(lines)
         if wanted and self.read_items is not None:
             self.items.update(self.read_items(wanted))
 

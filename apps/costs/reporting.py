@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +13,7 @@ from django.db.models.functions import Coalesce
 from apps.core.money import Money
 from apps.costs.choices import UNALLOCATED, ChargeKind
 from apps.costs.models import DayCharge, DayTotal
-from apps.costs.report_figures import OWN, Figures, TeamRow, items_of, reach_of, read
+from apps.costs.report_figures import OWN, Figures, ItemReader, TeamRow, reach_of, read
 from apps.costs.report_types import DayCell, DaySum, MonthReport, TeamLine, UnallocatedLine
 from apps.costs.tally import Tally, amount_of, hours_of, round_products, round_to_total, share, total_of
 from apps.metering import billing
@@ -56,7 +55,7 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     reach = reach_of(unit, user)
     figures = read(reach, first, currency)
     report = MonthReport(first, start, end, billing.zone_name(), currency, unit)
-    report.read_items = partial(items_of, reach, first)
+    report.read_items = ItemReader(reach, first)
     _lines(report, figures)
     _unallocated(report, figures)
     inside = Q(unit_id__in=reach.units) if unit is not None else Q()

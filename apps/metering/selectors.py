@@ -98,6 +98,8 @@ def completeness(
               SELECT w.cluster_id, s.state, count(*) AS hours, sum(s.coverage_permille) AS coverage
               FROM wanted w JOIN metering_hourstatus s ON s.cluster_id = w.cluster_id
                 AND s.hour >= w.first AND s.hour < w.last
+              -- No span lies outside, which the planner cannot know: without it, it reads every hour there ever was.
+              WHERE s.hour >= %(start)s AND s.hour < %(end)s
               GROUP BY w.cluster_id, s.state
             ), told AS (
               -- Named are the first open hours; thousands of final ones need no order.
@@ -105,8 +107,9 @@ def completeness(
                 SELECT array_agg(h.hour ORDER BY h.hour) AS named, array_agg(h.reason ORDER BY h.hour) AS reasons
                 FROM (SELECT s.hour, s.reason FROM wanted w JOIN metering_hourstatus s ON s.cluster_id = w.cluster_id
                     AND s.hour >= w.first AND s.hour < w.last
-                  WHERE w.cluster_id = k.cluster_id AND s.state = k.state ORDER BY s.hour LIMIT %(named)s) h
-              ) o ON k.state IN ('missing', 'incomplete')
+                  WHERE k.state IN ('missing', 'incomplete') AND w.cluster_id = k.cluster_id AND s.state = k.state
+                    AND s.hour >= %(start)s AND s.hour < %(end)s ORDER BY s.hour LIMIT %(named)s) h
+              ) o ON true
             ), absent AS (
               -- Hours that nothing is written of are counted; which they are is looked up only where there are any.
               SELECT e.cluster_id, 'missing' AS state, e.hours - coalesce(k.hours, 0) AS hours, 0 AS coverage,

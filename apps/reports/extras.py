@@ -49,7 +49,7 @@ SELECT json_build_object(
     SELECT DISTINCT ON (b.team_id, b.unit_id) b.uid, b.team_id AS team, b.unit_id AS unit, b.amount::text AS amount,
       b.currency, b.gpu_hours, (SELECT json_agg(DISTINCT s.step) FROM costs_budgetstep s
         WHERE s.budget_id = b.id AND s.month = %(month)s) AS steps
-    FROM costs_budget b WHERE b.month_from <= %(month)s AND (b.unit_id = %(unit)s OR b.team_id = ANY(%(teams)s))
+    FROM costs_budget b WHERE b.month_from <= %(month)s AND (b.unit_id = %(unit)s OR b.team_id = ANY(%(shown)s))
     ORDER BY b.team_id, b.unit_id, b.month_from DESC) b),
   'idle', (SELECT json_agg(i) FROM (
     SELECT w.team_id AS team, w.workspace_id AS workspace, k.uid AS workspace_uid, k.namespace,
@@ -66,11 +66,11 @@ SELECT json_build_object(
         AND f.status IN ('open', 'snoozed') LIMIT 1) AS finding
     FROM (SELECT w.team_id, w.workspace_id FROM insights_workloadmonth w
         JOIN quotas_workspace k ON k.id = w.workspace_id
-      WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s) AND k.archived_at IS NULL AND NOT ({_SERVES})
+      WHERE w.month = %(month)s AND w.unit_id = ANY(%(within)s) AND k.archived_at IS NULL AND NOT ({_SERVES})
       GROUP BY w.team_id, w.workspace_id HAVING sum(w.savable_gpu_ms) >= %(least)s
       ORDER BY sum(w.savable_product) DESC, w.workspace_id LIMIT {PROPOSALS}) most
     JOIN insights_workloadmonth w ON w.workspace_id = most.workspace_id AND w.team_id IS NOT DISTINCT FROM most.team_id
-      AND w.month = %(month)s AND w.unit_id = ANY(%(units)s)
+      AND w.month = %(month)s AND w.unit_id = ANY(%(within)s)
     JOIN quotas_workspace k ON k.id = w.workspace_id
     GROUP BY w.team_id, w.workspace_id, k.uid, k.namespace
     ORDER BY sum(w.savable_product) FILTER (WHERE NOT ({_SERVES})) DESC, w.workspace_id) i),
@@ -88,10 +88,11 @@ SELECT json_build_object(
     SELECT w.workload_name AS name, w.workload_kind AS kind, w.namespace, w.team_name, t.slug AS team_slug,
       c.slug AS cluster, w.flavour_name AS flavour, w.allocated_gpu_ms, w.covered_gpu_ms, w.idle_gpu_ms,
       w.product::text AS product, w.currency, w.last_hour, w.made_at
-    FROM (SELECT * FROM insights_workloadmonth w WHERE w.month = %(month)s AND w.unit_id = ANY(%(units)s)
+    FROM (SELECT * FROM insights_workloadmonth w WHERE w.month = %(month)s AND w.unit_id = ANY(%(within)s)
       ORDER BY w.amount DESC NULLS LAST, w.id LIMIT {WORKLOADS}) w
     JOIN clusters_cluster c ON c.id = w.cluster_id LEFT JOIN teams_team t ON t.id = w.team_id
-    ORDER BY w.amount DESC NULLS LAST, w.id) w)
+    ORDER BY w.amount DESC NULLS LAST, w.id) w),
+  'items', ({{items}})
 )
 """  # noqa: S608 (constants of this module)
 
@@ -191,16 +192,21 @@ class Extras:
 def read(unit: Unit, report: MonthReport, units: Sequence[int], teams: Sequence[TeamLine]) -> Extras:
     """Read what stands beside the figures (one query), freeze the report's lines where the month is closed.
 
-    `units`: ids at or below the unit; `teams`: the lines shown, whose budgets are of interest.
+    `units`: ids at or below the unit; `teams`: the lines shown, whose budgets are of interest, and what their changes
+    are made of.
     """
+    changed = report.unread(teams)
+    items, of_items = report.read_items.value(changed) if report.read_items is not None and changed else ("NULL", {})
     wanted: dict[str, Any] = {
-        "month": report.month, "unit": unit.pk, "units": list(units), "least": advice.MIN_SAVABLE_MS,
-        "teams": [line.team_id for line in teams if line.team_id is not None],
+        **of_items, "month": report.month, "unit": unit.pk, "within": list(units), "least": advice.MIN_SAVABLE_MS,
+        "shown": [line.team_id for line in teams if line.team_id is not None],
     }  # fmt: skip
     with connection.cursor() as cursor:
-        cursor.execute(_EXTRAS, wanted)
+        cursor.execute(_EXTRAS.replace("{items}", items), wanted)
         row = cursor.fetchone()
     found: dict[str, Any] = row[0] if isinstance(row[0], dict) else json.loads(row[0])
+    if report.read_items is not None and changed:
+        report.items.update(report.read_items.parse(changed, found["items"] or []))
     now = clock.now()
     running = report.start <= now < report.end
     extras = Extras(
