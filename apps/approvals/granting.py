@@ -17,6 +17,7 @@ from apps.approvals.turns import take_turn
 from apps.core import clock, formats
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
+from apps.core.row_security import lifted
 from apps.teams.choices import Role
 
 REVOCATION_REASON_LENGTH = 10
@@ -64,6 +65,7 @@ def spans_of(request: ApprovalRequest, at: datetime) -> Sequence[ports.Span] | N
     return subject.spans(request.subject_uid, at) if isinstance(subject, ports.Timed) else None
 
 
+@lifted("who waits before a request holds for everybody")
 def waiting_ahead(request: ApprovalRequest, at: datetime) -> int:
     """Return how many requests wait in the same line before this one for a time that it wants, too.
 

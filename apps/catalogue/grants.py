@@ -19,6 +19,7 @@ from apps.catalogue.choices import VersionStatus
 from apps.catalogue.models import ModelVersion
 from apps.catalogue.ports import verifies
 from apps.catalogue.requests import SUBJECT_TYPE
+from apps.core.row_security import lifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def asked(scope: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@lifted("whether bytes are approved holds for everybody who may load them")
 def grants_of(manifest_digest: str) -> list[Grant]:
     """Return every grant that approves exactly these bytes, usable or not, the longest lasting first."""
     if not manifest_digest:
@@ -120,6 +122,7 @@ def _narrower(rows: Iterable[Grant], wanted: Mapping[str, Any]) -> str:
     return "No single approval covers this environment, cluster, workspace and share of traffic together."
 
 
+@lifted("what a workspace may load is all that was approved for it, whoever's model it is")
 def usable_entries(workspace_uid: uuid.UUID, cluster_slug: str, environment: str, at: datetime) -> list[Entry]:
     """Return what may be loaded in a workspace at `at`: one entry per usable grant, by digest and start."""
     scope = {"environments": [environment], "clusters": [cluster_slug], "workspaces": [str(workspace_uid)]}

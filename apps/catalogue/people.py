@@ -7,8 +7,10 @@ from collections.abc import Collection
 from django.db.models import Exists, OuterRef, Q
 
 from apps.catalogue.models import CardRevision, Evidence, ModelVersion
+from apps.core.row_security import lifted
 
 
+@lifted("the separation of duties looks at everybody's words")
 def writers(version: ModelVersion) -> set[int]:
     """Return everybody who wrote a part of a version: each editor, not only the last, and the card's authors."""
     found = {version.author_id, version.last_editor_id, *version.editors}
@@ -19,6 +21,7 @@ def writers(version: ModelVersion) -> set[int]:
     return found | set(cards.values_list("author_id", flat=True))
 
 
+@lifted("the separation of duties looks at everybody's evidence")
 def producers(version: ModelVersion) -> set[int]:
     """Return who added evidence about these bytes, who keeps the CI systems that did, and who answered controls."""
     rows = Evidence.objects.filter(subject_digest=version.digest, withdrawn_at__isnull=True)

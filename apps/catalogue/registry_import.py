@@ -22,6 +22,7 @@ from apps.catalogue.registry_diff import ARCHIVED
 from apps.core import leases
 from apps.core.actor import Actor
 from apps.core.errors import CommonsError, Invalid
+from apps.core.row_security import lifted
 from apps.quotas.choices import DataClass
 from apps.teams import scope
 from apps.teams.models import Team
@@ -165,6 +166,7 @@ def _problem(rows: Any, error: CommonsError) -> None:
     rows.update(problem=(words or error.message or "It cannot be taken.")[:500])
 
 
+@lifted("slugs are unique across all teams")
 def _free_slug(name: str) -> str:
     base = slugify(name)[:50].strip("-") or "model"
     taken = set(Model.objects.filter(slug__startswith=base).values_list("slug", flat=True))

@@ -13,8 +13,10 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid
+from apps.core.row_security import lifted
 
 
+@lifted("whether sources are sealed holds whoever owns them; they are named as the draft names them")
 def missing(version: ModelVersion) -> list[str]:
     """Return in words what still stands between a draft and its seal; empty: nothing."""
     found: list[str] = []
@@ -95,6 +97,7 @@ def seal(version_id: int, *, actor: Actor, expected_version: int | None = None) 
     return version
 
 
+@lifted("a manifest pins the digests of all sources, whoever owns them")
 def _sources(version: ModelVersion) -> list[VersionSource]:
     """Return the sources with what is known of those that are versions here, now that they are sealed."""
     rows = list(version.sources.select_related("source_version"))

@@ -21,6 +21,7 @@ from apps.core import clock, outbox
 from apps.core.actor import Actor
 from apps.core.canonical import digest_of
 from apps.core.errors import Conflict, NotVisible
+from apps.core.row_security import lifted
 from apps.teams import scope as teams
 
 if TYPE_CHECKING:
@@ -173,12 +174,14 @@ class VersionRequestSubject:
         approved = ModelRequest.objects.filter(
             model_version__digest=row.model_version.digest, status=AskStatus.APPROVED
         ).exclude(pk=row.pk)
+        with lifted("whether these bytes were approved before is a fact of the bytes, not of their owner"):
+            same_bytes = approved.exists()
         return facts | {
             "controls_open": len(state.open),
             "bound": bound_of(row.model_version, row.scope["clusters"]),
             "max_traffic": int(row.scope["max_traffic"]),
             "renewal": YES if row.renews_id is not None else NO,
-            "same_bytes": YES if approved.exists() else NO,
+            "same_bytes": YES if same_bytes else NO,
             "clusters": len(row.scope["clusters"]),
             "workspaces": len(row.scope["workspaces"]),
             "valid_days": row.valid_days,

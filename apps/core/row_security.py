@@ -1,6 +1,6 @@
 """The second wall: PostgreSQL's row-level security behind the ORM, raised for the person of a web request.
 
-The first wall is `visible_to`; a view that forgets it would show foreign rows. Here the database leaves them out itself:
+The first wall is `visible_to`; a view that forgets it would show foreign rows. Here the database hides them itself:
 `commons.raise_wall(person, at)` (a migration of the teams room) reads the person's roles in force by SQL of its own and
 notes their teams and units on the connection; policies of the rooms' tables compare rows with that note. Whatever runs
 for nobody in particular (workers, sweeps, commands) raises no wall. Web servers do the opposite: what they do outside

@@ -29,6 +29,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest_of
 from apps.core.errors import Conflict, Invalid, NotVisible
+from apps.core.row_security import lifted
 from apps.deployments import admission, enforcement_entries, grants, verifying
 from apps.deployments import enforcement_events as events
 from apps.deployments.admission import Entry
@@ -225,6 +226,7 @@ def _labels(workspace: Workspace) -> Mapping[str, str]:
     }
 
 
+@lifted("what a workspace may load is all that was approved for it, whoever's model it is")
 def usable(workspace: Workspace, at: datetime) -> list[Entry]:
     """Return the entries of all grants that are usable in a workspace at `at`, emergencies among them."""
     verified = verifying.verifies(workspace.cluster)

@@ -19,6 +19,7 @@ from django.db.models import Q
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
 from apps.core.db_time import Micros, at_micros, micros_of
+from apps.core.row_security import lifted
 from apps.quotas import book, recurrence, renewal
 from apps.quotas.assess import number
 from apps.quotas.choices import OPEN_STATUSES
@@ -274,6 +275,7 @@ def read(pool: Pool, begin: datetime | None = None, *, requests: bool = True) ->
     return PoolTime(pool, start, made.capacity, units, flavours, *_asked(made))
 
 
+@lifted("what open requests would take of a pool is its aggregate")
 def _asked(time: PoolTime) -> tuple[list[Step], bool]:
     """Return open requests as what they would add to the promises of a pool, window by window, and whether any of them
     renews what is held."""

@@ -23,6 +23,7 @@ from apps.approvals.ports import Span, meet
 from apps.clusters.models import Flavour, Pool
 from apps.core import clock
 from apps.core.formats import datetime_utc
+from apps.core.row_security import lifted
 from apps.quotas import book, pool_calendar, recurrence
 from apps.quotas.assess import number
 from apps.quotas.choices import RequestStatus
@@ -160,6 +161,7 @@ _READ = (
 _DECISIONS = Decision.objects.order_by("-decided_at").values("decided_at")
 
 
+@lifted("a line is the pool's: places before one's own are counted, named only where the pool is open")
 def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
     """Return who waits in each line, in order. One query."""
     rows = (
@@ -234,6 +236,7 @@ def _gpus(count: Fraction) -> str:
     return f"{number(count)} {'GPU comes' if count == 1 else 'GPUs come'} free"
 
 
+@lifted("how long people waited in a pool is its aggregate")
 def history(pool: Pool, flavours: Iterable[Flavour], like: Fraction | None = None) -> WaitRange:
     """Return how long those waited that had to wait in this pool, of about the size of `like` GPUs. One query.
 
