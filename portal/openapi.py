@@ -46,7 +46,10 @@ _HEADERS: dict[str, Any] = {
     "RateLimit-Remaining": {"description": "Calls left in this minute.", "schema": {"type": "string"}},
     "RateLimit-Reset": {"description": "Seconds until they are counted anew.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "string"}},
-    "Location": {"description": "Where to read how far it is.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Location": {
+        "description": "Where to read how far it is.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
     "Idempotency-Replayed": {
         "description": "`true`: this is the answer to an earlier call of the same key.",
         "schema": {"type": "string"},

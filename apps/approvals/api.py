@@ -13,9 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts.models import User
-from apps.approvals import actions, depth_api, engine, notices, proving, selectors, wording
+from apps.approvals import actions, depth_api, engine, notices, policy_api, proving, selectors, wording
 from apps.approvals.choices import RequestStatus, Verdict
 from apps.approvals.models import ApprovalRequest, Decision, Policy, PolicyVersion, Stage
+from apps.approvals.policy_api import PublishingMixin, WaitingMixin
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid, NotAllowed
 from apps.core.permissions import may
@@ -137,12 +138,13 @@ class RequestApiFilter(FilterSet):
         return queryset.filter(pk__in=waiting) if value else queryset.exclude(pk__in=waiting)
 
 
-class ApprovalRequestViewSet(CommonsViewSet):
+class ApprovalRequestViewSet(WaitingMixin, CommonsViewSet):
     """Approval requests, newest first; decide and withdraw are the actions of the pages."""
 
     queryset = ApprovalRequest.objects.select_related("team", "unit", "requester", "policy_version__policy")
     serializer_class = RequestSerializer
     filterset_class = RequestApiFilter
+    permissions = {"retry": "approvals.request.decide"}
 
     def get_queryset(self) -> Any:
         """Bring along what one request shows."""
@@ -216,8 +218,10 @@ class PolicySerializer(serializers.ModelSerializer[Policy]):
         fields = ["uid", "slug", "name", "subject_type", "version", "versions"]
 
 
-class PolicyViewSet(CommonsViewSet):
-    """Policies and their published versions, to read."""
+class PolicyViewSet(PublishingMixin, CommonsViewSet):
+    """Policies and their published versions."""
+
+    permissions = PublishingMixin.admin_permissions
 
     queryset = Policy.objects.prefetch_related("versions")
     serializer_class = PolicySerializer
@@ -227,4 +231,5 @@ routes = [
     ("approval-requests", ApprovalRequestViewSet, "approval-request"),
     ("policies", PolicyViewSet, "policy"),
     *depth_api.routes,
+    *policy_api.routes,
 ]

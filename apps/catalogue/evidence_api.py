@@ -26,6 +26,7 @@ from apps.catalogue.models import (
     VersionException,
 )
 from apps.catalogue.requests_api import EvidenceReason, visible_version
+from apps.catalogue.rules_api import ControlPublishingMixin
 from apps.core import clock
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
@@ -203,11 +204,12 @@ class ControlSerializer(serializers.ModelSerializer[Control]):
         ]  # fmt: skip
 
 
-class ControlViewSet(CommonsViewSet):
+class ControlViewSet(ControlPublishingMixin, CommonsViewSet):
     """Controls; everybody signed in reads the rules. `superseded_at` null: in force."""
 
     queryset = Control.objects.select_related("regime")
     serializer_class = ControlSerializer
+    permissions = ControlPublishingMixin.admin_permissions
     filterset_fields = {
         "regime__code": ["exact"], "kind": ["exact"], "code": ["exact"], "superseded_at": ["isnull"],
     }  # fmt: skip
@@ -245,6 +247,8 @@ class ChecklistViewSet(CommonsViewSet):
     serializer_class = StateSerializer
     permission = VIEW
     permissions = {"answer_control": "catalogue.evidence.add"}
+    # All the controls of one version: a list that has no pages.
+    pagination_class = None
 
     @extend_schema(responses={200: StateSerializer(many=True)})
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:

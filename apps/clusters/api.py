@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Prefetch
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.clusters import actions, capabilities, capacity, checking
+from apps.clusters import actions, admin_api, capabilities, capacity, checking
+from apps.clusters.admin_api import ClusterAdminMixin, FlavourAdminMixin, PoolAdminMixin
 from apps.clusters.models import Cluster, ClusterCheck, Flavour, MaintenanceWindow, Pool, PoolCapacity
 from apps.clusters.pool_rules import MOST_GPUS
 from apps.core import clock
@@ -65,19 +67,22 @@ class ClusterSerializer(serializers.ModelSerializer[Cluster]):
         return [{"uid": str(w.uid), "start": w.valid.lower, "end": w.valid.upper, "reason": w.reason} for w in windows]
 
 
-class ReasonSerializer(serializers.Serializer[Any]):
+class PauseReason(serializers.Serializer[Any]):
     """Why."""
 
     reason = serializers.CharField(max_length=300)
 
 
-class ClusterViewSet(CommonsViewSet):
+class ClusterViewSet(ClusterAdminMixin, CommonsViewSet):
     """Clusters with health and age."""
 
     queryset = Cluster.objects.all()
     serializer_class = ClusterSerializer
     permission = "clusters.cluster.view"
-    permissions = {"pause": actions.MANAGE, "resume": actions.MANAGE, "check": actions.MANAGE}
+    permissions = {
+        "pause": actions.MANAGE, "resume": actions.MANAGE, "check": actions.MANAGE,
+        **ClusterAdminMixin.admin_permissions,
+    }  # fmt: skip
     filterset_fields = {"slug": ["exact"]}
 
     def get_queryset(self) -> Any:
@@ -93,21 +98,24 @@ class ClusterViewSet(CommonsViewSet):
             )
         )
 
+    @extend_schema(request=None, responses={202: ClusterSerializer})
     @action(detail=True, methods=["post"])
     def check(self, request: Request, uid: str) -> Response:
         """Have it checked step by step; `last_check` tells how far it is."""
         cluster = self.get_object()
         actions.request_check(cluster.pk, actor=self.actor, expected_version=self.expected_version)
-        return self.answer(self.get_queryset().get(pk=cluster.pk))
+        return self.accepted(self.get_queryset().get(pk=cluster.pk))
 
+    @extend_schema(request=PauseReason, responses=ClusterSerializer)
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, uid: str) -> Response:
         """Stop applying to and probing it."""
         cluster = self.get_object()
-        data = self.read_input(ReasonSerializer)
+        data = self.read_input(PauseReason)
         actions.pause(cluster.pk, data["reason"], actor=self.actor, expected_version=self.expected_version)
         return self.answer(self.get_queryset().get(pk=cluster.pk))
 
+    @extend_schema(request=None, responses=ClusterSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Go on with it."""
@@ -152,15 +160,16 @@ class SetCapacitySerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
 
 
-class PoolViewSet(CommonsViewSet):
+class PoolViewSet(PoolAdminMixin, CommonsViewSet):
     """Pools."""
 
     queryset = Pool.objects.select_related("cluster").prefetch_related("flavours", "capacities")
     serializer_class = PoolSerializer
     permission = "clusters.pool.view"
-    permissions = {"set_committable": capacity.MANAGE}
+    permissions = {"set_committable": capacity.MANAGE, **PoolAdminMixin.admin_permissions}
     filterset_fields = {"cluster__slug": ["exact"], "gpu_model": ["exact"]}
 
+    @extend_schema(request=SetCapacitySerializer, responses=PoolSerializer)
     @action(detail=True, methods=["post"], url_path="set-committable")
     def set_committable(self, request: Request, uid: str) -> Response:
         """Set committable capacity from a date on."""
@@ -184,11 +193,12 @@ class FlavourSerializer(serializers.ModelSerializer[Flavour]):
         ]  # fmt: skip
 
 
-class FlavourViewSet(CommonsViewSet):
+class FlavourViewSet(FlavourAdminMixin, CommonsViewSet):
     """Flavours that can be asked for."""
 
     queryset = Flavour.objects.all()
     serializer_class = FlavourSerializer
+    permissions = FlavourAdminMixin.admin_permissions
     filterset_fields = {"slug": ["exact"], "gpu_model": ["exact"], "sharing": ["exact"]}
 
 
@@ -196,4 +206,5 @@ routes = [
     ("clusters", ClusterViewSet, "cluster"),
     ("pools", PoolViewSet, "pool"),
     ("flavours", FlavourViewSet, "flavour"),
+    *admin_api.routes,
 ]

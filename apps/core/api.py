@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 from django.http import Http404, HttpRequest, JsonResponse
+from django.urls import reverse
 from rest_framework import exceptions, mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -316,6 +318,40 @@ class CommonsViewSet(
         response = Response(kind(row, context=self.get_serializer_context()).data, status=status)
         if isinstance(row, models.Model) and (version := getattr(row, "version", None)) is not None:
             response["ETag"] = f'"{version}"'
+        return response
+
+    def perform(
+        self,
+        function: Callable[..., Any],
+        given: Any = None,
+        *,
+        matched: bool = False,
+        status: int = 200,
+        **more: Any,
+    ) -> Response:
+        """Do one of the room's actions on the row, with the body that `given` describes, and answer with the row.
+
+        The action gets the key, the fields, the actor and, where it takes one, the version of If-Match; `matched`:
+        If-Match is required. What the action returns is not shown but the row as it is then, as the viewset reads it.
+        """
+        row = self.get_matched() if matched else self.get_object()
+        data = self.read_input(given) if given is not None else {}
+        if "expected_version" in inspect.signature(function).parameters:
+            more["expected_version"] = self.expected_version
+        function(row.pk, **data, **more, actor=self.actor)
+        # Read anew: whoever acted saw the row, even where the action has just moved it out of their sight.
+        fresh = self.get_queryset().filter(pk=row.pk).first() or self.get_base_queryset().get(pk=row.pk)
+        return self.accepted(fresh) if status == 202 else self.answer(fresh, status=status)
+
+    def made(self, row: Any) -> Response:
+        """Answer with a row that was just made (201), as the viewset reads it."""
+        return self.answer(self.get_base_queryset().get(pk=row.pk), status=201)
+
+    def accepted(self, row: Any, *, serializer_class: Any = None, location: str = "") -> Response:
+        """Answer 202: the work is queued, and `Location` (by default the row's own address) says how far it is."""
+        response = self.answer(row, status=202, serializer_class=serializer_class)
+        response["Location"] = location or reverse(f"api:{self.basename}-detail", kwargs={"uid": row.uid})
+        response["Retry-After"] = "2"
         return response
 
     def read_input(self, serializer_class: Any) -> dict[str, Any]:

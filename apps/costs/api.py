@@ -12,7 +12,7 @@ from rest_framework import serializers
 from apps.core.api import CommonsViewSet
 from apps.core.money import MILLISECONDS_PER_HOUR
 from apps.core.paging import CursorPagination
-from apps.costs import period_api
+from apps.costs import adjusting_api, books_api, period_api
 from apps.costs.budget_api import BudgetStepViewSet, BudgetViewSet
 from apps.costs.choices import ChargeKind
 from apps.costs.models import Charge
@@ -79,4 +79,6 @@ routes = [
     ("budgets", BudgetViewSet, "budget"),
     ("budget-steps", BudgetStepViewSet, "budget-step"),
     *period_api.routes,
+    *adjusting_api.routes,
+    *books_api.routes,
 ]

@@ -1,4 +1,4 @@
-"""Billing months and statements through the API: read only; closing is done by people on pages."""
+"""Billing months and statements through the API: closing a month step by step, its checklist, what was frozen."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from typing import Any, ClassVar
 
 import django_filters
 from django_filters.rest_framework import FilterSet
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
 
-from apps.core.api import CommonsViewSet
-from apps.core.errors import NotVisible
-from apps.costs.choices import OwnerKind
+from apps.clusters.models import Cluster
+from apps.core.api import CommonsViewSet, PreconditionFailed, PreconditionRequired
+from apps.core.api_fields import optional_key
+from apps.core.errors import NotAllowed, NotVisible
+from apps.core.permissions import INSTALLATION, may
+from apps.costs import checklist, closing
+from apps.costs.choices import OwnerKind, WaiverKind
 from apps.costs.models import Period, Statement, StatementLine
-from apps.costs.period_views import sees_all
+from apps.costs.period_views import VIEW, sees_all
 
 
 class PeriodSerializer(serializers.ModelSerializer[Period]):
@@ -51,11 +58,85 @@ class _Visible(CommonsViewSet):
         return row
 
 
+class CheckItemSerializer(serializers.Serializer[Any]):
+    """One line of the checklist. `waiver`: the kind that settles it, "" where nothing can."""
+
+    code = serializers.CharField()
+    title = serializers.CharField()
+    state = serializers.ChoiceField(choices=[(one, one) for one in ("ok", "waived", "remark", "open")])
+    detail = serializers.CharField(allow_blank=True)
+    count = serializers.IntegerField()
+    blocking = serializers.BooleanField()
+    waiver = serializers.CharField(allow_blank=True)
+
+
+class WaiveBody(serializers.Serializer[Any]):
+    """What the close does not wait for, by name; without cluster, hours and subject: all of the kind."""
+
+    kind = serializers.ChoiceField(choices=WaiverKind.choices)
+    reason = serializers.CharField(max_length=500)
+    cluster = serializers.SlugField(required=False, allow_null=True, default=None)
+    hours_from = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    hours_until = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    subject_uid = serializers.UUIDField(required=False, allow_null=True, default=None)
+
+
 class PeriodViewSet(_Visible):
-    """Billing months and where they stand."""
+    """Billing months and where they stand. Steps of closing require If-Match with the ETag that was read."""
 
     queryset = Period.objects.select_related("distribution")
     serializer_class = PeriodSerializer
+    filterset_fields = ["status"]
+
+    def _step(self, function: Any, given: Any = None, *, status: int = 200, **more: Any) -> Response:
+        # `get_object` asks for no permission on these rows: a month belongs to nobody but the installation.
+        row = self.get_object()
+        if not may(self.request.user, closing.MANAGE, INSTALLATION):
+            raise NotAllowed("Months are closed by finance of the whole installation.", rule=closing.MANAGE)
+        expected = self.expected_version
+        if not self.request.headers.get("If-Match", "").strip():
+            raise PreconditionRequired(row.version)
+        if expected is not None and expected != row.version:
+            raise PreconditionFailed({"version": row.version, "status": row.status})
+        if given is not None:
+            more = {**self.read_input(given), **more}
+            more["cluster_id"] = optional_key(Cluster.objects.all(), "cluster", slug=more.pop("cluster"))
+        function(row.pk, actor=self.actor, expected_version=expected, **more)
+        fresh = self.get_queryset().get(pk=row.pk)
+        return self.accepted(fresh) if status == 202 else self.answer(fresh)
+
+    @extend_schema(responses=CheckItemSerializer(many=True), filters=False)
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
+    def checklist(self, request: Request, uid: str) -> Response:
+        """Say what closing the month still waits for."""
+        row = self.get_object()
+        if not sees_all(request.user):
+            raise NotAllowed("This shows the statements of the whole installation.", rule=VIEW)
+        return Response(CheckItemSerializer(checklist.checklist(row), many=True).data)
+
+    @extend_schema(request=None, responses=PeriodSerializer)
+    @action(detail=True, methods=["post"], url_path="start-closing")
+    def start_closing(self, request: Request, uid: str) -> Response:
+        """Begin to close it. Requires If-Match (428 without)."""
+        return self._step(closing.start_closing)
+
+    @extend_schema(request=None, responses=PeriodSerializer)
+    @action(detail=True, methods=["post"], url_path="back-to-open")
+    def back_to_open(self, request: Request, uid: str) -> Response:
+        """Open it again while it is closing. Requires If-Match (428 without)."""
+        return self._step(closing.back_to_open)
+
+    @extend_schema(request=WaiveBody, responses=PeriodSerializer)
+    @action(detail=True, methods=["post"])
+    def waive(self, request: Request, uid: str) -> Response:
+        """Waive something by name. Requires If-Match (428 without)."""
+        return self._step(closing.waive, WaiveBody)
+
+    @extend_schema(request=None, responses={202: PeriodSerializer})
+    @action(detail=True, methods=["post"])
+    def close(self, request: Request, uid: str) -> Response:
+        """Close it for good; a worker freezes the statements. Requires If-Match (428 without)."""
+        return self._step(closing.close, status=202)
 
 
 class LineSerializer(serializers.ModelSerializer[StatementLine]):

@@ -11,11 +11,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.catalogue.models import ModelVersion
+from apps.clusters.choices import Location
 from apps.clusters.models import Flavour
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.deployments import actions, rollout, selectors
+from apps.deployments import actions, placement_rules, rollout, selectors
 from apps.deployments.models import Endpoint, PlacementRule, Release, RolloutStep
+from apps.quotas.choices import DataClass
 from apps.quotas.models import Workspace
 
 _ENDPOINT = (
@@ -150,8 +152,8 @@ class EndpointViewSet(CommonsViewSet):
     )
     filterset_fields = ["name", "workspace__uid", "workspace__team__slug", "workspace__cluster__slug"]
 
-    @extend_schema(responses=StepSerializer(many=True))
-    @action(detail=True, methods=["get"])
+    @extend_schema(responses=StepSerializer(many=True), filters=False)
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
     def steps(self, request: Request, uid: str) -> Response:
         """Give the newest steps of the endpoint's log, the latest first."""
         endpoint = self.get_object()
@@ -264,13 +266,44 @@ class RuleSerializer(serializers.ModelSerializer[PlacementRule]):
         fields = ["uid", "data_class", "location", "jurisdictions", "text", "citation", "valid_from", "valid_until"]
 
 
+class RuleInput(serializers.Serializer[Any]):
+    """A rule to add: a location, jurisdictions (EU, DE …), or both."""
+
+    data_class = serializers.ChoiceField(choices=DataClass.choices)
+    location = serializers.ChoiceField(choices=Location.choices, required=False, allow_blank=True, default="")
+    jurisdictions = serializers.ListField(
+        child=serializers.CharField(max_length=10), max_length=100, required=False, default=list
+    )
+    text = serializers.CharField(max_length=500)
+    citation = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
+    reason = serializers.CharField(max_length=500)
+
+
+class RuleEndInput(serializers.Serializer[Any]):
+    """Why it ends."""
+
+    reason = serializers.CharField(max_length=500)
+
+
 class RuleViewSet(CommonsViewSet):
     """Placement rules, those that ended included: everybody may read what they are judged by."""
 
     queryset = PlacementRule.objects.all()
     serializer_class = RuleSerializer
     permission = None
+    permissions = {"create": placement_rules.PUBLISH, "end": placement_rules.PUBLISH}
     filterset_fields = ["data_class"]
+
+    @extend_schema(request=RuleInput, responses={201: RuleSerializer})
+    def create(self, request: Request) -> Response:
+        """Add a rule from now on."""
+        return self.made(placement_rules.add_rule(**self.read_input(RuleInput), actor=self.actor))
+
+    @extend_schema(request=RuleEndInput, responses={200: RuleSerializer})
+    @action(detail=True, methods=["post"])
+    def end(self, request: Request, uid: str) -> Response:
+        """End a rule from now on."""
+        return self.perform(placement_rules.end_rule, RuleEndInput)
 
 
 routes: list[tuple[str, Any, str]] = [

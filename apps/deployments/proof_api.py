@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.urls import path
@@ -23,6 +23,8 @@ from apps.core.permissions import may
 from apps.deployments import time_machine
 from apps.deployments.models import PlacementStatement
 
+#: Nothing was deployed before; offsets of years long gone are no whole minutes, which no database takes.
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _ENDPOINT_VIEW = "deployments.endpoint.view"
 
 
@@ -70,7 +72,7 @@ class TimeMachineView(APIView):
             at = parse_datetime(request.query_params.get("at", ""))
         except ValueError:
             at = None
-        if at is None or at.tzinfo is None or at > clock.now():
+        if at is None or at.tzinfo is None or not EARLIEST <= at <= clock.now():
             raise Invalid({"at": "A past moment with its offset: 2026-11-22T14:00:00Z."})
         try:
             uid = uuid.UUID(request.query_params["endpoint"]) if request.query_params.get("endpoint") else None

@@ -10,7 +10,8 @@ from rest_framework import serializers
 
 from apps.core.api import CommonsViewSet
 from apps.core.paging import CursorPagination
-from apps.metering import fitness
+from apps.metering import admin_api, fitness
+from apps.metering.admin_api import SourceAdminMixin
 from apps.metering.choices import RunStatus, SourceKind
 from apps.metering.models import HourFact, IngestRun, Source
 
@@ -149,8 +150,10 @@ class SourceFilter(FilterSet):
         fields: ClassVar[list[str]] = []
 
 
-class SourceViewSet(CommonsViewSet):
-    """Sources of usage with their health: read-only."""
+class SourceViewSet(SourceAdminMixin, CommonsViewSet):
+    """Sources of usage with their health."""
+
+    permissions = SourceAdminMixin.admin_permissions
 
     queryset = Source.objects.select_related("cluster")
     serializer_class = SourceSerializer
@@ -166,4 +169,5 @@ routes = [
     ("usage", UsageViewSet, "usage"),
     ("ingest-runs", RunViewSet, "ingest-run"),
     ("usage-sources", SourceViewSet, "usage-source"),
+    *admin_api.routes,
 ]

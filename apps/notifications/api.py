@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api import CommonsViewSet
-from apps.notifications import actions, webhook_api
+from apps.notifications import actions, preferences_api, webhook_api
 from apps.notifications.filters import MailFilter, NotificationFilter
 from apps.notifications.models import Notification, SentMail
 
@@ -92,3 +92,4 @@ routes = [
     ("sent-mail", SentMailViewSet, "sent-mail"),
     *webhook_api.routes,
 ]
+paths = preferences_api.paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -12,8 +13,9 @@ from rest_framework.response import Response
 
 from apps.clusters.selectors import maintenance_of
 from apps.core.api import CommonsViewSet
-from apps.provisioning import actions, planning, selectors
+from apps.provisioning import actions, decisions_api, planning, selectors
 from apps.provisioning.choices import Removal
+from apps.provisioning.decisions_api import DriftDecisionsMixin
 from apps.provisioning.models import ApplyRun, Declaration, Drift, Plan
 
 
@@ -92,6 +94,7 @@ class DeclarationViewSet(CommonsViewSet):
         """Objects only for a single one."""
         return DeclarationSerializer if self.action == "list" else DeclarationDetailSerializer
 
+    @extend_schema(request=RetrySerializer, responses={202: DeclarationDetailSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, uid: str) -> Response:
         """Apply again; `take_over` overwrites other managers' values of declared fields, this once."""
@@ -101,7 +104,7 @@ class DeclarationViewSet(CommonsViewSet):
             declaration.pk, actor=self.actor, take_over=data["take_over"], reason=data["reason"],
             expected_version=self.expected_version,
         )  # fmt: skip
-        return self.answer(row)
+        return self.accepted(row)
 
 
 class ApplyRunSerializer(serializers.ModelSerializer[ApplyRun]):
@@ -149,11 +152,12 @@ class PlanViewSet(CommonsViewSet):
     permissions = {"remake": actions.RETRY}
     filterset_fields = {"status": ["exact"], "subject_uid": ["exact"], "owner_uid": ["exact"]}
 
+    @extend_schema(request=None, responses={202: PlanSerializer})
     @action(detail=True, methods=["post"])
     def remake(self, request: Request, uid: str) -> Response:
         """Make a failed plan again."""
         plan = self.get_object()
-        return self.answer(planning.remake_failed(plan.pk, actor=self.actor))
+        return self.accepted(planning.remake_failed(plan.pk, actor=self.actor))
 
 
 class DriftSerializer(serializers.ModelSerializer[Drift]):
@@ -169,12 +173,13 @@ class DriftSerializer(serializers.ModelSerializer[Drift]):
         ]  # fmt: skip
 
 
-class DriftViewSet(CommonsViewSet):
+class DriftViewSet(DriftDecisionsMixin, CommonsViewSet):
     """Drift."""
 
     queryset = Drift.objects.select_related("declaration")
     serializer_class = DriftSerializer
     permission = "provisioning.declaration.view"
+    permissions = DriftDecisionsMixin.admin_permissions
     filterset_fields = {"declaration__uid": ["exact"], "resolved_at": ["isnull"]}
 
 
@@ -183,4 +188,5 @@ routes = [
     ("apply-runs", ApplyRunViewSet, "apply-run"),
     ("plans", PlanViewSet, "plan"),
     ("drift", DriftViewSet, "drift"),
+    *decisions_api.routes,
 ]

@@ -14,7 +14,8 @@ from rest_framework.response import Response
 from apps.clusters.models import Flavour
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.quotas import actions, renewal, use_it
+from apps.quotas import actions, admin_api, renewal, use_it
+from apps.quotas.admin_api import WorkspaceAdminMixin
 from apps.quotas.assess import Extras
 from apps.quotas.change_api import ChangeRequestViewSet
 from apps.quotas.choices import BorrowMode, LendMode
@@ -162,13 +163,13 @@ def _terms(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"flavour_id": _flavour(data["flavour"]), "extras": extras, **{name: data[name] for name in names}}
 
 
-class WorkspaceViewSet(CommonsViewSet):
+class WorkspaceViewSet(WorkspaceAdminMixin, CommonsViewSet):
     """Workspaces within the caller's scope."""
 
     queryset = Workspace.objects.select_related("team", "cluster")
     serializer_class = WorkspaceSerializer
     permission = "quotas.workspace.view"
-    permissions = {"kubeconfig": "quotas.workspace.use"}
+    permissions = {"kubeconfig": "quotas.workspace.use", **WorkspaceAdminMixin.admin_permissions}
     filterset_fields = ["team__slug", "cluster__slug", "environment"]
 
     @extend_schema(responses=KubeconfigSerializer)
@@ -246,3 +247,4 @@ routes = [
     ("quota-requests", QuotaRequestViewSet, "quota-request"),
     ("change-requests", ChangeRequestViewSet, "change-request"),
 ]
+paths = admin_api.paths

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from apps.core.api import CommonsViewSet
 from apps.quotas import changes
+from apps.quotas.admin_api import ChangeAdminMixin
 from apps.quotas.models import ChangeRequest
 
 _RELATED = ("workspace__team", "receiver", "cluster", "requester", "approval")
@@ -49,13 +50,13 @@ class ChangeWithdrawalSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=1000, required=False, allow_blank=True, default="")
 
 
-class ChangeRequestViewSet(CommonsViewSet):
+class ChangeRequestViewSet(ChangeAdminMixin, CommonsViewSet):
     """Change requests within the caller's scope. Withdrawing takes If-Match with the ETag that was read."""
 
     queryset = ChangeRequest.objects.select_related(*_RELATED)
     serializer_class = ChangeSerializer
     permission = "quotas.request.view"
-    permissions = {"withdraw": "quotas.change.create"}
+    permissions = {"withdraw": "quotas.change.create", **ChangeAdminMixin.admin_permissions}
     filterset_fields = ["status", "kind", "cluster__slug", "workspace__uid", "workspace__team__slug"]
 
     def _permission(self) -> str | None:

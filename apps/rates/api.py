@@ -12,8 +12,9 @@ from rest_framework.response import Response
 
 from apps.core import clock
 from apps.core.api import CommonsViewSet
-from apps.rates import proposals, selectors
+from apps.rates import admin_api, proposals, selectors
 from apps.rates.actions import APPROVE
+from apps.rates.admin_api import ProposingMixin
 from apps.rates.models import Rate, RateCard, RateProposal
 
 
@@ -90,13 +91,15 @@ class RejectInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=proposals.MAX_REASON)
 
 
-class RateProposalViewSet(CommonsViewSet):
+class RateProposalViewSet(ProposingMixin, CommonsViewSet):
     """Proposed rate cards, newest first; a second person approves or rejects."""
 
     queryset = RateProposal.objects.select_related("cluster", "proposed_by", "decided_by", "card")
     serializer_class = ProposalSerializer
     permission = "rates.card.view"
-    permissions: ClassVar[dict[str, str]] = {"approve": APPROVE, "reject": APPROVE}
+    permissions: ClassVar[dict[str, str]] = {
+        "approve": APPROVE, "reject": APPROVE, **ProposingMixin.admin_permissions,
+    }  # fmt: skip
     filterset_fields = {"cluster__slug": ["exact"], "status": ["exact"]}
 
     @extend_schema(request=ApproveInput, responses=ProposalSerializer)
@@ -122,4 +125,8 @@ class RateProposalViewSet(CommonsViewSet):
         return self.answer(done)
 
 
-routes = [("rate-cards", RateCardViewSet, "rate-card"), ("rate-proposals", RateProposalViewSet, "rate-proposal")]
+routes = [
+    ("rate-cards", RateCardViewSet, "rate-card"),
+    ("rate-proposals", RateProposalViewSet, "rate-proposal"),
+    *admin_api.routes,
+]
