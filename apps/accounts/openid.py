@@ -56,9 +56,10 @@ def reauthenticate_url(session: SignInSession, next_path: str) -> str:
     "" for a session that was opened with a password: there the password is asked again. Afterwards
     `sessions.proved_at` says when.
     """
-    if session.provider_id is None:
+    if session.provider is None:
         return ""
-    return f"{reverse('accounts:openid-prove')}?{urlencode({'next': next_path})}"
+    prove = reverse("accounts:openid-prove", kwargs={"slug": session.provider.slug})
+    return f"{prove}?{urlencode({'next': next_path})}"
 
 
 def callback_url(provider: IdentityProvider) -> str:

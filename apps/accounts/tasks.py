@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.accounts import impersonation, sessions, sign_in
+from apps.accounts import impersonation, openid_flow, openid_sessions, sessions, sign_in
 from apps.core.sweeps import sweep
 
 
@@ -24,3 +24,9 @@ def clear_sessions() -> int:
 def end_impersonations() -> int:
     """End what support still sees as somebody else after its time or its session."""
     return impersonation.end_due()
+
+
+@sweep("accounts.forget_openid", every=timedelta(hours=1))
+def forget_openid() -> int:
+    """Delete marks of used sign-in answers that cannot come again, and ID tokens of sessions that are over."""
+    return openid_flow.forget_used() + openid_sessions.forget_tokens()
