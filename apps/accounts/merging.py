@@ -19,3 +19,10 @@ def _last(user_id: int, merged: Mapping[int, int | None]) -> int:
         user_id = following
         seen.add(user_id)
     return user_id
+
+
+def accounts_of(user_id: int) -> set[int]:
+    """Return the accounts of the person behind an account: itself and those merged with it."""
+    merged = persons()
+    own = merged.get(user_id, user_id)
+    return {user_id, own} | {old for old, into in merged.items() if into == own}

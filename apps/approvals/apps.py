@@ -8,3 +8,10 @@ class ApprovalsConfig(AppConfig):
 
     name = "apps.approvals"
     label = "approvals"
+
+    def ready(self) -> None:
+        """Say what keeps a team from being archived."""
+        from apps.approvals.team_objections import open_requests
+        from apps.teams.ports import register_team_objection
+
+        register_team_objection(open_requests)

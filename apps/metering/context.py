@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from apps.metering.engine import HOUR_MS, WHOLE, Holding, Share, default_share, 
 from apps.metering.models import NamespaceOwner, ResourceRule, WorkspaceClass
 from apps.metering.sources.base import at_ms, ms
 from apps.quotas.models import Quota, Workspace
-from apps.teams.models import Team
+from apps.teams.models import FormerPlace, Team
 
 FAR = 1 << 60
 #: Drivers of dynamic resource allocation, as the exporter's labels name them (sanitised).
@@ -100,6 +100,8 @@ class ClusterContext:
     classes: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     #: The table of resources: (resource, GPU model or "") → (from ms, until ms, share).
     rules: dict[tuple[str, str], list[tuple[int, int, Share]]] = field(default_factory=dict)
+    #: What teams were before they were moved or renamed: team → (from ms, until ms, place); hours keep their owner.
+    former: dict[int, list[tuple[int, int, FormerPlace]]] = field(default_factory=dict)
     _found: dict[tuple[str, str, str, int], FlavourInfo | None] = field(default_factory=dict)
 
     def owner_of(self, hour: int, namespace: str) -> Owner:
@@ -107,12 +109,23 @@ class ClusterContext:
         key = (hour, namespace)
         return (
             self.closed.get(key)
-            or self.given.get(namespace)
+            or self.as_of(hour, self.given.get(namespace))
             or self.recorded.get(key)
-            or self.owners.get(namespace)
-            or self.claimed(hour, namespace)
+            or self.as_of(hour, self.owners.get(namespace) or self.claimed(hour, namespace))
             or NOBODY
         )
+
+    def as_of(self, hour: int, owner: Owner | None) -> Owner | None:
+        """Return an owner as their team was in `hour`: in which unit, of which name, paid by which cost centre."""
+        if owner is None or owner.team_id not in self.former:
+            return owner
+        for start, end, place in self.former[owner.team_id]:
+            if start <= hour < end:
+                return replace(
+                    owner, unit_id=place.unit_id, unit_path=tuple(place.unit_path), cost_centre=place.cost_centre,
+                    team_name=place.team_name, unit_name=place.unit_name,
+                )  # fmt: skip
+        return owner
 
     def claimed(self, hour: int, namespace: str) -> Owner | None:
         """Return who claimed `namespace` for the hour."""
@@ -259,6 +272,7 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
                     end=ms(quota.valid.upper) if quota.valid.upper else FAR,
                 )
             )
+    context.former = former_places(start)
     context.claims_seen = claims_seen(cluster_id)
     context.claims = claims_of(cluster_id, start, end)
     context.classes = classes_of(cluster_id, start, end)
@@ -268,6 +282,14 @@ def load(cluster_id: int, start: datetime, end: datetime) -> ClusterContext:
     if frozen := ports.frozen(cluster_id, hours):
         context.closed = closed_owners(cluster_id, sorted(frozen))
     return context
+
+
+def former_places(start: datetime) -> dict[int, list[tuple[int, int, FormerPlace]]]:
+    """Return what teams were at some time after `start`, by team."""
+    found: dict[int, list[tuple[int, int, FormerPlace]]] = {}
+    for place in FormerPlace.objects.filter(valid__endswith__gt=start).order_by("pk"):
+        found.setdefault(place.team_id, []).append((*bounds(place.valid), place))
+    return found
 
 
 def claims_of(cluster_id: int, start: datetime, end: datetime) -> dict[str, list[tuple[int, int, Owner]]]:

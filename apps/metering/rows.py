@@ -370,7 +370,7 @@ def _reservations(
             key = (quota.workspace_id, quota.flavour_id)
             held = quota.guaranteed * overlap * quota.share.numerator // quota.share.denominator
             guaranteed[key] = guaranteed.get(key, 0) + held
-            owners[_key(key)] = (quota.owner, quota.flavour_id)
+            owners[_key(key)] = (context.as_of(hour, quota.owner) or quota.owner, quota.flavour_id)
     found = [capacity.Reservation(_key(key), value, own.get(key, 0)) for key, value in sorted(guaranteed.items())]
     return found, owners
 

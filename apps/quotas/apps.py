@@ -47,8 +47,11 @@ class QuotasConfig(AppConfig):
         from apps.quotas.idle_policy_change import IdlePolicyHandler
         from apps.quotas.limits import LimitsChange
         from apps.quotas.starting_policies import register as register_starting_policies
+        from apps.quotas.team_objections import workspaces
+        from apps.teams.ports import register_team_objection
 
         register_starting_policies()
+        register_team_objection(workspaces)
         register_subject(subjects.QuotaRequestSubject())
         subjects.describe_facts()
         register_subject(ChangeRequestSubject())

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.accounts.models import User
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.teams import actions, review_api, selectors
+from apps.teams import actions, change_api, changes, review_api, selectors
 from apps.teams.choices import Role
 from apps.teams.filters import GrantFilter
 from apps.teams.models import RoleGrant, Team, Unit
@@ -62,7 +62,17 @@ class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
 
     class Meta:
         model = RoleGrant
-        fields = ("uid", "user_uid", "role", "unit_uid", "team_uid", "created_at", "expires_at", "revoked_at")
+        fields = (
+            "uid",
+            "user_uid",
+            "role",
+            "unit_uid",
+            "team_uid",
+            "created_at",
+            "starts_at",
+            "expires_at",
+            "revoked_at",
+        )
         read_only_fields = fields
 
 
@@ -85,7 +95,15 @@ class TeamInput(serializers.Serializer[Any]):
 
 
 class MemberInput(serializers.Serializer[Any]):
-    """Somebody to add to, or take off, a team."""
+    """Somebody to add to a team, from now on or between two moments to come."""
+
+    user_uid = serializers.UUIDField()
+    since = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    until = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class MemberOffInput(serializers.Serializer[Any]):
+    """Somebody to take off a team."""
 
     user_uid = serializers.UUIDField()
 
@@ -97,7 +115,15 @@ class GrantInput(serializers.Serializer[Any]):
     role = serializers.ChoiceField(choices=Role.choices)
     unit_uid = serializers.UUIDField(required=False, allow_null=True, default=None)
     team_uid = serializers.UUIDField(required=False, allow_null=True, default=None)
+    starts_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    reason = serializers.CharField(max_length=500)
+
+
+class ExtendInput(serializers.Serializer[Any]):
+    """Another end of a role; null: until it is revoked."""
+
+    expires_at = serializers.DateTimeField(allow_null=True)
     reason = serializers.CharField(max_length=500)
 
 
@@ -113,7 +139,7 @@ class UnitViewSet(CommonsViewSet):
     queryset = Unit.objects.select_related("parent")
     serializer_class = UnitSerializer
     permission = "teams.unit.view"
-    permissions = {"create": "teams.unit.manage"}
+    permissions = {"create": "teams.unit.manage", "change": "teams.unit.manage", "restore": "teams.unit.manage"}
 
     @extend_schema(request=UnitInput, responses={201: UnitSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -122,6 +148,24 @@ class UnitViewSet(CommonsViewSet):
         parent = _key(Unit.objects.visible_to(request.user), given["parent_uid"], "parent_uid")
         unit = actions.create_unit(given["name"], given["slug"], parent, given["cost_centre"], actor=self.actor)
         return self.answer(unit, status=201)
+
+    @extend_schema(request=change_api.ChangeInput, responses=change_api.PlannedChangeSerializer)
+    @action(detail=True, methods=["post"])
+    def change(self, request: Request, **kwargs: Any) -> Response:
+        """Rename, move or archive a unit, now or at a moment to come; the answer is the change, done or planned."""
+        row, given = self.get_object(), self.read_input(change_api.ChangeInput)
+        made = changes.change_unit(
+            row.pk, change_api.wish_of(given, request.user), given["reason"], effective_at=given["effective_at"],
+            expected_version=self.expected_version, actor=self.actor,
+        )  # fmt: skip
+        return self.answer(made, serializer_class=change_api.PlannedChangeSerializer)
+
+    @extend_schema(request=change_api.ChangeReasonInput, responses=UnitSerializer)
+    @action(detail=True, methods=["post"])
+    def restore(self, request: Request, **kwargs: Any) -> Response:
+        """Take an archived unit into use again."""
+        row, given = self.get_object(), self.read_input(change_api.ChangeReasonInput)
+        return self.answer(changes.restore(row, given["reason"], actor=self.actor))
 
 
 class TeamViewSet(CommonsViewSet):
@@ -134,6 +178,8 @@ class TeamViewSet(CommonsViewSet):
         "create": "teams.unit.manage",
         "add_member": "teams.member.manage",
         "remove_member": "teams.member.manage",
+        "change": "teams.unit.manage",
+        "restore": "teams.unit.manage",
     }
 
     @extend_schema(request=TeamInput, responses={201: TeamSerializer})
@@ -155,17 +201,37 @@ class TeamViewSet(CommonsViewSet):
     @action(detail=True, methods=["post"], url_path="add-member")
     def add_member(self, request: Request, **kwargs: Any) -> Response:
         """Make a person a member."""
-        team = self.get_object()
-        actions.add_member(team.pk, _person(self.read_input(MemberInput)["user_uid"]), actor=self.actor)
+        team, given = self.get_object(), self.read_input(MemberInput)
+        actions.add_member(
+            team.pk, _person(given["user_uid"]), since=given["since"], until=given["until"], actor=self.actor
+        )
         return Response(status=204)
 
-    @extend_schema(request=MemberInput, responses={204: None})
+    @extend_schema(request=MemberOffInput, responses={204: None})
     @action(detail=True, methods=["post"], url_path="remove-member")
     def remove_member(self, request: Request, **kwargs: Any) -> Response:
         """End a membership."""
         team = self.get_object()
-        actions.remove_member(team.pk, _person(self.read_input(MemberInput)["user_uid"]), actor=self.actor)
+        actions.remove_member(team.pk, _person(self.read_input(MemberOffInput)["user_uid"]), actor=self.actor)
         return Response(status=204)
+
+    @extend_schema(request=change_api.ChangeInput, responses=change_api.PlannedChangeSerializer)
+    @action(detail=True, methods=["post"])
+    def change(self, request: Request, **kwargs: Any) -> Response:
+        """Rename, move or archive a team, now or at a moment to come; the answer is the change, done or planned."""
+        row, given = self.get_object(), self.read_input(change_api.ChangeInput)
+        made = changes.change_team(
+            row.pk, change_api.wish_of(given, request.user), given["reason"], effective_at=given["effective_at"],
+            expected_version=self.expected_version, actor=self.actor,
+        )  # fmt: skip
+        return self.answer(made, serializer_class=change_api.PlannedChangeSerializer)
+
+    @extend_schema(request=change_api.ChangeReasonInput, responses=TeamSerializer)
+    @action(detail=True, methods=["post"])
+    def restore(self, request: Request, **kwargs: Any) -> Response:
+        """Take an archived team into use again."""
+        row, given = self.get_object(), self.read_input(change_api.ChangeReasonInput)
+        return self.answer(changes.restore(row, given["reason"], actor=self.actor))
 
 
 class GrantViewSet(CommonsViewSet):
@@ -175,7 +241,11 @@ class GrantViewSet(CommonsViewSet):
     serializer_class = GrantSerializer
     filter_backends = [DjangoFilterBackend]
     filterset_class = GrantFilter
-    permissions = {"create": "teams.grant.manage", "revoke": "teams.grant.manage"}
+    permissions = {
+        "create": "teams.grant.manage",
+        "revoke": "teams.grant.manage",
+        "extend": "teams.grant.manage",
+    }
 
     def get_base_queryset(self) -> RoleGrantQuerySet:
         """Return the roles in force."""
@@ -190,6 +260,7 @@ class GrantViewSet(CommonsViewSet):
             given["role"],
             unit_id=_key(Unit.objects.visible_to(request.user), given["unit_uid"], "unit_uid"),
             team_id=_key(Team.objects.visible_to(request.user), given["team_uid"], "team_uid"),
+            starts_at=given["starts_at"],
             expires_at=given["expires_at"],
             reason=given["reason"],
             actor=self.actor,
@@ -203,6 +274,15 @@ class GrantViewSet(CommonsViewSet):
         grant = self.get_object()
         return self.answer(
             actions.revoke_role(grant.pk, reason=self.read_input(GrantReasonInput)["reason"], actor=self.actor)
+        )
+
+    @extend_schema(request=ExtendInput, responses=GrantSerializer)
+    @action(detail=True, methods=["post"])
+    def extend(self, request: Request, **kwargs: Any) -> Response:
+        """Let a role end at another time; the answer is the role that takes its place."""
+        grant, given = self.get_object(), self.read_input(ExtendInput)
+        return self.answer(
+            actions.extend_role(grant.pk, expires_at=given["expires_at"], reason=given["reason"], actor=self.actor)
         )
 
 
@@ -226,4 +306,5 @@ routes = [
     ("teams", TeamViewSet, "team"),
     ("role-grants", GrantViewSet, "role-grant"),
     *review_api.routes,
+    *change_api.routes,
 ]

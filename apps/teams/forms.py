@@ -46,6 +46,8 @@ class MemberForm(CommonsForm):
     """A new member, by e-mail address."""
 
     user = forms.EmailField(label="E-mail address", max_length=254, help_text="Of a person with an account.")
+    since = UtcDateTimeField(label="From", required=False, help_text="Empty: from now on.")
+    until = UtcDateTimeField(label="Until", required=False, help_text="Empty: until somebody takes them off.")
 
 
 class GrantForm(CommonsForm):
@@ -56,6 +58,7 @@ class GrantForm(CommonsForm):
         label="Role", choices=[("", "Choose a role"), *((r.value, r.label) for r in Role if r != Role.MEMBER)]
     )
     scope = forms.ChoiceField(label="Where", choices=[])
+    starts_at = UtcDateTimeField(label="From", required=False, help_text="Empty: from now on.")
     expires_at = UtcDateTimeField(
         label="Until", required=False, help_text="Empty: until it is revoked. It counts for nothing from that moment."
     )
@@ -81,6 +84,13 @@ class ReasonForm(CommonsForm):
     reason = forms.CharField(
         label="Reason", max_length=500, widget=forms.Textarea(attrs={"rows": 2}), help_text="For the audit trail."
     )
+
+
+class ExtendForm(ReasonForm):
+    """Another end of a role."""
+
+    expires_at = UtcDateTimeField(label="Until", required=False, help_text="Empty: until it is revoked.")
+    field_order = ["expires_at", "reason"]
 
 
 class WhyForm(forms.Form):

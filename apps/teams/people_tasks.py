@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apps.core import clock
 from apps.core.sweeps import sweep
-from apps.teams import reviews
+from apps.teams import changes, reviews
 
 
 @sweep("teams.access_reviews", every=timedelta(minutes=10))
@@ -17,3 +17,9 @@ def access_reviews() -> int:
     at = clock.now()
     done = reviews.begin_quarter(at) if settings.COMMONS_ACCESS_REVIEWS == "quarterly" else 0
     return done + sum(reviews.attend(pk, at) for pk in reviews.open_reviews())
+
+
+@sweep("teams.planned_changes", every=timedelta(minutes=1))
+def planned_changes() -> int:
+    """Carry out the changes of units and teams whose time has come."""
+    return sum(changes.carry_out(pk) for pk in changes.due(clock.now()))

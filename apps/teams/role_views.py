@@ -8,13 +8,13 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.accounts.querysets import UserQuerySet
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, NotAllowed
 from apps.core.permissions import may, reach
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from apps.teams import actions, selectors
 from apps.teams.choices import Role
 from apps.teams.filters import GrantFilter
-from apps.teams.forms import GrantForm, ReasonForm, WhyForm, person_by_email, place_of
+from apps.teams.forms import ExtendForm, GrantForm, ReasonForm, WhyForm, person_by_email, place_of
 from apps.teams.models import RoleGrant, Team, Unit
 from apps.teams.querysets import RoleGrantQuerySet
 from apps.teams.tables import GrantTable
@@ -53,7 +53,7 @@ class GrantCreate(CreateView):
     queryset = RoleGrant.objects.all()
     form_class = GrantForm
     submit_label = "Give role"
-    success_message = "The role is given; it counts from now on."
+    success_message = "The role is given."
 
     def breadcrumbs(self) -> list[Crumb]:
         """Return the way back to the list."""
@@ -76,6 +76,7 @@ class GrantCreate(CreateView):
             data["role"],
             unit_id=place.pk if isinstance(place, Unit) else None,
             team_id=place.pk if isinstance(place, Team) else None,
+            starts_at=data["starts_at"],
             expires_at=data["expires_at"],
             reason=data["reason"],
             actor=self.actor,
@@ -112,6 +113,40 @@ class GrantRevoke(ActionView):
     def perform(self, form: Any) -> str:
         """Revoke it."""
         given = actions.revoke_role(self.object.pk, reason=form.cleaned_data["reason"], actor=self.actor)
+        return reverse("accounts:user-detail", kwargs={"user_uid": given.user.uid})
+
+
+class GrantExtend(GrantRevoke):
+    """Lets a role end at another time."""
+
+    title = "Extend role"
+    form_class = ExtendForm
+    submit_label = "Save"
+    danger = False
+    success_message = "The role ends at another time now."
+
+    def get_initial(self) -> dict[str, Any]:
+        """Show when it ends now."""
+        return {"expires_at": self.object.expires_at}
+
+    def check_state(self) -> None:
+        """What has ended, or a group gives, is not extended."""
+        super().check_state()
+        if self.object.mapping_id is not None:
+            raise Conflict("A directory group gives this role: it lasts as long as the person is in the group.")
+
+    def check_permission(self) -> None:
+        """Nobody extends their own role."""
+        super().check_permission()
+        if self.object.user_id == self.request.user.pk:
+            raise NotAllowed("Nobody extends their own role: ask another platform admin.", rule="not_oneself")
+
+    def perform(self, form: Any) -> str:
+        """Extend it."""
+        data = form.cleaned_data
+        given = actions.extend_role(
+            self.object.pk, expires_at=data["expires_at"], reason=data["reason"], actor=self.actor
+        )
         return reverse("accounts:user-detail", kwargs={"user_uid": given.user.uid})
 
 

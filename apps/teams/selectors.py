@@ -73,6 +73,19 @@ def people_of(team: Team) -> list[TeamPerson]:
     return sorted(people, key=lambda person: (person.user.display_name.lower(), person.user.pk))
 
 
+def coming_to(team: Team) -> list[Membership]:
+    """Return the memberships of a team that have not begun, the next one first."""
+    found = Membership.objects.filter(team=team, valid__startswith__gt=clock.now()).select_related("user")
+    return list(found.order_by("valid", "pk"))
+
+
+def archived_in(user: Any, unit: Unit) -> list[Team | Unit]:
+    """Return the visible archived teams and units directly in a unit, by name (two queries)."""
+    teams = Team.objects.visible_to(user).filter(unit=unit, archived_at__isnull=False)
+    units = Unit.objects.visible_to(user).filter(parent=unit, archived_at__isnull=False)
+    return [*units.order_by("name", "pk"), *teams.order_by("name", "pk")]
+
+
 def grants_of(user: User) -> list[RoleGrant]:
     """Return the roles in force of a person."""
     held = RoleGrant.objects.in_force().filter(user=user).select_related("unit", "team", "granted_by")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from apps.teams.people_tasks import access_reviews
+from apps.teams.people_tasks import access_reviews, planned_changes
 
-__all__ = ["access_reviews"]
+__all__ = ["access_reviews", "planned_changes"]

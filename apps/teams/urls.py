@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.teams import review_urls, role_views, views
+from apps.teams import change_urls, review_urls, role_views, views
 
 app_name = "teams"
 urlpatterns = [
@@ -16,6 +16,8 @@ urlpatterns = [
     path("roles/", role_views.GrantList.as_view(), name="grant-list"),
     path("roles/new/", role_views.GrantCreate.as_view(), name="grant-create"),
     path("roles/<uuid:grant_uid>/revoke/", role_views.GrantRevoke.as_view(), name="grant-revoke"),
+    path("roles/<uuid:grant_uid>/extend/", role_views.GrantExtend.as_view(), name="grant-extend"),
     path("people/<uuid:user_uid>/why/", role_views.Why.as_view(), name="why"),
 ]
 urlpatterns += review_urls.urlpatterns
+urlpatterns += change_urls.urlpatterns

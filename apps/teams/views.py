@@ -10,7 +10,7 @@ from apps.accounts.models import User
 from apps.core.errors import NotVisible
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, PageView
-from apps.teams import actions, selectors
+from apps.teams import actions, change_views, selectors
 from apps.teams.forms import MemberForm, TeamForm, UnitForm, person_by_email
 from apps.teams.models import RoleGrant, Team, Unit
 from portal.panels import panels_for
@@ -74,6 +74,8 @@ class UnitDetail(DetailView):
             teams=selectors.teams_with_members(user, unit),
             grants=list(grants.order_by("role", "user__display_name", "pk")),
             may_manage=may(user, MANAGE_UNITS, unit),
+            planned=_planned(user, unit),
+            archived=selectors.archived_in(user, unit),
             panels=panels_for("unit", self.request, unit),
             **extra,
         )
@@ -158,7 +160,10 @@ class MemberList(DetailView):
         return super().get_context(
             team=self.object,
             people=selectors.people_of(self.object),
+            coming=selectors.coming_to(self.object),
             may_manage=may(self.request.user, MANAGE_MEMBERS, self.object),
+            may_change=may(self.request.user, MANAGE_UNITS, self.object),
+            planned=_planned(self.request.user, self.object),
             **extra,
         )
 
@@ -186,11 +191,14 @@ class MemberAdd(_OnTeam):
     intro = "Members see what the team has and costs, use it, and may not decide about what the team asks for."
     form_class = MemberForm
     submit_label = "Add"
-    success_message = "The person is a member now."
+    success_message = "The person is added to the team."
 
     def perform(self, form: Any) -> str:
         """Add them."""
-        actions.add_member(self.object.pk, person_by_email(form.cleaned_data["user"]), actor=self.actor)
+        data = form.cleaned_data
+        actions.add_member(
+            self.object.pk, person_by_email(data["user"]), since=data["since"], until=data["until"], actor=self.actor
+        )
         return members_url(self.object)
 
 
@@ -226,3 +234,9 @@ class MemberRemove(_OnTeam):
         """End it."""
         actions.remove_member(self.object.pk, self.person.pk, actor=self.actor)
         return members_url(self.object)
+
+
+def _planned(user: Any, subject: Unit | Team) -> tuple[Any, str] | None:
+    """Return the change that waits for a unit or team, with what it does in words."""
+    change = change_views.planned_for(user, subject)
+    return (change, change_views.sentence(change)) if change is not None else None
