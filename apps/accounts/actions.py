@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +15,9 @@ from django.db import transaction
 
 from apps import audit
 from apps.accounts import events, ports
+from apps.accounts.choices import UserKind
 from apps.accounts.models import ApiToken, SignInSession, User
-from apps.core import clock
+from apps.core import clock, limits
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
@@ -60,7 +62,8 @@ def change_password(user_id: int, current: str, new: str, *, actor: Actor, keep_
     _check_password(new, user, "new")
     user.set_password(new)
     user.must_change_password = False
-    user.save(update_fields=["password", "must_change_password"])
+    user.password_changed_at = clock.now()
+    user.save(update_fields=["password", "must_change_password", "password_changed_at"])
     _about(events.PASSWORD_CHANGED, events.PasswordChanged(initial=False), user, actor)
     _close_sessions(user, keep_session_id, "password_changed", actor)
     return user
@@ -68,41 +71,39 @@ def change_password(user_id: int, current: str, new: str, *, actor: Actor, keep_
 
 @transaction.atomic
 def create_token(
-    user_id: int, name: str, expires_at: datetime, read_only: bool, *, actor: Actor
+    user_id: int,
+    name: str,
+    expires_at: datetime,
+    read_only: bool,
+    *,
+    actor: Actor,
+    permissions: Collection[str] | None = None,
 ) -> tuple[ApiToken, str]:
     """Make an API token for oneself and return it with its secret, which is stored nowhere.
 
-    Raises NotAllowed for another person, Invalid for a missing name, a time not within the next 365 days, or when the
-    person has 20 tokens in force.
+    `permissions` limits it: it then carries what its owner may do *and* what stands here; None: all its owner may do.
+    Raises NotAllowed for another person and through a limited token, Invalid for a missing name, a time not within the
+    next 365 days, unknown permissions or none, or when the person has 20 tokens in force.
     """
     if actor.user_id != user_id:
         raise NotAllowed(rule="own_tokens_only")
+    limits.refuse_limited(user_id, "A limited token makes no tokens.")
     user = User.objects.select_for_update(no_key=True).get(pk=user_id)
-    at = clock.now()
-    errors: dict[str, str] = {}
     name = name.strip()
-    if not name:
-        errors["name"] = "Name the program that will use the token."
-    elif len(name) > 100:
-        errors["name"] = "Use at most 100 characters."
-    if not at < expires_at <= at + timedelta(days=TOKEN_MAX_DAYS, minutes=1):
-        errors["expires_at"] = f"Choose a time within the next {TOKEN_MAX_DAYS} days."
-    if errors:
+    if errors := token_errors(name, expires_at, permissions):
         raise Invalid(errors)
+    if user.kind != UserKind.PERSON:
+        raise NotAllowed(
+            "The tokens of a program's account are made by the people who keep it.", rule="service_account"
+        )
     if ApiToken.objects.usable().filter(user=user).count() >= TOKENS_PER_PERSON:
         raise Invalid({"": f"You have {TOKENS_PER_PERSON} tokens in force. Revoke one that is no longer used."})
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    token = ApiToken.objects.create(
-        user=user,
-        name=name,
-        digest=token_digest(secret),
-        prefix=secret[:12],
-        read_only=read_only,
-        expires_at=expires_at,
-    )
+    token, secret = new_token(user, name, expires_at, read_only, permissions)
     audit.record(
         events.TOKEN_CREATED,
-        events.TokenCreated(read_only=read_only, expires_at=expires_at, name=name),
+        events.TokenCreated(
+            read_only=read_only, expires_at=expires_at, name=name, limited=token.limited, permissions=token.permissions
+        ),
         actor=actor,
         subject_type="accounts.token",
         subject_uid=token.uid,
@@ -113,6 +114,7 @@ def create_token(
 @transaction.atomic
 def revoke_token(token_id: int, *, actor: Actor) -> ApiToken:
     """Revoke one's own token. Raises NotVisible for another person's, Conflict where it is revoked already."""
+    limits.refuse_limited(actor.user_id, "A limited token revokes no tokens.")
     token = ApiToken.objects.select_for_update(no_key=True).filter(pk=token_id, user_id=_own(actor)).first()
     if token is None:
         raise NotVisible
@@ -136,7 +138,7 @@ def create_user(email: str, display_name: str, *, actor: Actor, password: str = 
 
     A password given by the caller (seeding) stands as it is. Raises NotAllowed, Invalid.
     """
-    _require_manager(actor)
+    require_manager(actor)
     email, display_name = email.strip(), " ".join(display_name.split())
     errors: dict[str, str] = {}
     try:
@@ -163,14 +165,17 @@ def create_user(email: str, display_name: str, *, actor: Actor, password: str = 
 @transaction.atomic
 def reset_password(user_id: int, *, actor: Actor) -> tuple[User, str]:
     """Set a new initial password for somebody who lost theirs; their sessions end. Raises NotAllowed, NotVisible."""
-    _require_manager(actor)
+    require_manager(actor)
     user = _locked(user_id)
     if actor.user_id == user.pk:
         raise NotAllowed("Change your own password on your account page.", rule="own_password_by_page")
+    if user.kind != UserKind.PERSON:
+        raise NotAllowed("The account of a program has no password: make a token for it.", rule="service_account")
     initial = initial_password()
     user.set_password(initial)
     user.must_change_password = True
-    user.save(update_fields=["password", "must_change_password"])
+    user.password_changed_at = clock.now()
+    user.save(update_fields=["password", "must_change_password", "password_changed_at"])
     _about(events.PASSWORD_CHANGED, events.PasswordChanged(initial=True), user, actor)
     _close_sessions(user, None, "password_changed", actor)
     return user, initial
@@ -182,7 +187,7 @@ def deactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
 
     Raises NotAllowed (also for oneself), Invalid without a reason, Conflict where it is off already.
     """
-    _require_manager(actor)
+    require_manager(actor)
     user = _locked(user_id)
     if actor.user_id == user.pk:
         raise NotAllowed("Nobody switches their own account off: ask another platform admin.", rule="not_oneself")
@@ -200,7 +205,7 @@ def reactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
 
     Raises NotAllowed, Invalid without a reason, Conflict where it is on already.
     """
-    _require_manager(actor)
+    require_manager(actor)
     user = _locked(user_id)
     if not reason.strip():
         raise Invalid({"reason": "Say why, for the audit trail."})
@@ -210,12 +215,12 @@ def reactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
     return user
 
 
-def switch_off(user: User, reason: str, *, actor: Actor) -> None:
+def switch_off(user: User, reason: str, *, actor: Actor, at: datetime | None = None) -> None:
     """Switch a locked account off: sessions end, tokens are revoked, its roles follow the groups it is in no more.
 
-    For actions that have checked who may do this, in their transaction.
+    For actions that have checked who may do this, in their transaction. `at`: the moment that they write down, too.
     """
-    at = clock.now()
+    at = at or clock.now()
     user.is_active, user.deactivated_at = False, at
     user.save(update_fields=["is_active", "deactivated_at"])
     closed = SignInSession.objects.filter(user=user, closed_at__isnull=True).update(closed_at=at)
@@ -234,6 +239,51 @@ def switch_on(user: User, reason: str, *, actor: Actor) -> None:
     ports.groups_changed(user.pk, actor=actor)
 
 
+def token_errors(name: str, expires_at: datetime, permissions: Collection[str] | None) -> dict[str, str]:
+    """Return what is wrong with the terms of a token, by field."""
+    at = clock.now()
+    errors: dict[str, str] = {}
+    if not name:
+        errors["name"] = "Name the program that will use the token."
+    elif len(name) > 100:
+        errors["name"] = "Use at most 100 characters."
+    if not at < expires_at <= at + timedelta(days=TOKEN_MAX_DAYS, minutes=1):
+        errors["expires_at"] = f"Choose a time within the next {TOKEN_MAX_DAYS} days."
+    if permissions is not None:
+        if unknown := sorted(set(permissions) - ports.permission_names()):
+            errors["permissions"] = f"There is no such permission: {', '.join(unknown)[:200]}."
+        elif not permissions:
+            errors["permissions"] = "Choose at least one: a token that carries nothing opens nothing."
+    return errors
+
+
+def new_token(
+    user: User,
+    name: str,
+    expires_at: datetime,
+    read_only: bool,
+    permissions: Collection[str] | None,
+    *,
+    made_by_id: int | None = None,
+    replaces: ApiToken | None = None,
+) -> tuple[ApiToken, str]:
+    """Write a token whose terms are checked, and return it with its secret; for actions, in their transaction."""
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken.objects.create(
+        user=user,
+        name=name,
+        digest=token_digest(secret),
+        prefix=secret[:12],
+        read_only=read_only,
+        expires_at=expires_at,
+        limited=permissions is not None,
+        permissions=sorted(set(permissions or ())),
+        made_by_id=made_by_id,
+        replaces=replaces,
+    )
+    return token, secret
+
+
 def token_digest(secret: str) -> bytes:
     """Return what is stored of a token: SHA-256 (the secret has 256 random bits, so no salt is needed)."""
     return hashlib.sha256(secret.encode()).digest()
@@ -245,7 +295,8 @@ def initial_password() -> str:
     return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
 
 
-def _require_manager(actor: Actor) -> None:
+def require_manager(actor: Actor) -> None:
+    """Raise NotAllowed for anybody who may not manage accounts."""
     if actor.is_system:
         return
     person = User.objects.filter(pk=_own(actor)).first()

@@ -8,9 +8,11 @@ from django.http import HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts import actions, impersonation
+from apps.accounts.choices import FactorKind
 from apps.accounts.filters import UserFilter
 from apps.accounts.forms import ReasonForm, UserForm
 from apps.accounts.models import User
+from apps.accounts.step_up import StepUpMixin
 from apps.accounts.tables import UserTable
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.forms import CommonsForm
@@ -19,6 +21,7 @@ from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from portal.panels import panels_for
 
 MANAGE = "accounts.user.manage"
+SESSIONS = "accounts.session.manage"
 
 
 class UserList(ListView):
@@ -32,8 +35,9 @@ class UserList(ListView):
     filterset_class = UserFilter
 
     def get_page_actions(self) -> list[tuple[str, str]]:
-        """Offer a new account to those who may make one."""
-        return [("New account", reverse("accounts:user-create"))] if may(self.request.user, MANAGE) else []
+        """Offer the open sessions and a new account to those who may."""
+        sessions = [("Open sessions", reverse("accounts:session-list"))] if may(self.request.user, SESSIONS) else []
+        return sessions + ([("New account", reverse("accounts:user-create"))] if may(self.request.user, MANAGE) else [])
 
 
 class UserDetail(DetailView):
@@ -53,7 +57,9 @@ class UserDetail(DetailView):
         return super().get_context(
             may_manage=manage,
             may_see_as=impersonation.bar(User.objects.get(pk=self.request.user.pk or 0), self.object) == "",
-            open_sessions=self.object.sessions.filter(closed_at__isnull=True).open().count(),
+            may_end_sessions=may(self.request.user, SESSIONS),
+            open_sessions=self.object.sessions.all().open().count(),
+            factors=self.object.second_factors.in_use().exclude(kind=FactorKind.RECOVERY).count(),
             usable_tokens=self.object.api_tokens.usable().count(),
             panels=panels_for("person", self.request, self.object),
             **extra,
@@ -82,7 +88,7 @@ class UserCreate(CreateView):
         return _show_password(self, user, initial)
 
 
-class _OnUser(ActionView):
+class OnUser(ActionView):
     """Base of the actions on somebody else's account."""
 
     queryset = User.objects.all()
@@ -91,7 +97,7 @@ class _OnUser(ActionView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Return the way back to the person."""
-        return [Crumb("People", reverse("accounts:user-list")), Crumb(self.object.display_name, _url(self.object))]
+        return [Crumb("People", reverse("accounts:user-list")), Crumb(self.object.display_name, user_url(self.object))]
 
     def check_permission(self) -> None:
         """Nobody does this to their own account."""
@@ -100,7 +106,7 @@ class _OnUser(ActionView):
             raise NotAllowed("Ask another platform admin to do this for you.", rule="not_oneself")
 
 
-class UserDeactivate(_OnUser):
+class UserDeactivate(OnUser):
     """Switches an account off."""
 
     title = "Switch account off"
@@ -119,10 +125,10 @@ class UserDeactivate(_OnUser):
 
     def perform(self, form: Any) -> str:
         """Switch it off."""
-        return _url(actions.deactivate_user(self.object.pk, form.cleaned_data["reason"], actor=self.actor))
+        return user_url(actions.deactivate_user(self.object.pk, form.cleaned_data["reason"], actor=self.actor))
 
 
-class UserReactivate(_OnUser):
+class UserReactivate(OnUser):
     """Switches an account on again."""
 
     title = "Switch account on again"
@@ -137,10 +143,10 @@ class UserReactivate(_OnUser):
 
     def perform(self, form: Any) -> str:
         """Switch it on."""
-        return _url(actions.reactivate_user(self.object.pk, form.cleaned_data["reason"], actor=self.actor))
+        return user_url(actions.reactivate_user(self.object.pk, form.cleaned_data["reason"], actor=self.actor))
 
 
-class UserPasswordReset(_OnUser):
+class UserPasswordReset(StepUpMixin, OnUser):
     """Sets a new initial password and shows it, once."""
 
     title = "Set a new initial password"
@@ -164,10 +170,11 @@ def _show_password(view: Any, user: User, initial: str) -> HttpResponseBase:
         heading="Initial password",
         explanation=f"Hand it over by a way you trust: it is not stored and cannot be shown again. {user.email}"
         " signs in with it and then chooses a new one.",
-        back_url=_url(user),
+        back_url=user_url(user),
     )
     return response
 
 
-def _url(user: User) -> str:
+def user_url(user: User) -> str:
+    """Return the person's page."""
     return reverse("accounts:user-detail", kwargs={"user_uid": user.uid})

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts import actions
+from apps.accounts import actions, session_api, step_up
 from apps.accounts.filters import UserFilter
 from apps.accounts.models import ApiToken, User
 from apps.core.api import CommonsViewSet
@@ -56,7 +56,8 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     class Meta:
         model = ApiToken
         fields: tuple[str, ...] = (
-            "uid", "name", "prefix", "read_only", "expires_at", "revoked_at", "last_used_at", "created_at",
+            "uid", "name", "prefix", "read_only", "limited", "permissions", "expires_at", "revoked_at", "last_used_at",
+            "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -67,6 +68,14 @@ class TokenInput(serializers.Serializer[ApiToken]):
     name = serializers.CharField(max_length=100)
     expires_at = serializers.DateTimeField()
     read_only = serializers.BooleanField(default=True)  # type: ignore[assignment]  # a field of that name, not the option
+    permissions = serializers.ListField(
+        child=serializers.CharField(max_length=60),
+        required=False,
+        allow_null=True,
+        default=None,
+        max_length=200,
+        help_text="Permissions that the token is limited to; null: all that its owner may do.",
+    )
 
 
 class CreatedTokenSerializer(TokenSerializer):
@@ -134,9 +143,16 @@ class TokenViewSet(CommonsViewSet):
     @extend_schema(request=TokenInput, responses={201: CreatedTokenSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Make a token; the answer holds its secret, once."""
+        if request.auth is None:
+            step_up.demand_fresh(request._request)
         given = self.read_input(TokenInput)
         token, secret = actions.create_token(
-            self.actor.user_id or 0, given["name"], given["expires_at"], given["read_only"], actor=self.actor
+            self.actor.user_id or 0,
+            given["name"],
+            given["expires_at"],
+            given["read_only"],
+            actor=self.actor,
+            permissions=given["permissions"],
         )
         return Response({**TokenSerializer(token).data, "secret": secret}, status=201)
 
@@ -147,5 +163,5 @@ class TokenViewSet(CommonsViewSet):
         return self.answer(actions.revoke_token(self.get_object().pk, actor=self.actor))
 
 
-routes = [("users", UserViewSet, "user"), ("api-tokens", TokenViewSet, "api-token")]
+routes = [("users", UserViewSet, "user"), ("api-tokens", TokenViewSet, "api-token"), *session_api.routes]
 paths = [path("me", Me.as_view(), name="me")]

@@ -8,8 +8,10 @@ from typing import Any
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
+from apps.accounts import sessions
 from apps.accounts.actions import TOKEN_PREFIX, token_digest
 from apps.accounts.addresses import client_address, network_class
+from apps.accounts.limited_views import LIMITED_VIEWS
 from apps.accounts.models import ApiToken, User
 from apps.core import clock, limits, row_security
 from apps.core.errors import NotAllowed
@@ -24,8 +26,8 @@ class TokenAuthentication(authentication.BaseAuthentication):
     """`Authorization: Bearer gpuc_…`. A read-only token is refused for anything that changes something (403).
 
     A limited token carries some permissions: nothing beyond them is seen or done with it (`core.limits`, read by the
-    scope resolver). What hangs on who somebody is, and asks for no permission, is closed to it unless the view names
-    in `limited` what it takes: {"list": "approvals.request.view"}; "" opens it to every token.
+    scope resolver). What hangs on who somebody is, and asks for no permission, is closed to it unless
+    `limited_views` names what it takes.
     """
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
@@ -62,7 +64,10 @@ class SessionAuthentication(authentication.SessionAuthentication):
     def authenticate(self, request: Request) -> tuple[User, None] | None:
         """Return the person signed in; None for a visitor. Raises PermissionDenied where the CSRF check fails."""
         user = getattr(request._request, "user", None)
-        if not isinstance(user, User) or not user.is_active or user.must_change_password:
+        if not isinstance(user, User) or not user.is_active:
+            return None
+        session = getattr(request._request, "sign_in_session", None)
+        if not session or sessions.confinement(session):
             return None
         self.enforce_csrf(request)
         return user, None
@@ -90,8 +95,13 @@ def needed_by(view: Any) -> str | None:
     asked: str | None = getattr(view, "permissions", {}).get(name, getattr(view, "permission", None))
     if asked is not None:
         return asked
-    table: dict[str, str] = getattr(view, "limited", {})
+    table = LIMITED_VIEWS.get(view_name(type(view)), {})
     return table.get(name, table.get("*"))
+
+
+def view_name(kind: type) -> str:
+    """Return a view's full name: `apps.accounts.api.Me`, also for one that REST framework made of a function."""
+    return f"{kind.__module__}.{kind.__name__}"
 
 
 def _touch(request: Request, token: ApiToken) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from apps.core.events import declare, private
@@ -52,6 +52,8 @@ class TokenCreated:
     read_only: bool
     expires_at: datetime
     name: str = private(default="")
+    limited: bool = False
+    permissions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -65,14 +66,35 @@ class TokenForm(CommonsForm):
     expires_at = UtcDateTimeField(label="Valid until", help_text="At most 365 days from now.")
     access = forms.ChoiceField(
         label="Access",
-        choices=[("read", "Read only"), ("write", "Read and act with all my rights")],
+        choices=[("read", "Read only"), ("write", "Read and act")],
         widget=forms.RadioSelect,
         initial="read",
     )
+    permissions = forms.MultipleChoiceField(
+        label="Limited to",
+        choices=[],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="The token carries what you choose and nothing else. Choose nothing: it carries all the rights.",
+    )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, held: Iterable[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["expires_at"].initial = clock.now() + timedelta(days=90)
+        self.fields["permissions"].choices = permission_choices(held)  # type: ignore[attr-defined]  # a ChoiceField
+
+    def limit(self) -> list[str] | None:
+        """Return the permissions that the token is limited to, None where nothing was chosen."""
+        return self.cleaned_data["permissions"] or None
+
+
+def permission_choices(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return permissions as choices in words: `quotas.request.create` → "Quotas: create request"."""
+    found = []
+    for name in sorted(names):
+        room, noun, verb = name.split(".")
+        found.append((name, f"{room.capitalize()}: {verb} {noun}"))
+    return found
 
 
 class UserForm(CommonsForm):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings
+from django.db.models import Q
 
 from apps.core import clock
 from apps.core.permissions import reach
@@ -34,15 +38,24 @@ class UserQuerySet(ScopedQuerySet["User"]):
 
 
 class SignInSessionQuerySet(ScopedQuerySet["SignInSession"]):
-    """Sessions: everybody their own."""
+    """Sessions: everybody their own; whoever keeps sessions for the installation, all."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return the person's own sessions."""
+        """Return the person's own sessions, or all of them."""
+        if reach(user, "accounts.session.manage").everywhere:
+            return self.all()
+        return self.of(user)
+
+    def of(self, user: Any) -> Self:
+        """Return the sessions of one person."""
         return self.filter(user_id=user.pk) if user.pk else self.none()
 
     def open(self) -> Self:
-        """Return the sessions in force now, of active persons."""
-        return self.filter(closed_at__isnull=True, expires_at__gt=clock.now(), user__is_active=True)
+        """Return the sessions in force now, of active persons: neither closed nor too old nor idle for too long."""
+        at = clock.now()
+        used_after = at - timedelta(seconds=settings.COMMONS_SESSION_IDLE_SECONDS)
+        in_use = Q(last_seen_at__gt=used_after) | Q(last_seen_at__isnull=True, opened_at__gt=used_after)
+        return self.filter(in_use, closed_at__isnull=True, expires_at__gt=at, user__is_active=True)
 
 
 class ApiTokenQuerySet(ScopedQuerySet["ApiToken"]):

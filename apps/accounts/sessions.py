@@ -16,8 +16,10 @@ from apps.core import clock, crypto
 
 #: Key in the session store under which the uid of the SignInSession stands.
 SESSION_KEY = "signed_in"
-#: Key under which stands when the person last gave their password again (ISO 8601).
-PROOF_KEY = "password_confirmed"
+#: Key under which stands who gave the right password and has the second step before them (apps.accounts.second_step).
+HALF_KEY = "half_signed_in"
+#: How exact "last used" is: a write for every page would be a waste.
+SEEN_GRAIN = timedelta(minutes=1)
 
 
 def open_session(
@@ -71,18 +73,47 @@ def session_of(store: SessionBase) -> SignInSession | None:
     return SignInSession.objects.open().filter(uid=uid).select_related("user").first()
 
 
-def proved_at(session: SignInSession, store: SessionBase) -> datetime:
+def proved_at(session: SignInSession, store: SessionBase | None = None) -> datetime:
     """Return when the person of this session last proved who they are: when asked again, else at sign-in.
 
     At a provider that can be well before the session was opened here.
     """
-    first = session.proved_at or session.opened_at
-    raw = str(store.get(PROOF_KEY, ""))
-    try:
-        again = datetime.fromisoformat(raw)
-    except ValueError:
-        return first
-    return max(again, first) if again.tzinfo is not None else first
+    return session.proved_at or session.opened_at
+
+
+def prove(session: SignInSession, *, second_factor: bool = False, at: datetime | None = None) -> datetime:
+    """Note that the person of this session proved who they are again, and whether with a second factor; returns when.
+
+    `at` (None: now) is the provider's `auth_time`; a proof never moves back, and none lies in the future.
+    """
+    moment = min(at or clock.now(), clock.now())
+    session.proved_at = max(moment, proved_at(session))
+    session.second_factor = session.second_factor or second_factor
+    session.save(update_fields=["proved_at", "second_factor"])
+    return session.proved_at
+
+
+def confinement(session: SignInSession) -> str:
+    """Return what a session has to see to before it opens anything else; "" for nothing.
+
+    "password": somebody else knows it, or it is too old; "second_factor": the installation requires one, and this
+    session was opened with a password alone.
+    """
+    if session.method != SignInMethod.PASSWORD:
+        return ""
+    if session.user.must_change_password:
+        return "password"
+    if settings.COMMONS_SECOND_FACTOR != "optional" and not session.second_factor:
+        return "second_factor"
+    return ""
+
+
+def note_use(session: SignInSession) -> None:
+    """Note that the person did something, to the minute; a session that has ended meanwhile stays ended."""
+    at = clock.now()
+    if session.last_seen_at is None or at - session.last_seen_at >= SEEN_GRAIN:
+        SignInSession.objects.open().filter(pk=session.pk).update(last_seen_at=at)
+        session.last_seen_at = at
 
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))

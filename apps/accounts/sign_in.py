@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from apps import audit
-from apps.accounts import addresses, sessions
+from apps.accounts import addresses, local_sign_in, second_step, sessions
 from apps.accounts.events import SESSION_OPENED, SESSION_REFUSED, SessionOpened, SessionRefused
 from apps.accounts.models import SignInAttempt, SignInSession, User
 from apps.core import clock
@@ -29,12 +29,12 @@ WRONG_PASSWORD = "This is not your password."  # noqa: S105 (a sentence)
 LIMITED = "Too many failed attempts. Wait {minutes} minutes, then try again."
 
 
-def sign_in(email: str, password: str, store: SessionBase, *, address: str, device: str = "") -> SignInSession:
-    """Check e-mail address and password and open a session in `store`.
+def sign_in(email: str, password: str, store: SessionBase, *, address: str, device: str = "") -> SignInSession | None:
+    """Check e-mail address and password and open a session in `store`; None where the second step is to come.
 
-    Raises Invalid with one message for an unknown account, a deactivated one and a wrong password, and with another
-    once an account was tried `ACCOUNT_LIMIT` times within 15 minutes from one address, existing or not. Every refusal
-    is committed to the audit trail before it is raised.
+    Raises Invalid with one message for an unknown account, a deactivated one, one that may not sign in with a password
+    here, and a wrong password, and with another once an account was tried `ACCOUNT_LIMIT` times within 15 minutes from
+    one address, existing or not. Every refusal is committed to the audit trail before it is raised.
     """
     email = email.strip()
     attempt, wait = _count(email, address)
@@ -45,45 +45,82 @@ def sign_in(email: str, password: str, store: SessionBase, *, address: str, devi
     if user is None:
         # Hash all the same, so that the answer takes as long as for an account that exists.
         make_password(password)
-    if user is None or not user.check_password(password) or not user.is_active:
+    if user is None or not user.check_password(password):
         _refuse(email, address, "wrong", user)
         raise Invalid({"": WRONG})
+    if why := local_sign_in.refused_because(user):
+        _refuse(email, address, why, user)
+        raise Invalid({"": WRONG})
+    SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
+    if second_step.needed(user):
+        # The failures before stand until the second step: half the way is no proof.
+        second_step.begin(user, store)
+        return None
     with transaction.atomic():
-        SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
-        # Whoever knows the password starts from nothing again; a guesser never gets here.
-        SignInAttempt.objects.filter(
-            account_key=attempt.account_key, address_key=attempt.address_key, succeeded=False
-        ).delete()
-        session = sessions.open_session(user, store, device=device)
-        audit.record(
-            SESSION_OPENED,
-            SessionOpened(network=addresses.network_class(address)),
-            actor=Actor.of(user),
-            subject_type="accounts.session",
-            subject_uid=session.uid,
-        )
+        forget_failures(email, address)
+        return open_with_password(user, store, address=address, device=device, second_factor=False)
+
+
+def open_with_password(
+    user: User, store: SessionBase, *, address: str, device: str, second_factor: bool
+) -> SignInSession:
+    """Open and record the session of somebody whose password, and second factor where they have one, were right.
+
+    A password that the installation deems too old has to be changed before anything else. Needs a transaction.
+    """
+    if local_sign_in.too_old(user) and not user.must_change_password:
+        user.must_change_password = True
+        user.save(update_fields=["must_change_password"])
+    network = addresses.network_class(address)
+    session = sessions.open_session(user, store, device=device, second_factor=second_factor, network=network)
+    audit.record(
+        SESSION_OPENED,
+        SessionOpened(network=network, second_factor=second_factor),
+        actor=Actor.of(user),
+        subject_type="accounts.session",
+        subject_uid=session.uid,
+    )
     return session
 
 
-def confirm_password(user: User, password: str, store: SessionBase, *, address: str) -> datetime:
-    """Check the password of a person who is signed in already, and note in their session when; returns that moment.
+def forget_failures(email: str, address: str) -> None:
+    """Let whoever signed in start from nothing again; a guesser of passwords never gets here."""
+    SignInAttempt.objects.filter(
+        account_key=addresses.keyed("attempt", email.strip().lower()),
+        address_key=addresses.keyed("address", address),
+        succeeded=False,
+    ).delete()
 
-    A try counts as one to sign in, under the same limits. Raises Invalid for the field "password"; every refusal is
-    committed to the audit trail before it is raised.
+
+def confirm_password(
+    session: SignInSession, password: str, *, address: str, proof: second_step.Proof, store: SessionBase
+) -> datetime:
+    """Check the password of a person who is signed in already, then their second factor where they have one.
+
+    Notes in the session when; returns that moment. A try counts as one to sign in, under the same limits. Raises
+    Invalid for the fields "password" and "code"; every refusal is committed to the audit trail before it is raised.
+    """
+    user = session.user
+    check_own_password(user, password, address=address)
+    if second_step.needed(user):
+        return second_step.prove(session, proof, store, address=address)
+    return sessions.prove(session)
+
+
+def check_own_password(user: User, password: str, *, address: str, field: str = "password") -> None:
+    """Check the password that somebody who is signed in gave once more. Raises Invalid for `field`.
+
+    A try counts as one to sign in: whoever finds an open browser gets no more tries than at the door.
     """
     attempt, wait = _count(user.email, address)
     if wait is not None:
         _refuse(user.email, address, "limited", user)
-        raise Invalid({"password": LIMITED.format(minutes=max(1, -(-int(wait.total_seconds()) // 60)))})
+        raise Invalid({field: LIMITED.format(minutes=max(1, -(-int(wait.total_seconds()) // 60)))})
     if not user.is_active or not user.check_password(password):
         _refuse(user.email, address, "wrong", user)
-        raise Invalid({"password": WRONG_PASSWORD})
-    with transaction.atomic():
-        # The failures before stand, unlike after a sign-in: whoever found an open browser must not clear their tracks.
-        SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
-    at = clock.now()
-    store[sessions.PROOF_KEY] = at.isoformat()
-    return at
+        raise Invalid({field: WRONG_PASSWORD})
+    # The failures before stand, unlike after a sign-in: whoever found an open browser must not clear their tracks.
+    SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
 
 
 def _count(email: str, address: str) -> tuple[SignInAttempt, timedelta | None]:

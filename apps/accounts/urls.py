@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.accounts import admin_views, impersonation_urls, views
+from apps.accounts import admin_views, factor_urls, impersonation_urls, openid_urls, scim_urls, session_urls, views
 
 app_name = "accounts"
 urlpatterns = [
@@ -21,3 +21,6 @@ urlpatterns = [
     path("people/<uuid:user_uid>/password/", admin_views.UserPasswordReset.as_view(), name="user-password-reset"),
 ]
 urlpatterns += impersonation_urls.urlpatterns
+urlpatterns += factor_urls.urlpatterns + session_urls.urlpatterns
+urlpatterns += openid_urls.urlpatterns
+urlpatterns += scim_urls.urlpatterns

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.middleware.csrf import rotate_token
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import View
 
-from apps.accounts import actions
+from apps.accounts import actions, openid, openid_views, ports, second_step
 from apps.accounts.addresses import client_address
 from apps.accounts.forms import PasswordForm, SignInForm, TokenForm
+from apps.accounts.local_sign_in import too_old
 from apps.accounts.models import ApiToken, SignInSession, User
+from apps.accounts.safe_next import safe_next
 from apps.accounts.sessions import device_name
-from apps.accounts.sign_in import sign_in
+from apps.accounts.sign_in import check_own_password, sign_in
+from apps.accounts.step_up import StepUpMixin
 from apps.core.actor import Actor
 from apps.core.errors import Invalid
+from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, PageView, SeeOther
 
 _SECRET = sensitive_post_parameters("password", "current", "new", "again")
-
-
-def safe_next(request: HttpRequest, default: str = "/") -> str:
-    """Return where to go afterwards: `next`, if it lies within this portal."""
-    wanted = request.POST.get("next") or request.GET.get("next") or ""
-    allowed = url_has_allowed_host_and_scheme(
-        wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()
-    )
-    return wanted if wanted and allowed else default
 
 
 @method_decorator([never_cache, _SECRET], name="dispatch")
@@ -53,7 +49,7 @@ class SignIn(View):
         if not form.is_valid():
             return self.page(request, form, 400)
         try:
-            sign_in(
+            session = sign_in(
                 form.cleaned_data["email"],
                 form.cleaned_data["password"],
                 request.session,
@@ -64,6 +60,8 @@ class SignIn(View):
             form.add_invalid(invalid)
             return self.page(request, form, 400)
         rotate_token(request)
+        if session is None:
+            return SeeOther(f"{reverse('accounts:sign-in-second')}?{urlencode({'next': safe_next(request)})}")
         return SeeOther(safe_next(request))
 
     def page(self, request: HttpRequest, form: SignInForm, status: int = 200) -> HttpResponse:
@@ -73,6 +71,8 @@ class SignIn(View):
             "form": form,
             "next": safe_next(request),
             "ended": request.method == "GET" and "ended" in request.GET,
+            "local": settings.COMMONS_LOCAL_SIGN_IN,
+            "providers": [(found.name, openid.start_url(found, safe_next(request))) for found in openid.offered()],
         }
         return render(request, "accounts/sign_in.html", context, status=status)
 
@@ -86,9 +86,13 @@ class SignOut(View):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         """Close the session and show the sign-in page."""
         session: SignInSession | None = getattr(request, "sign_in_session", None)
+        onward = ""
         if session:
             actions.close_session(session.pk, actor=Actor.of(session.user))
+            onward = openid_views.leave_url(session)
         request.session.flush()
+        if session and onward:
+            return openid_views.left(request, session, onward)
         messages.success(request, "You are signed out.")
         return SeeOther(reverse("accounts:sign-in"))
 
@@ -100,11 +104,21 @@ class Profile(PageView):
     template_name = "accounts/profile.html"
     scope_free = "shows the signed-in person's own sessions and tokens only"
 
+    @property
+    def person(self) -> User:
+        """The signed-in person."""
+        user: Any = self.request.user
+        found: User = user
+        return found
+
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add sessions and tokens."""
         current: SignInSession | None = getattr(self.request, "sign_in_session", None)
+        mine = SignInSession.objects.of(self.request.user).open().select_related("provider")
         return super().get_context(
-            sessions=list(SignInSession.objects.visible_to(self.request.user).open().order_by("-opened_at")[:50]),
+            sessions=list(mine.order_by("-opened_at")[:50]),
+            has_factor=second_step.needed(self.person),
+            may_use_password=self.person.may_use_password,
             current_session_id=current.pk if current else None,
             tokens=list(ApiToken.objects.visible_to(self.request.user).usable().order_by("-created_at", "-pk")),
             **extra,
@@ -127,7 +141,7 @@ class _OwnAccount(CreateView):
 
 
 @method_decorator(_SECRET, name="dispatch")
-class PasswordChange(_OwnAccount):
+class PasswordChange(StepUpMixin, _OwnAccount):
     """Changes one's own password."""
 
     title = "Change your password"
@@ -135,18 +149,30 @@ class PasswordChange(_OwnAccount):
     submit_label = "Change password"
     success_message = "Your password is changed. You are signed out everywhere else."
 
+    def answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Ask people with a second factor for it: the form itself asks for the password."""
+        skip = not second_step.needed(self.person)
+        return super(StepUpMixin, self).answer(request, *args, **kwargs) if skip else super().answer(request)
+
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Say why a person who did not ask for this page is here."""
-        first = self.request.user.must_change_password  # type: ignore[union-attr]  # our own User behind sign-in
-        intro = "Somebody else set your present password. Choose one that only you know; then go on." if first else ""
+        intro = ""
+        if self.person.must_change_password:
+            intro = (
+                "Your password is too old. Choose another one; then go on."
+                if too_old(self.person)
+                else "Somebody else set your present password. Choose one that only you know; then go on."
+            )
         return super().get_context(**{"intro": intro, **extra})
 
     def perform(self, form: Any) -> str:
         """Change it and go on to where the person wanted."""
         session: SignInSession | None = getattr(self.request, "sign_in_session", None)
+        current = form.cleaned_data["current"]
+        check_own_password(self.person, current, address=client_address(self.request), field="current")
         actions.change_password(
             self.person.pk,
-            form.cleaned_data["current"],
+            current,
             form.cleaned_data["new"],
             actor=self.actor,
             keep_session_id=session.pk if session else None,
@@ -169,13 +195,17 @@ class SessionsCloseOthers(_OwnAccount):
         return reverse("accounts:profile")
 
 
-class TokenCreate(_OwnAccount):
+class TokenCreate(StepUpMixin, _OwnAccount):
     """Makes an API token and shows its secret, once."""
 
     title = "New API token"
     intro = "A token lets a program use the API in your name, with your rights as they are at each call."
     form_class = TokenForm
     submit_label = "Make token"
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """Offer the rights that the person holds anywhere."""
+        return {"held": [name for name in ports.permission_names() if may(self.request.user, name)]}
 
     def perform(self, form: Any) -> HttpResponseBase:
         """Make it and answer with the page that shows the secret: a redirect would have to store it."""
@@ -185,6 +215,7 @@ class TokenCreate(_OwnAccount):
             form.cleaned_data["expires_at"],
             form.cleaned_data["access"] == "read",
             actor=self.actor,
+            permissions=form.limit(),
         )
         self.template_name = "accounts/secret.html"
         self.title = "Your new API token"

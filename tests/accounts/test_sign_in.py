@@ -40,7 +40,8 @@ def test_right_password_opens_a_session_whatever_the_case_of_the_address(person:
     assert session.device == "Firefox on Linux"
     assert "Where you are signed in" in client.get("/account/").content.decode()
     event = AuditEvent.objects.get(action="accounts.session.opened", actor_id=str(person.uid))
-    assert event.data["changes"] == {"network": "loopback"}
+    opened = {"network": "loopback", "method": "password", "provider": "", "second_factor": False}
+    assert event.data["changes"] == opened
 
 
 @pytest.mark.requirement("accounts-1.2")
