@@ -17,6 +17,7 @@ from apps.core import hooks
 from apps.core.actor import Actor, current_request_id
 from apps.core.api import problem_json
 from apps.core.errors import CommonsError, Conflict, Invalid, NotAllowed
+from portal.navigation import BELL
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 5
@@ -97,6 +98,9 @@ def draw(
         "request_id": current_request_id() if status >= 500 else "",
         "retry_seconds": RETRY_SECONDS if status == 503 else 0,
     }
+    if signed_in and not hasattr(request, "_commons_counts"):
+        # What waits for the person is no matter of a refusal; the bell asks again by itself.
+        request._commons_counts = {BELL: 0}  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
     name = "errors/fragment.html" if htmx else "errors/page.html" if signed_in else "errors/bare.html"
     body = render_to_string(name, context, request if signed_in else None)
     response = HttpResponse(body, status=status)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import BigIntegerField, DateTimeField, F, Q, Value
-from django.db.models.functions import Cast
+from django.db import connection
+from django.db.models import Q
 
 from apps.accounts.choices import UserKind
 from apps.core import clock, limits
 from apps.core.permissions import Reach
 from apps.teams.choices import PERMISSIONS, Role, roles_with
-from apps.teams.service_rules import FOR_PEOPLE
+from apps.teams.service_rules import FOR_PEOPLE, counts
 
 if TYPE_CHECKING:
     from apps.teams.models import Unit
@@ -183,31 +183,35 @@ def of(user: Any) -> Scopes:
     return scopes
 
 
+# What `RoleGrant.objects.in_force()` and `Membership.objects.current()` say, by hand: every request asks it, and the
+# ORM takes ten times as long to write the statement as the database to answer it.
+_HELD = """
+SELECT g.role, g.unit_id, g.team_id, g.expires_at, u.kind
+FROM teams_rolegrant g JOIN accounts_user u ON u.id = g.user_id
+WHERE g.user_id = %(user)s AND u.is_active AND g.revoked_at IS NULL
+  AND (g.expires_at IS NULL OR g.expires_at > %(at)s) AND (g.starts_at IS NULL OR g.starts_at <= %(at)s)
+UNION ALL
+SELECT %(member)s, NULL, m.team_id, upper(m.valid), u.kind
+FROM teams_membership m JOIN accounts_user u ON u.id = m.user_id
+WHERE m.user_id = %(user)s AND m.valid @> %(at)s
+"""
+
+
 def resolve(user_id: int) -> Scopes:
     """Read a person's grants and memberships in force now (one query), under the limit of the request's token."""
-    from apps.teams.models import Membership, RoleGrant
-
     installation: set[str] = set()
     units: dict[str, set[int]] = {}
     teams: dict[str, set[int]] = {}
     ends: list[datetime] = []
     service = False
-    grants = RoleGrant.objects.in_force().filter(user_id=user_id).order_by()
-    memberships = Membership.objects.current().filter(user_id=user_id).order_by()
-    # Any: the stubs take the second half's columns for those of the first, where a team is never missing.
-    held: Any = grants.values_list("role", "unit_id", "team_id", "expires_at", "user__kind").union(
-        memberships.values_list(
-            Value(str(Role.MEMBER)),
-            Cast(Value(None), BigIntegerField()),
-            "team_id",
-            # An open end is NULL in both tables.
-            Cast(F("valid__endswith"), DateTimeField()),
-            "user__kind",
-        ),
-        all=True,
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(_HELD, {"user": user_id, "member": str(Role.MEMBER), "at": clock.now()})
+        held = cursor.fetchall()
     for role, unit_id, team_id, end, kind in held:
-        service = service or kind == UserKind.SERVICE
+        if kind == UserKind.SERVICE:
+            service = True
+            if not counts(role, unit_id, team_id):
+                continue
         if team_id is not None:
             teams.setdefault(role, set()).add(team_id)
         elif unit_id is not None:
