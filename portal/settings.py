@@ -311,6 +311,8 @@ WHITENOISE_AUTOREFRESH = False
 COMMONS_API_LIMITED: bool = env.bool("COMMONS_API_LIMITED", default=True)
 COMMONS_API_PER_MINUTE: int = env.int("COMMONS_API_PER_MINUTE", default=600)
 COMMONS_API_ANONYMOUS_PER_MINUTE: int = env.int("COMMONS_API_ANONYMOUS_PER_MINUTE", default=60)
+# Calls a minute of one directory's token: a first run over everybody sends many.
+COMMONS_SCIM_PER_MINUTE: int = env.int("COMMONS_SCIM_PER_MINUTE", default=3000)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.accounts.api_auth.TokenAuthentication",

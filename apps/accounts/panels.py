@@ -1,6 +1,13 @@
-"""The accounts room's entry in the navigation."""
+"""The accounts room's entries in the navigation, and what it adds to the page of a provider."""
 
-from portal.panels import nav
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.accounts.models import ExternalIdentity, IdentityProvider
+from portal.panels import nav, panel
 
 nav("People", "accounts:user-list", icon="users", order=30, permission="accounts.user.view", group="Governance")
 nav(
@@ -11,3 +18,16 @@ nav(
     permission="accounts.provider.view",
     group="Governance",
 )
+
+
+@panel(page="provider", order=20, permission="accounts.provider.view")
+def provisioning(request: HttpRequest, provider: IdentityProvider) -> dict[str, Any]:
+    """Say what the provider's directory keeps here."""
+    kept = ExternalIdentity.objects.filter(provider=provider, provisioned=True)
+    return {
+        "template": "accounts/panels/provisioning.html",
+        "provider": provider,
+        "kept": kept.count(),
+        "groups": provider.groups.count(),
+        "held": provider.held_since,
+    }

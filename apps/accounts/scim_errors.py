@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from apps.core.errors import CommonsError
 
-class ScimError(Exception):
+
+class ScimError(CommonsError):
     """A request that is refused: HTTP status, `scimType` (RFC 7644 table 9, may be empty) and what to do about it."""
 
     def __init__(self, status: int, detail: str, scim_type: str = "") -> None:

@@ -287,9 +287,14 @@ class _Reader:
         kind, text = self.pop()
         if kind == "text":
             try:
-                return json.loads(text)
+                found: str = json.loads(text)
+                # Neither half characters nor NUL can be stored, so nothing is called so.
+                found.encode()
             except ValueError as error:
                 raise self.refuse(f"{text[:50]} is no JSON string.") from error
+            if "\x00" in found:
+                raise self.refuse("Texts hold no NUL character.")
+            return found
         if kind == "number":
             return float(text) if "." in text else int(text)
         if kind == "word" and text.lower() in ("true", "false", "null"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.accounts import impersonation, openid_flow, openid_sessions, sessions, sign_in
+from apps.accounts import impersonation, openid_flow, openid_sessions, scim_tokens, sessions, sign_in
 from apps.core.sweeps import sweep
 
 
@@ -30,3 +30,9 @@ def end_impersonations() -> int:
 def forget_openid() -> int:
     """Delete marks of used sign-in answers that cannot come again, and ID tokens of sessions that are over."""
     return openid_flow.forget_used() + openid_sessions.forget_tokens()
+
+
+@sweep("accounts.tell_of_expiring_tokens", every=timedelta(hours=6))
+def tell_of_expiring_tokens() -> int:
+    """Tell of directories' tokens that expire soon."""
+    return scim_tokens.tell_of_expiry()

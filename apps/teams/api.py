@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.accounts.models import User
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.teams import actions, change_api, changes, review_api, selectors
+from apps.teams import actions, change_api, changes, import_api, mapping_api, review_api, selectors, service_api
 from apps.teams.choices import Role
 from apps.teams.filters import GrantFilter
 from apps.teams.models import RoleGrant, Team, Unit
@@ -306,5 +306,8 @@ routes = [
     ("teams", TeamViewSet, "team"),
     ("role-grants", GrantViewSet, "role-grant"),
     *review_api.routes,
+    *service_api.routes,
     *change_api.routes,
+    *mapping_api.routes,
 ]
+paths = [*import_api.paths]

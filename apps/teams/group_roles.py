@@ -62,7 +62,7 @@ def sync_groups(user_id: int, *, actor: Actor) -> Changes:
     rules = rules_in_force()
     groups = groups_of([user.pk]).get(user.pk, {})
     standing = standing_of([user.pk]).get(user.pk, Standing())
-    _release(user, released(standing.withheld, groups, rules))
+    release(user, released(standing.withheld, groups, rules))
     return _carry_out(user, what_changes(user, groups, rules, standing), actor)
 
 
@@ -261,8 +261,8 @@ def _last_admin(user: User, take: Collection[Held]) -> set[int]:
     return going & set(present) if not set(present) - going else set()
 
 
-def _release(user: User, keys: Collection[Wanted]) -> None:
-    """The group gives it no longer: what was taken by hand is settled, and joining again gives it again."""
+def release(user: User, keys: Collection[Wanted]) -> None:
+    """Settle what was taken by hand: the group gives it no longer, or somebody leaves it to the group again."""
     for role, unit_id, team_id, mapping_id in keys:
         if role == Role.MEMBER:
             Membership.objects.filter(
@@ -333,6 +333,7 @@ __all__ = [
     "due",
     "groups_of",
     "place_of",
+    "release",
     "rules_in_force",
     "standing_of",
     "sync_groups",

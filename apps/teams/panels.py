@@ -15,11 +15,28 @@ from portal.panels import nav, panel
 nav("Units", "teams:unit-list", icon="building", order=20, permission="teams.unit.view", group="Work")
 nav("Roles", "teams:grant-list", icon="shield-lock", order=35, permission="teams.grant.view", group="Governance")
 nav(
+    "Group roles",
+    "teams:mapping-list",
+    icon="users-group",
+    order=36,
+    permission="teams.mapping.view",
+    group="Governance",
+)
+nav(
     "Access reviews",
     "teams:review-list",
     icon="list-check",
     order=36,
     permission="teams.review.view",
+    group="Governance",
+)
+
+nav(
+    "Service accounts",
+    "teams:service-list",
+    icon="key",
+    order=37,
+    permission="teams.service.view",
     group="Governance",
 )
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.teams import change_urls, review_urls, role_views, views
+from apps.teams import change_urls, import_views, mapping_urls, review_urls, role_views, service_urls, views
 
 app_name = "teams"
 urlpatterns = [
@@ -17,7 +17,10 @@ urlpatterns = [
     path("roles/new/", role_views.GrantCreate.as_view(), name="grant-create"),
     path("roles/<uuid:grant_uid>/revoke/", role_views.GrantRevoke.as_view(), name="grant-revoke"),
     path("roles/<uuid:grant_uid>/extend/", role_views.GrantExtend.as_view(), name="grant-extend"),
+    path("people-import/", import_views.Import.as_view(), name="import"),
     path("people/<uuid:user_uid>/why/", role_views.Why.as_view(), name="why"),
 ]
 urlpatterns += review_urls.urlpatterns
 urlpatterns += change_urls.urlpatterns
+urlpatterns += mapping_urls.urlpatterns
+urlpatterns += service_urls.urlpatterns
