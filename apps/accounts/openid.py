@@ -7,6 +7,7 @@ network and therefore runs outside any transaction; what is written is in `openi
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -262,7 +263,7 @@ def _completed(provider: IdentityProvider, claims: dict[str, Any], access_token:
 
 def _word(error: str) -> str:
     """Return an error code where it looks like one: what a stranger wrote goes no further."""
-    return error if len(error) <= 60 and error.replace("_", "").isascii() and error.replace("_", "").isalnum() else "?"
+    return error if re.fullmatch(r"[A-Za-z0-9_]{0,60}", error) else "?"
 
 
 __all__ = [

@@ -74,6 +74,9 @@ class _Door(View):
             },
             status=page.status,
         )
+        # Django would log the address, and with it the code that the provider gave.
+        response._has_been_logged = True  # type: ignore[attr-defined]  # Django's own way
+        _log.warning("sign-in at provider %s refused: %s", self.provider.slug, refused)
         if flow is not None:
             openid_flow.end(response, flow)
         return response
