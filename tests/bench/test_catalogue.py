@@ -68,6 +68,7 @@ def build() -> dict[str, Any]:
         ApprovalRequest(
             policy_version=pinned, subject_type="catalogue.version", subject_uid=one.uid, subject_digest=one.digest,
             requester=lead, status="approved" if index < GRANTS else "in_review", submitted_at=at, unit=company.unit,
+            team=one.model.team,
         )
         for index, one in enumerate(drafts[: GRANTS + OPEN])
     ]  # fmt: skip

@@ -44,7 +44,8 @@ def granted(version: ModelVersion, requester: Any, **values: Any) -> Grant:
     )
     request = ApprovalRequest.objects.create(
         policy_version=pinned, subject_type="catalogue.version", subject_uid=version.uid, subject_digest=version.digest,
-        requester=requester, status="approved", submitted_at=clock.now(), unit=version.model.team.unit,
+        requester=requester, status="approved", submitted_at=clock.now(), team=version.model.team,
+        unit=version.model.team.unit,
     )  # fmt: skip
     values.setdefault("not_before", clock.now())
     return Grant.objects.create(
