@@ -141,7 +141,8 @@ def _follow(state: chain.ChainState, frontier: Frontier, before: CheckpointRow |
     # A frontier that has taken in something wrong is thrown away with the refusal.
     for finding in chain.verify(noted(verification.records_after(state.seq)), state):
         return finding.text
-    return ""
+    # A note that was erased since the last checkpoint is explained by an event that comes after it.
+    return next((finding.text for finding in chain.settle(state)), "")
 
 
 def _refuse(problem: str, seq: int) -> None:

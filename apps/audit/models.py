@@ -137,3 +137,28 @@ class VerificationRun(Row):
     class Meta:
         db_table = "audit_verification_run"
         ordering = ["-finished_at", "-id"]
+
+
+from apps.audit.keeping_models import (  # noqa: E402  (they stand beside the trail's own)
+    Floor,
+    Hold,
+    HoldRelease,
+    Purge,
+    ReconciliationRun,
+    RetentionProposal,
+)
+
+__all__ = [
+    "AuditEvent",
+    "AuditHead",
+    "AuditLink",
+    "AuditNote",
+    "CheckpointRow",
+    "Floor",
+    "Hold",
+    "HoldRelease",
+    "Purge",
+    "ReconciliationRun",
+    "RetentionProposal",
+    "VerificationRun",
+]

@@ -9,6 +9,7 @@ from apps.core.permissions import reach
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
+    from apps.audit.keeping_models import Hold, ReconciliationRun, RetentionProposal
     from apps.audit.models import AuditEvent, CheckpointRow, VerificationRun
 
 
@@ -35,6 +36,36 @@ class CheckpointRowQuerySet(ScopedQuerySet["CheckpointRow"]):
 
 class VerificationRunQuerySet(ScopedQuerySet["VerificationRun"]):
     """Verifications: for those who view the whole trail."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who read the trail everywhere."""
+        return self.all() if reach(user, "audit.event.view").everywhere else self.none()
+
+
+class HoldQuerySet(ScopedQuerySet["Hold"]):
+    """Legal holds: for those who view them for the whole installation."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who may see holds."""
+        return self.all() if reach(user, "audit.hold.view").everywhere else self.none()
+
+    def in_force(self) -> Self:
+        """Return the holds that were not released."""
+        from apps.audit.keeping_models import HoldRelease
+
+        return self.exclude(uid__in=HoldRelease.objects.values("hold_uid"))
+
+
+class ProposalQuerySet(ScopedQuerySet["RetentionProposal"]):
+    """Proposals to purge: for those who see holds, and so decide with open eyes."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to those who may see holds."""
+        return self.all() if reach(user, "audit.hold.view").everywhere else self.none()
+
+
+class ReconciliationQuerySet(ScopedQuerySet["ReconciliationRun"]):
+    """Reconciliations: for those who view the whole trail."""
 
     def visible_to(self, user: Any) -> Self:
         """Return all to those who read the trail everywhere."""

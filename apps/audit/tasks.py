@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from apps.audit import checkpoints, nightly, partitions
+from apps.audit import checkpoints, keeping, nightly, partitions, reconciliation
 from apps.core.sweeps import sweep
 
 
@@ -30,3 +30,15 @@ def publish_checkpoints() -> int:
 def verify_trail() -> int:
     """Verify the trail once a day; say so where that did not happen."""
     return nightly.alarm_if_overdue() + nightly.verify_due()
+
+
+@sweep("audit.purge_months", every=timedelta(hours=1))
+def purge_months() -> int:
+    """Purge the months whose proposal two persons stand behind."""
+    return keeping.purge_due()
+
+
+@sweep("audit.reconcile_changes", every=timedelta(minutes=30))
+def reconcile_changes() -> int:
+    """Once a day, look for rows that were changed without an event."""
+    return reconciliation.reconcile_due()

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from django.db import connections, transaction
 
-from apps.audit import chain
+from apps.audit import chain, watching
 from apps.audit.canonical import ZERO_HASH
 from apps.audit.checkpoint_format import Checkpoint
 from apps.audit.merkle import Frontier
@@ -27,6 +27,7 @@ _SELECT = f"""
 SELECT l.seq, l.event_id::text, l.leaf, l.prev, l.hash, (extract(epoch FROM l.sealed_at) * 1000000)::bigint,
        e.canonical, e.leaf, n.salt, n.body,
        to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+       to_char(l.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM'),
        {", ".join(f"e.{name}::text" for name in _COLUMNS)}
   FROM audit.link l
   LEFT JOIN audit.event e ON e.id = l.event_id AND e.occurred_at = l.occurred_at
@@ -57,6 +58,8 @@ class Report:
     weaknesses: list[str] = field(default_factory=list)
     checkpoints: int = 0
     checkpoint_seq: int | None = None
+    #: Months whose events were purged by two persons' decision, as far as the walk met them.
+    purged: list[str] = field(default_factory=list)
 
     @property
     def outcome(self) -> Outcome:
@@ -83,7 +86,8 @@ def verify_trail(
 
     Compares every link with the one before it, every event's bytes with their sealed leaf, columns with bytes, notes
     with their commitments, the head with the last link; looks for events and notes outside the chain, and for missing
-    guards. By itself it cannot see a tail that was cut off together with the head, nor a chain rewritten as a whole:
+    guards. Events purged and notes erased are accepted where the trail itself says of exactly these that they were.
+    By itself it cannot see a tail that was cut off together with the head, nor a chain rewritten as a whole:
     `checkpoints`, kept outside the database and signed by one of `keys` (default: those known here), show both.
     `from_checkpoint` begins behind the newest good one; `using` names another database, a restored copy.
     Raises django.db.Error where the trail cannot be read.
@@ -102,7 +106,9 @@ def verify_trail(
         compare = _Comparison(report, trusted, frontier, whole=not from_checkpoint or report.checkpoint_seq is None)
         for finding in chain.verify(compare.records(records_after(state.seq, using)), state):
             report.add(finding)
-        report.links = state.links
+        for finding in chain.settle(state):
+            report.add(finding)
+        report.links, report.purged = state.links, sorted(state.purged)
         _check_head(report, state, using)
         compare.rest(state.seq)
         _check_strays(report, using)
@@ -204,7 +210,21 @@ def records_after(seq: int, using: str = "default") -> Iterator[chain.Record]:
         cursor.execute(_SELECT, [seq])
         while rows := cursor.fetchmany(_BATCH):
             for row in rows:
-                seq, event_id, leaf, prev, link_hash, sealed_at_us, canonical, stored_leaf, salt, body, at, *rest = row
+                (
+                    seq,
+                    event_id,
+                    leaf,
+                    prev,
+                    link_hash,
+                    sealed_at_us,
+                    canonical,
+                    stored_leaf,
+                    salt,
+                    body,
+                    at,
+                    month,
+                    *rest,
+                ) = row
                 columns = {name: value or "" for name, value in zip(_COLUMNS, rest, strict=True)}
                 yield chain.Record(
                     seq=seq,
@@ -217,6 +237,7 @@ def records_after(seq: int, using: str = "default") -> Iterator[chain.Record]:
                     stored_leaf=None if stored_leaf is None else bytes(stored_leaf),
                     columns={**columns, "occurred_at": at or ""},
                     note=None if salt is None else (bytes(salt), bytes(body)),
+                    month=month,
                 )
 
 
@@ -248,6 +269,11 @@ def _check_strays(report: Report, using: str) -> None:
                     report.add(chain.Finding("stray", 0, event_id, f"event {event_id} {text}"))
 
 
+def _unwatched(using: str) -> list[str]:
+    """A restored copy holds the trail alone: nothing is watched there."""
+    return watching.unwatched(using) if using == "default" else []
+
+
 def _check_guards(report: Report, using: str) -> None:
     """Name every table of the trail that lacks its triggers or lets the portal's role do more than it should."""
     with connections[using].cursor() as cursor:
@@ -266,6 +292,7 @@ def _check_guards(report: Report, using: str) -> None:
             "   AND has_table_privilege(%s, c.oid, p) ORDER BY 1, 2",
             [APP_ROLE],
         )
+        report.weaknesses += [f"changes of {table} are not noted any more" for table in _unwatched(using)]
         report.weaknesses += [
             f"{APP_ROLE} holds {privilege} on audit.{table}" for table, privilege in cursor.fetchall()
         ]

@@ -90,6 +90,8 @@ def script(logins: Logins) -> list[str]:
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
         f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER_ROLE};",
         f"GRANT USAGE ON SCHEMA public TO {APP_ROLE};",
+        # Purging a month of the trail looks for the checkpoint that covers it.
+        f"GRANT USAGE ON SCHEMA public TO {AUDIT_ROLE};",
         f"CREATE SCHEMA IF NOT EXISTS commons AUTHORIZATION {OWNER_ROLE};",
         f"CREATE SCHEMA IF NOT EXISTS audit AUTHORIZATION {AUDIT_ROLE};",
     ]

@@ -59,7 +59,7 @@ def test_the_tab_has_the_pages_own_checks(company: Company) -> None:
 
 @pytest.mark.requirement("audit-keeping-1.3")
 def test_of_a_row_that_many_see_foreign_teams_stay_out(company: Company) -> None:
-    """A shared row, such as a pool or a model: only events of the own teams and of nobody's, and those without names."""
+    """Of a pool or a model, say: only events of the own teams and of nobody's, and those without names."""
     shared = type("Shared", (), {"uid": uuid.uuid4()})()
     _about(company, shared, "lead_marketing", 1, company.marketing_team.uid)
     _about(company, shared, "admin", 2)

@@ -79,6 +79,8 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{report.outcome.name.lower()}: {report.links} links, head {report.head_seq} {report.head_hash}"
         )
+        if report.purged:
+            self.stdout.write(f"Purged by two persons' decision, links kept: {', '.join(report.purged)}.")
         if report.checkpoints:
             self.stdout.write(f"Compared with {report.checkpoints} checkpoints, up to link {report.checkpoint_seq}.")
         else:
@@ -125,6 +127,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "findings_total": report.findings_total,
         "findings": [dataclasses.asdict(finding) for finding in report.findings],
         "weaknesses": report.weaknesses,
+        "purged": report.purged,
         "checkpoint": report.checkpoint_seq,
         "checkpoints": report.checkpoints,
         "public_keys": {name: base64.urlsafe_b64encode(raw).decode() for name, raw in signing.public_keys().items()},
