@@ -54,6 +54,11 @@ ROUTES: dict[str, Route] = {
     "teams:grant-extend#POST": Route(
         allowed=_ADMIN, kwargs=lambda world: {"grant_uid": world.lead_grant.uid}, method="POST"
     ),
+    "teams:import": Route(allowed=_ADMIN),
+    "teams:import#POST": Route(allowed=_ADMIN, method="POST"),
+    "api:people-import": Route(
+        allowed=_ADMIN, method="POST", data=lambda world: {"kind": "units", "csv": "slug,name\ncards,Cards\n"}
+    ),
     "api:unit-change": Route(allowed=_ADMIN, kwargs=_uid("unit"), method="POST"),
     "api:unit-restore": Route(allowed=_ADMIN, kwargs=_uid("unit"), method="POST"),
     "api:team-change": Route(allowed=_ADMIN, kwargs=_uid("finance_team"), method="POST"),
