@@ -143,7 +143,7 @@ class WhatIfPage(PageView):
         if not self.form.is_valid():
             return self.page(status=400)
         try:
-            found = self.answer()
+            found = self.worked_out()
         except Invalid as invalid:
             self.form.add_invalid(invalid)
             return self.page(status=400)
@@ -167,7 +167,7 @@ class WhatIfPage(PageView):
             prices.scale = data["scale"]
         return prices
 
-    def answer(self) -> reading.WhatIf:
+    def worked_out(self) -> reading.WhatIf:
         """Work it out. Raises NotVisible for a unit outside the scope."""
         data = self.form.cleaned_data
         unit = next((unit for unit in self.units if unit.slug == data.get("unit")), None)
