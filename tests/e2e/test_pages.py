@@ -86,32 +86,33 @@ def _look_at_all(
 ) -> int:
     """Open each page on a phone or a desk in turn, light or dark in turn; axe at one width, overflow at both.
 
-    Unless `every`, axe leaves out a page of which it has seen every template: one more plain list, one more plain form.
+    Unless `every`, a page of which every template was seen is left out: one more plain list, one more plain form.
     """
     world = worlds.build()
     pages: dict[str, Any] = {}
     problems: list[str] = []
-    seen_by_axe: set[str] = set()
-    found = pages_of(world, every=every, share=share, shares=shares)
-    #: One turn for those that axe looks at, one for the others: both go through all four.
-    looks = [(PHONE, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (DESKTOP, "light")]
-    turns = {True: itertools.cycle(looks), False: itertools.cycle(looks)}
-    for one in found:
-        new = every or not one.templates <= seen_by_axe
-        seen_by_axe |= one.templates
-        width, theme = next(turns[new])
+    seen: set[str] = set()
+    looked = 0
+    looks = itertools.cycle([(PHONE, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (DESKTOP, "light")])
+    # Pages of many templates first: fewer of them show all there is.
+    for one in sorted(pages_of(world, every=every, share=share, shares=shares), key=lambda page: -len(page.templates)):
+        if not every and one.templates <= seen:
+            continue
+        seen |= one.templates
+        looked += 1
+        width, theme = next(looks)
         if one.who not in pages:
             pages[one.who] = browse(world.people[one.who], "/words/")
         page = pages[one.who]
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
         page.goto(one.url)
-        for check in (_ready, assert_accessible, assert_fits) if new else (_ready, assert_fits):
+        for check in (_ready, assert_accessible, assert_fits):
             problems += _problem(check, page, f"{one.who} {width} {theme}")
         page.set_viewport_size({"width": PHONE if width == DESKTOP else DESKTOP, "height": 900})
         problems += _problem(assert_fits, page, f"{one.who} at the other width")
     assert not problems, f"{len(problems)} problems:\n" + "\n\n".join(problems)
-    return len(found)
+    return looked
 
 
 def _ready(page: Any) -> None:
@@ -137,7 +138,7 @@ def test_pages_are_accessible_and_fit(
     transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any, share: int
 ) -> None:
     """Home, lists, details, reports and the forms that differ."""
-    assert _look_at_all(False, browse, assert_accessible, assert_fits, share=share, shares=_SHARES) >= 35
+    assert _look_at_all(False, browse, assert_accessible, assert_fits, share=share, shares=_SHARES) >= 20
 
 
 @pytest.mark.full
