@@ -209,6 +209,8 @@ def reactivate_user(user_id: int, reason: str, *, actor: Actor) -> User:
     user = _locked(user_id)
     if not reason.strip():
         raise Invalid({"reason": "Say why, for the audit trail."})
+    if user.erased_at is not None:
+        raise Conflict("This person was erased for good: make a new account.", current={"status": "erased"})
     if user.is_active:
         raise Conflict("This account is in use already.", current={"status": "active"})
     switch_on(user, reason.strip(), actor=actor)
@@ -232,6 +234,8 @@ def switch_off(user: User, reason: str, *, actor: Actor, at: datetime | None = N
 
 def switch_on(user: User, reason: str, *, actor: Actor) -> None:
     """Switch a locked account on again; sessions and tokens stay closed. For actions that have checked who may."""
+    if user.merged_into_id is not None:
+        raise Conflict("This account was merged into another one.", current={"status": "merged"})
     user.is_active, user.deactivated_at = True, None
     user.save(update_fields=["is_active", "deactivated_at"])
     payload = events.UserSwitched(sessions_closed=0, tokens_revoked=0)

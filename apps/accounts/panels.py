@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from apps.accounts.models import ExternalIdentity, IdentityProvider
+from apps.accounts.models import ExternalIdentity, IdentityProvider, User
 from portal.panels import nav, panel
 
 nav("People", "accounts:user-list", icon="users", order=30, permission="accounts.user.view", group="Governance")
@@ -31,3 +31,9 @@ def provisioning(request: HttpRequest, provider: IdentityProvider) -> dict[str, 
         "groups": provider.groups.count(),
         "held": provider.held_since,
     }
+
+
+@panel(page="person", order=900, permission="accounts.user.erase")
+def erasure(request: HttpRequest, person: User) -> dict[str, Any]:
+    """Say whether the person was erased, and offer it."""
+    return {"template": "accounts/panels/erasure.html", "person": person}

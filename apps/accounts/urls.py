@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from apps.accounts import admin_views, factor_urls, impersonation_urls, openid_urls, scim_urls, session_urls, views
+from apps.accounts import (
+    admin_views,
+    erasure_urls,
+    factor_urls,
+    impersonation_urls,
+    openid_urls,
+    scim_urls,
+    session_urls,
+    views,
+)
 
 app_name = "accounts"
 urlpatterns = [
@@ -24,3 +33,4 @@ urlpatterns += impersonation_urls.urlpatterns
 urlpatterns += factor_urls.urlpatterns + session_urls.urlpatterns
 urlpatterns += openid_urls.urlpatterns
 urlpatterns += scim_urls.urlpatterns
+urlpatterns += erasure_urls.urlpatterns
