@@ -104,7 +104,8 @@ def _leads_to_sign_in(response: HttpResponse) -> bool:
 
 
 def _had_session(request: HttpRequest) -> bool:
-    if settings.SESSION_COOKIE_NAME not in request.COOKIES or request.user.is_authenticated:
+    # Not `request.user`: REST framework puts its own there.
+    if settings.SESSION_COOKIE_NAME not in request.COOKIES or request.sign_in_session:  # type: ignore[attr-defined]  # set above
         return False
     # Half signed in is not signed out.
     return sessions.HALF_KEY not in request.session
@@ -113,9 +114,10 @@ def _had_session(request: HttpRequest) -> bool:
 def _say_ended(request: HttpRequest, response: HttpResponse) -> None:
     if _leads_to_sign_in(response):
         response["Location"] = f"{response['Location']}&{urlencode({'ended': 1})}"
-    elif response.status_code == 401 and response.has_header("HX-Redirect") and not counts_as_use(request):
+    elif not counts_as_use(request):
         # Leading the page away would throw away what somebody typed into it.
-        del response["HX-Redirect"]
+        if response.has_header("HX-Redirect"):
+            del response["HX-Redirect"]
         response["HX-Reswap"] = "none"
         response[ENDED_HEADER] = "ended"
 

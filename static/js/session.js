@@ -50,8 +50,7 @@
     if (token()) event.detail.headers["X-CSRFToken"] = token();
   });
   document.addEventListener("htmx:afterRequest", (event) => {
-    const answer = event.detail.xhr;
-    if (answer?.status === 401 && answer.getResponseHeader("X-Commons-Session") === "ended") sayEnded();
+    if (event.detail.xhr?.getResponseHeader("X-Commons-Session") === "ended") sayEnded();
   });
 
   // Signing in elsewhere changed the token that this page was drawn with.

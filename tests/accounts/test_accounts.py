@@ -158,7 +158,7 @@ def test_password_change_ends_every_other_session() -> None:
 @pytest.mark.parametrize(
     ("current", "new", "again", "message"),
     [
-        ("wrong", "another long enough", "another long enough", "not your present password"),
+        ("wrong", "another long enough", "another long enough", "not your password"),
         (PASSWORD, "short", "short", "too short"),
         (PASSWORD, "password1234", "password1234", "too common"),
         (PASSWORD, PASSWORD, PASSWORD, "differs from the present"),
