@@ -196,6 +196,8 @@ def _usable(key: Mapping[str, Any]) -> bool:
     operations = key.get("key_ops")
     if isinstance(operations, list) and "verify" not in operations:
         return False
+    if key.get("kty") == "RSA" and len(str(key.get("n", ""))) * 6 < _SMALLEST_RSA_BITS:
+        return False
     try:
         found = _imported(key)
     except (JoseError, ValueError, TypeError, KeyError):
