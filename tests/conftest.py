@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Counting calls would look for a Redis; the tests of the limits switch it on.
     settings.COMMONS_API_LIMITED = False
+    # A test that moves its clock by hours has left no browser alone; the tests of idle sessions set it back.
+    settings.COMMONS_SESSION_IDLE_SECONDS = settings.SESSION_COOKIE_AGE
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 
 

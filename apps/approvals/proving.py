@@ -7,7 +7,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from apps.accounts import sessions
+from apps.accounts import second_step, sessions
+from apps.accounts.choices import SignInMethod
 from apps.approvals import deciders
 from apps.approvals.deciding import PASSWORD_AT
 from apps.approvals.models import ApprovalRequest
@@ -15,12 +16,22 @@ from apps.core import clock
 
 
 def auth_of(request: HttpRequest) -> dict[str, str]:
-    """Return what a decision keeps of the browser's session: its uid, and when the password was given last."""
+    """Return what a decision keeps of the browser's session: its uid, how it was opened, and the last proof."""
     session: Any = getattr(request, "sign_in_session", None)
     if not session:
         return {}
-    proved: datetime = sessions.proved_at(session, request.session)
-    return {"session": str(session.uid), "method": "password", PASSWORD_AT: proved.isoformat()}
+    return {
+        "session": str(session.uid),
+        "method": str(session.method),
+        "second_factor": "given" if session.second_factor else "none",
+        PASSWORD_AT: sessions.proved_at(session).isoformat(),
+    }
+
+
+def has_page(request: HttpRequest) -> bool:
+    """Whether this person proves who they are on a page of its own: a password alone would not do."""
+    session: Any = getattr(request, "sign_in_session", None)
+    return bool(session) and (session.method != SignInMethod.PASSWORD or second_step.needed(session.user))
 
 
 def minutes_of(request: ApprovalRequest) -> int | None:

@@ -11,6 +11,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.accounts import sign_in
 from apps.accounts.addresses import client_address
+from apps.accounts.second_step import Proof
+from apps.accounts.step_up import confirm_url
 from apps.approvals import actions, commenting, presentation, proving, selectors
 from apps.approvals.choices import REQUEST_TRANSITIONS, RequestStatus
 from apps.approvals.events import REQUESTS_EXPORTED
@@ -19,7 +21,7 @@ from apps.approvals.forms import CommentForm, DecisionForm, ReasonForm
 from apps.approvals.models import ApprovalRequest, Grant
 from apps.approvals.querysets import OPEN_STATUSES
 from apps.approvals.tables import RequestTable
-from apps.core.errors import Conflict, NotAllowed
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView, ObjectMixin
 
@@ -146,12 +148,15 @@ class RequestDecide(_RequestAction):
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """Offer the seats; ask for the password where the policy wants it and the last proof is too old."""
-        minutes = proving.minutes_of(self.object)
-        ask = proving.stale(proving.auth_of(self.request), minutes)
+        asks_here = self.must_prove() and not proving.has_page(self.request)
         return {
             "seats": presentation.seat_choices(self.seen, self.request.user),
-            "password_minutes": minutes if ask else None,
+            "password_minutes": proving.minutes_of(self.object) if asks_here else None,
         }
+
+    def must_prove(self) -> bool:
+        """Whether the policy wants a proof of who this is that is not as old as the last one."""
+        return proving.stale(proving.auth_of(self.request), proving.minutes_of(self.object))
 
     def check_state(self) -> None:
         """Refuse what is decided, withdrawn or lapsed."""
@@ -170,8 +175,16 @@ class RequestDecide(_RequestAction):
         data = form.cleaned_data
         user: Any = self.request.user
         if "password" in data:
-            address = client_address(self.request)
-            sign_in.confirm_password(user, data["password"], self.request.session, address=address)
+            session: Any = self.request.sign_in_session  # type: ignore[attr-defined]  # set by the middleware
+            sign_in.confirm_password(
+                session,
+                data["password"],
+                address=client_address(self.request),
+                proof=Proof(),
+                store=self.request.session,
+            )
+        elif self.must_prove():
+            raise Invalid({"": "Prove once more who you are, by the link above; then send this again."})
         giver, stage = presentation.seat_of(data["seat"], self.seen, user)
         actions.decide(
             self.object.pk,
@@ -204,8 +217,10 @@ class RequestDecide(_RequestAction):
         return response
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add the request's story above the form."""
-        return super().get_context(**{**presentation.request_context(self.seen), **extra})
+        """Add the request's story above the form, and where to prove who one is; the form stays open beside it."""
+        prove_url = confirm_url(self.here()) if self.must_prove() and proving.has_page(self.request) else ""
+        context = {**presentation.request_context(self.seen), "prove_url": prove_url, **extra}
+        return super().get_context(**context)
 
 
 class RequestWithdraw(_RequestAction):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -22,6 +23,11 @@ pytestmark = pytest.mark.django_db
 
 POLL = {"hx-request": "true"}
 BY_HAND = {"hx-request": "true", "x-commons-active": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _idle_after_an_hour(settings: Any) -> None:
+    settings.COMMONS_SESSION_IDLE_SECONDS = 3600
 
 
 @pytest.fixture

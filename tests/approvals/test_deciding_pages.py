@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pyotp
 import pytest
 
-from apps.accounts.models import SignInAttempt
+from apps.accounts import factors
+from apps.accounts.models import SecondFactor, SignInAttempt
 from apps.accounts.sign_in import ACCOUNT_LIMIT
 from apps.approvals import delegating
 from apps.approvals.models import ApprovalRequest, Decision
 from apps.audit.models import AuditEvent
-from apps.core import clock
+from apps.core import clock, crypto
 from apps.core.actor import Actor
 from apps.teams.choices import Role
 from tests.factories import PASSWORD, client_for, grant, make_user
@@ -195,3 +197,25 @@ def test_decisions_show_on_which_bytes_rules_and_proof_they_stand(office, compan
     text = client_for(company.auditor).get(path(request)).content.decode()
     for wanted in (request.subject_digest[:12], request.policy_version.digest[:12], "Decided in the portal"):
         assert wanted in text, wanted
+
+
+@pytest.mark.requirement("second-factors-3.5")
+def test_people_with_a_second_factor_prove_both_on_a_page_of_its_own(office, company, owner, frozen_clock):
+    secret = factors.new_secret()
+    office.publish({"stages": [OWNER], "reauthenticate_minutes": 10})
+    request = office.submit()
+    client = client_for(owner)
+    SecondFactor.objects.create(
+        user=owner, kind="totp", name="Phone", secret=crypto.encrypt(secret), confirmed_at=clock.now()
+    )
+    clock.advance(timedelta(minutes=11))
+    page = client.get(path(request, "decide/")).content.decode()
+    assert 'name="password"' not in page
+    assert "Prove who you are in a new tab" in page
+    refused = client.post(path(request, "decide/"), form(request))
+    assert (refused.status_code, refused.context["form"]["reason"].value()) == (400, form(request)["reason"])
+    assert not request.decisions.exists()
+    code = pyotp.TOTP(secret).at(clock.now())
+    assert client.post("/account/confirm/", {"password": PASSWORD, "code": code}).status_code == 303
+    assert client.post(path(request, "decide/"), form(request)).status_code == 303
+    assert request.decisions.get().auth["second_factor"] == "given"
