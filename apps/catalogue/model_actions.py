@@ -11,12 +11,13 @@ from django.utils.text import slugify
 from apps import audit
 from apps.catalogue import checking, events
 from apps.catalogue.access import MANAGE, locked_model, require
-from apps.catalogue.choices import AskStatus
-from apps.catalogue.models import Model, ModelRequest
+from apps.catalogue.choices import AskStatus, ExceptionKind
+from apps.catalogue.models import Model, ModelRequest, ModelVersion, VersionException
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.events import EventType
+from apps.quotas.choices import DataClass
 from apps.teams.models import Team
 
 EDITABLE = (
@@ -72,6 +73,9 @@ def register_model(
 def edit_model(model_id: int, *, actor: Actor, expected_version: int | None = None, **changes: Any) -> Model:
     """Change what is said of a model (`EDITABLE`); its versions keep what they were sealed with.
 
+    A data class that one of them was sealed with is taken away only once an exception, approved by a second person,
+    leaves it out.
+
     Raises NotVisible, NotAllowed, Conflict, Invalid.
     """
     model = locked_model(model_id, MANAGE, actor=actor, expected_version=expected_version)
@@ -86,11 +90,32 @@ def edit_model(model_id: int, *, actor: Actor, expected_version: int | None = No
         return model
     if JUDGED & set(names):
         _refuse_in_review(model)
+    if "data_classes" in names:
+        _refuse_lowering(model, values["data_classes"])
     for name in names:
         setattr(model, name, values[name])
     model.bump(*names)
     _record(events.MODEL_EDITED, model, actor, changed=names)
     return model
+
+
+def _refuse_lowering(model: Model, wanted: Sequence[str]) -> None:
+    """Raise Invalid where a sealed version's class would vanish from the model without an approved exception."""
+    sealed = ModelVersion.objects.filter(model=model, sealed_at__isnull=False).values_list("classification", flat=True)
+    held = (set(model.data_classes) - set(wanted)) & {one for classes in sealed for one in classes}
+    excepted = VersionException.objects.filter(
+        model_version__model=model, kind=ExceptionKind.CLASSIFICATION, approved=True, expires_at__gt=clock.now()
+    ).values_list("data_classes", flat=True)
+    for lowered in excepted:
+        held &= set(lowered)
+    if held:
+        names = ", ".join(str(DataClass(one).label) for one in sorted(held))
+        raise Invalid(
+            {
+                "data_classes": f"A sealed version is classified as {names}. Propose an exception on a version first;"
+                " once it is approved, the model may follow."
+            }
+        )
 
 
 def _refuse_in_review(model: Model) -> None:

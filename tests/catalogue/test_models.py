@@ -325,6 +325,31 @@ def test_a_version_cannot_be_made_from_itself(company: Any, model: Model) -> Non
         actions.set_sources(a.pk, [SourceInput("base_model", source_version_id=c.pk)], actor=actor)
 
 
+@pytest.mark.requirement("catalogue-5.3")
+def test_a_class_of_a_sealed_version_leaves_the_model_by_exception_only(company: Any) -> None:
+    model = make_model(company.finance_team, data_classes=["health", "internal"])
+    version = make_sealed(model, company.member_finance)
+    lead = of(company.lead_finance)
+    with pytest.raises(Invalid) as refused:
+        actions.edit_model(model.pk, actor=lead, data_classes=["internal"])
+    assert "exception" in refused.value.errors["data_classes"][0]
+    # More is always possible, and what no sealed version carries goes without asking.
+    actions.edit_model(model.pk, actor=lead, data_classes=["health", "internal", "financial"])
+    actions.edit_model(model.pk, actor=lead, data_classes=["health", "internal"])
+    exception = VersionException.objects.create(
+        model_version=version, kind="classification", data_classes=["internal"], reason="De-identified by an expert.",
+        proposed_by=company.lead_finance, expires_at=clock.now() + timedelta(days=1),
+    )  # fmt: skip
+    with pytest.raises(Invalid):
+        actions.edit_model(model.pk, actor=lead, data_classes=["internal"])
+    exception.decided_by, exception.decided_at, exception.approved = company.compliance, clock.now(), True
+    exception.save()
+    with clock.frozen(clock.now() + timedelta(days=2)), pytest.raises(Invalid):
+        actions.edit_model(model.pk, actor=lead, data_classes=["internal"])
+    edited = actions.edit_model(model.pk, actor=lead, data_classes=["internal"])
+    assert edited.data_classes == ["internal"]
+
+
 @pytest.mark.requirement("catalogue-5.1")
 def test_a_drafts_classification_follows_its_lineage_and_an_exception_in_force(company: Any, model: Model) -> None:
     health = make_model(company.finance_team, data_classes=["health"])
