@@ -238,10 +238,9 @@ def _completed(provider: IdentityProvider, claims: dict[str, Any], access_token:
         return claims
     try:
         told = openid_metadata.get_json(endpoint, "the person's claims", token=access_token)
-    except ProviderFault as fault:
-        if "email" in claims:
-            return claims  # groups stay unknown: nothing is taken away
-        raise Refused(fault.cause, fault.detail) from fault
+    except ProviderFault:
+        # The subject is known without it. Groups stay unknown, so nothing is taken away; no address makes no account.
+        return claims
     if told.get("sub") != claims["sub"]:
         raise Refused("token", "userinfo speaks of somebody else")
     found = dict(claims)

@@ -89,10 +89,9 @@ def in_domains(email: str, domains: Sequence[str]) -> bool:
 
 def display_name(claims: Mapping[str, Any]) -> str:
     """Return the name to show: `name`, else given and family name, else the address's first part, at most 200 long."""
-    full = _text(claims.get("name"), 400)
-    parts = " ".join(_text(claims.get(name), 200) for name in ("given_name", "family_name"))
-    found = full or parts.strip() or _text(claims.get("preferred_username")) or address(claims).partition("@")[0]
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in found).split())[:200]
+    named = [_shown(claims.get(name)) for name in ("name", "given_name", "family_name", "preferred_username")]
+    found = named[0] or " ".join(named[1:3]).strip() or named[3] or address(claims).partition("@")[0]
+    return found[:200].strip()
 
 
 def groups(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
@@ -127,6 +126,13 @@ def second_factor(claims: Mapping[str, Any]) -> bool:
     methods = {str(item).lower() for item in value} if isinstance(value, list) else set()
     kinds = sum(bool(methods & kind) for kind in (_KNOWLEDGE, _POSSESSION, _INHERENCE))
     return "mfa" in methods or kinds >= 2 or _text(claims.get("acr")) in _STRONG_ACR
+
+
+def _shown(value: Any) -> str:
+    """Return a text as people may see it: one line, no control characters or marks that turn the direction."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in value[:400]).split())
 
 
 def _text(value: Any, longest: int = 255) -> str:
