@@ -50,8 +50,9 @@ class ActingMiddleware:
             if request.path == reverse(_SIGN_OUT):
                 impersonation.end(session.pk, store=request.session, cause="signed_out")
             return self.get_response(request)
-        row.person._commons_behind = real
-        request.user = row.person
+        person: Any = row.person
+        person._commons_behind = real
+        request.user = person
         request.impersonation, request.impersonator = row, real
         response = self.get_response(request)
         match = request.resolver_match

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts import actions, session_api, step_up
+from apps.accounts import actions, merging, session_api, step_up
 from apps.accounts.filters import UserFilter
 from apps.accounts.models import ApiToken, User
 from apps.core.api import CommonsViewSet
@@ -47,6 +47,13 @@ class CreatedUserSerializer(UserSerializer):
 class WhyInput(serializers.Serializer[Any]):
     """Why."""
 
+    reason = serializers.CharField(max_length=500)
+
+
+class MergeInput(serializers.Serializer[Any]):
+    """The account that stays, and why."""
+
+    into_uid = serializers.UUIDField()
     reason = serializers.CharField(max_length=500)
 
 
@@ -109,6 +116,7 @@ class UserViewSet(CommonsViewSet):
         "create": "accounts.user.manage",
         "deactivate": "accounts.user.manage",
         "reactivate": "accounts.user.manage",
+        "merge": "accounts.user.manage",
     }
 
     @extend_schema(request=UserInput, responses={201: CreatedUserSerializer})
@@ -131,6 +139,14 @@ class UserViewSet(CommonsViewSet):
         """Switch an account on again."""
         row = self.get_object()
         return self.answer(actions.reactivate_user(row.pk, self.read_input(WhyInput)["reason"], actor=self.actor))
+
+    @extend_schema(request=MergeInput, responses=UserSerializer)
+    @action(detail=True, methods=["post"])
+    def merge(self, request: Request, **kwargs: Any) -> Response:
+        """Merge an account into another of the same person, for good; the answer is the one that stays."""
+        row, given = self.get_object(), self.read_input(MergeInput)
+        into = User.objects.get_queryset().filter(uid=given["into_uid"]).values_list("pk", flat=True).first() or 0
+        return self.answer(merging.merge(row.pk, into, given["reason"], actor=self.actor))
 
 
 class TokenViewSet(CommonsViewSet):

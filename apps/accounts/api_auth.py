@@ -92,9 +92,10 @@ def needed_by(view: Any) -> str | None:
     An action without a permission of its own takes the view's, as `core.api` asks it.
     """
     name = getattr(view, "action", None) or "call"
-    asked: str | None = getattr(view, "permissions", {}).get(name, getattr(view, "permission", None))
-    if asked is not None:
-        return asked
+    # "" in a view's own table means that it asks for the row's sake: a token still has to carry the view's.
+    general: str | None = getattr(view, "permission", None)
+    if asked := getattr(view, "permissions", {}).get(name, general) or general:
+        return str(asked)
     table = LIMITED_VIEWS.get(view_name(type(view)), {})
     return table.get(name, table.get("*"))
 

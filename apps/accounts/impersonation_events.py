@@ -29,7 +29,7 @@ class ImpersonationEnded:
 
 @dataclass(frozen=True, slots=True)
 class PageSeen:
-    """One page, fragment or download that was seen so. Addresses hold opaque ids and short names; the query is a note."""
+    """A page, fragment or download that was seen so. Addresses hold opaque ids and short names; the query is a note."""
 
     person_uid: UUID
     route: str

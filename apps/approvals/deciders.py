@@ -9,17 +9,21 @@ from datetime import datetime
 
 from django.db.models import Q
 
+from apps.accounts.choices import UserKind
 from apps.approvals import engine, ports
 from apps.approvals.choices import RequestStatus
 from apps.approvals.engine import SIDE_RULE, Case, Panel, StageSpec, Word
 from apps.approvals.models import ApprovalRequest, Decision, Delegation, PolicyVersion, Stage
+from apps.approvals.other_accounts import with_other_accounts
 from apps.approvals.policy_reader import parse_policy
 from apps.approvals.policy_rules import PolicyRules, RoleAt, StageRule
+from apps.teams import service_selectors
 from apps.teams.choices import SCOPES, Role, roles_with
 from apps.teams.models import RoleGrant, Unit
 
 AUTHOR_RULE = "Wrote a part of it: nobody decides on their own work."
 PRODUCER_RULE = "Produced evidence for it: nobody decides on their own evidence."
+SERVICE_RULE = "Made the program's account that asks, or a token of it: that is asking oneself."
 _ENDED_EARLY = (RequestStatus.WITHDRAWN, RequestStatus.LAPSED, RequestStatus.SUPERSEDED)
 
 
@@ -71,7 +75,9 @@ def holders(role: str, unit_id: int | None) -> dict[int, Held]:
     depth = {ancestor: len(path) - 1 - index for index, ancestor in enumerate(path)}
     found: dict[int, Held] = {}
     rows: Iterable[tuple[int, int | None]] = (
-        RoleGrant.objects.in_force().filter(where, role=role).values_list("user_id", "unit_id")
+        RoleGrant.objects.in_force()
+        .filter(where, role=role, user__kind=UserKind.PERSON)
+        .values_list("user_id", "unit_id")
     )
     for user_id, at in rows:
         held = Held(user_id, at, depth.get(at, len(path)) if at is not None else len(path))
@@ -148,7 +154,17 @@ def barred(request: ApprovalRequest) -> dict[int, str]:
     if isinstance(subject, ports.Authored):
         found.update(separated(subject, request.subject_uid, rules_of(request.policy_version)))
     found.setdefault(request.requester_id, SIDE_RULE)
-    return found
+    # Whoever saw the secret of a program's token may have asked through it, or written what is asked.
+    behind = service_selectors.people_behind(
+        user_id for user_id, rule in found.items() if _asked(request, user_id, rule)
+    )
+    for user_id in behind:
+        found.setdefault(user_id, SERVICE_RULE)
+    return with_other_accounts(request, found)
+
+
+def _asked(request: ApprovalRequest, user_id: int, rule: str) -> bool:
+    return user_id == request.requester_id or rule in (AUTHOR_RULE, PRODUCER_RULE)
 
 
 def separated(subject: ports.Authored, subject_uid: uuid.UUID, rules: PolicyRules) -> dict[int, str]:

@@ -14,6 +14,7 @@ from django.db.models import BigIntegerField, Q, Value
 from django.db.models.functions import Cast
 from django.urls import reverse
 
+from apps.accounts.choices import UserKind
 from apps.accounts.models import User
 from apps.approvals import deciders, events, notices
 from apps.approvals.choices import RequestStatus
@@ -162,7 +163,7 @@ def create(
     at = clock.now()
     start = at if start is None else start
     giver = User.objects.filter(pk=giver_id, is_active=True).first()
-    delegate = User.objects.filter(pk=delegate_id, is_active=True).first()
+    delegate = User.objects.filter(pk=delegate_id, is_active=True, kind=UserKind.PERSON).first()
     unit = Unit.objects.filter(pk=unit_id).first() if unit_id is not None else None
     errors: dict[str, str] = {}
     if giver is None:

@@ -27,6 +27,7 @@ from apps.core.models import OutboxMessage
 from apps.notifications import rendering, webhook_delivery
 from apps.notifications.choices import CLAIM, MAIL_ATTEMPTS, MAIL_TRANSITIONS, MailStatus, MailWish, backoff
 from apps.notifications.models import MailPreference, Notification, SentMail
+from apps.teams.service_selectors import without_services
 
 logger = logging.getLogger(__name__)
 #: One run of the sweep does at most so much, so that a flood delays nobody's task by more than seconds.
@@ -76,7 +77,9 @@ def _spread(message: OutboxMessage) -> int:
 
 
 def _make_rows(message: OutboxMessage, news: rendering.News) -> None:
-    people = list(User.objects.filter(pk__in=message.recipient_ids, is_active=True).order_by("pk"))
+    # What a program asked for is read by the people who keep it: it reads no mail.
+    readers = without_services(message.recipient_ids)
+    people = list(User.objects.filter(pk__in=readers, is_active=True).order_by("pk"))
     Notification.objects.bulk_create(
         [
             Notification(

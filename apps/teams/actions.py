@@ -10,6 +10,7 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.db.models import Max, Q
 
 from apps import audit
+from apps.accounts.choices import UserKind
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.actor import Actor
@@ -113,7 +114,7 @@ def add_member(
     user = User.objects.filter(pk=user_id).first()
     at = clock.now()
     errors = _times_errors(at, since, until, names=("since", "until"))
-    if user is None or not user.is_active:
+    if user is None or not user.is_active or user.kind != UserKind.PERSON:
         errors["user"] = "Choose a person with an account in use."
     if errors or user is None:
         raise Invalid(errors)
@@ -176,7 +177,7 @@ def grant_role(
     user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first()
     at = clock.now()
     errors = _times_errors(at, starts_at, expires_at, names=("starts_at", "expires_at"))
-    if user is None or not user.is_active:
+    if user is None or not user.is_active or user.kind != UserKind.PERSON:
         errors["user"] = "Choose a person with an account in use."
     errors |= _scope_errors(role, unit, team)
     reason = checked_reason(actor, reason, errors)

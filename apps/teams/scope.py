@@ -184,12 +184,13 @@ def of(user: Any) -> Scopes:
 
 
 # What `RoleGrant.objects.in_force()` and `Membership.objects.current()` say, by hand: every request asks it, and the
-# ORM takes ten times as long to write the statement as the database to answer it.
+# ORM takes ten times as long to write the statement as the database to answer it. A program does not outlive its team.
 _HELD = """
 SELECT g.role, g.unit_id, g.team_id, g.expires_at, u.kind
-FROM teams_rolegrant g JOIN accounts_user u ON u.id = g.user_id
+FROM teams_rolegrant g JOIN accounts_user u ON u.id = g.user_id LEFT JOIN teams_team t ON t.id = g.team_id
 WHERE g.user_id = %(user)s AND u.is_active AND g.revoked_at IS NULL
   AND (g.expires_at IS NULL OR g.expires_at > %(at)s) AND (g.starts_at IS NULL OR g.starts_at <= %(at)s)
+  AND (u.kind <> 'service' OR t.archived_at IS NULL)
 UNION ALL
 SELECT %(member)s, NULL, m.team_id, upper(m.valid), u.kind
 FROM teams_membership m JOIN accounts_user u ON u.id = m.user_id

@@ -37,9 +37,14 @@ def roles_for(team: object | None) -> tuple[str, ...]:
     return TEAM_ROLES if team is not None else PLATFORM_ROLES
 
 
+def counts(role: str, unit_id: int | None, team_id: int | None) -> bool:
+    """Whether a role counts for a program at all, wherever it came from: units give programs nothing."""
+    return unit_id is None and role in (TEAM_ROLES if team_id is not None else PLATFORM_ROLES)
+
+
 def permissions_of(role: str) -> frozenset[str]:
     """Return what a program with `role` may do at most."""
-    return PERMISSIONS[role] - FOR_PEOPLE
+    return PERMISSIONS.get(role, frozenset()) - FOR_PEOPLE
 
 
 __all__ = [
@@ -49,6 +54,7 @@ __all__ = [
     "OVERLAP_MAX_DAYS",
     "PLATFORM_ROLES",
     "TEAM_ROLES",
+    "counts",
     "permissions_of",
     "roles_for",
 ]

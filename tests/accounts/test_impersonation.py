@@ -39,7 +39,9 @@ def test_pages_are_the_persons_and_events_name_the_real_one(company: Company) ->
     text = page.content.decode()
     assert page.status_code == 200
     assert page.context["user"] == company.member_finance
-    assert "Member finance" in text and "Admin" in text and "/see-as/end/" in text
+    assert "Member finance" in text
+    assert "Admin" in text
+    assert "/see-as/end/" in text
     assert client.get("/people/").status_code == 403, "an admin's page is not the member's"
     assert client.get("/teams/marketing/people/").status_code == 404
     assert client_for(company.admin).get("/people/").status_code == 200, "elsewhere the admin is the admin"
@@ -48,12 +50,11 @@ def test_pages_are_the_persons_and_events_name_the_real_one(company: Company) ->
     for event in (started, *seen):
         assert event.actor_id == str(company.admin.uid)
         assert event.on_behalf_of == str(company.member_finance.uid) or event is started
-    assert ["/teams/finance/people/"] == [
-        path for path in ("/teams/finance/people/",) if path in seen[0].canonical_text
-    ]
+    assert "/teams/finance/people/" in seen[0].canonical_text
     assert WHY not in started.canonical_text
     refused = AuditEvent.objects.filter(action="audit.access.refused").order_by("-pk").first()
-    assert refused is not None and refused.actor_id == str(company.admin.uid)
+    assert refused is not None
+    assert refused.actor_id == str(company.admin.uid)
     assert refused.on_behalf_of == str(company.member_finance.uid)
 
 
@@ -117,7 +118,8 @@ def test_the_person_is_told_at_both_ends(company: Company) -> None:
     assert [m.event.rpartition(".")[2] for m in told] == ["started", "ended"]
     assert all(m.recipient_ids == [company.member_finance.pk] for m in told)
     ended = _events("ended")[0]
-    assert ended.actor_id == str(company.admin.uid) and ended.on_behalf_of == str(company.member_finance.uid)
+    assert ended.actor_id == str(company.admin.uid)
+    assert ended.on_behalf_of == str(company.member_finance.uid)
     assert Impersonation.objects.get().pages_seen == 1
     assert client.post("/see-as/end/").status_code == 303, "again is harmless"
 
