@@ -109,7 +109,8 @@ class ReconciliationRun(Row):
     """That changed rows were held against the trail: how many, and which came without an event."""
 
     finished_at = models.DateTimeField()
-    upto_xid = models.BigIntegerField(help_text="Every transaction before this one was looked at.")
+    upto_xid = models.BigIntegerField(help_text="Number of the first transaction that had not begun then.")
+    snapshot = models.TextField(default="", help_text="What was visible: the next run looks at everything else.")
     changes = models.BigIntegerField(help_text="Changed rows looked at.")
     unexplained = models.BigIntegerField(default=0)
     findings: models.JSONField = models.JSONField(default=list, help_text="The first unexplained ones.")

@@ -24,13 +24,19 @@ DUE = timedelta(hours=24)
 KEPT, TOLD = 200, 20
 _ACTOR = "audit.reconciliation"
 
+#: What this run's snapshot shows and the one of the run before did not: neither judged twice, nor overlooked because it
+#: committed late.
 _LOOK = """
 WITH looked AS MATERIALIZED (
-  SELECT c.* FROM audit.change c WHERE c.xid >= %(after)s AND c.xid < %(before)s
+  SELECT c.* FROM audit.change c
+   WHERE pg_visible_in_snapshot(c.xid::text::xid8, %(now)s::pg_snapshot)
+     AND (%(before)s::text IS NULL
+          OR (c.xid >= pg_snapshot_xmin(%(before)s::pg_snapshot)::text::bigint
+              AND NOT pg_visible_in_snapshot(c.xid::text::xid8, %(before)s::pg_snapshot)))
 )
-SELECT l.tbl, l.row_id, l.row_uid, l.op, l.xid, l.login, l.program, l.at
+SELECT l.tbl, l.row_id, l.row_uid, l.op, l.xid, l.login, l.program, l.at,
+       NOT EXISTS (SELECT FROM audit.link k WHERE k.xid = l.xid)
   FROM looked l
- WHERE NOT EXISTS (SELECT FROM audit.link k WHERE k.xid = l.xid)
  ORDER BY l.id
 """
 
@@ -49,29 +55,27 @@ def reconcile_due() -> int:
 
 @transaction.atomic
 def reconcile() -> ReconciliationRun:
-    """Look at every change committed since the last run; record, and raise the alarm, where one has no event.
-
-    A change is looked at once no transaction that old is open any more, so that none is overlooked or judged early.
-    """
+    """Look at every change committed since the last run; record, and raise the alarm, where one has no event."""
     last = ReconciliationRun.objects.first()
+    findings: list[dict[str, str]] = []
+    looked_at = total = 0
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        before = int(cursor.fetchone()[0])
+        cursor.execute("SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        snapshot, end = cursor.fetchone()
         # After a restore from a dump the numbers begin anew: then everything is looked at once more.
-        after = last.upto_xid if last is not None and last.upto_xid <= before else 0
-        bounds = {"after": after, "before": before}
-        cursor.execute("SELECT count(*) FROM audit.change WHERE xid >= %(after)s AND xid < %(before)s", bounds)
-        looked_at = int(cursor.fetchone()[0])
-        cursor.execute(_LOOK, bounds)
-        rows = cursor.fetchmany(KEPT)
-        total = len(rows)
-        while more := cursor.fetchmany(2000):
-            total += len(more)
-    findings = [_finding(row) for row in rows]
+        before = last.snapshot if last is not None and last.snapshot and last.upto_xid <= end else None
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(_LOOK, {"before": before, "now": snapshot})
+        while rows := cursor.fetchmany(2000):
+            looked_at += len(rows)
+            for *row, alone in rows:
+                total += alone
+                if alone and len(findings) < KEPT:
+                    findings.append(_finding(tuple(row)))
     lost = watching.unwatched()
     run = ReconciliationRun.objects.create(
-        finished_at=clock.now(), upto_xid=before, changes=looked_at, unexplained=total, findings=findings,
-        unwatched=lost,
+        finished_at=clock.now(), upto_xid=end, snapshot=snapshot, changes=looked_at, unexplained=total,
+        findings=findings, unwatched=lost,
     )  # fmt: skip
     actor = Actor.system(_ACTOR)
     if total:

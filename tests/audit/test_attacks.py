@@ -92,7 +92,10 @@ def test_the_portals_role_holds_no_rights_it_could_pass_on() -> None:
             " AND privilege_type <> 'SELECT' AND table_name IN ('change', 'floor', 'hold', 'hold_release', 'purge')"
             " GROUP BY 1 ORDER BY 1"
         )
-        assert dict(cursor.fetchall()) == {"hold": "actor_id,id,matter,object_id,since,until", "hold_release": "hold_id"}
+        assert dict(cursor.fetchall()) == {
+            "hold": "actor_id,id,matter,object_id,since,until",
+            "hold_release": "hold_id",
+        }
         cursor.execute(
             "SELECT string_agg(column_name, ',') FROM information_schema.column_privileges"
             " WHERE table_schema = 'audit' AND table_name = 'event' AND grantee = 'commons_app'"
