@@ -57,7 +57,8 @@ class _Door(View):
         """Have the refusal recorded and say on a page what happened and what to do."""
         openid_people.refuse(self.provider, refused, address=client_address(self.request))
         page = refused.page
-        name = self.provider.name
+        # Visitors read names of providers that are open to them, and of no others.
+        name = self.provider.name if self.provider.enabled else "the identity provider"
         again = openid.start_url(self.provider, flow.next if flow else "/")
         if flow is not None and flow.purpose != openid_flow.SIGN_IN:
             again = ""
