@@ -161,7 +161,7 @@ FILTERS_EMPTY_CHOICE_LABEL = "All"
 
 # -- Database: run time under commons_app, migrations under MIGRATE_DATABASE_URL (design §6) -------------------------
 # The commands that create or alter objects run as their owner; nothing else may.
-_OWNER_COMMANDS = {"migrate", "bootstrap_database", "makemigrations", "sqlmigrate", "showmigrations"}
+_OWNER_COMMANDS = {"migrate", "bootstrap_database", "makemigrations", "sqlmigrate", "showmigrations", "audit_floor"}
 RUNS_AS_OWNER = len(sys.argv) > 1 and sys.argv[1] in _OWNER_COMMANDS
 _default_database = "postgres://commons_app@127.0.0.1:5432/commons"
 _database_url = env.str("DATABASE_URL", default=_default_database)

@@ -1,4 +1,4 @@
-"""Filters of the trail: who, what, which object, when."""
+"""Filters of the trail: who, what, which object, which team, through which door, when."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from django.db.models import Q, QuerySet
 
 from apps.audit.models import AuditEvent
 from apps.core import events
+from apps.core.actor import Channel
 from apps.core.filters import CommonsFilterSet
 
 
 def _actions() -> list[tuple[str, str]]:
     return [(event.name, event.name) for event in events.all_events()]
+
+
+def _rooms() -> list[tuple[str, str]]:
+    rooms = sorted({event.name.partition(".")[0] for event in events.all_events()})
+    return [(room, room.capitalize()) for room in rooms]
 
 
 def _day() -> forms.DateInput:
@@ -30,12 +36,19 @@ class AuditEventFilter(CommonsFilterSet):
     who = django_filters.CharFilter(
         method="filter_who", label="Who", max_length=200, widget=forms.TextInput(attrs={"type": "search"})
     )
+    room = django_filters.ChoiceFilter(choices=_rooms, method="filter_room", label="Room", empty_label="All rooms")
     action = django_filters.ChoiceFilter(choices=_actions, label="What", empty_label="Everything")
     object = django_filters.CharFilter(
         method="filter_object",
         label="Object",
         max_length=200,
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "uid or kind, such as quotas.request"}),
+    )
+    team = django_filters.UUIDFilter(field_name="team_uid", label="Team uid")
+    channel = django_filters.ChoiceFilter(
+        choices=[(channel.value, channel.value.capitalize()) for channel in Channel],
+        label="Through",
+        empty_label="Any door",
     )
     since = django_filters.DateFilter(method="filter_since", label="From (UTC)", widget=_day())
     until = django_filters.DateFilter(method="filter_until", label="Until (UTC)", widget=_day())
@@ -52,6 +65,10 @@ class AuditEventFilter(CommonsFilterSet):
         ids = [str(uid) for uid in found.values_list("uid", flat=True)[:500]]
         condition = Q(actor_id__in=[*ids, value]) | Q(on_behalf_of__in=[*ids, value])
         return queryset.filter(condition | Q(actor_type="system", actor_id__istartswith=value))
+
+    def filter_room(self, queryset: QuerySet[AuditEvent], name: str, value: str) -> QuerySet[AuditEvent]:
+        """Keep the events of one room."""
+        return queryset.filter(action__startswith=f"{value}.")
 
     def filter_object(self, queryset: QuerySet[AuditEvent], name: str, value: str) -> QuerySet[AuditEvent]:
         """Keep the events about one object (by uid) or one kind of object."""

@@ -141,7 +141,7 @@ def obstacle(month: date, proposal: uuid.UUID | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month that holds events, by the database's estimate."""
+    """A month that holds events; `obstacle`: what keeps it, or ""."""
 
     month: date
     obstacle: str
@@ -152,14 +152,14 @@ def months_of_age() -> list[Month]:
     before = next_month(month_start(clock.now()), -floor_months())
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT to_date(right(c.relname, 7), 'YYYY_MM') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-            " WHERE i.inhparent = 'audit.event'::regclass AND to_date(right(c.relname, 7), 'YYYY_MM') < %s"
-            "   AND NOT EXISTS (SELECT FROM audit.purge p WHERE p.month = to_date(right(c.relname, 7), 'YYYY_MM'))"
-            " ORDER BY 1",
+            "SELECT m.month, audit.purge_obstacle(m.month, NULL)"
+            "  FROM (SELECT to_date(right(c.relname, 7), 'YYYY_MM') AS month"
+            "          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            "         WHERE i.inhparent = 'audit.event'::regclass) AS m"
+            " WHERE m.month < %s AND NOT EXISTS (SELECT FROM audit.purge p WHERE p.month = m.month) ORDER BY 1",
             [before],
         )
-        found = [row[0] for row in cursor.fetchall()]
-    return [Month(month, why) for month in found if not (why := obstacle(month)).startswith("there are no events")]
+        return [Month(month, why) for month, why in cursor.fetchall() if not why.startswith("there are no events")]
 
 
 @transaction.atomic
