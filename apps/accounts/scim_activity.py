@@ -128,9 +128,7 @@ def dismiss_held(provider_id: int, *, actor: Actor, reason: str) -> IdentityProv
 @transaction.atomic
 def tell_of_last_admin(provider: IdentityProvider, user: User, *, actor: Actor) -> None:
     """Write down and tell that a directory tried to switch off the last platform admin: once a day, not every try."""
-    payload = scim_events.LastAdminRefused(
-        provider_uid=provider.uid, provider=provider.name, user_uid=user.uid
-    )
+    payload = scim_events.LastAdminRefused(provider_uid=provider.uid, provider=provider.name, user_uid=user.uid)
     event = scim_events.LAST_ADMIN_REFUSED
     audit.record(event, payload, actor=actor, subject_type="accounts.user", subject_uid=user.uid)
     since = clock.now() - WINDOW
@@ -192,9 +190,7 @@ def _too_many(provider: IdentityProvider, at: datetime, actor: Actor) -> bool:
         return False
     provider.held_since = at
     provider.bump("held_since")
-    payload = scim_events.HeldBack(
-        provider_uid=provider.uid, provider=provider.name, off=off, people=people
-    )
+    payload = scim_events.HeldBack(provider_uid=provider.uid, provider=provider.name, off=off, people=people)
     _about(scim_events.HELD_BACK, payload, provider, actor)
     outbox.publish(
         scim_events.HELD_BACK, payload, recipients=holders_of("accounts.provider.manage"), subject_uid=provider.uid
