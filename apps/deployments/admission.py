@@ -73,6 +73,8 @@ class Entry:
     expires: datetime | None
     max_traffic: int
     bound: str
+    #: The release that serves on although the grant ended: the entry is for the pods of that release alone.
+    release: str = ""
 
 
 def moment(at: datetime | None) -> str:
@@ -83,7 +85,9 @@ def moment(at: datetime | None) -> str:
 def approved_models(
     namespace: str, labels: Mapping[str, str], mode: str, entries: Sequence[Entry], platform_images: Sequence[str]
 ) -> Manifest:
-    """Return a workspace's ApprovedModels object."""
+    """Return a workspace's ApprovedModels object. Entries of a release stand apart: they let its pods be replaced."""
+    usable = [entry for entry in entries if not entry.release]
+    serving = [entry for entry in entries if entry.release]
     return {
         "apiVersion": API,
         "kind": "ApprovedModels",
@@ -91,7 +95,8 @@ def approved_models(
         "spec": {
             "mode": str(mode),
             "platformImages": sorted(set(platform_images)),
-            "entries": [entry_json(entry) for entry in sorted(entries, key=lambda one: (one.manifest, one.grant))],
+            "entries": [entry_json(entry) for entry in sorted(usable, key=lambda one: (one.manifest, one.grant))],
+            "serving": [entry_json(entry) for entry in sorted(serving, key=lambda one: one.release)],
         },
     }
 
@@ -111,6 +116,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         "expires": moment(entry.expires),
         "maxTraffic": entry.max_traffic,
         "bound": entry.bound,
+        **({"release": entry.release} if entry.release else {}),
     }
 
 
@@ -129,7 +135,7 @@ def crd(labels: Mapping[str, str]) -> Manifest:
             "grant": line, "manifest": line, "version": line, "uris": words, "images": words, "values": words,
             "claims": words, "files": line, "notBefore": time, "expires": time,
             "maxTraffic": {"type": "integer", "minimum": 0, "maximum": 100},
-            "bound": {"type": "string", "enum": ["bytes", "name"]},
+            "bound": {"type": "string", "enum": ["bytes", "name"]}, "release": line,
         },
     }  # fmt: skip
     spec = {
@@ -139,6 +145,7 @@ def crd(labels: Mapping[str, str]) -> Manifest:
             "mode": {"type": "string", "enum": ["audit", "deny"]},
             "platformImages": words,
             "entries": {"type": "array", "items": entry, "maxItems": 2000},
+            "serving": {"type": "array", "items": entry, "maxItems": 500},
         },
     }
     return {
@@ -218,7 +225,7 @@ def _policy(
             "paramKind": {"apiVersion": API, "kind": "ApprovedModels"},
             "matchConstraints": {"matchPolicy": "Equivalent", "resourceRules": list(rules)},
             "matchConditions": [{"name": "brings-something-new", "expression": condition}],
-            "variables": [{"name": "usable", "expression": cel.USABLE}, *_variables(name)],
+            "variables": [{"name": "usable", "expression": _usable(name)}, *_variables(name)],
             "validations": list(validations),
         },
     }
@@ -243,6 +250,10 @@ def _binding(policy: str, mode: str, actions: Sequence[str], labels: Mapping[str
 
 def _validation(what: str, expression: str) -> Manifest:
     return {"expression": expression, "message": MESSAGES[what], "reason": "Forbidden"}
+
+
+def _usable(policy: str) -> str:
+    return f"{cel.USABLE} + {cel.SERVING}" if policy == PODS_POLICY else cel.USABLE
 
 
 def _variables(policy: str) -> list[Manifest]:

@@ -51,6 +51,13 @@ USABLE = (
     " && (!has(object.metadata.managedFields) || !object.metadata.managedFields.exists(m, has(m.time)"
     " && timestamp(m.time) >= timestamp(e.expires))))"
 )
+#: For pods alone: what a release needs that serves on after its grant ended. Its pods may be replaced as they were,
+#: since an expiry never stops a service silently; what would begin anew is judged by the object that asks for it.
+SERVING = (
+    "(has(params.spec.serving) ? params.spec.serving.filter(e, has(object.metadata.labels)"
+    " && 'gpu-commons/release' in object.metadata.labels"
+    " && object.metadata.labels['gpu-commons/release'] == e.release) : [])"
+)
 
 
 def covered(value: str) -> str:

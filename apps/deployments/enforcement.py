@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,8 +33,8 @@ from apps.core.row_security import lifted
 from apps.deployments import admission, enforcement_entries, grants, verifying
 from apps.deployments import enforcement_events as events
 from apps.deployments.admission import Entry
-from apps.deployments.choices import EnforcementMode
-from apps.deployments.models import Enforcement
+from apps.deployments.choices import ON_CLUSTER, EnforcementMode
+from apps.deployments.models import Enforcement, Release
 from apps.provisioning import actions as provisioning
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration, DeclaredObject
@@ -181,7 +181,8 @@ def set_mode(
 def refresh(workspace_id: int, *, actor: Actor) -> bool:
     """Declare the usable grants of a workspace as they are now; whether anything was declared. Off: nothing is.
 
-    An entry whose grant ended is left out, so the cluster no longer takes it, whatever its clock says.
+    An entry whose grant ended is left out, so the cluster no longer takes it, whatever its clock says. What serves on
+    without one is listed apart, so that a node may fail: its pods are replaced, and nothing begins.
     """
     row = Enforcement.objects.select_related("workspace__team", "workspace__cluster").filter(
         workspace_id=workspace_id
@@ -192,14 +193,16 @@ def refresh(workspace_id: int, *, actor: Actor) -> bool:
     workspace = row.workspace
     now = clock.now()
     found = usable(workspace, now)
+    found += serving_on(workspace, {entry.manifest for entry in found})
     manifest = admission.approved_models(
         workspace.namespace, _labels(workspace), row.mode, found, platform_images(workspace.cluster)
     )
     body_digest = digest_of(manifest)
-    ends = [entry.expires for entry in found if entry.expires is not None]
+    ends = [entry.expires for entry in found if entry.expires is not None and not entry.release]
     if body_digest == row.entries_digest:
         return False
-    row.entries, row.entries_digest = manifest["spec"]["entries"], body_digest
+    row.entries = [*manifest["spec"]["entries"], *({**one, "serving": True} for one in manifest["spec"]["serving"])]
+    row.entries_digest = body_digest
     row.declared_at, row.next_expiry_at = now, min(ends, default=None)
     row.bump("entries", "entries_digest", "declared_at", "next_expiry_at")
     provisioning.declare(
@@ -247,6 +250,29 @@ def usable(workspace: Workspace, at: datetime) -> list[Entry]:
             enforcement_entries.entry(
                 manifest, grant=str(grant.uid), version=str(release.model_version.uid), not_before=grant.not_before,
                 expires=grant.expires_at, bound=verifying.bound(workspace.cluster, manifest), verified=verified,
+            )
+        )  # fmt: skip
+    return found
+
+
+def serving_on(workspace: Workspace, covered: Collection[str]) -> list[Entry]:
+    """Return an entry for each release on the cluster whose version no usable grant covers any more.
+
+    `covered`: manifest digests of the usable grants.
+    """
+    rows = Release.objects.filter(
+        endpoint__workspace=workspace, endpoint__removed_at__isnull=True, status__in=ON_CLUSTER
+    ).exclude(version_digest__in=covered)
+    verified = verifying.verifies(workspace.cluster)
+    found = []
+    for release in rows.select_related("model_version").order_by("pk"):
+        manifest = manifests.parse(bytes(release.model_version.manifest))
+        own = grants.release_grant(release)
+        found.append(
+            enforcement_entries.entry(
+                manifest, grant=str(own.uid) if own is not None else "", version=str(release.model_version.uid),
+                not_before=release.created_at, expires=None, bound=verifying.bound(workspace.cluster, manifest),
+                verified=verified, release=str(release.uid),
             )
         )  # fmt: skip
     return found

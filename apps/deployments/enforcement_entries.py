@@ -26,9 +26,11 @@ def entry(
     max_traffic: int = 100,
     bound: str = catalogue.BYTES,
     verified: bool = False,
+    release: str = "",
 ) -> Entry:
     """Return the entry of a grant over a version. Raises ValueError for an image that no digest names.
 
+    `release`: set for what serves on after its grant ended.
     `verified`: the cluster has the verifying storage container; what it can check is approved through it alone.
     """
     uris = catalogue.model_uris(manifest)
@@ -47,6 +49,7 @@ def entry(
         expires=expires,
         max_traffic=max_traffic,
         bound=bound,
+        release=release,
     )
 
 

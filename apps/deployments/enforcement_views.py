@@ -177,6 +177,7 @@ def entry_lines(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "not_before": parse_datetime(entry["notBefore"]),
             "expires": None if entry["expires"] == admission.NEVER else parse_datetime(entry["expires"]),
             "ends": entry["expires"],
+            "serving": bool(entry.get("serving")),
         }
         for entry in entries
     ]

@@ -52,6 +52,8 @@ def due(at: datetime) -> list[int]:
     fresh = Q(workspace_id__in=emergencies.values("endpoint__workspace_id"))
     if begun:
         fresh |= Q(workspace__uid__in=_named(begun))
+    # What serves on without a grant is listed until it leaves the cluster, which no grant tells.
+    fresh |= Q(entries__contains=[{"serving": True}])
     return list(rows.filter(ended | fresh).order_by("pk").values_list("workspace_id", flat=True))
 
 
@@ -120,14 +122,14 @@ def _unapplied(row: Enforcement, now: datetime) -> list[tuple[str, str, str]]:
 
 
 def _still_serving(row: Enforcement, now: datetime) -> list[tuple[str, str, str]]:
-    """Return releases on the cluster that no usable grant covers any more: their pods run, and are not replaced."""
-    covered = {str(entry["manifest"]) for entry in row.entries}
+    """Return releases on the cluster that no usable grant covers any more: they serve on, and nothing new begins."""
+    covered = {str(entry["manifest"]) for entry in row.entries if not entry.get("release")}
     releases = Release.objects.filter(endpoint__workspace=row.workspace, status__in=ON_CLUSTER)
     return [
         (
             SERVING, f"Endpoint {release.endpoint.name}, release {release.number}",
-            f"{release.model_version} still serves, though no usable approval covers it. Its pods run on; the cluster"
-            " would refuse new ones in their place.",
+            f"{release.model_version} still serves, though no usable approval covers it. Its pods are replaced where"
+            " they fail; the cluster refuses whatever would begin anew.",
         )
         for release in releases.select_related("endpoint", "model_version__model").order_by("pk")
         if release.version_digest not in covered

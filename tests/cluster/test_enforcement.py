@@ -6,6 +6,7 @@ The objects are those that the portal renders; the policies those of its baselin
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -88,6 +89,9 @@ def regulated(api: KubernetesClient, policies: str) -> str:
     await_that(lambda: _refusal(api, _pod(name, OTHER_IMAGE)))
     await_that(lambda: _refusal(api, _pod(name, IMAGE)) is None)  # its parameter has arrived there, too
     return name
+
+
+_RELEASE = "22222222-3333-4444-8555-666666666666"
 
 
 def _space(api: KubernetesClient, name: str, mode: str, entries: list[admission.Entry]) -> None:
@@ -323,15 +327,22 @@ def _told(api: KubernetesClient, space: str, name: str) -> list[str]:
 
 @pytest.mark.requirement("enforcement-2.7")
 def test_what_serves_goes_on_after_its_grant_has_ended(api: KubernetesClient, policies: str) -> None:
-    """It can be made smaller and stopped; its model cannot be changed to another that is not covered."""
+    """It can be made smaller and stopped, its pods are replaced; its model cannot be changed, nothing new begins."""
     space = fresh()
     entry = entry_of(served_manifest(), expires=datetime.now(UTC) + _HOUR)
     _space(api, space, "deny", [entry])
     await_that(lambda: _refusal(api, _service(space)) is None)
     service = _service(space)
     api.apply(service)
-    api.apply(admission.approved_models(space, LABELS, "deny", [], [TOOL_IMAGE]))
+    serving = dataclasses.replace(entry, expires=None, release=_RELEASE)
+    api.apply(admission.approved_models(space, LABELS, "deny", [serving], [TOOL_IMAGE]))
     await_that(lambda: _refusal(api, _service(space)))
+    mine, stray, others = _pod(space, IMAGE), _pod(space, IMAGE), _pod(space, OTHER_IMAGE)
+    for pod in (mine, others):
+        pod["metadata"]["labels"] = {"gpu-commons/release": _RELEASE}
+    assert _refusal(api, mine) is None
+    assert PICTURE in str(_refusal(api, stray))
+    assert PICTURE in str(_refusal(api, others))
     smaller = copy.deepcopy(service)
     smaller["spec"]["predictor"]["minReplicas"] = 1
     smaller["metadata"]["annotations"]["serving.kserve.io/stop"] = "true"

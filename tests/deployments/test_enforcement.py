@@ -17,7 +17,7 @@ from apps.core import clock
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.deployments import enforcement, enforcement_probe, enforcement_worker, verifying
 from apps.deployments.choices import EnforcementMode
-from apps.deployments.models import Enforcement, EnforcementNote
+from apps.deployments.models import Enforcement, EnforcementNote, Release
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration, DeclaredObject
 from apps.quotas import baseline, book, enforcing
@@ -181,7 +181,7 @@ def test_an_end_that_the_cluster_has_not_taken_in_is_noted_and_told(world: World
 
 @pytest.mark.requirement("enforcement-watch-1.1")
 def test_what_serves_without_a_grant_is_noted_not_stopped(world: World) -> None:
-    """Never silently: the endpoint goes on, and the page and the team's leads know that its pods are not replaced."""
+    """Never silently: the endpoint goes on, and the page and the team's leads know that nothing new begins."""
     release = world.live("production", version=world.version, ladder=())
     decide(world)
     Declaration.objects.update(observed_generation=1)
@@ -192,6 +192,15 @@ def test_what_serves_without_a_grant_is_noted_not_stopped(world: World) -> None:
     assert "still serves" in note.detail
     release.refresh_from_db()
     assert release.status == "live"
+    # A node may fail: the pods of that release are replaced, whatever would begin anew is covered by nothing.
+    spec = declared(world)["spec"]
+    assert spec["entries"] == []
+    assert [(one["release"], one["manifest"]) for one in spec["serving"]] == [(str(release.uid), world.version.digest)]
+    enforcement_worker.withdraw()
+    assert declared(world)["spec"]["serving"]
+    Release.objects.filter(pk=release.pk).update(status="superseded")
+    enforcement_worker.withdraw()
+    assert declared(world)["spec"]["serving"] == []
 
 
 @pytest.mark.requirement("enforcement-3.6")
