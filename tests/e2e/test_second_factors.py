@@ -1,0 +1,94 @@
+"""A security key in a real browser (Chromium's virtual authenticator), and a form that outlives its session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from apps.accounts.models import SecondFactor, SignInSession
+from apps.core import clock
+from tests.e2e.conftest import PHONE
+from tests.factories import PASSWORD, make_user
+
+
+@pytest.fixture
+def person(transactional_db: None) -> Any:
+    return make_user("lead@example.com", display_name="Finance team lead", password=PASSWORD)
+
+
+def _virtual_key(page: Any) -> Any:
+    session = page.context.new_cdp_session(page)
+    session.send("WebAuthn.enable")
+    options = {
+        "protocol": "ctap2", "transport": "usb", "hasResidentKey": False, "hasUserVerification": True,
+        "isUserVerified": True, "automaticPresenceSimulation": True,
+    }  # fmt: skip
+    session.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    return session
+
+
+def _sign_in(page: Any) -> None:
+    page.get_by_label("E-mail address").fill("lead@example.com")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+@pytest.mark.requirement("second-factors-1.2", "second-factors-2.1", "second-factors-2.4")
+def test_a_key_is_added_and_signs_in(
+    person: Any, site: Any, browse: Any, settings: Any, assert_accessible: Any, assert_fits: Any
+) -> None:
+    # Browsers know no keys at bare addresses.
+    site.url = settings.COMMONS_BASE_URL = site.url.replace("127.0.0.1", "localhost")
+    page = browse(None, "/sign-in/?next=/account/second-factors/", width=PHONE)
+    _virtual_key(page)
+    _sign_in(page)
+    for name in ("Add an authenticator app", "Add a security key or passkey"):
+        assert_accessible(page)
+        assert_fits(page)
+        page.goto("/account/second-factors/")
+        page.get_by_role("link", name=name).click()
+    assert_accessible(page)
+    assert_fits(page)
+    page.get_by_label("Name").fill("Key ring")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your recovery codes")
+    key = SecondFactor.objects.get(kind="webauthn")
+    assert key.name == "Key ring"
+    page.get_by_role("link", name="I have it").click()
+    expect(page.get_by_role("cell", name="Key ring", exact=True)).to_be_visible()
+    page.context.clear_cookies()
+    page.goto("/sign-in/?next=/account/")
+    _sign_in(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Second step")
+    assert_accessible(page)
+    page.get_by_role("button", name="Use your security key").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
+    assert SignInSession.objects.latest("pk").second_factor is True
+    used = SecondFactor.objects.get(pk=key.pk)
+    assert used.last_used_at is not None
+    assert used.sign_count > key.sign_count
+
+
+@pytest.mark.requirement("sessions-1.2", "sessions-1.6")
+def test_what_was_typed_outlives_the_session(person: Any, browse: Any, watch: Any) -> None:
+    watch.expected = {401}
+    page = browse(person, "/account/tokens/new/")
+    first = SignInSession.objects.get()
+    page.get_by_label("Name").fill("Nightly pipeline")
+    first.closed_at = clock.now()
+    first.save()
+    page.evaluate("window.htmx.trigger('#bell', 'poll'); window.htmx.ajax('GET', '/notifications/bell/', '#bell')")
+    notice = page.get_by_text("Your session has ended.")
+    expect(notice).to_be_visible()
+    assert page.url.endswith("/account/tokens/new/")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Sign in again in a new tab").click()
+    other = opened.value
+    _sign_in(other)
+    expect(other.get_by_role("heading", level=1)).to_be_visible()
+    other.close()
+    expect(page.get_by_label("Name")).to_have_value("Nightly pipeline")
+    page.get_by_role("button", name="Make token").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your new API token")
