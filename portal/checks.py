@@ -45,7 +45,9 @@ SELECT pg_has_role(r, n.nspowner, 'MEMBER'), has_schema_privilege(r, n.oid, 'CRE
            AND (has_table_privilege(r, c.oid, 'UPDATE') OR has_table_privilege(r, c.oid, 'DELETE')
              OR has_table_privilege(r, c.oid, 'TRUNCATE'))),
        (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
-           AND pg_has_role(r, c.relowner, 'MEMBER'))
+           AND pg_has_role(r, c.relowner, 'MEMBER')),
+       (SELECT string_agg(DISTINCT c.relname, ', ') FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+         WHERE p.polname = 'tenant_wall' AND NOT c.relrowsecurity)
   FROM pg_namespace n, (SELECT session_user::name AS r) s WHERE n.nspname = 'audit'
 """
 
@@ -191,7 +193,7 @@ def database_problems(alias: str = "default") -> Iterator[tuple[str, str, str]]:
         if superuser:
             return
         cursor.execute(_AUDIT_QUERY)
-        owns, may_create, writable, owned = cursor.fetchone()
+        owns, may_create, writable, owned, unwalled = cursor.fetchone()
         if owns:
             yield "E206", f"{session_user} owns the audit schema, or may act as its owner.", bootstrap
         if may_create:
@@ -200,6 +202,12 @@ def database_problems(alias: str = "default") -> Iterator[tuple[str, str, str]]:
             yield "E208", f"{session_user} may change or remove rows of {writable} audit tables.", bootstrap
         if owned:
             yield "E209", f"{session_user} owns {owned} tables of the portal, or may act as their owner.", bootstrap
+        if unwalled:
+            yield (
+                "E210",
+                f"Row security is off on {unwalled}: a mistake in the portal could show rows of other tenants.",
+                "As the owner, run ALTER TABLE … ENABLE ROW LEVEL SECURITY on them, and find out who switched it off.",
+            )
 
 
 @register(Tags.security)
