@@ -220,7 +220,7 @@ def _set_part(place: dict[str, Any], key: str, sub: str, value: Any) -> None:
 
 
 def _set_within(place: dict[str, Any], key: str, path: Path, value: Any) -> None:
-    elements: list[Any] = place.get(key, [])
+    elements: Any = place.get(key, [])
     if not isinstance(elements, list) or path.where is None:
         raise invalid_path(f"{key} has no elements.")
     found = [one for one in elements if matches(path.where, one)]

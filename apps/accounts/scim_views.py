@@ -125,7 +125,7 @@ class ScimView(View):
 
     def page(self, rows: Any, kind: str, draw: Callable[[Any], dict[str, Any]], wrap: Callable[[Any], Any]) -> Any:
         """Return one page of a list (RFC 7644 §3.4.2.4): startIndex counts from 1. Raises ScimError."""
-        given = {key.lower(): value for key, value in self.request.GET.items()}
+        given = {key.lower(): str(value) for key, value in self.request.GET.items()}
         if text := given.get("filter", ""):
             if "\x00" in text:
                 raise invalid_value("Texts hold no NUL character.")

@@ -191,7 +191,7 @@ def _carry_out(user: User, change: Difference, actor: Actor) -> Changes:
     mappings = {
         row.pk: row
         for row in GroupMapping.objects.select_related("team", "unit").filter(
-            pk__in={one.mapping_id for one in (*change.give, *change.take)}
+            pk__in={one.mapping_id for one in change.give} | {one.mapping_id or 0 for one in change.take}
         )
     }
     kept = _last_admin(user, change.take)
@@ -210,7 +210,7 @@ def _carry_out(user: User, change: Difference, actor: Actor) -> Changes:
 
 
 def _give(user: User, wanted: Wanted, mapping: GroupMapping, at: datetime, actor: Actor) -> None:
-    if wanted.role == Role.MEMBER:
+    if wanted.role == Role.MEMBER and wanted.team_id is not None:
         rows = Membership.objects.filter(user=user, team_id=wanted.team_id)
         later = rows.filter(valid__startswith__gt=at).order_by("valid").first()
         # Somebody has been given a membership that begins later: this one ends there, the two may not overlap.
@@ -263,15 +263,16 @@ def _last_admin(user: User, take: Collection[Held]) -> set[int]:
 
 def release(user: User, keys: Collection[Wanted]) -> None:
     """Settle what was taken by hand: the group gives it no longer, or somebody leaves it to the group again."""
-    for role, unit_id, team_id, mapping_id in keys:
+    for role, _, _, mapping_id in keys:
         if role == Role.MEMBER:
             Membership.objects.filter(
                 user=user, mapping_id=mapping_id, valid__endswith__lte=clock.now()
             ).update(ended_by_group=True)  # fmt: skip
         else:
-            RoleGrant.objects.filter(
-                user=user, mapping_id=mapping_id, role=role, unit_id=unit_id, team_id=team_id, revoked_at__isnull=False
-            ).update(ended_by_group=True)
+            # A mapping gives one role in one place: its key says both.
+            RoleGrant.objects.filter(user=user, mapping_id=mapping_id, role=role, revoked_at__isnull=False).update(
+                ended_by_group=True
+            )
 
 
 def _alarm(user: User, mapping: GroupMapping, actor: Actor) -> None:

@@ -87,7 +87,7 @@ class GroupMappingViewSet(CommonsViewSet):
 
     def get_base_queryset(self) -> GroupMappingQuerySet:
         """Return all mappings, ended ones too."""
-        return GroupMapping.objects.get_queryset().select_related("provider", "unit", "team").order_by("-pk")
+        return GroupMapping.objects.select_related("provider", "unit", "team").order_by("-pk")
 
     @extend_schema(request=MappingInput, responses={201: GroupMappingSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
@@ -118,7 +118,7 @@ class GroupMappingViewSet(CommonsViewSet):
 
     def _draft(self, given: dict[str, Any]) -> mapping_actions.Draft:
         user = self.request.user
-        providers = IdentityProvider.objects.get_queryset().visible_to(user)
+        providers = IdentityProvider.objects.visible_to(user)
         return mapping_actions.Draft(
             provider_id=_key(providers, given["provider_uid"], "provider_uid") or 0,
             group=given["group"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from django.db.models import Count, F, Q
@@ -113,7 +114,7 @@ def mappings() -> GroupMappingQuerySet:
     return counted.annotate(people=F("grants") + F("members")).select_related("provider", "unit", "team", "made_by")
 
 
-def _by_hand(mapping: GroupMapping, user_ids: object) -> set[int]:
+def _by_hand(mapping: GroupMapping, user_ids: Iterable[int]) -> set[int]:
     if mapping.role == Role.MEMBER:
         rows = Membership.objects.current().filter(team=mapping.team, mapping__isnull=True, user_id__in=user_ids)
         return set(rows.values_list("user_id", flat=True))

@@ -74,7 +74,7 @@ class MappingCreate(CreateView):
     def get_form_kwargs(self) -> dict[str, Any]:
         """Offer the providers and places the person sees."""
         user = self.request.user
-        providers = IdentityProvider.objects.get_queryset().visible_to(user).filter(archived_at__isnull=True)
+        providers = IdentityProvider.objects.visible_to(user).filter(archived_at__isnull=True)
         return {
             "providers": providers.order_by("name", "pk"),
             "units": Unit.objects.visible_to(user).filter(archived_at__isnull=True).order_by("name", "pk"),
@@ -112,7 +112,7 @@ class MappingDetail(DetailView):
 
     def get_base_queryset(self) -> GroupMappingQuerySet:
         """Return all mappings, ended ones too."""
-        return GroupMapping.objects.get_queryset().select_related("provider", "unit", "team", "made_by")
+        return GroupMapping.objects.select_related("provider", "unit", "team", "made_by")
 
     def scope_object(self) -> Any:
         """Ask for the whole installation."""
@@ -149,7 +149,7 @@ class _OnMapping(ActionView):
 
     def get_base_queryset(self) -> GroupMappingQuerySet:
         """Return all mappings."""
-        return GroupMapping.objects.get_queryset().select_related("provider", "unit", "team")
+        return GroupMapping.objects.select_related("provider", "unit", "team")
 
     def scope_object(self) -> Any:
         """Ask for the whole installation."""
