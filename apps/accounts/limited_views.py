@@ -67,6 +67,7 @@ LIMITED_VIEWS: Mapping[str, Mapping[str, str]] = {
         "end": "metering.rule.manage",
     },
     "apps.quotas.admin_api.PoolFigures": {"*": "quotas.quota.view"},
+    "apps.teams.why_api.Why": {"*": ""},
     "apps.reports.api.MonthlyReport": {"*": "reports.monthly.view"},
     "apps.rates.api.RateCardViewSet": {"list": "rates.card.view", "retrieve": "rates.card.view"},
 }

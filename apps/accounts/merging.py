@@ -1,10 +1,69 @@
-"""Two accounts of one person: which account stands for whom. Separation of duties asks here."""
+"""Two accounts of one person: merging them, and which account stands for whom. Separation of duties asks here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.accounts.models import User
+from django.db import transaction
+
+from apps import audit
+from apps.accounts import actions, ports
+from apps.accounts.choices import UserKind
+from apps.accounts.merge_events import ACCOUNT_MERGED, Merged
+from apps.accounts.models import ExternalIdentity, User
+from apps.core import outbox
+from apps.core.actor import Actor
+from apps.core.errors import Blocked, Conflict, Invalid, NotAllowed, NotVisible
+
+
+@transaction.atomic
+def merge(user_id: int, into_id: int, reason: str, *, actor: Actor) -> User:
+    """Merge an account into another of the same person, for good; returns the one that stays.
+
+    Roles, memberships and identities that still count move; what either did keeps its author, and both count as one
+    person from now on. Raises NotAllowed (also for one's own accounts), NotVisible, Invalid, Conflict, Blocked where an
+    open decision has both on different sides.
+    """
+    actions.require_manager(actor)
+    # In the order of their keys, so that two merges at once cannot wait for each other.
+    found = {user.pk: user for user in User.objects.get_queryset().select_for_update().filter(
+        pk__in=[user_id, into_id]).order_by("pk")}  # fmt: skip
+    old, stays = found.get(user_id), found.get(into_id)
+    if old is None:
+        raise NotVisible
+    if not actor.is_system and {old.pk, into_id} & (accounts_of(actor.user_id or 0) | {actor.on_behalf_of}):
+        raise NotAllowed("Nobody merges their own accounts: ask another platform admin.", rule="not_oneself")
+    errors: dict[str, str] = {}
+    if stays is None or not stays.is_active or stays.kind != UserKind.PERSON:
+        errors["into"] = "Choose a person's account in use."
+    elif stays.pk == old.pk:
+        errors["into"] = "Choose another account."
+    if not reason.strip() or len(reason.strip()) > 500:
+        errors["reason"] = "Say in at most 500 characters why, for the audit trail."
+    if errors or stays is None:
+        raise Invalid(errors)
+    if old.merged_into_id is not None:
+        raise Conflict("This account is merged already.", current={"status": "merged"})
+    if old.kind != UserKind.PERSON or old.erased_at is not None:
+        raise Conflict("Only the account of a person can be merged.")
+    if standing := ports.merge_objections(old.pk, stays.pk):
+        raise Blocked(" ".join(standing))
+    roles, memberships = ports.move_rights(old.pk, stays.pk, actor=actor)
+    there = stays.identities.values("provider_id")
+    moved = ExternalIdentity.objects.filter(user=old).exclude(provider__in=there).update(user=stays)
+    old.merged_into = stays
+    old.save(update_fields=["merged_into"])
+    if old.is_active:
+        actions.switch_off(old, reason.strip(), actor=actor)
+    for user in (old, stays):
+        ports.groups_changed(user.pk, actor=actor)
+    payload = Merged(old.uid, stays.uid, roles, memberships, moved)
+    for uid in (stays.uid, old.uid):
+        audit.record(
+            ACCOUNT_MERGED, payload, actor=actor, subject_type="accounts.user", subject_uid=uid, reason=reason.strip()
+        )
+    outbox.publish(ACCOUNT_MERGED, payload, recipients=[stays.pk], subject_uid=stays.uid)
+    return stays
 
 
 def persons() -> dict[int, int]:
@@ -26,3 +85,8 @@ def accounts_of(user_id: int) -> set[int]:
     merged = persons()
     own = merged.get(user_id, user_id)
     return {user_id, own} | {old for old, into in merged.items() if into == own}
+
+
+def same_person(first_id: int | None, second_id: int | None) -> bool:
+    """Whether two accounts belong to one person."""
+    return first_id is not None and second_id is not None and second_id in accounts_of(first_id)

@@ -51,6 +51,51 @@ def groups_of_many_changed(user_ids: Collection[int], *, actor: Actor) -> None:
     _groups_of_many_changed(user_ids, actor=actor)
 
 
+class RightsMover(Protocol):
+    """What the teams room registers: move roles and memberships of an account to another of the same person.
+
+    Returns how many roles and how many memberships were moved.
+    """
+
+    def __call__(self, user_id: int, into_id: int, *, actor: Actor) -> tuple[int, int]: ...
+
+
+class MergeObjection(Protocol):
+    """What rooms register: why these two accounts cannot be merged now, in sentences."""
+
+    def __call__(self, user_id: int, into_id: int) -> list[str]: ...
+
+
+_move_rights: RightsMover | None = None
+_merge_objections: dict[str, MergeObjection] = {}
+
+
+def register_rights_mover(handler: RightsMover) -> None:
+    """Install who answers `move_rights` (called by the teams room when it loads)."""
+    global _move_rights
+    _move_rights = handler
+
+
+def register_merge_objection(name: str, objection: MergeObjection) -> None:
+    """Have a room asked before two accounts are merged."""
+    _merge_objections[name] = objection
+
+
+def move_rights(user_id: int, into_id: int, *, actor: Actor) -> tuple[int, int]:
+    """Move roles and memberships of an account to another of the same person, in the caller's transaction.
+
+    Raises RuntimeError while nobody is registered: an account without its roles would pass for one with none.
+    """
+    if _move_rights is None:
+        raise RuntimeError("nobody is registered who moves roles and memberships")
+    return _move_rights(user_id, into_id, actor=actor)
+
+
+def merge_objections(user_id: int, into_id: int) -> list[str]:
+    """Return why these two accounts cannot be merged now, of all rooms."""
+    return [text for name in sorted(_merge_objections) for text in _merge_objections[name](user_id, into_id)]
+
+
 class ImpersonationBar(Protocol):
     """What the teams room registers: why nobody may see the portal as this person, "" where support may."""
 
@@ -94,11 +139,17 @@ __all__ = [
     "GroupsChanged",
     "GroupsOfManyChanged",
     "ImpersonationBar",
+    "MergeObjection",
+    "RightsMover",
     "groups_changed",
     "groups_of_many_changed",
     "impersonation_bar",
+    "merge_objections",
+    "move_rights",
     "permission_names",
     "register_groups_changed",
     "register_impersonation_bar",
+    "register_merge_objection",
     "register_permissions",
+    "register_rights_mover",
 ]

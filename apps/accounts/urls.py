@@ -7,6 +7,7 @@ from apps.accounts import (
     erasure_urls,
     factor_urls,
     impersonation_urls,
+    merge_views,
     openid_urls,
     scim_urls,
     session_urls,
@@ -27,6 +28,7 @@ urlpatterns = [
     path("people/<uuid:user_uid>/", admin_views.UserDetail.as_view(), name="user-detail"),
     path("people/<uuid:user_uid>/deactivate/", admin_views.UserDeactivate.as_view(), name="user-deactivate"),
     path("people/<uuid:user_uid>/reactivate/", admin_views.UserReactivate.as_view(), name="user-reactivate"),
+    path("people/<uuid:user_uid>/merge/", merge_views.UserMerge.as_view(), name="user-merge"),
     path("people/<uuid:user_uid>/password/", admin_views.UserPasswordReset.as_view(), name="user-password-reset"),
 ]
 urlpatterns += impersonation_urls.urlpatterns

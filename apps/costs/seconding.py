@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from apps.accounts import merging
 from apps.accounts.models import User
 from apps.core.actor import Actor
 from apps.core.errors import Invalid, NotAllowed
@@ -43,5 +44,5 @@ def checked_text(text: str, *, field: str = "reason", longest: int = MAX_REASON)
 
 def second_person(user: User, first_id: int | None, what: str) -> None:
     """Raise NotAllowed where the person who decides is the one who asked."""
-    if user.pk == first_id:
+    if merging.same_person(user.pk, first_id):
         raise NotAllowed(f"{what} takes a second person: whoever asked for it cannot decide it.", rule="second person")

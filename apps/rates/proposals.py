@@ -12,6 +12,7 @@ from django.db import transaction
 from django.urls import reverse
 
 from apps import audit
+from apps.accounts import merging
 from apps.clusters.models import Cluster, Flavour
 from apps.core import clock, outbox
 from apps.core.actor import Actor
@@ -249,7 +250,7 @@ def _locked(proposal_id: int, actor: Actor, expected_version: int | None) -> Rat
     """Return a proposal that this person may decide on now."""
     proposal = _row(proposal_id)
     require(actor, APPROVE)
-    if actor.user_id is None or actor.user_id == proposal.proposed_by_id:
+    if actor.user_id is None or merging.same_person(actor.user_id, proposal.proposed_by_id):
         raise NotAllowed("Prices take a second person: the proposer does not decide on them.", rule=SECOND_PERSON)
     _open(proposal, expected_version)
     return proposal

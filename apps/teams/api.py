@@ -14,7 +14,17 @@ from rest_framework.response import Response
 from apps.accounts.models import User
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
-from apps.teams import actions, change_api, changes, import_api, mapping_api, review_api, selectors, service_api
+from apps.teams import (
+    actions,
+    change_api,
+    changes,
+    import_api,
+    mapping_api,
+    review_api,
+    selectors,
+    service_api,
+    why_api,
+)
 from apps.teams.choices import Role
 from apps.teams.filters import GrantFilter
 from apps.teams.models import RoleGrant, Team, Unit
@@ -310,4 +320,4 @@ routes = [
     *change_api.routes,
     *mapping_api.routes,
 ]
-paths = [*import_api.paths]
+paths = [*import_api.paths, *why_api.paths]

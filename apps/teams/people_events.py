@@ -48,17 +48,6 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """An account was merged into another of the same person: what moved."""
-
-    merged_uid: UUID
-    into_uid: UUID
-    roles: int
-    memberships: int
-    identities: int
-
-
-@dataclass(frozen=True, slots=True)
 class RoleEnding:
     """A role ends in so many days."""
 
@@ -96,11 +85,6 @@ CHANGE_REFUSED = declare(
     body=lambda p: p.problem, path=lambda p: p.path,
 )  # fmt: skip
 IMPORTED = declare("teams.people.imported", Imported, audience="auditors")
-ACCOUNTS_MERGED = declare(
-    "teams.account.merged", Merged, audience="the person", mail=True,
-    headline=lambda p: "Another account of yours was merged into this one",
-    body=lambda p: "Its roles and memberships are yours now; it can no longer sign in.",
-)  # fmt: skip
 ROLE_ENDING = declare(
     "teams.role.ending", RoleEnding, audience="the person and whoever gives roles", mail=True,
     headline=lambda p: (

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apps.core import clock
 from apps.core.sweeps import sweep
-from apps.teams import changes, reviews
+from apps.teams import changes, expiring, reviews
 
 
 @sweep("teams.access_reviews", every=timedelta(minutes=10))
@@ -23,3 +23,10 @@ def access_reviews() -> int:
 def planned_changes() -> int:
     """Carry out the changes of units and teams whose time has come."""
     return sum(changes.carry_out(pk) for pk in changes.due(clock.now()))
+
+
+@sweep("teams.ending_roles", every=timedelta(minutes=30))
+def ending_roles() -> int:
+    """Tell people of their roles that end soon."""
+    at = clock.now()
+    return sum(expiring.notify(pk, at) for pk in expiring.ending_soon(at))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +9,8 @@ from django.db.models import Count, Q
 
 from apps.accounts.models import User
 from apps.core import clock
-from apps.teams import scope
-from apps.teams.choices import PERMISSIONS, Role, roles_with
+from apps.teams.choices import PERMISSIONS, Role
+from apps.teams.explaining import Explanation, Reason, explain
 from apps.teams.models import Membership, RoleGrant, Team, Unit
 
 
@@ -97,64 +96,6 @@ def memberships_of(user: User) -> list[Membership]:
     return list(Membership.objects.current().filter(user=user).select_related("team").order_by("team__name", "pk"))
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a person holds a permission somewhere, in one sentence."""
-
-    text: str
-    grant: RoleGrant | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The answer to "may this person do that there, and why?"."""
-
-    permission: str
-    allowed: bool
-    reasons: tuple[Reason, ...]
-    roles: tuple[str, ...]
-    """The roles that hold the permission at all."""
-
-
-def explain(user: User, permission: str, place: Team | Unit | None) -> Explanation:
-    """Say whether and why `user` holds `permission` for a team, a unit, or (None) anywhere.
-
-    The verdict is the resolver's own (`scope.of`); the reasons are the grants and memberships it stands on. Raises
-    KeyError for an unknown permission.
-    """
-    roles = roles_with(permission)
-    labels = tuple(Role(role).label for role in Role.values if role in roles)
-    if not user.is_active:
-        return Explanation(
-            permission, False, (Reason("The account is switched off: nothing it holds counts."),), labels
-        )
-    path: Sequence[int] = []
-    if isinstance(place, Team):
-        path = place.unit.path
-    elif place is not None:
-        path = place.path
-    reasons: list[Reason] = []
-    for given in grants_of(user):
-        if given.role not in roles:
-            continue
-        label = Role(given.role).label
-        if given.team is not None:
-            if place is None or (isinstance(place, Team) and given.team_id == place.pk):
-                reasons.append(Reason(f"{label} of the team {given.team.name}", given))
-        elif given.unit is not None:
-            if place is None or given.unit_id in path:
-                reasons.append(Reason(f"{label} of {given.unit.name} and everything below", given))
-        else:
-            reasons.append(Reason(f"{label} for the whole installation", given))
-    if Role.MEMBER in roles:
-        reasons += [
-            Reason(f"Member of the team {membership.team.name}")
-            for membership in memberships_of(user)
-            if place is None or (isinstance(place, Team) and membership.team_id == place.pk)
-        ]
-    return Explanation(permission, scope.resolve(user.pk).holds(permission, place), tuple(reasons), labels)
-
-
 def permissions_by_room() -> list[tuple[str, list[tuple[str, str]]]]:
     """Return every permission as grouped choices, in words: `quotas.request.create` → "create request"."""
     rooms: dict[str, list[tuple[str, str]]] = {}
@@ -162,3 +103,20 @@ def permissions_by_room() -> list[tuple[str, list[tuple[str, str]]]]:
         room, noun, verb = permission.split(".")
         rooms.setdefault(room.capitalize(), []).append((permission, f"{verb} {noun}"))
     return sorted(rooms.items())
+
+
+__all__ = [
+    "Explanation",
+    "Reason",
+    "TeamPerson",
+    "UnitNode",
+    "archived_in",
+    "coming_to",
+    "explain",
+    "grants_of",
+    "memberships_of",
+    "people_of",
+    "permissions_by_room",
+    "teams_with_members",
+    "unit_tree",
+]

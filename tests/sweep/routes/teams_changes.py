@@ -10,7 +10,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.teams import changes
 from apps.teams.changes import Wish
-from tests.sweep.types import Route
+from tests.sweep.types import EVERYBODY, Route
 
 _SEES_UNITS = {"vp", "compliance", "finance", "admin", "auditor"}
 
@@ -58,6 +58,9 @@ ROUTES: dict[str, Route] = {
     "teams:import#POST": Route(allowed=_ADMIN, method="POST"),
     "api:people-import": Route(
         allowed=_ADMIN, method="POST", data=lambda world: {"kind": "units", "csv": "slug,name\ncards,Cards\n"}
+    ),
+    "api:permission-explanation": Route(
+        allowed=EVERYBODY, query="?permission=teams.team.view", note="one's own; others' by uid are 404"
     ),
     "api:unit-change": Route(allowed=_ADMIN, kwargs=_uid("unit"), method="POST"),
     "api:unit-restore": Route(allowed=_ADMIN, kwargs=_uid("unit"), method="POST"),
