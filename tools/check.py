@@ -134,6 +134,7 @@ STEPS = (
         lambda: PRODUCTION,
     ),
     Step("specs traced", [python("-m", "tools.trace_specs")]),
+    Step("actions audited", [python("-m", "tools.audited")]),
     Step("deployment files", [python("-m", "tools.deployment")]),
     Step("locks without hosts", function=locks),
     Step("nothing left behind", [python("-m", "tools.hygiene")]),
