@@ -133,9 +133,14 @@ class Prove(_Door):
         )
         try:
             self.check_start()
-            return self.go(flow)
+            url = openid.authorization_url(self.provider, flow)
         except Refused as refused:
             return self.refused(refused, flow)
+        # Often a form led here: what was to be sent wanted a fresh proof first.
+        text = f"What you are about to do needs a fresh proof of who you are. {self.provider.name} asks you for it."
+        response = _onward(request, "Prove once more who you are", text, self.provider.name, url)
+        openid_flow.keep(request, response, flow)
+        return response
 
 
 class Try(_Door):
@@ -298,9 +303,17 @@ def leave_url(session: SignInSession) -> str:
 
 
 def left(request: HttpRequest, session: SignInSession, url: str) -> HttpResponse:
-    """Say that the person is signed out here and lead on to the provider.
-
-    A page, no redirect: the Content-Security-Policy lets no form lead to another site, not even by redirects.
-    """
+    """Say that the person is signed out here and lead on to the provider."""
     name = session.provider.name if session.provider is not None else ""
-    return render(request, "accounts/signed_out.html", {"title": "Signing you out", "provider": name, "url": url})
+    text = f"You are signed out here. Now your session at {name} ends, too."
+    return _onward(request, "Signing you out", text, name, url)
+
+
+def _onward(request: HttpRequest, title: str, text: str, provider: str, url: str) -> HttpResponse:
+    """Lead on to a provider by a page instead of a redirect.
+
+    The Content-Security-Policy lets no form lead to another site, and browsers hold redirects after a form to it.
+    """
+    return render(
+        request, "accounts/onward.html", {"title": title, "text": text, "provider": provider, "url": url}
+    )  # fmt: skip

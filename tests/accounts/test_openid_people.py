@@ -303,3 +303,15 @@ def test_every_cause_has_a_page_and_hides_who_it_was(double: Double, provider: I
     events = AuditEvent.objects.filter(action="accounts.openid.refused")
     assert events.count() == len(PAGES)
     assert not any("newcomer" in event.canonical_text for event in events)
+
+
+@pytest.mark.requirement("openid-sign-in-1.1")
+@pytest.mark.parametrize(("local", "form"), [("all", True), ("admins", True), ("off", False)])
+def test_the_sign_in_page_shows_passwords_only_where_they_count(
+    provider: IdentityProvider, settings: Any, local: str, form: bool
+) -> None:
+    settings.COMMONS_LOCAL_SIGN_IN = local
+    page = Client().get("/sign-in/").content.decode()
+    assert "Sign in at Example Identity" in page
+    assert ('name="password"' in page) == form
+    assert ("as an administrator" in page) == (local == "admins")
