@@ -46,6 +46,7 @@ class CardViewSet(CommonsViewSet):
     serializer_class = CardSerializer
     filterset_fields = ["model__uid", "model__slug"]
     permission = VIEW
+    permissions: ClassVar[dict[str, str]] = {"retrieve": ""}
 
 
 class ModelCardViewSet(CommonsViewSet):

@@ -68,6 +68,7 @@ class DistributionViewSet(CommonsViewSet):
     filterset_fields = ["status"]
     permission = VIEW
     permissions: ClassVar[dict[str, str]] = {
+        "retrieve": "",
         "create": distribution_actions.MANAGE, "approve": distribution_actions.APPROVE,
         "reject": distribution_actions.APPROVE, "withdraw": distribution_actions.MANAGE,
     }  # fmt: skip
@@ -127,7 +128,7 @@ class BillingModeViewSet(CommonsViewSet):
     serializer_class = BillingModeSerializer
     filterset_fields = ["unit__slug", "mode"]
     permission = VIEW
-    permissions: ClassVar[dict[str, str]] = {"create": billing_modes.MANAGE}
+    permissions: ClassVar[dict[str, str]] = {"retrieve": "", "create": billing_modes.MANAGE}
 
     @extend_schema(request=BillingModeBody, responses={201: BillingModeSerializer})
     def create(self, request: Request) -> Response:

@@ -41,7 +41,7 @@ def build(world: SimpleNamespace) -> None:
     make = ReopenRequest.objects.create
     world.reopening = make(period=world.closed, requested_by=company.vp, **_WHY)
     world.own_reopening = make(period=earlier, requested_by=company.finance, **_WHY)
-    UnitBilling.objects.create(unit=company.unit, month_from=date(2020, 1, 1), mode="showback")
+    world.unit_billing = UnitBilling.objects.create(unit=company.unit, month_from=date(2020, 1, 1), mode="showback")
     body = gzip.compress(b"Month\r\n2020-01\r\n", mtime=0)
     file = {"period": world.closed, "statement": world.statement, "kind": "csv", "name": "statement.csv"}
     world.file = StatementFile.objects.create(status="done", body=body, size=16, sha256="0" * 64, **file)
