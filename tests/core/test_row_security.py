@@ -11,13 +11,19 @@ import psycopg
 import pytest
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 
-from apps.catalogue.models import Model
+from apps.accounts.models import User
+from apps.approvals.models import ApprovalRequest, Delegation, Policy, PolicyVersion, Stage
+from apps.catalogue.models import Model, ModelRequest, ModelVersion
+from apps.clusters.models import Cluster
 from apps.core import clock, row_security
 from apps.core.row_security import lifted, walled
+from apps.deployments.models import Endpoint
+from apps.quotas.models import Workspace
 from apps.teams import scope
 from apps.teams.choices import PERMISSIONS, Role
 from apps.teams.models import RoleGrant
 from portal import checks
+from tests.catalogue.world import make_version
 from tests.factories import Company, grant, make_member, make_team, make_user
 
 pytestmark = pytest.mark.django_db
@@ -115,6 +121,81 @@ def test_time_is_the_portals(company: Company, models: dict[str, Model]) -> None
         assert seen(person.pk) == {"model-of-finance"}
     with clock.frozen(at + timedelta(days=901)):
         assert seen(person.pk) == set()
+
+
+@pytest.fixture
+def request_for_finance(company: Company, models: dict[str, Model]) -> ApprovalRequest:
+    """The finance team's version asked for approval, which its unit pays and somebody from marketing requested."""
+    policy = Policy.objects.create(slug="walls", name="Walls", subject_type="tests.wall")
+    version = PolicyVersion.objects.create(policy=policy, number=1, body={}, digest="0" * 64, published_at=clock.now())
+    request = ApprovalRequest.objects.create(
+        subject_type="tests.wall", subject_uid=policy.uid, subject_digest="0" * 64, title="Card fraud scoring",
+        policy_version=version, requester=company.lead_marketing, team=company.finance_team, unit=company.unit,
+        submitted_at=clock.now(),
+    )  # fmt: skip
+    Stage.objects.create(request=request, ordinal=0, name="Owner", role="unit_owner", unit=company.unit, rule="always")
+    sealed = make_version(models["finance"], company.lead_finance)
+    ModelRequest.objects.create(
+        model_version=sealed, scope={}, reason="To production.", requester=company.lead_marketing, approval=request
+    )
+    return request
+
+
+def behind(user: User) -> tuple[int, int, int, int]:
+    """How many requests, stages, versions of finance and requests for them a person's wall leaves."""
+    with walled(user.pk):
+        versions = ModelVersion.objects.filter(model__slug="model-of-finance")
+        return (
+            ApprovalRequest.objects.count(), Stage.objects.count(), versions.count(), ModelRequest.objects.count()
+        )  # fmt: skip
+
+
+ALL_OF_IT, NOTHING = (1, 1, 1, 1), (0, 0, 0, 0)
+
+
+@pytest.mark.requirement("row-security-1.4")
+def test_who_is_asked_or_asks_sees_the_request_and_what_it_is_about(
+    company: Company, request_for_finance: ApprovalRequest
+) -> None:
+    assert behind(company.lead_marketing) == ALL_OF_IT, "the requester"
+    assert behind(company.lead_research) == behind(company.vp_other) == NOTHING
+    ApprovalRequest.objects.update(unit=company.other_unit)
+    assert behind(company.vp_other) == ALL_OF_IT, "the owner of the unit that pays"
+
+
+@pytest.mark.requirement("row-security-1.4")
+def test_who_stands_in_sees_what_they_are_asked(company: Company, request_for_finance: ApprovalRequest) -> None:
+    at, day = clock.now(), timedelta(days=1)
+    standing_in = Delegation.objects.create(
+        giver=company.vp, delegate=company.lead_research, role="unit_owner", valid=(at - day, at + day),
+        reason="Leave", created_by=company.vp,
+    )  # fmt: skip
+    assert behind(company.lead_research) == ALL_OF_IT
+    for change in (
+        {"valid": (at - 2 * day, at - day)},
+        {"revoked_at": at},
+        {"unit": company.other_unit},
+        {"role": "finance"},
+    ):
+        with transaction.atomic():
+            Delegation.objects.filter(pk=standing_in.pk).update(**change)
+            assert behind(company.lead_research) == NOTHING, change
+            transaction.set_rollback(True)
+    RoleGrant.objects.filter(user=company.vp).update(revoked_at=at)
+    assert behind(company.lead_research) == NOTHING, "what the giver lost cannot be passed on"
+
+
+@pytest.mark.requirement("row-security-1.4")
+def test_a_team_sees_the_models_that_serve_in_its_workspaces(company: Company, models: dict[str, Model]) -> None:
+    cluster = Cluster.objects.create(name="Atlas", slug="atlas", api_url="https://atlas.example.com")
+    space = Workspace.objects.create(
+        team=company.marketing_team, cluster=cluster, environment="production", namespace="marketing-production"
+    )
+    Endpoint.objects.create(workspace=space, name="scores", model=models["finance"])
+    assert seen(company.lead_marketing.pk) == {"model-of-marketing", "model-of-finance"}
+    assert seen(company.lead_research.pk) == {"model-of-research"}
+    with walled(company.lead_finance.pk):
+        assert Endpoint.objects.count() == 0, "whose model it is does not say whose endpoint"
 
 
 @pytest.mark.requirement("row-security-1.5")
