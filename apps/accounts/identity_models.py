@@ -10,7 +10,12 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 
 from apps.accounts.choices import FactorKind
-from apps.accounts.querysets import DirectoryGroupQuerySet, FactorQuerySet, IdentityProviderQuerySet
+from apps.accounts.querysets import (
+    DirectoryGroupQuerySet,
+    ExternalIdentityQuerySet,
+    FactorQuerySet,
+    IdentityProviderQuerySet,
+)
 from apps.core.models import Row, VersionedRow
 
 
@@ -75,6 +80,8 @@ class ExternalIdentity(Row):
     version = models.PositiveIntegerField(default=1)
     updated_at = models.DateTimeField(auto_now=True)
     last_signed_in_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ExternalIdentityQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

@@ -10,7 +10,8 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.accounts import openid, openid_checks, openid_providers
-from apps.accounts.models import IdentityProvider
+from apps.accounts.forms import ReasonForm
+from apps.accounts.models import ExternalIdentity, IdentityProvider
 from apps.accounts.openid_forms import ProviderEditForm, ProviderForm
 from apps.accounts.openid_providers import MANAGE, VIEW
 from apps.accounts.openid_tables import LABELS, TONES, ProviderFilter, ProviderTable, with_state
@@ -265,6 +266,48 @@ class ProviderArchive(_Manage):
         """Archive it."""
         openid_providers.archive_provider(self.object.pk, actor=self.actor, expected_version=self.expected_version)
         return url_of(self.object)
+
+
+class IdentityDisconnect(ActionView):
+    """Cuts the connection of a person with a provider."""
+
+    queryset = ExternalIdentity.objects.select_related("provider", "user")
+    permission = MANAGE
+    title = "Disconnect"
+    form_class = ReasonForm
+    submit_label = "Disconnect"
+    danger = True
+    success_message = "Disconnected."
+
+    def scope_object(self) -> Any:
+        """Ask permissions for the installation."""
+        return INSTALLATION
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the person."""
+        return [Crumb("People", reverse("accounts:user-list")), Crumb(self.object.user.display_name, self._person())]
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Say what ends."""
+        row: ExternalIdentity = self.object
+        intro = (
+            f"{row.user.display_name} signs in at {row.provider.name} no more: sessions opened there end, and so do"
+            " roles that its groups gave. The next first sign-in there is decided as if it were the first."
+        )
+        return super().get_context(**{"intro": intro, **extra})
+
+    def check_state(self) -> None:
+        """Only what connects."""
+        if not self.object.subject:
+            raise Conflict("Nobody has signed in by this connection yet.", current={"connected": False})
+
+    def perform(self, form: Any) -> str:
+        """Disconnect."""
+        openid_providers.disconnect(self.object.pk, form.cleaned_data["reason"], actor=self.actor)
+        return self._person()
+
+    def _person(self) -> str:
+        return reverse("accounts:user-detail", kwargs={"user_uid": self.object.user.uid})
 
 
 def _manages(request: Any) -> bool:

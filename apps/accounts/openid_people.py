@@ -16,7 +16,14 @@ from apps import audit
 from apps.accounts import addresses, openid_claims, openid_events, ports, sessions
 from apps.accounts.choices import SignInMethod, UserKind
 from apps.accounts.events import SESSION_OPENED, USER_CREATED, SessionOpened, UserCreated
-from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInAttempt, SignInSession, User
+from apps.accounts.models import (
+    ExternalIdentity,
+    IdentityProvider,
+    SecondFactor,
+    SignInAttempt,
+    SignInSession,
+    User,
+)
 from apps.accounts.openid_claims import Person
 from apps.accounts.openid_refusals import Refused
 from apps.accounts.sign_in import ADDRESS_LIMIT, WINDOW
@@ -74,7 +81,9 @@ def account_of(provider: IdentityProvider, person: Person) -> User:
     if identity is None:
         identity = _connected(provider, person)
     user = _current(identity)
-    if not identity.active or not user.is_active or user.erased_at is not None or user.kind != UserKind.PERSON:
+    # Switched off by a directory that is held back: the account stays in use until a person has decided.
+    gone = not identity.active and identity.held_at is None
+    if gone or not user.is_active or user.erased_at is not None or user.kind != UserKind.PERSON:
         raise Refused("switched_off")
     identity.subject = person.subject
     identity.token_groups = list(person.groups) if person.groups is not None else None
@@ -193,6 +202,8 @@ def _may_connect(provider: IdentityProvider, user: User) -> None:
         raise Refused("switched_off")
     if not provider.links_by_mail or user.kind != UserKind.PERSON or user.is_superuser:
         raise Refused("taken")
+    if SecondFactor.objects.in_use().filter(user=user).exists():
+        raise Refused("taken", "the account has a second factor of its own")
     others = ExternalIdentity.objects.filter(user=user, provider__archived_at__isnull=True)
     if others.exists():
         raise Refused("taken", "the account is connected with a provider already")

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
 from apps import audit
-from apps.accounts import openid_events, openid_metadata, openid_sessions
+from apps.accounts import openid_events, openid_metadata, openid_sessions, ports
 from apps.accounts.models import ExternalIdentity, IdentityProvider, User
 from apps.accounts.openid_events import ProviderChanged
 from apps.core import clock, crypto, outbox, outgoing
@@ -137,6 +137,41 @@ def archive_provider(provider_id: int, *, actor: Actor, expected_version: int | 
     provider.bump("archived_at", "enabled", "client_secret")
     _tell(openid_events.PROVIDER_ARCHIVED, provider, actor, ended=openid_sessions.end_all(provider))
     return provider
+
+
+@transaction.atomic
+def disconnect(identity_id: int, reason: str, *, actor: Actor) -> User:
+    """Cut the connection of a person with a provider: they sign in there no more, and roles its groups gave end.
+
+    An account that the directory keeps stays its own, and waits for a first sign-in again. Raises NotVisible,
+    NotAllowed, Invalid without a reason, Conflict where nobody signed in by it yet.
+    """
+    _require(actor)
+    found = ExternalIdentity.objects.select_for_update(no_key=True, of=("self",)).select_related("provider", "user")
+    identity = found.filter(pk=identity_id).first()
+    if identity is None:
+        raise NotVisible
+    if not reason.strip():
+        raise Invalid({"reason": "Say why, for the audit trail."})
+    if not identity.subject:
+        raise Conflict("Nobody has signed in by this connection yet.", current={"connected": False})
+    user, provider = identity.user, identity.provider
+    ended = openid_sessions.end_all(provider, user)
+    if identity.provisioned:
+        identity.subject, identity.token_groups = "", None
+        identity.save(update_fields=["subject", "token_groups", "updated_at"])
+    else:
+        identity.delete()
+    audit.record(
+        openid_events.IDENTITY_UNLINKED,
+        openid_events.IdentityUnlinked(provider.uid, ended),
+        actor=actor,
+        subject_type="accounts.user",
+        subject_uid=user.uid,
+        reason=reason.strip(),
+    )
+    ports.groups_changed(user.pk, actor=actor)
+    return user
 
 
 def require_manager(actor: Actor) -> User:

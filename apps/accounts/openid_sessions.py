@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from apps import audit
 from apps.accounts import openid_flow, openid_metadata, openid_tokens, sessions
-from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInSession
+from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInSession, User
 from apps.accounts.openid_claims import Person
 from apps.accounts.openid_events import PROVED_AGAIN, PROVIDER_SESSION_ENDED, ProvedAgain, ProviderSessionEnded
 from apps.accounts.openid_metadata import ProviderFault
@@ -69,9 +69,10 @@ def ended_in_front(provider: IdentityProvider, issuer: str, session: str) -> int
     return _end(provider, SignInSession.objects.filter(provider=provider, provider_session=session), "front_channel")
 
 
-def end_all(provider: IdentityProvider) -> int:
-    """End every session that this provider opened, in the caller's transaction; returns how many."""
-    return _close(SignInSession.objects.filter(provider=provider))
+def end_all(provider: IdentityProvider, user: User | None = None) -> int:
+    """End every session that this provider opened (of one person), in the caller's transaction; returns how many."""
+    found = SignInSession.objects.filter(provider=provider)
+    return _close(found if user is None else found.filter(user=user))
 
 
 def proved(session: SignInSession, provider: IdentityProvider, person: Person, began: int) -> None:

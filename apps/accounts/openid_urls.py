@@ -14,6 +14,11 @@ urlpatterns = [
     path("sign-in/at/<slug:slug>/try/", doors.Try.as_view(), name="openid-try"),
     path("sign-in/at/<slug:slug>/back-channel-logout/", doors.BackChannel.as_view(), name="openid-back-channel"),
     path("sign-in/at/<slug:slug>/front-channel-logout/", doors.FrontChannel.as_view(), name="openid-front-channel"),
+    path(
+        "people/identities/<uuid:identity_uid>/disconnect/",
+        admin.IdentityDisconnect.as_view(),
+        name="identity-disconnect",
+    ),
     path("identity-providers/", admin.ProviderList.as_view(), name="provider-list"),
     path("identity-providers/new/", admin.ProviderCreate.as_view(), name="provider-create"),
     path(_PROVIDER, admin.ProviderDetail.as_view(), name="provider-detail"),

@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.accounts.models import ExternalIdentity, IdentityProvider, User
+from apps.core.permissions import INSTALLATION, may
 from portal.panels import nav, panel
 
 nav("People", "accounts:user-list", icon="users", order=30, permission="accounts.user.view", group="Governance")
@@ -31,6 +32,16 @@ def provisioning(request: HttpRequest, provider: IdentityProvider) -> dict[str, 
         "groups": provider.groups.count(),
         "held": provider.held_since,
     }
+
+
+@panel(page="person", order=20, permission="accounts.provider.view")
+def identities(request: HttpRequest, person: User) -> dict[str, Any] | None:
+    """Say where the person signs in."""
+    rows = list(ExternalIdentity.objects.filter(user=person).select_related("provider").order_by("provider__name"))
+    if not rows:
+        return None
+    manage = may(request.user, "accounts.provider.manage", INSTALLATION)
+    return {"template": "accounts/panels/identities.html", "rows": rows, "may_manage": manage}
 
 
 @panel(page="person", order=900, permission="accounts.user.erase")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from apps.accounts.models import (
         ApiToken,
         DirectoryGroup,
+        ExternalIdentity,
         IdentityProvider,
         SecondFactor,
         SignInSession,
@@ -80,6 +81,14 @@ class IdentityProviderQuerySet(ScopedQuerySet["IdentityProvider"]):
     def offered(self) -> Self:
         """Return the providers at which people can sign in now."""
         return self.filter(enabled=True, archived_at__isnull=True)
+
+
+class ExternalIdentityQuerySet(ScopedQuerySet["ExternalIdentity"]):
+    """Connections of people with providers: whoever may view providers."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all connections to administrators and auditors."""
+        return self.all() if reach(user, "accounts.provider.view").everywhere else self.none()
 
 
 class DirectoryGroupQuerySet(ScopedQuerySet["DirectoryGroup"]):

@@ -276,3 +276,28 @@ def test_what_is_over_is_forgotten(company: Company, double: Double) -> None:
     assert Lease.objects.filter(name__startswith="accounts.openid:").count() == 1
     with clock.frozen(clock.now() + openid_flow.LIFETIME * 3):
         assert openid_flow.forget_used() == 1
+
+
+@pytest.mark.requirement("openid-sign-in-4.6")
+@pytest.mark.parametrize("provisioned", [False, True])
+def test_a_person_can_be_disconnected(company: Company, double: Double, provisioned: bool) -> None:
+    row = make_provider(double.issuer)
+    double.token_answer = None
+    browser = Client()
+    double.sign_in(browser, row)
+    identity = ExternalIdentity.objects.get()
+    ExternalIdentity.objects.update(provisioned=provisioned)
+    url = f"/people/identities/{identity.uid}/disconnect/"
+    admin = client_for(company.admin)
+    person = admin.get(f"/people/{identity.user.uid}/").content.decode()
+    assert url in person
+    assert url not in client_for(company.auditor).get(f"/people/{identity.user.uid}/").content.decode()
+    assert admin.post(url, {"reason": " "}).status_code == 400
+    assert client_for(company.auditor).post(url, {"reason": "x"}).status_code == 403
+    assert admin.post(url, {"reason": "Wrong person"}).status_code == 303
+    assert browser.get("/account/").status_code == 302
+    assert ExternalIdentity.objects.filter(subject="subject-1").count() == 0
+    assert ExternalIdentity.objects.exists() == provisioned
+    assert AuditEvent.objects.filter(action="accounts.identity.unlinked", object_id=identity.user.uid).count() == 1
+    if provisioned:
+        assert admin.post(url, {"reason": "Again"}).status_code == 409

@@ -8,8 +8,8 @@ import pytest
 from django.test import Client
 
 from apps.accounts import openid_claims, openid_metadata, openid_people, ports
-from apps.accounts.choices import UserKind
-from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInSession, User
+from apps.accounts.choices import FactorKind, UserKind
+from apps.accounts.models import ExternalIdentity, IdentityProvider, SecondFactor, SignInSession, User
 from apps.accounts.openid_refusals import PAGES, Refused
 from apps.audit.models import AuditEvent
 from apps.core import clock, outgoing
@@ -125,6 +125,7 @@ def test_an_account_is_connected_by_verified_address_and_its_person_told(
         ({}, {}, {"email_verified": False}, "unverified"),
         ({}, {"mail_domains": ["other.example"]}, {}, "domain"),
         ({"is_superuser": True}, {}, {}, "taken"),
+        ({"factor": True}, {}, {}, "taken"),
         ({"kind": UserKind.SERVICE}, {}, {}, "taken"),
         ({"is_active": False}, {}, {}, "switched_off"),
         ({"erased_at": clock.now()}, {}, {}, "switched_off"),
@@ -133,7 +134,11 @@ def test_an_account_is_connected_by_verified_address_and_its_person_told(
 def test_an_account_is_not_handed_over_otherwise(
     double: Double, provider: IdentityProvider, account: Any, settings_: Any, claims: Any, cause: str
 ) -> None:
-    make_user("newcomer@example.com", **account)
+    factor = account.pop("factor", False) if (account := dict(account)) else False
+    user = make_user("newcomer@example.com", **account)
+    if factor:
+        # Whoever protects an account by a key here does not lose it to whoever keeps mail addresses there.
+        SecondFactor.objects.create(user=user, kind=FactorKind.TOTP, confirmed_at=clock.now())
     IdentityProvider.objects.update(**settings_)
     double.claims = claims
     _refused(double.sign_in(Client(), provider), cause)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.accounts import openid_metadata
-from apps.accounts.models import IdentityProvider
+from apps.accounts.models import ExternalIdentity, IdentityProvider
 from apps.accounts.openid_metadata import Metadata
 from apps.core import clock
 from tests.sweep.types import EVERYBODY, Route
@@ -20,6 +20,10 @@ def build(world: Any) -> None:
         name="Okapi identity", slug="okapi", issuer="https://id.example.com", client_id="okapi-client",
         checked_at=clock.now(),
     )  # fmt: skip
+    world.identity = ExternalIdentity.objects.create(
+        provider=world.identity_provider, subject="okapi-subject", user=world.member_finance
+    )
+    world.keep_secret("okapi-subject", world.identity.uid, sees=_READERS)
     issuer = world.identity_provider.issuer
     # As if asked a moment ago: nothing leaves the sweep.
     openid_metadata._documents[(world.identity_provider.pk, issuer)] = openid_metadata._Kept(
@@ -36,6 +40,10 @@ def build(world: Any) -> None:
 
 def _uid(world: Any) -> Mapping[str, Any]:
     return {"provider_uid": world.identity_provider.uid}
+
+
+def _identity(world: Any) -> Mapping[str, Any]:
+    return {"identity_uid": world.identity.uid}
 
 
 def _slug(world: Any) -> Mapping[str, Any]:
@@ -57,6 +65,10 @@ ROUTES: dict[str, Route] = {
     "accounts:openid-back-channel": _door(405),
     "accounts:openid-back-channel#POST": _door(400, method="POST", note="no token"),
     "accounts:openid-front-channel": _door(200, note="names no session"),
+    "accounts:identity-disconnect": Route(allowed={"admin"}, kwargs=_identity),
+    "accounts:identity-disconnect#POST": Route(
+        allowed={"admin"}, kwargs=_identity, method="POST", data=lambda world: {"reason": "left"}
+    ),
     "accounts:provider-list": Route(allowed=_READERS),
     "accounts:provider-list#export": Route(allowed=_READERS, query="?export=csv"),
     "accounts:provider-create": Route(allowed={"admin"}),
