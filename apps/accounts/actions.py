@@ -17,7 +17,7 @@ from apps import audit
 from apps.accounts import events, ports
 from apps.accounts.choices import UserKind
 from apps.accounts.models import ApiToken, SignInSession, User
-from apps.core import clock, limits
+from apps.core import clock, limits, outbox
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
@@ -64,7 +64,7 @@ def change_password(user_id: int, current: str, new: str, *, actor: Actor, keep_
     user.must_change_password = False
     user.password_changed_at = clock.now()
     user.save(update_fields=["password", "must_change_password", "password_changed_at"])
-    _about(events.PASSWORD_CHANGED, events.PasswordChanged(initial=False), user, actor)
+    _password_changed(user, actor, initial=False)
     _close_sessions(user, keep_session_id, "password_changed", actor)
     return user
 
@@ -176,7 +176,7 @@ def reset_password(user_id: int, *, actor: Actor) -> tuple[User, str]:
     user.must_change_password = True
     user.password_changed_at = clock.now()
     user.save(update_fields=["password", "must_change_password", "password_changed_at"])
-    _about(events.PASSWORD_CHANGED, events.PasswordChanged(initial=True), user, actor)
+    _password_changed(user, actor, initial=True)
     _close_sessions(user, None, "password_changed", actor)
     return user, initial
 
@@ -343,6 +343,13 @@ def _session_closed(user: User, cause: str, count: int, actor: Actor, session: S
         subject_type="accounts.session" if session is not None else "accounts.user",
         subject_uid=session.uid if session is not None else user.uid,
     )
+
+
+def _password_changed(user: User, actor: Actor, *, initial: bool) -> None:
+    """Record it, and tell the person by mail: whoever took over the account would not."""
+    payload = events.PasswordChanged(initial=initial)
+    _about(events.PASSWORD_CHANGED, payload, user, actor)
+    outbox.publish(events.PASSWORD_CHANGED, payload, recipients=[user.pk], subject_uid=user.uid)
 
 
 def _about(event: Any, payload: Any, user: User, actor: Actor, reason: str = "") -> None:

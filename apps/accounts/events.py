@@ -82,7 +82,17 @@ class UserSwitched:
 SESSION_OPENED = declare("accounts.session.opened", SessionOpened, audience="auditors")
 SESSION_REFUSED = declare("accounts.session.refused", SessionRefused, audience="auditors")
 SESSION_CLOSED = declare("accounts.session.closed", SessionClosed, audience="auditors")
-PASSWORD_CHANGED = declare("accounts.password.changed", PasswordChanged, audience="the person")
+PASSWORD_CHANGED = declare(
+    "accounts.password.changed",
+    PasswordChanged,
+    audience="the person",
+    mail=True,
+    headline=lambda p: (
+        "A platform admin set a new initial password for you" if p.initial else "Your password was changed"
+    ),
+    body=lambda p: "If you did not do this or ask for it, tell a platform admin at once.",
+    path=lambda p: "/account/",
+)
 TOKEN_CREATED = declare("accounts.token.created", TokenCreated, audience="the person")
 TOKEN_REVOKED = declare("accounts.token.revoked", TokenRevoked, audience="the person")
 USER_CREATED = declare("accounts.user.created", UserCreated, audience="auditors")

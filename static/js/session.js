@@ -30,13 +30,14 @@
   const sayNothing = () => document.querySelector("#messages [data-ended]")?.remove();
 
   const seen = async () => {
+    if (!seenUrl) return;
     said = Date.now();
     const answer = await fetch(seenUrl, { method: "POST", headers: { "X-CSRFToken": token() } }).catch(() => null);
     if (answer?.status === 401) sayEnded();
     if (answer?.ok) sayNothing();
   };
   const active = (event) => {
-    if (event.isTrusted && seenUrl && Date.now() - said > EVERY_MS) seen();
+    if (event.isTrusted && Date.now() - said > EVERY_MS) seen();
   };
   for (const name of ["input", "keydown", "pointerdown"]) document.addEventListener(name, active, { passive: true });
   // Back from the tab in which somebody signed in again.

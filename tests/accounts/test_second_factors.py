@@ -10,6 +10,7 @@ from typing import Any
 import pyotp
 import pytest
 from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
@@ -565,6 +566,20 @@ def test_reset_needs_a_reason_and_a_fresh_proof_and_tells_the_person(company: Co
     assert client_for(lead).post(path, {"reason": "x"}).status_code in (403, 404)
 
 
+@pytest.mark.requirement("second-factors-3.3")
+def test_last_admin_gets_back_in_from_the_command_line(person: User) -> None:
+    give_app(person)
+    with pytest.raises(CommandError, match="no account"):
+        call_command("reset_second_factors", "nobody@example.com", "lost")
+    with pytest.raises(CommandError, match="Say why"):
+        call_command("reset_second_factors", person.email, " ")
+    call_command("reset_second_factors", "LEAD@example.com", "lost, asked in person")
+    assert not second_step.needed(person)
+    assert AuditEvent.objects.get(action="accounts.factor.reset").actor_type == "system"
+    with pytest.raises(CommandError, match="no second factor"):
+        call_command("reset_second_factors", person.email, "again")
+
+
 @pytest.mark.requirement("second-factors-3.4")
 def test_trail_and_mail_tell_what_happened_without_secrets(person: User) -> None:
     secret, codes = give_app(person, "Quokka handset")
@@ -641,5 +656,7 @@ def test_old_password_opens_the_page_that_changes_it(person: User, settings: Any
     assert "too old" in client.get("/account/password/").content.decode()
     new = "another long enough pass phrase"
     client.post("/account/password/", {"current": PASSWORD, "new": new, "again": new})
+    told = OutboxMessage.objects.get(event="accounts.password.changed")
+    assert (told.recipient_ids, told.payload) == ([person.pk], {"initial": False})
     assert signed_in(client)
     assert Client().post("/sign-in/", {"email": person.email, "password": new})["Location"] == "/"
