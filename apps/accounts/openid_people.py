@@ -33,6 +33,11 @@ from apps.core.actor import Actor, Channel, current_request_id
 #: When the provider does not say when the person proved who they are, it counts as this long ago: never as just now.
 UNKNOWN_PROOF = timedelta(days=30)
 _MERGES = 10
+_BEGUN, _STRAY = "openid:begun", "openid:stray"
+#: Causes that lie with the provider or the account: an outage must not lock a whole office out.
+_HARMLESS = frozenset(
+    {"denied", "unavailable", "misconfigured", "disabled", "second_factor", "switched_off", "no_account", "not_fresh"}
+)
 
 
 def open_for(
@@ -100,17 +105,23 @@ def known(provider: IdentityProvider, person: Person) -> User | None:
     return _current(identity) if identity is not None else None
 
 
-def refuse(provider: IdentityProvider | None, refused: Refused, *, address: str) -> None:
-    """Record that nobody was signed in, and count it against the caller's address, in a transaction of its own."""
+def refuse(provider: IdentityProvider, refused: Refused, *, address: str, begun: bool) -> None:
+    """Record that nobody was signed in, in a transaction of its own.
+
+    `begun`: it was the answer to an attempt of this browser. Those count against the address (`limited`), unless the
+    cause lies with the provider or the account. Others cost nothing and slow nobody down; of them so many are recorded
+    from one address that a stranger cannot fill the audit trail.
+    """
+    counted = begun and refused.cause not in _HARMLESS
     with transaction.atomic():
-        if refused.cause != "limited":
+        if not begun and _count(_STRAY, address) >= ADDRESS_LIMIT:
+            return
+        if counted or not begun:
             SignInAttempt.objects.create(
-                account_key=addresses.keyed("attempt", f"openid:{provider.slug if provider else ''}"),
-                address_key=addresses.keyed("address", address),
+                account_key=addresses.keyed("attempt", _BEGUN if begun else _STRAY),
+                address_key=addresses.keyed("openid", address),
                 at=clock.now(),
             )
-        if provider is None:
-            return
         audit.record(
             openid_events.OPENID_REFUSED,
             openid_events.OpenIdRefused(
@@ -124,10 +135,16 @@ def refuse(provider: IdentityProvider | None, refused: Refused, *, address: str)
 
 def limited(address: str) -> bool:
     """Whether so many attempts from this address failed within 15 minutes that no more are taken."""
-    failed = SignInAttempt.objects.filter(
-        address_key=addresses.keyed("address", address), at__gt=clock.now() - WINDOW, succeeded=False
-    )
-    return failed.count() >= ADDRESS_LIMIT
+    return _count(_BEGUN, address) >= ADDRESS_LIMIT
+
+
+def _count(kind: str, address: str) -> int:
+    # Keys of its own: passwords, by which administrators get in while a provider is away, have their own limit.
+    return SignInAttempt.objects.filter(
+        address_key=addresses.keyed("openid", address),
+        account_key=addresses.keyed("attempt", kind),
+        at__gt=clock.now() - WINDOW,
+    ).count()
 
 
 def _from_directory(provider: IdentityProvider, person: Person) -> ExternalIdentity | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
@@ -16,7 +17,7 @@ from apps.accounts.models import ExternalIdentity, IdentityProvider, User
 from apps.accounts.openid_events import ProviderChanged
 from apps.core import clock, crypto, outbox, outgoing
 from apps.core.actor import Actor
-from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
+from apps.core.errors import Blocked, Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.events import EventType
 from apps.core.permissions import INSTALLATION, holders_of, may
 
@@ -34,14 +35,14 @@ _MOST_SCOPES, _MOST_DOMAINS = 20, 100
 
 @transaction.atomic
 def create_provider(
-    name: str, issuer: str, client_id: str, client_secret: str, *, actor: Actor, slug: str = "", **settings: Any
+    name: str, issuer: str, client_id: str, client_secret: str, *, actor: Actor, slug: str = "", **further: Any
 ) -> IdentityProvider:
-    """Connect a provider; it stays off until it was tested and enabled. `settings`: the rest of `EDITABLE`.
+    """Connect a provider; it stays off until it was tested and enabled. `further`: the rest of `EDITABLE`.
 
     Raises NotAllowed, Invalid.
     """
     _require(actor)
-    values = _checked({"name": name, "issuer": issuer, "client_id": client_id, **settings}, None)
+    values = _checked({"name": name, "issuer": issuer, "client_id": client_id, **further}, None)
     slug = slug.strip().lower() or slugify(values["name"])[:40].strip("-")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) or len(slug) > 40:
         raise Invalid({"slug": "Use small letters, digits and single hyphens, at most 40 characters."})
@@ -82,6 +83,7 @@ def edit_provider(
             raise Invalid(
                 {"issuer": "People are connected through this issuer. Connect the other one as a new provider."}
             )
+        _leaves_a_way_in(provider)
         ended = openid_sessions.end_all(provider)
         values["enabled"] = False
     if set(names) & _TESTED:
@@ -118,6 +120,7 @@ def disable_provider(provider_id: int, *, actor: Actor, expected_version: int | 
     provider = _locked(provider_id, actor, expected_version)
     if not provider.enabled:
         raise Conflict("This provider is switched off already.", current={"enabled": False})
+    _leaves_a_way_in(provider)
     provider.enabled = False
     provider.bump("enabled")
     _tell(openid_events.PROVIDER_DISABLED, provider, actor, ended=openid_sessions.end_all(provider))
@@ -131,6 +134,7 @@ def archive_provider(provider_id: int, *, actor: Actor, expected_version: int | 
     Accounts stay; who signed in there needs another way in. Raises NotVisible, NotAllowed, Conflict.
     """
     provider = _locked(provider_id, actor, expected_version)
+    _leaves_a_way_in(provider)
     provider.archived_at = clock.now()
     provider.enabled = False
     provider.client_secret = b""
@@ -196,6 +200,16 @@ def _locked(provider_id: int, actor: Actor, expected_version: int | None) -> Ide
     if provider.archived_at is not None:
         raise Conflict("This provider is archived.", current={"status": "archived"})
     return provider
+
+
+def _leaves_a_way_in(provider: IdentityProvider) -> None:
+    """Raise Blocked where without this provider nobody could sign in any more, not even to undo it."""
+    passwords = settings.COMMONS_LOCAL_SIGN_IN in ("all", "admins")
+    if provider.enabled and not passwords and not IdentityProvider.objects.offered().exclude(pk=provider.pk).exists():
+        raise Blocked(
+            "It is the only way in: this installation takes no passwords (COMMONS_LOCAL_SIGN_IN). Enable another"
+            " provider first."
+        )
 
 
 def _secret(text: str) -> bytes:

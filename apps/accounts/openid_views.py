@@ -55,7 +55,9 @@ class _Door(View):
 
     def refused(self, refused: Refused, flow: Flow | None = None) -> HttpResponse:
         """Have the refusal recorded and say on a page what happened and what to do."""
-        openid_people.refuse(self.provider, refused, address=client_address(self.request))
+        openid_people.refuse(
+            self.provider, refused, address=client_address(self.request), begun=flow is not None
+        )  # fmt: skip
         page = refused.page
         # Visitors read names of providers that are open to them, and of no others.
         name = self.provider.name if self.provider.enabled else "the identity provider"
@@ -184,6 +186,9 @@ class Callback(_Door):
             answered = openid.answer(self.provider, flow, given)
             response = self._carry_out(flow, answered)
         except Refused as refused:
+            if flow is None and refused.cause == "expired" and request.user.is_authenticated:
+                # The back button, or an answer fetched twice: whoever is in has nothing to read about it.
+                return HttpResponseRedirect("/")
             return self.refused(refused, flow)
         openid_flow.end(response, flow)
         return response

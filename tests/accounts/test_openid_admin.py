@@ -301,3 +301,17 @@ def test_a_person_can_be_disconnected(company: Company, double: Double, provisio
     assert AuditEvent.objects.filter(action="accounts.identity.unlinked", object_id=identity.user.uid).count() == 1
     if provisioned:
         assert admin.post(url, {"reason": "Again"}).status_code == 409
+
+
+@pytest.mark.requirement("openid-sign-in-4.5")
+def test_the_last_way_in_stays_open(company: Company, double: Double, settings: Any) -> None:
+    settings.COMMONS_LOCAL_SIGN_IN = "off"
+    row = make_provider(double.issuer)
+    admin = Actor.of(company.admin)
+    for action in (openid_providers.disable_provider, openid_providers.archive_provider):
+        with pytest.raises(Conflict, match="only way in"):
+            action(row.pk, actor=admin)
+    with pytest.raises(Conflict, match="only way in"):
+        openid_providers.edit_provider(row.pk, actor=admin, issuer="https://new.example.com")
+    make_provider("https://other.example.com", slug="other", name="Other Identity")
+    assert not openid_providers.disable_provider(row.pk, actor=admin).enabled

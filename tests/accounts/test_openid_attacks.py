@@ -242,6 +242,18 @@ def test_an_answer_is_used_up_even_if_it_fails(double: Double, provider: Identit
 
 
 @pytest.mark.requirement("openid-sign-in-1.3")
+def test_going_back_to_an_answer_while_signed_in_does_nothing(double: Double, provider: IdentityProvider) -> None:
+    browser = Client()
+    sent = double.begin(browser, provider)
+    assert double.answer(browser, provider, sent).status_code == 302
+    again = double.answer(browser, provider, sent)
+    assert again.status_code == 302
+    assert again["Location"] == "/"
+    assert SignInSession.objects.count() == 1
+    assert len(double.redeemed) == 1
+
+
+@pytest.mark.requirement("openid-sign-in-1.3")
 def test_a_browser_keeps_few_attempts(double: Double, provider: IdentityProvider) -> None:
     browser = Client()
     for _ in range(12):
@@ -395,8 +407,18 @@ def test_an_address_that_fails_fifty_times_waits(
 ) -> None:
     monkeypatch.setattr("apps.accounts.openid_people.ADDRESS_LIMIT", 3)
     browser = Client()
-    for _ in range(3):
+    # Answers to nothing slow nobody down, and fill no audit trail.
+    for _ in range(5):
         assert browser.get("/sign-in/at/example/callback/?state=x&code=y").status_code == 400
+    assert len(_causes()) == 3
+    # A provider that is away is nobody's fault.
+    double.token_answer = (503, {})
+    for _ in range(4):
+        assert double.sign_in(browser, provider).status_code == 503
+    double.token_answer = None
+    double.sign = lambda claims: "forged"
+    for _ in range(3):
+        assert double.sign_in(browser, provider).status_code == 502
     assert browser.get(openid.start_url(provider)).status_code == 429
     assert browser.get("/sign-in/at/example/callback/?state=x&code=y").status_code == 429
     assert Client(REMOTE_ADDR="192.0.2.7").get(openid.start_url(provider)).status_code == 302

@@ -304,7 +304,7 @@ def test_every_cause_has_a_page_and_hides_who_it_was(double: Double, provider: I
     for cause, page in PAGES.items():
         assert page.title.format(provider="X")
         assert page.text.format(provider="X").endswith(".")
-        openid_people.refuse(provider, Refused(cause, "newcomer@example.com"), address="192.0.2.1")
+        openid_people.refuse(provider, Refused(cause, "newcomer@example.com"), address="192.0.2.1", begun=True)
     events = AuditEvent.objects.filter(action="accounts.openid.refused")
     assert events.count() == len(PAGES)
     assert not any("newcomer" in event.canonical_text for event in events)
