@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts import actions, merging, session_api, step_up
+from apps.accounts import actions, merging, scim_api, session_api, step_up
 from apps.accounts.filters import UserFilter
 from apps.accounts.models import ApiToken, User
 from apps.core.api import CommonsViewSet
@@ -179,5 +179,10 @@ class TokenViewSet(CommonsViewSet):
         return self.answer(actions.revoke_token(self.get_object().pk, actor=self.actor))
 
 
-routes = [("users", UserViewSet, "user"), ("api-tokens", TokenViewSet, "api-token"), *session_api.routes]
+routes = [
+    ("users", UserViewSet, "user"),
+    ("api-tokens", TokenViewSet, "api-token"),
+    *session_api.routes,
+    *scim_api.routes,
+]
 paths = [path("me", Me.as_view(), name="me")]

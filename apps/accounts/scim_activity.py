@@ -210,7 +210,8 @@ def _held(provider_id: int, actor: Actor, reason: str) -> tuple[IdentityProvider
     if provider.held_since is None:
         raise Conflict("Nothing is held back any more.", current={"status": "not held back"})
     held = ExternalIdentity.objects.filter(provider=provider, held_at__isnull=False)
-    return provider, list(held.select_for_update(no_key=True).order_by("pk"))
+    # By person, as whoever follows groups locks them.
+    return provider, list(held.select_for_update(no_key=True).order_by("user_id", "pk"))
 
 
 def _about(event: Any, payload: Any, provider: IdentityProvider, actor: Actor, reason: str = "") -> None:

@@ -14,6 +14,7 @@ from django.urls import reverse
 from apps.accounts import scim_activity, scim_tokens
 from apps.accounts.forms import ReasonForm
 from apps.accounts.models import DirectoryGroup, ExternalIdentity, IdentityProvider, ScimToken
+from apps.accounts.step_up import StepUpMixin
 from apps.core import clock
 from apps.core.errors import Conflict, NotVisible
 from apps.core.forms import CommonsForm, UtcDateTimeField
@@ -106,7 +107,7 @@ class _OnProvider(ActionView):
         return found
 
 
-class TokenCreate(_OnProvider):
+class TokenCreate(StepUpMixin, _OnProvider):
     """Makes a token and shows it, once."""
 
     title = "New token for the directory"
@@ -140,7 +141,7 @@ class _OnToken(_OnProvider):
             raise Conflict("This token is not in force any more.", current={"status": "not in force"})
 
 
-class TokenRotate(_OnToken):
+class TokenRotate(StepUpMixin, _OnToken):
     """Makes a successor of a token and shows it, once."""
 
     title = "Rotate token"
@@ -187,7 +188,7 @@ class _OnHeld(_OnProvider):
         return super().get_context(held=rows[:SHOWN], held_count=held.count(), **extra)
 
 
-class Release(_OnHeld):
+class Release(StepUpMixin, _OnHeld):
     """Lets through what was held back."""
 
     title = "Switch these accounts off"

@@ -68,7 +68,7 @@ def create_user(provider_id: int, body: Mapping[str, Any], *, actor: Actor) -> E
     )
     _about(scim_events.ACCOUNT_PROVISIONED, payload, user, actor)
     if linked:
-        _take_over(user, person)
+        _take_over(identity, user, person)
     follow_directory(identity, person.active, provider=provider, actor=actor, new=not linked)
     ports.groups_changed(user.pk, actor=actor)
     return identity
@@ -182,7 +182,7 @@ def _write(
         return identity
     user = User.objects.select_for_update(no_key=True).get(pk=identity.user_id)
     identity.user = user
-    _take_over(user, person)
+    _take_over(identity, user, person)
     identity.user_name, identity.external_id = person.user_name, person.external_id
     identity.attributes = document
     identity.version += 1
@@ -249,8 +249,10 @@ def _new_account(person: Person) -> User:
     return user
 
 
-def _take_over(user: User, person: Person) -> None:
-    """Let name and address of an account be what the directory says."""
+def _take_over(identity: ExternalIdentity, user: User, person: Person) -> None:
+    """Let name and address of an account be what the directory says that kept it first."""
+    if ExternalIdentity.objects.filter(user=user, provisioned=True, pk__lt=identity.pk).exists():
+        return
     if user.email.lower() == person.email.lower() and user.display_name == person.display_name:
         return
     if User.objects.filter(email__iexact=person.email).exclude(pk=user.pk).exists():

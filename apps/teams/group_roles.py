@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from apps import audit
 from apps.accounts.choices import UserKind
+from apps.accounts.merging import persons
 from apps.accounts.models import DirectoryMembership, ExternalIdentity, User
 from apps.core import clock, outbox
 from apps.core.actor import Actor
@@ -112,11 +113,10 @@ def rules_in_force() -> list[Rule]:
 def as_rules(mappings: Iterable[GroupMapping]) -> list[Rule]:
     """Return mappings as the engine reads them, with every account of the person who made each."""
     rows = list(mappings)
-    makers: dict[int, set[int]] = {row.made_by_id: {row.made_by_id} for row in rows if row.made_by_id is not None}
-    merged = User.objects.filter(merged_into__isnull=False).filter(Q(pk__in=makers) | Q(merged_into__in=makers))
-    for one, into in merged.values_list("pk", "merged_into_id"):
-        makers.get(one, set()).add(into or 0)
-        makers.get(into or 0, set()).add(one)
+    merged = persons() if any(row.made_by_id is not None for row in rows) else {}
+    accounts: dict[int, set[int]] = {}
+    for one, stays in merged.items():
+        accounts.setdefault(stays, {stays}).add(one)
     return [
         Rule(
             mapping_id=row.pk,
@@ -125,10 +125,16 @@ def as_rules(mappings: Iterable[GroupMapping]) -> list[Rule]:
             role=row.role,
             unit_id=row.unit_id,
             team_id=row.team_id,
-            makers=frozenset(makers.get(row.made_by_id or 0, ())),
+            makers=_accounts(row.made_by_id, merged, accounts),
         )
         for row in rows
     ]
+
+
+def _accounts(maker_id: int | None, merged: Mapping[int, int], accounts: Mapping[int, set[int]]) -> frozenset[int]:
+    if maker_id is None:
+        return frozenset()
+    return frozenset(accounts.get(merged.get(maker_id, maker_id), {maker_id}))
 
 
 def groups_of(user_ids: Sequence[int] | None = None) -> dict[int, dict[int, frozenset[str] | None]]:

@@ -8,6 +8,7 @@ from django.http import HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts.models import IdentityProvider, User
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict, NotVisible
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
@@ -49,7 +50,7 @@ class MappingList(ListView):
         return [("New group role", reverse("teams:mapping-create"))] if allowed else []
 
 
-class MappingCreate(CreateView):
+class MappingCreate(StepUpMixin, CreateView):
     """Gives a role to a group: first shows what that would do, then does it."""
 
     title = "New group role"

@@ -22,6 +22,9 @@ from apps.accounts.models import (
     SignInSession,
     User,
 )
+from apps.accounts.openid_claims import Person
+from apps.accounts.openid_people import account_of
+from apps.accounts.openid_refusals import Refused
 from apps.accounts.scim_activity import dismiss_held, release_held
 from apps.audit.models import AuditEvent
 from apps.core import clock
@@ -391,6 +394,15 @@ def test_an_account_of_two_directories_is_off_when_neither_wants_it(directory: D
     assert user.is_active
 
 
+@pytest.mark.requirement("scim-2.4")
+def test_name_and_address_follow_the_directory_that_kept_the_account_first(directory: Directory) -> None:
+    second = Directory("second", links_by_mail=True)
+    here, there = directory.user("ada"), second.user("ada", displayName="Somebody else")
+    second.patch(there["id"], {"op": "replace", "path": "emails", "value": [{"value": "eve@example.com"}]})
+    user = account(here)
+    assert (user.email, user.display_name) == ("ada@example.com", "Ada of the example")
+
+
 @pytest.mark.requirement("scim-2.5")
 @pytest.mark.parametrize("how", ["off", "delete", "put"])
 def test_the_last_platform_admin_is_never_switched_off(how: str) -> None:
@@ -457,6 +469,21 @@ def test_kept_accounts_are_active_again_for_the_directory(directory: Directory) 
     assert account(people[2]).is_active
     assert directory.off(people[2]["id"]).status_code == 200
     assert account(people[2]).is_active, "a directory that insists is held back again"
+
+
+@pytest.mark.requirement("scim-2.6")
+def test_who_is_held_back_keeps_signing_in(directory: Directory) -> None:
+    people = many(directory, 4)
+    for one in people[:3]:
+        directory.off(one["id"])
+
+    def sign_in(name: str) -> User:
+        person = Person(f"id-{name}", f"{name}@example.com", True, name, "", None, False, None, "")
+        return account_of(directory.provider, person)
+
+    assert sign_in("p2") == account(people[2])
+    with pytest.raises(Refused):
+        sign_in("p0")
 
 
 @pytest.mark.requirement("scim-2.6")
@@ -547,6 +574,38 @@ def test_the_page_shows_a_token_once(directory: Directory) -> None:
     assert browser.post(f"{base}tokens/{token.uid}/revoke/").status_code == 303
     assert "Revoked" in browser.get(base).content.decode()
     assert browser.get(f"{base}tokens/{uuid4()}/revoke/").status_code == 404
+
+
+@pytest.mark.requirement("scim-3.2")
+def test_the_api_keeps_tokens_and_decides_what_is_held(directory: Directory) -> None:
+    admin = User.objects.get(email="root@example.com")
+    client = factories.client_for(admin)
+    base = f"/api/v1/identity-providers/{directory.provider.uid}"
+
+    def call(path: str, body: dict[str, Any]) -> Any:
+        return client.post(f"{base}/{path}", body, content_type="application/json")
+
+    until = (clock.now() + timedelta(days=30)).isoformat()
+    made = call("make-scim-token", {"name": "Second", "expires_at": until})
+    assert made.status_code == 201
+    assert scim_tokens.find(made.json()["secret"]) is not None
+    rotated = call("rotate-scim-token", {"token_uid": made.json()["uid"], "expires_at": until})
+    assert rotated.status_code == 201
+    assert call("revoke-scim-token", {"token_uid": rotated.json()["uid"]}).json()["revoked_at"]
+    assert call("revoke-scim-token", {"token_uid": str(uuid4())}).status_code == 404
+    listed = client.get(f"{base}/scim-tokens").json()
+    assert len(listed) == 3
+    assert "secret" not in listed[0]
+    people = many(directory, 4)
+    for one in people[:3]:
+        directory.off(one["id"])
+    shown = client.get(base).json()
+    assert (shown["kept"], shown["held"], shown["held_since"] is None) == (4, 1, False)
+    assert call("keep-held", {"reason": "A wrong filter"}).json()["held_since"] is None
+    directory.off(people[2]["id"])
+    assert call("release-held", {"reason": "They left"}).json()["held"] == 0
+    assert not account(people[2]).is_active
+    assert call("release-held", {"reason": "again"}).status_code == 409
 
 
 # -- groups

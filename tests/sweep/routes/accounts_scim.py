@@ -11,7 +11,7 @@ from apps.accounts.scim_tokens import create_token
 from apps.core import clock
 from apps.core.actor import Actor
 from tests.factories import make_user
-from tests.sweep.types import Route
+from tests.sweep.types import EVERYBODY, Route
 
 _SEES = {"admin", "auditor"}
 
@@ -54,6 +54,10 @@ def _provider(world: Any) -> Mapping[str, Any]:
     return {"provider_uid": world.directory.uid}
 
 
+def _uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.directory.uid}
+
+
 def _token(world: Any) -> Mapping[str, Any]:
     return {"provider_uid": world.directory.uid, "token_uid": world.scim_token.uid}
 
@@ -78,6 +82,14 @@ ROUTES: dict[str, Route] = {
     "accounts:scim-type": _closed(lambda world: {**_slug(world), "name": "User"}),
     "accounts:scim-schemas": _closed(_slug),
     "accounts:scim-schema": _closed(lambda world: {**_slug(world), "name": "User"}),
+    "api:identity-provider-list": Route(allowed=EVERYBODY, note="those without the permission find none"),
+    "api:identity-provider-detail": Route(allowed=_SEES, kwargs=_uid),
+    "api:identity-provider-scim-tokens": Route(allowed=_SEES, kwargs=_uid),
+    "api:identity-provider-make-scim-token": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
+    "api:identity-provider-rotate-scim-token": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
+    "api:identity-provider-revoke-scim-token": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
+    "api:identity-provider-release-held": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
+    "api:identity-provider-keep-held": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
     "accounts:provisioning": Route(allowed=_SEES, kwargs=_provider),
     "accounts:scim-token-create": Route(allowed={"admin"}, kwargs=_provider),
     "accounts:scim-token-create#POST": Route(
