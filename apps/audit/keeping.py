@@ -23,6 +23,7 @@ from apps.audit.keeping_models import Hold, HoldRelease, RetentionProposal
 from apps.audit.models import CheckpointRow
 from apps.core import clock, outbox
 from apps.core.actor import Actor
+from apps.core.canonical import canonical_bytes
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.partitions import month_start, next_month
 from apps.core.permissions import INSTALLATION, holders_of, may
@@ -332,7 +333,7 @@ def erase_notes(person_uid: uuid.UUID, words: Sequence[str], own: Sequence[uuid.
     `words`: the address and the name, found where they are the whole of a value. `own`: what belonged to the person
     (tokens, sessions). Raises django.db.DatabaseError without that event, and under a legal hold.
     """
-    quoted = [canonical.canonical_bytes(word).decode() for word in words if word.strip()]
+    quoted = [canonical_bytes(word).decode() for word in words if word.strip()]
     with connection.cursor() as cursor:
         cursor.execute("SELECT audit.erase_notes(%s, %s, %s::uuid[])", [person_uid, quoted, [str(one) for one in own]])
         gone = sorted(str(row[0]) for row in cursor.fetchall())

@@ -50,8 +50,9 @@ class Retention(_Installation):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add floors, months, proposals with the names of today, and holds."""
-        user = self.request.user
-        in_force = list(self.get_queryset().in_force().order_by("-placed_at")[:SHOWN])
+        # Behind the sign-in check: a person with a uid.
+        user: Any = self.request.user
+        in_force = list(Hold.objects.visible_to(user).in_force().order_by("-placed_at")[:SHOWN])
         proposals = list(RetentionProposal.objects.visible_to(user)[:SHOWN])
         people = [str(one) for row in proposals for one in (row.proposed_by, row.decided_by) if one]
         names = selectors.names_of([*people, *(hold.actor_id for hold in in_force if hold.actor_id)])

@@ -18,7 +18,7 @@ import xlsxwriter
 from django.http import FileResponse
 
 from apps.core import clock, formats
-from apps.core.events import private
+from apps.core.events import declare, private
 from apps.core.money import Money
 
 Cell = str | int | Decimal | date | datetime | None
@@ -44,6 +44,10 @@ class Exported:
     format: str
     rows: int
     query: str = private(default="")
+
+
+#: What a list that declares no event of its own records when it leaves the portal as a file.
+LIST_EXPORTED = declare("audit.list.exported", Exported, audience="auditors")
 
 
 def neutralise(cell: Any) -> Cell:

@@ -25,8 +25,8 @@ PER_PAGE = 50
 class ListView(PageView):
     """A list of the rows that the person may see.
 
-    `?export=csv` and `?export=xlsx` give the whole filtered list as a file; `export_event` (declared with the payload
-    `core.exports.Exported`) makes each one an audit event.
+    `?export=csv` and `?export=xlsx` give the whole filtered list as a file, and each one is an audit event:
+    `export_event`, declared with the payload `core.exports.Exported`.
     """
 
     table_class: type[django_tables2.Table]
@@ -36,7 +36,7 @@ class ListView(PageView):
     htmx_template = "core/list.html#list"
     per_page = PER_PAGE
     exportable = True
-    export_event: EventType | None = None
+    export_event: EventType = exports.LIST_EXPORTED
     export_permission: str | None = None
     #: One sentence above the list: what it holds.
     intro = ""
@@ -120,12 +120,11 @@ class ListView(PageView):
             response, count = exports.export_response(name, kind, [str(column.header) for column in columns], rows)
         except exports.TooManyRows as error:
             raise Invalid({"export": str(error)}) from error
-        if self.export_event is not None:
-            query = self.request.GET.copy()
-            query.pop("export", None)
-            payload = exports.Exported(listing=name, format=kind, rows=count, query=query.urlencode())
-            event, actor = self.export_event, self.actor
-            after_read(self.request, lambda: hooks.record_export(event, payload, actor))
+        query = self.request.GET.copy()
+        query.pop("export", None)
+        payload = exports.Exported(listing=name, format=kind, rows=count, query=query.urlencode())
+        event, actor = self.export_event, self.actor
+        after_read(self.request, lambda: hooks.record_export(event, payload, actor))
         return response
 
     def get_export_name(self) -> str:
