@@ -164,6 +164,11 @@ def _password_mark(user: User) -> str:
     return addresses.keyed("half-signed-in", user.password)
 
 
+def _account_key(user: User) -> str:
+    """Return under what wrong codes are counted: once the password is another one, a guesser has to begin anew."""
+    return addresses.keyed("factor", f"{user.uid} {user.password}")
+
+
 def _admit(user: User, proof: Proof, purpose: str, store: SessionBase, address: str) -> SignInAttempt | None:
     """Write a try with a code down and count; tries with a key cannot be guessed and are not held back."""
     if proof.key_answer:
@@ -172,7 +177,7 @@ def _admit(user: User, proof: Proof, purpose: str, store: SessionBase, address: 
         raise Invalid({"code": NOTHING_GIVEN})
     at = clock.now()
     attempt = SignInAttempt.objects.create(
-        account_key=addresses.keyed("factor", str(user.uid)), address_key=addresses.keyed("address", address), at=at
+        account_key=_account_key(user), address_key=addresses.keyed("address", address), at=at
     )
     failed = SignInAttempt.objects.filter(account_key=attempt.account_key, succeeded=False).exclude(pk=attempt.pk)
     for limit, window in CODE_LIMITS:
@@ -258,9 +263,7 @@ def _refuse(user: User, refused: _Refused, purpose: str, address: str) -> None:
             subject_uid=user.uid,
         )
         limit, window = CODE_LIMITS[0]
-        failed = SignInAttempt.objects.filter(
-            account_key=addresses.keyed("factor", str(user.uid)), succeeded=False, at__gt=at - window
-        )
+        failed = SignInAttempt.objects.filter(account_key=_account_key(user), succeeded=False, at__gt=at - window)
         if refused.cause == "wrong" and failed.count() == limit:
             told = factor_events.FactorGuessed(tries=limit)
             audit.record(

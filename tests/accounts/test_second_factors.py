@@ -15,6 +15,7 @@ from django.db import connection
 from django.test import Client
 
 from apps.accounts import factor_actions, factors, second_step, sessions
+from apps.accounts.actions import reset_password
 from apps.accounts.choices import FactorKind, UserKind
 from apps.accounts.models import ApiToken, SecondFactor, SignInSession, User
 from apps.accounts.second_step import Proof
@@ -434,6 +435,19 @@ def test_guessing_is_stopped_over_addresses_and_sign_ins(person: User) -> None:
     with pytest.raises(Invalid, match=r"Wait 1[0-9]{3} minutes"):
         second_step.finish(half(person), Proof(code=_code(secret)), address=ADDRESS)
     clock.advance(timedelta(days=1))
+    assert second_step.finish(half(person), Proof(code=_code(secret)), address=ADDRESS).user_id == person.pk
+
+
+@pytest.mark.requirement("second-factors-2.5")
+def test_new_password_gives_a_person_their_codes_back(person: User) -> None:
+    secret, _ = give_app(person)
+    for _ in range(5):
+        with pytest.raises(Invalid, match="not right"):
+            second_step.finish(half(person), Proof(code="000000"), address=ADDRESS)
+    with pytest.raises(Invalid, match="Wait"):
+        second_step.finish(half(person), Proof(code=_code(secret)), address=ADDRESS)
+    reset_password(person.pk, actor=Actor.system("test"))
+    person.refresh_from_db()
     assert second_step.finish(half(person), Proof(code=_code(secret)), address=ADDRESS).user_id == person.pk
 
 
