@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from apps.core.api import CODES, PROBLEM_TYPE
+from portal.openapi_events import webhooks
 from portal.openapi_examples import EXAMPLES
 
 _METHODS = ("get", "put", "post", "patch", "delete")
@@ -89,7 +90,22 @@ def describe(result: dict[str, Any], generator: Any, request: Any, public: bool)
     components["parameters"] = {"IfMatch": IF_MATCH, "IdempotencyKey": IDEMPOTENCY_KEY}
     for path, method, operation in operations(result):
         _complete(path, method, operation)
+    result["webhooks"] = webhooks()
+    _modernise(result)
     return result
+
+
+def _modernise(part: Any) -> None:
+    """Turn OpenAPI 3.0's `nullable` into 3.1's type `null`, wherever a schema was written by hand or by a library."""
+    if isinstance(part, list):
+        for one in part:
+            _modernise(one)
+    elif isinstance(part, dict):
+        if part.pop("nullable", False) is True and (kind := part.get("type")) is not None:
+            kinds = [kind] if isinstance(kind, str) else list(kind)
+            part["type"] = [*dict.fromkeys([*kinds, "null"])]
+        for one in part.values():
+            _modernise(one)
 
 
 def _refusal(status: int) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _person(uid: uuid.UUID, field: str) -> int:
     return int(found)
 
 
-class ReviewSerializer(serializers.ModelSerializer[EmergencyReview]):
+class EmergencyReviewSerializer(serializers.ModelSerializer[EmergencyReview]):
     """The review after an emergency; `outcome` "" while it is open."""
 
     request = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
@@ -199,7 +199,7 @@ class ReviewSerializer(serializers.ModelSerializer[EmergencyReview]):
         ]  # fmt: skip
 
 
-class ReviewInput(serializers.Serializer[Any]):
+class EmergencyReviewInput(serializers.Serializer[Any]):
     """What the review found."""
 
     outcome = serializers.ChoiceField(
@@ -225,17 +225,17 @@ class ReviewViewSet(CommonsViewSet):
     queryset = EmergencyReview.objects.select_related(
         "request__team", "request__unit", "request__policy_version__policy", "closed_by"
     )
-    serializer_class = ReviewSerializer
+    serializer_class = EmergencyReviewSerializer
     filterset_class = ReviewApiFilter
 
-    @extend_schema(request=ReviewInput, responses=ReviewSerializer)
+    @extend_schema(request=EmergencyReviewInput, responses=EmergencyReviewSerializer)
     @action(detail=True, methods=["post"])
     def close(self, request: Request, uid: str | None = None) -> Response:
         """Close the review with findings."""
         row = self.get_object()
         if not may(request.user, emergencies.CLOSE_PERMISSION, row.request):
             raise NotAllowed("Only compliance closes the review of an emergency.", rule=emergencies.CLOSE_PERMISSION)
-        data = self.read_input(ReviewInput)
+        data = self.read_input(EmergencyReviewInput)
         return self.answer(
             emergencies.close_review(
                 row.uid, data["outcome"], data["findings"], actor=self.actor, expected_version=self.expected_version

@@ -233,7 +233,7 @@ class StateSerializer(serializers.Serializer[Any]):
     valid_until = serializers.DateTimeField(allow_null=True)
 
 
-class AnswerInput(serializers.Serializer[Any]):
+class ControlAnswerInput(serializers.Serializer[Any]):
     """The documented answer to an addressable control."""
 
     control = serializers.CharField(max_length=80)
@@ -257,11 +257,11 @@ class ChecklistViewSet(CommonsViewSet):
         version = self.get_object()
         return Response(StateSerializer(controls_state.standing(version).applying, many=True).data)
 
-    @extend_schema(request=AnswerInput, responses={200: StateSerializer(many=True)})
+    @extend_schema(request=ControlAnswerInput, responses={200: StateSerializer(many=True)})
     def answer_control(self, request: Request, uid: str) -> Response:
         """Answer an addressable control."""
         version = self.get_object()
-        data = self.read_input(AnswerInput)
+        data = self.read_input(ControlAnswerInput)
         answers.answer_control(version.pk, data["control"], data["answer"], data["rationale"], actor=self.actor)
         return Response(StateSerializer(controls_state.standing(version).applying, many=True).data)
 

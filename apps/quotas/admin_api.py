@@ -92,7 +92,7 @@ class ChangeAdminMixin(CommonsViewSet):
         return self.made(row)
 
 
-_FIGURE = {"type": ["string", "null"], "description": "Whole devices, or a fraction of one; null: not observed."}
+_FIGURE = {"type": "string", "description": "Whole devices, or a fraction of one; null: not observed."}
 
 
 @extend_schema_field(_FIGURE)

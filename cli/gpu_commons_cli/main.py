@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from gpu_commons_cli import approvals, config, costs, deploy, output, quota
 from gpu_commons_cli.client import Failed, Portal
@@ -54,6 +55,16 @@ def logout() -> None:
 def whoami(as_json: bool) -> None:
     """Say who you are to the portal."""
     output.one(portal().get("me"), as_json=as_json)
+
+
+@commons.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes your shell complete commands: `eval "$(commons completion bash)"`."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise Failed(f"There is no completion for {shell}.", 2)
+    click.echo(kind(commons, {}, "commons", "_COMMONS_COMPLETE").source())
 
 
 commons.add_command(quota.quota)

@@ -13,6 +13,8 @@ import requests
 from django.test import Client
 from requests.adapters import BaseAdapter
 
+from tests.api import contract
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cli"))
 
 
@@ -36,11 +38,15 @@ class InProcess(BaseAdapter):
                 raise failure
             return self._answer(request, failure, b"", {})
         parts = urlsplit(str(request.url))
+        # What the command line sends and reads is what the description says: the contract's other side.
+        contract.check_request(str(request.method), str(request.url), request.body)
         headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
         made = Client(raise_request_exception=False).generic(
             str(request.method), f"{parts.path}?{parts.query}" if parts.query else parts.path, request.body or b"",
             content_type=request.headers.get("Content-Type", "application/json"), **headers,
         )  # fmt: skip
+        if made.status_code != 404 or made.headers["Content-Type"].startswith("application/problem"):
+            contract.check_response(str(request.method), str(request.url), made.status_code, made.headers, made.content)
         if self.lose:
             self.lose -= 1
             raise requests.ConnectionError("the answer was lost")

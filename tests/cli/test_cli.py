@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -190,6 +191,36 @@ def test_costs_of_a_month_as_csv(commons: Run, as_person: Any, world: World, mon
             "gpu_hours": "10.000", "amount": "-38.50", "currency": "USD",
         }
     ]  # fmt: skip
+
+
+@pytest.mark.requirement("cli-3.1")
+def test_a_units_month_line_by_line(commons: Run, as_person: Any, world: World) -> None:
+    as_person(world["vp"])
+    shown = commons("cost", "month", "retail-bank", "2026-09", "--json")
+    assert shown.exit_code == 0, shown.output
+    lines = json.loads(shown.stdout)
+    assert {"total", "unallocated_total"} <= {line["line"] for line in lines}
+    written = list(csv.DictReader(io.StringIO(commons("cost", "month", "retail-bank", "2026-09", "--csv").stdout)))
+    assert [row["line"] for row in written] == [line["line"] for line in lines]
+    assert commons("cost", "month", "retail-bank", "September").exit_code == 2
+    foreign = commons("cost", "month", "other-unit", "2026-09")
+    assert foreign.exit_code == 1
+
+
+@pytest.mark.requirement("cli-1.5")
+def test_the_shell_completes_commands(commons: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        printed = commons("completion", shell)
+        assert printed.exit_code == 0, printed.output
+        assert "_COMMONS_COMPLETE" in printed.stdout
+    monkeypatch.setenv("_COMMONS_COMPLETE", "zsh_complete")
+    monkeypatch.setenv("COMP_WORDS", "commons quota ")
+    monkeypatch.setenv("COMP_CWORD", "")
+    from gpu_commons_cli.main import commons as group
+
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said:
+        group(prog_name="commons", args=[])
+    assert {"list", "request", "watch"} <= set(said.getvalue().split())
 
 
 @pytest.mark.requirement("cli-2.4")
