@@ -60,6 +60,7 @@ def test_from_connecting_to_enabling_by_page(company: Company, double: Double) -
     page = admin.get(made["Location"]).content.decode()
     assert f"{BASE}/sign-in/at/example-identity/callback/" in page
     assert "Not tested yet" in page
+    assert "stored, encrypted" in page
     for path in ("", "edit/"):
         assert CLIENT_SECRET not in admin.get(f"{made['Location']}{path}").content.decode()
     assert admin.get(f"{made['Location']}enable/").status_code == 409
