@@ -146,13 +146,13 @@ def _plain(value: Any) -> Any:
 def _move(claim: NamespaceOwner, hours: list[datetime]) -> None:
     statuses = {s.hour: s for s in HourStatus.objects.filter(cluster_id=claim.cluster_id, hour__in=hours)}
     claims = books.claims_of(claim.cluster_id, hours[0], hours[-1] + HOUR)
-    context = books.ClusterContext(claim.cluster_id, claims=claims)
+    context = books.ClusterContext(claim.cluster_id, claims=claims, former=books.former_places(hours[0]))
     changes: list[Change] = []
     now = clock.now()
     # In a month that was opened again, what came late is not read anew yet; the source may have forgotten it.
     late = {hour: status.late_revision for hour, status in statuses.items() if status.late_hash}
     for hour, one in stored(claim.cluster_id, hours, late).items():
-        owner = context.claimed(ms(hour), claim.namespace) or NOBODY
+        owner = context.as_of(ms(hour), context.claimed(ms(hour), claim.namespace)) or NOBODY
         if not _moved(one, claim, hour, owner):
             continue
         status = statuses[hour]

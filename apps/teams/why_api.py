@@ -35,7 +35,7 @@ class ReasonSerializer(serializers.Serializer[Any]):
     role_grant_uid = serializers.UUIDField(source="grant.uid", default=None, allow_null=True)
     since = serializers.DateTimeField(allow_null=True)
     until = serializers.DateTimeField(allow_null=True)
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]  # a field of that name, not the option
     but = serializers.CharField()
 
 

@@ -314,3 +314,19 @@ def test_a_new_team_in_an_archived_unit_is_refused(company: Company) -> None:
     changes.change_unit(empty.pk, Wish(archive=True), "unused", actor=Actor.of(company.admin))
     assert client_for(company.admin).get("/units/empty/teams/new/").status_code == 404
     assert make_team("Kept", company.unit).archived_at is None
+
+
+@pytest.mark.requirement("people-and-units-1.2")
+def test_claimed_and_imported_hours_keep_their_owner_too(company: Company, frozen_clock: datetime) -> None:
+    now = Team.objects.select_related("unit").get(pk=company.finance_team.pk)
+    hour, far = ms(frozen_clock), ms(frozen_clock + timedelta(days=9))
+    clock.advance(HOUR)
+    move(company, company.other_unit)
+    moved = Team.objects.select_related("unit").get(pk=now.pk)
+    context = ClusterContext(cluster_id=1, former=former_places(frozen_clock - HOUR))
+    context.claims = {"strays": [(0, far, owner_of_team(moved))]}
+    context.given = {"history": owner_of_team(moved)}
+    context.recorded = {(hour, "booked"): owner_of_team(moved)}
+    for namespace, unit in (("strays", company.unit), ("history", company.unit), ("booked", company.other_unit)):
+        assert context.owner_of(hour, namespace).unit_id == unit.pk, namespace
+    assert context.owner_of(hour + ms(frozen_clock + HOUR) - hour, "strays").unit_id == company.other_unit.pk
