@@ -90,6 +90,9 @@ GROUPS = {
     "notifications": "Webhooks",
 }
 
+#: What touches a person's account is always mailed: whoever took it over would switch these off first.
+ALWAYS_MAILED = frozenset({"accounts"})
+
 #: A mail is tried this often, then it needs a person.
 MAIL_ATTEMPTS = 8
 #: A delivery is tried this often (over about six hours), then it needs a person.

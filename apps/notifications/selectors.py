@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apps.core import events
-from apps.notifications.choices import MailWish, group_label
+from apps.notifications.choices import ALWAYS_MAILED, MailWish, group_label
 from apps.notifications.models import MailPreference, Notification
 from apps.notifications.querysets import NotificationQuerySet
 
@@ -25,8 +25,8 @@ def unread_count(user: Any) -> int:
 
 
 def mail_groups() -> list[tuple[str, str]]:
-    """Return (group, label) of every group that has an event sent by mail."""
-    groups = {event.name.partition(".")[0] for event in events.all_events() if event.mail}
+    """Return (group, label) of every group that has an event sent by mail, and that a person may do without."""
+    groups = {event.name.partition(".")[0] for event in events.all_events() if event.mail} - ALWAYS_MAILED
     return sorted(((group, group_label(group)) for group in groups), key=lambda pair: pair[1])
 
 

@@ -102,7 +102,7 @@ class Settings(_Crumbs, CreateView):
 
     queryset = MailPreference.objects.all()
     title = "Notification settings"
-    intro = "The portal shows you everything. Choose what comes by mail as well."
+    intro = "The portal shows you everything. Choose what comes by mail as well; what touches your account always does."
     form_class = PreferencesForm
     submit_label = "Save"
     success_message = "Your settings are saved."

@@ -24,6 +24,10 @@ from apps.core import clock, crypto
 from apps.core.actor import Actor
 from apps.core.errors import Invalid, NotAllowed
 from apps.core.models import OutboxMessage
+from apps.core.testing import settle
+from apps.notifications.actions import set_preferences
+from apps.notifications.models import SentMail
+from apps.notifications.selectors import mail_groups
 from tests.accounts.authenticator import Key
 from tests.factories import PASSWORD, Company, client_for, make_user
 
@@ -578,6 +582,17 @@ def test_reset_needs_a_reason_and_a_fresh_proof_and_tells_the_person(company: Co
     with pytest.raises(NotAllowed):
         own(company.admin.pk, "x", actor=Actor.of(company.admin), proved_at=clock.now())
     assert client_for(lead).post(path, {"reason": "x"}).status_code in (403, 404)
+
+
+@pytest.mark.requirement("second-factors-3.4")
+def test_nobody_silences_mail_about_their_account(person: User) -> None:
+    with pytest.raises(Invalid):
+        set_preferences({"accounts": "none"}, actor=Actor.of(person))
+    assert "Your account" not in [label for _, label in mail_groups()]
+    give_app(person)
+    settle()
+    subjects = list(SentMail.objects.filter(user=person).values_list("subject", flat=True))
+    assert any("authenticator app was added" in subject for subject in subjects), subjects
 
 
 @pytest.mark.requirement("second-factors-3.3")
