@@ -151,7 +151,11 @@ def _network_problems() -> Iterator[tuple[str, str, str]]:
 
 def _sign_in_problems() -> Iterator[tuple[str, str, str]]:
     """A misspelt rule must not pass for a lax one; sessions must end."""
-    for name, known in (("COMMONS_LOCAL_SIGN_IN", LOCAL_SIGN_IN), ("COMMONS_SECOND_FACTOR", SECOND_FACTOR)):
+    for name, known in (
+        ("COMMONS_LOCAL_SIGN_IN", LOCAL_SIGN_IN),
+        ("COMMONS_SECOND_FACTOR", SECOND_FACTOR),
+        ("COMMONS_ACCESS_REVIEWS", ("quarterly", "by_hand")),
+    ):
         if getattr(settings, name) not in known:
             yield "E116", f"{name} is {getattr(settings, name)!r}.", f"Use {', '.join(known)}."
     for name in ("SESSION_COOKIE_AGE", "COMMONS_SESSION_IDLE_SECONDS"):

@@ -64,6 +64,7 @@ def roles(request: HttpRequest, person: User) -> dict[str, Any]:
         "template": "teams/panels/roles.html",
         "person": person,
         "grants": selectors.grants_of(person),
+        "coming": selectors.grants_to_come(person),
         "memberships": selectors.memberships_of(person),
         "may_manage": may(request.user, "teams.grant.manage") and person.pk != request.user.pk,
     }

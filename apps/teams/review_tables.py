@@ -10,6 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.core.filters import CommonsFilterSet, SearchFilter
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, StatusColumn, TimeColumn, UidLinkColumn
 from apps.teams import review_selectors
 from apps.teams.choices import ReviewAnswer, Role
@@ -118,7 +119,9 @@ class ItemTable(CommonsTable):
         """Write who, or which group, gave it."""
         held = record.grant or record.membership
         if held is not None and held.mapping is not None:
-            return f"Group {held.mapping.group}"
+            # Names of groups are the directory's: for those who keep the mappings.
+            named = may(self.request.user, "teams.mapping.view", INSTALLATION)
+            return f"Group {held.mapping.group}" if named else "A directory group"
         if record.grant is not None and record.grant.granted_by is not None:
             return record.grant.granted_by.display_name
         return "–" if record.grant is None else "The portal"

@@ -91,6 +91,12 @@ def grants_of(user: User) -> list[RoleGrant]:
     return list(held.order_by("role", "pk"))
 
 
+def grants_to_come(user: User) -> list[RoleGrant]:
+    """Return the roles of a person that have not begun, the next one first."""
+    found = RoleGrant.objects.filter(user=user, revoked_at__isnull=True, starts_at__gt=clock.now())
+    return list(found.select_related("unit", "team").order_by("starts_at", "pk"))
+
+
 def memberships_of(user: User) -> list[Membership]:
     """Return the present memberships of a person."""
     return list(Membership.objects.current().filter(user=user).select_related("team").order_by("team__name", "pk"))
@@ -114,6 +120,7 @@ __all__ = [
     "coming_to",
     "explain",
     "grants_of",
+    "grants_to_come",
     "memberships_of",
     "people_of",
     "permissions_by_room",

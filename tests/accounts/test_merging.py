@@ -94,7 +94,7 @@ def test_the_last_admins_other_account_takes_over(company: Company) -> None:
 
 
 @pytest.mark.requirement("people-and-units-4.2")
-def test_nobody_decides_on_what_their_other_account_asked_or_said(office: Office, company: Company) -> None:  # noqa: F811
+def test_nobody_decides_on_what_their_other_account_asked_or_said(office: Office, company: Company) -> None:  # noqa: F811 (the fixture)
     request = office.submit()
     other = make_user("other@example.com")
     requester = User.objects.get(pk=request.requester_id)
@@ -138,7 +138,7 @@ def test_chains_of_merges_lead_to_the_last_account(company: Company) -> None:
 
 
 @pytest.mark.requirement("people-and-units-4.3")
-def test_what_cannot_be_merged_is_refused(office: Office, company: Company) -> None:  # noqa: F811
+def test_what_cannot_be_merged_is_refused(office: Office, company: Company) -> None:  # noqa: F811 (the fixture)
     old, stays = make_user("old@example.com"), make_user("stays@example.com")
     program, off = make_user("program@example.com", kind="service"), make_user("off@example.com", is_active=False)
     for one, other in ((company.admin, stays), (old, company.admin)):
