@@ -183,6 +183,7 @@ def require_manager(actor: Actor) -> User:
     return _require(actor)
 
 
+_MALFORMED = "Use at most 1000 characters, without line breaks."
 _CONNECTED = "This issuer is connected already, maybe archived."
 
 
@@ -215,7 +216,7 @@ def _leaves_a_way_in(provider: IdentityProvider) -> None:
 def _secret(text: str) -> bytes:
     text = text.strip()
     if len(text) > 1000 or not text.isprintable():
-        raise Invalid({"client_secret": "Use at most 1000 characters, without line breaks."})
+        raise Invalid({"client_secret": _MALFORMED})
     return crypto.encrypt(text)
 
 
