@@ -19,6 +19,7 @@ from apps.audit.actions import INSTALLATION, record
 from apps.audit.checkpoint_format import Checkpoint
 from apps.audit.events import BUNDLE_MADE, BundleMade
 from apps.audit.merkle import node
+from apps.audit.models import Purge
 from apps.core import clock, signing
 from apps.core.actor import Actor
 from apps.core.events import plain
@@ -33,7 +34,9 @@ _README = """Audit events of {organisation}, packed {at}.
 
       python3 verify.py {name} --public-key KEY
 
-An event that is newer than the last checkpoint cannot be proven yet; the verifier says so.
+An event that is newer than the last checkpoint cannot be proven yet; the verifier says so. Months named under "purged"
+in manifest.json were removed by two persons' decision before this bundle was made: their events are not in it. The note
+of an event is missing where the person it named was erased.
 """
 
 
@@ -117,6 +120,10 @@ def _surroundings(
         "events": packed.events,
         "head_seq": packed.head_seq,
         "checkpoint_seq": packed.checkpoint_seq,
+        "purged": [
+            {"month": f"{one.month:%Y-%m}", "events": one.events, "first_seq": one.first_seq, "last_seq": one.last_seq}
+            for one in Purge.objects.order_by("month")
+        ],
     }
     archive.writestr("manifest.json", json.dumps(manifest, indent=2))
     keys = {key: base64.urlsafe_b64encode(raw).decode() for key, raw in signing.public_keys().items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import uuid
+import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,9 @@ def test_proofs_of_what_stays_are_as_before(company: Company, old: list[AuditEve
             name=path.name,
         )
     assert packed.events == 1
+    with zipfile.ZipFile(path) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    assert [(one["month"], one["events"]) for one in manifest["purged"]] == [("2005-03", 4)]
 
     keys = [base64.urlsafe_b64encode(raw).decode() for raw in signing.public_keys().values()]
     assert main([str(path), *[part for key in keys for part in ("--public-key", key)]]) == 0
