@@ -96,6 +96,10 @@ def account(resource: dict[str, Any]) -> User:
     return ExternalIdentity.objects.get(uid=resource["id"]).user
 
 
+def in_use(user: User) -> bool:
+    return User.objects.get(pk=user.pk).is_active
+
+
 def actions_about(user: User) -> list[str]:
     return list(AuditEvent.objects.filter(object_id=user.uid).order_by("occurred_at").values_list("action", flat=True))
 
@@ -194,35 +198,35 @@ def test_replacing_and_patching_changes_account_and_resource(directory: Director
     assert again.json()["meta"]["version"] == version, "saying it again is no change"
 
 
+_SEARCHES: list[tuple[str, list[str]]] = [
+    ('userName eq "ADA@example.com"', ["ada"]),
+    ('externalId eq "id-bea"', ["bea"]),
+    ('externalId eq "ID-BEA"', []),
+    ('userName sw "a" or displayName co "bea OF"', ["ada", "bea"]),
+    ('emails[type eq "work"].value eq "cyd@example.com"', ["cyd"]),
+    ('emails.value ew "@example.com" and active eq false', ["cyd"]),
+    ('not (userName sw "a") and active eq true', ["bea"]),
+    ('name.familyName eq "last"', ["ada"]),
+    ("title pr", ["ada"]),
+    ('userName eq "no%body"', []),
+    ('meta.lastModified gt "2020-01-01T00:00:00Z"', ["ada", "bea", "cyd"]),
+]
+
+
 @pytest.mark.requirement("scim-1.4")
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ('userName eq "ADA@example.com"', ["ada"]),
-        ('externalId eq "id-bea"', ["bea"]),
-        ('externalId eq "ID-BEA"', []),
-        ('userName sw "a" or displayName co "bea OF"', ["ada", "bea"]),
-        ('emails[type eq "work"].value eq "cyd@example.com"', ["cyd"]),
-        ('emails.value ew "@example.com" and active eq false', ["cyd"]),
-        ('not (userName sw "a") and active eq true', ["bea"]),
-        ('name.familyName eq "last"', ["ada"]),
-        ("title pr", ["ada"]),
-        ('userName eq "no%body"', []),
-        ('meta.lastModified gt "2020-01-01T00:00:00Z"', ["ada", "bea", "cyd"]),
-    ],
-)
-def test_directories_search_their_own_users(directory: Directory, text: str, names: list[str]) -> None:
+def test_directories_search_their_own_users(directory: Directory) -> None:
     directory.user("ada", name={"familyName": "Last"}, title="Lead")
     directory.user("bea")
     directory.user("cyd", active=False)
     Directory("other").user("zoe")
-    answer = directory.client.get(
-        "/api/scim/v2/staff/Users", {"filter": text}, headers={"Authorization": f"Bearer {directory.secret}"}
-    )
-    assert answer.status_code == 200
-    body = answer.json()
-    assert [one["userName"].split("@")[0] for one in body["Resources"]] == names
-    assert body["totalResults"] == len(names)
+    for text, names in _SEARCHES:
+        answer = directory.client.get(
+            "/api/scim/v2/staff/Users", {"filter": text}, headers={"Authorization": f"Bearer {directory.secret}"}
+        )
+        assert answer.status_code == 200
+        body = answer.json()
+        assert [one["userName"].split("@")[0] for one in body["Resources"]] == names, text
+        assert body["totalResults"] == len(names)
 
 
 @pytest.mark.requirement("scim-1.4")
@@ -245,52 +249,50 @@ def test_lists_come_in_pages_of_a_stable_order(directory: Directory, django_asse
     assert directory("GET", "Users?count=many").status_code == 400
 
 
+_REFUSED: list[tuple[str, str, Any, int]] = [
+    ("POST", "Users", "{", 400),
+    ("POST", "Users", "[]", 400),
+    ("POST", "Users", '{"userName": NaN}', 400),
+    ("POST", "Users", "[" * 5000, 400),
+    ("POST", "Users", '{"userName": "\\u0000@example.com"}', 400),
+    ("POST", "Users", '{"userName": "\\ud800@example.com"}', 400),
+    ("POST", "Users", {}, 400),
+    ("POST", "Users", {"userName": 7}, 400),
+    ("POST", "Users", {"userName": "no address"}, 400),
+    ("POST", "Users", {"userName": "a@example.com", "active": "perhaps"}, 400),
+    ("POST", "Users", {"userName": "a@example.com", "name": "text"}, 400),
+    ("POST", "Users", {"userName": "a@example.com", "emails": "x"}, 400),
+    ("POST", "Users", {"userName": "a@example.com", "title": "x" * 20000}, 413),
+    ("POST", "Users", {"userName": "a@example.com", "displayName": "x" * 201}, 400),
+    ("POST", "Groups", {"displayName": ""}, 400),
+    ("POST", "Groups", {"displayName": "G", "members": [7]}, 400),
+    ("POST", "Groups", {"displayName": "G", "members": "x"}, 400),
+    ("PATCH", "Users/{uid}", {"Operations": []}, 400),
+    ("PATCH", "Users/{uid}", {"Operations": [7]}, 400),
+    ("PATCH", "Users/{uid}", {"Operations": [{"op": "remove", "path": "userName"}]}, 400),
+    ("PUT", "Users/{uid}", {}, 400),
+    ("PUT", "Users/{uid}", {"userName": "a@example.com", "urn:x": {"y": [[]]}, "emails": [{"value": 7}]}, 400),
+    ("GET", "Users/nothing", None, 404),
+    ("DELETE", "Groups/6f1b6f4e-0000-4000-8000-000000000000", None, 404),
+    ("GET", "Users?filter=secret+eq+%22x%22", None, 400),
+    ("GET", "Users?filter=userName+eq+7", None, 400),
+    ("DELETE", "Users", None, 405),
+    ("POST", "ServiceProviderConfig", {}, 405),
+]
+
+
 @pytest.mark.requirement("scim-1.5")
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("POST", "Users", "{", 400),
-        ("POST", "Users", "[]", 400),
-        ("POST", "Users", '{"userName": NaN}', 400),
-        ("POST", "Users", "[" * 5000, 400),
-        ("POST", "Users", '{"userName": "\\u0000@example.com"}', 400),
-        ("POST", "Users", '{"userName": "\\ud800@example.com"}', 400),
-        ("POST", "Users", {}, 400),
-        ("POST", "Users", {"userName": 7}, 400),
-        ("POST", "Users", {"userName": "no address"}, 400),
-        ("POST", "Users", {"userName": "a@example.com", "active": "perhaps"}, 400),
-        ("POST", "Users", {"userName": "a@example.com", "name": "text"}, 400),
-        ("POST", "Users", {"userName": "a@example.com", "emails": "x"}, 400),
-        ("POST", "Users", {"userName": "a@example.com", "title": "x" * 20000}, 413),
-        ("POST", "Users", {"userName": "a@example.com", "displayName": "x" * 201}, 400),
-        ("POST", "Groups", {"displayName": ""}, 400),
-        ("POST", "Groups", {"displayName": "G", "members": [7]}, 400),
-        ("POST", "Groups", {"displayName": "G", "members": "x"}, 400),
-        ("PATCH", "Users/{uid}", {"Operations": []}, 400),
-        ("PATCH", "Users/{uid}", {"Operations": [7]}, 400),
-        ("PATCH", "Users/{uid}", {"Operations": [{"op": "remove", "path": "userName"}]}, 400),
-        ("PUT", "Users/{uid}", {}, 400),
-        ("PUT", "Users/{uid}", {"userName": "a@example.com", "urn:x": {"y": [[]]}, "emails": [{"value": 7}]}, 400),
-        ("GET", "Users/nothing", None, 404),
-        ("DELETE", "Groups/6f1b6f4e-0000-4000-8000-000000000000", None, 404),
-        ("GET", "Users?filter=secret+eq+%22x%22", None, 400),
-        ("GET", "Users?filter=userName+eq+7", None, 400),
-        ("DELETE", "Users", None, 405),
-        ("POST", "ServiceProviderConfig", {}, 405),
-    ],
-)
-def test_what_cannot_be_taken_is_refused_in_the_standards_words(
-    directory: Directory, method: str, path: str, body: Any, status: int
-) -> None:
+def test_what_cannot_be_taken_is_refused_in_the_standards_words(directory: Directory) -> None:
     resource = directory.user("kept")
     before = ExternalIdentity.objects.values().get(uid=resource["id"])
-    answer = directory(method, path.format(uid=resource["id"]), body)
-    assert answer.status_code == status, answer.content
-    refusal = answer.json()
-    assert refusal["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
-    assert refusal["status"] == str(status)
-    assert refusal["detail"]
-    assert ExternalIdentity.objects.values().get() == before, "nothing changed"
+    for method, path, body, status in _REFUSED:
+        answer = directory(method, path.format(uid=resource["id"]), body)
+        assert answer.status_code == status, answer.content
+        refusal = answer.json()
+        assert refusal["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
+        assert refusal["status"] == str(status)
+        assert refusal["detail"]
+        assert ExternalIdentity.objects.values().get() == before, "nothing changed"
 
 
 @pytest.mark.requirement("scim-1.6")
@@ -384,14 +386,11 @@ def test_an_account_of_two_directories_is_off_when_neither_wants_it(directory: D
     user = account(here)
     assert account(there) == user
     assert directory.off(here["id"]).json()["active"] is False
-    user.refresh_from_db()
-    assert user.is_active
+    assert in_use(user)
     second.off(there["id"])
-    user.refresh_from_db()
-    assert not user.is_active
+    assert not in_use(user)
     directory.on(here["id"])
-    user.refresh_from_db()
-    assert user.is_active
+    assert in_use(user)
 
 
 @pytest.mark.requirement("scim-2.4")
@@ -704,11 +703,11 @@ def test_erased_people_are_out_of_reach(directory: Directory) -> None:
 
 @pytest.mark.requirement("scim-5.6")
 def test_no_names_or_addresses_stand_in_hashed_bytes(directory: Directory) -> None:
-    resource = directory.user("ada")
+    resource = directory.user("quirin")
     directory("POST", "Groups", {"displayName": "secret project", "members": [{"value": resource["id"]}]})
     directory("PUT", f"Users/{resource['id']}", {**resource, "displayName": "Another name"})
     directory.off(resource["id"])
     written = b" ".join(bytes(one) for one in AuditEvent.objects.values_list("canonical", flat=True)).lower()
-    for word in (b"ada", b"secret project", b"another name"):
+    for word in (b"quirin", b"secret project", b"another name"):
         assert word not in written
     assert Membership.objects.count() == 0

@@ -112,7 +112,7 @@ def test_what_cannot_be_meant_is_refused(step: dict[str, Any], scim_type: str | 
 @pytest.mark.requirement("scim-4.1")
 def test_group_dialects_add_and_remove_exactly_the_named_members() -> None:
     group = GroupDocument("Leads", members={"a", "b", "c", "d"})
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"op": "Remove", "path": "members", "value": [{"value": "A"}]},  # Entra ID without its flag
         {"op": "remove", "path": 'members[value eq "b"]'},
         {"op": "remove", "path": 'members[value eq "c" or value eq "x"]'},
@@ -136,7 +136,8 @@ _STEP = st.tuples(st.sampled_from(["add", "replace", "remove", "remove_each", "n
 def test_any_sequence_of_patches_equals_the_same_steps_on_a_set(
     start: set[str], steps: list[tuple[str, set[str]]]
 ) -> None:
-    model, sent = set(start), []
+    model: set[str] = set(start)
+    sent: list[dict[str, Any]] = []
     for kind, ids in steps:
         value = [{"value": one.upper()} for one in sorted(ids)]
         if kind == "add":
@@ -220,13 +221,12 @@ def test_filters_that_cannot_be_read_are_refused(text: str) -> None:
 @given(text=st.text(st.sampled_from(list('ae[]().: "\\eqandornotpr12truefalse-')), max_size=40))
 def test_whatever_is_sent_as_filter_or_path_is_read_or_refused(text: str) -> None:
     for parse in (parse_filter, parse_path):
+        status = 0
         try:
-            found = parse(text)
+            parse(text)
         except ScimError as error:
-            refused = error.status
-        else:
-            refused = 400 if found is None else 0
-        assert refused in (0, 400)
+            status = error.status
+        assert status in (0, 400)
 
 
 _ATOMS = st.builds(
@@ -237,7 +237,7 @@ _ATOMS = st.builds(
 def _evaluate(tree: Any, element: dict[str, str]) -> bool:
     kind = tree[0]
     if kind == "atom":
-        return element.get(tree[1][0]) == tree[1][1]
+        return bool(element.get(tree[1][0]) == tree[1][1])
     if kind == "not":
         return not _evaluate(tree[1], element)
     left, right = _evaluate(tree[1], element), _evaluate(tree[2], element)
