@@ -66,6 +66,10 @@ test-cluster: setup ## Run the conformance suite against a cluster: make test-cl
 	@test -r "$${KUBECONFIG}" || { echo "Cannot read $${KUBECONFIG}" >&2; exit 2; }
 	@COMMONS_TEST_KUBECONFIG="$${KUBECONFIG}" $(PYTEST) -rs tests/cluster
 
+.PHONY: audit
+audit: setup ## Ask the advisories about every locked library, where there is a network
+	@$(VENV)/python -m tools.audit
+
 .PHONY: lock
 lock: ## Write the locks anew (UPGRADE=1 takes the newest versions)
 	@$(VENV)/python tools/lock.py $(if $(UPGRADE),--upgrade)

@@ -33,9 +33,13 @@ class ActingMiddleware:
         """Answer, and leave nothing behind for the next request of this thread."""
         limits.forget()
         try:
-            return self._answer(request)
+            response = self._answer(request)
         finally:
             limits.forget()
+        if request.path.startswith("/api/") and not response.has_header("Cache-Control"):
+            # As for pages: what one caller saw must not come out of a cache for the next one.
+            response["Cache-Control"] = "no-store, private"
+        return response
 
     def _answer(self, request: Any) -> HttpResponse:
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or impersonation.KEY not in request.session:

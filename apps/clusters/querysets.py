@@ -26,10 +26,10 @@ class ClusterQuerySet(ScopedQuerySet["Cluster"]):
     """Clusters."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return all clusters to those who may view clusters anywhere."""
+        """Return all clusters to those who may view clusters for the installation."""
         from apps.teams import scope
 
-        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+        return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()
 
 
 class FlavourQuerySet(ScopedQuerySet["Flavour"]):
@@ -64,27 +64,27 @@ class NodeQuerySet(ScopedQuerySet["Node"]):
     """Inventory of nodes."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return nodes to those who may view clusters anywhere."""
+        """Return nodes to those who may view clusters for the installation."""
         from apps.teams import scope
 
-        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+        return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()
 
 
 class ClusterCheckQuerySet(ScopedQuerySet["ClusterCheck"]):
     """Checks of clusters."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return checks to those who may view clusters anywhere."""
+        """Return checks to those who may view clusters for the installation."""
         from apps.teams import scope
 
-        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+        return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()
 
 
 class MaintenanceWindowQuerySet(ScopedQuerySet["MaintenanceWindow"]):
     """Maintenance windows."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return windows to those who may view clusters anywhere."""
+        """Return windows to those who may view clusters for the installation."""
         from apps.teams import scope
 
-        return self.all() if scope.of(user).anywhere("clusters.cluster.view") else self.none()
+        return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()

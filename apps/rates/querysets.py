@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.querysets import ScopedQuerySet
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ProposalQuerySet(ScopedQuerySet["RateProposal"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return all proposals to persons who may see rate cards as their work (finance, platform, audit)."""
-        return self.all() if may(user, "rates.card.view") else self.none()
+        return self.all() if may(user, "rates.card.view", INSTALLATION) else self.none()
 
 
 class CapexQuerySet(ScopedQuerySet["CapexSchedule"]):
@@ -40,4 +40,4 @@ class CapexQuerySet(ScopedQuerySet["CapexSchedule"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return all schedules to persons who may see rate cards as their work (finance, platform, audit)."""
-        return self.all() if may(user, "rates.card.view") else self.none()
+        return self.all() if may(user, "rates.card.view", INSTALLATION) else self.none()

@@ -62,12 +62,18 @@ class RoleGrantQuerySet(ScopedQuerySet["RoleGrant"]):
     """Role grants."""
 
     def visible_to(self, user: Any) -> Self:
-        """Return all grants to those who may view grants, and everybody their own."""
+        """Return the grants of the places for which the person may view them, and everybody their own."""
         from apps.teams import scope
 
-        if scope.of(user).anywhere("teams.grant.view"):
+        held = scope.of(user)
+        if held.everywhere("teams.grant.view"):
             return self.all()
-        return self.filter(user_id=user.pk)
+        own = Q(user_id=user.pk)
+        if not held.anywhere("teams.grant.view"):
+            return self.filter(own)
+        there = held.team_filter("teams.grant.view") & Q(team__isnull=False)
+        there |= held.unit_filter("teams.grant.view", field="unit") & Q(unit__isnull=False)
+        return self.filter(own | there)
 
     def in_force(self) -> Self:
         """Return the grants that count now: neither revoked nor expired, of active persons."""

@@ -17,6 +17,7 @@ from apps.core import clock, outbox
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import may
+from apps.core.scoping import must_see
 from apps.teams import scope, service_rules
 from apps.teams import service_events as events
 from apps.teams.choices import Role
@@ -65,6 +66,7 @@ def create_service_account(name: str, purpose: str, role: str, *, team_id: int |
     user.save()
     account = ServiceAccount.objects.create(user=user, team=team, purpose=purpose, made_by_id=actor.user_id)
     _give(account, role, actor)
+    must_see(person, account)
     _account_changed(events.ACCOUNT_MADE, account, role, actor, reason=purpose)
     return account
 

@@ -21,6 +21,14 @@ PERSONAS = (
     "expired",
     "deactivated",
 )
+#: Who calls with a token, the API alone: to a page the header says nothing, so "anonymous" stands for them there.
+#: `token_narrow` is a platform admin's token that carries `NARROW` and nothing else; `service` the Finance team's
+#: program, which may read what its members may.
+TOKENS = ("token_narrow", "service")
+NARROW = "audit.hold.view"
+#: Who holds a role for one unit that most people hold for the whole installation: reads pages and the API, and must
+#: find nothing of other units. No route declares for them who gets through; only what they are shown is judged.
+READERS = ("auditor_other",)
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,4 @@ class Route:
 
 
 EVERYBODY = frozenset(PERSONAS) - {"anonymous", "deactivated"}
+ALL = (*PERSONAS, *TOKENS, *READERS)

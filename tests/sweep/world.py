@@ -13,11 +13,14 @@ from typing import Any
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from apps.accounts.actions import create_token
 from apps.core import clock
+from apps.core.actor import Actor
 from apps.core.checks import ROOM_ORDER
+from apps.teams.service_actions import create_service_token
 from tests.factories import client_for, grant, make_company, make_member, make_team, make_user
 from tests.sweep import routes
-from tests.sweep.types import PERSONAS, Route
+from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
 
 #: Who sees everything of every tenant by their role.
 SEES_ALL = frozenset({"compliance", "finance", "admin", "auditor"})
@@ -74,11 +77,15 @@ def build() -> SimpleNamespace:
     world.foreign_lead = make_user("lead-quagga@example.com", display_name="Quagga research team lead")
     grant(world.foreign_lead, "team_lead", team=world.foreign_team)
     make_member(world.foreign_lead, world.foreign_team)
-    world.people = {name: getattr(world, name) for name in PERSONAS if name != "anonymous"}
+    world.auditor_other = make_user("auditor-other@example.com")
+    grant(world.auditor_other, "auditor", unit=company.other_unit)
+    world.people = {name: getattr(world, name) for name in (*PERSONAS, *READERS) if name != "anonymous"}
 
     def keep_secret(*texts: object, sees: Iterable[str] = ()) -> None:
-        for name in PERSONAS:
-            if name not in SEES_ALL and name not in sees:
+        # Who reads like whom: a team's program like its members, an auditor of a unit like its owner.
+        like = {"service": "member_finance", "auditor_other": "vp_other"}
+        for name in ALL:
+            if name not in SEES_ALL and name not in sees and like.get(name) not in sees:
                 world.secrets[name].extend(str(text) for text in texts)
 
     world.keep_secret = keep_secret
@@ -102,9 +109,20 @@ def clients(world: SimpleNamespace) -> dict[str, Client]:
     world.deactivated.is_active = False
     world.deactivated.save(update_fields=["is_active"])
     found["anonymous"] = Client()
+    for name, secret in zip(TOKENS, _tokens(world), strict=True):
+        found[name] = Client(headers={"authorization": f"Bearer {secret}"})
     for client in found.values():
         client.raise_request_exception = False
     return found
+
+
+def _tokens(world: SimpleNamespace) -> tuple[str, str]:
+    """Return the secrets of the tokens of `TOKENS`, in that order."""
+    until = clock.now() + timedelta(days=30)
+    admin, lead = Actor.of(world.admin), Actor.of(world.lead_finance)
+    narrow = create_token(world.admin.pk, "Narrow", until, False, actor=admin, permissions=[NARROW])[1]
+    program = create_service_token(world.service_account.pk, "Sweep", until, False, actor=lead)[1]
+    return narrow, program
 
 
 def leaks(text: str, secrets: Iterable[str], own: Iterable[str]) -> list[str]:

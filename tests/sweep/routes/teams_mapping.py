@@ -23,9 +23,11 @@ def build(world: Any) -> None:
     )
     world.mapped = make_user("quagga-mapped@example.com", display_name="Quagga mapped person")
     RoleGrant.objects.create(user=world.mapped, role="team_lead", team=world.foreign_team, mapping=world.mapping)
-    world.keep_secret("quagga-leads-group", world.mapping.uid)
-    for name in ("compliance", "finance"):
-        world.secrets[name] += ["quagga-leads-group", str(world.mapping.uid)]
+    # Who reviews the unit's roles reads where they came from.
+    world.keep_secret("quagga-leads-group", sees={"vp_other"})
+    world.keep_secret(world.mapping.uid)
+    world.secrets["compliance"].append(str(world.mapping.uid))
+    world.secrets["finance"] += ["quagga-leads-group", str(world.mapping.uid)]
 
 
 def _mapping(world: Any) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor, Channel
 from apps.core.errors import CommonsError, Invalid
+from apps.core.exports import neutralise
 from apps.core.formats import gpu_hours
 from apps.metering import due
 from apps.metering.importing import check_flavours, import_intervals
@@ -100,7 +101,8 @@ class Command(BaseCommand):
             with Path(name).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["line", "reason"])
-                writer.writerows(parsed.errors)
+                # The reasons quote cells of the file, which a spreadsheet must not run.
+                writer.writerows([neutralise(cell) for cell in row] for row in parsed.errors)
         except OSError as error:
             raise CommandError(
                 f"The report {name} cannot be written: {error}. Give another place with --report."
