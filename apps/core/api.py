@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.db import DatabaseError, InterfaceError, OperationalError, models
+from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError, connection, models, transaction
 from django.http import Http404, HttpRequest, JsonResponse
 from django.urls import reverse
 from rest_framework import exceptions, mixins, viewsets
@@ -125,6 +127,14 @@ def problem_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespons
         status = 404
     elif isinstance(error, DjangoPermissionDenied):
         status = 403
+    elif isinstance(error, RequestDataTooBig):
+        status, detail = 413, "The body is larger than the portal takes. Send less at once."
+    elif isinstance(error, DataError | DjangoValidationError):
+        # What no form foresaw: a number, a moment or an offset that the database has no place for.
+        status, detail = 400, "The input holds a value that cannot be stored or compared."
+        logger.warning("input that the database refused", exc_info=error)
+        if isinstance(error, DataError) and connection.in_atomic_block:
+            transaction.set_rollback(True)
     elif isinstance(error, OperationalError | InterfaceError):
         logger.error("the database is away", exc_info=error)
         status, detail = 503, "The database does not answer. Nothing was changed; try again in a moment."
