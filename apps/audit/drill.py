@@ -71,8 +71,8 @@ def run(checkpoints: list[Checkpoint], *, limit: int = 50_000) -> list[Result]:
         if untouched.findings_total and {one.kind for one in untouched.findings} <= {"event", "note"}:
             # What explains a purge or an erasure comes after it, and so perhaps after the newest checkpoint.
             raise CannotDrill(
-                "Events or notes are missing up to the newest checkpoint. If a month was purged or a person erased since"
-                " then, make a checkpoint (audit_checkpoint) and try again; otherwise run audit_verify."
+                "Events or notes are missing up to the newest checkpoint. If a month was purged or a person erased"
+                " since, make a checkpoint (audit_checkpoint) and try again; otherwise run audit_verify."
             )
         if untouched.findings_total:
             return [Result("nothing at all", False, f"the copy is not intact: {untouched.findings[0].text}")]
