@@ -14,8 +14,10 @@ from apps.accounts.openid_refusals import PAGES, Refused
 from apps.audit.models import AuditEvent
 from apps.core import clock, outgoing
 from apps.core.models import OutboxMessage
+from apps.teams.choices import Role
+from apps.teams.models import GroupMapping, RoleGrant
 from tests.accounts.openid_provider import BASE, Double, make_provider
-from tests.factories import make_user
+from tests.factories import Company, make_user
 
 
 @pytest.fixture
@@ -320,3 +322,27 @@ def test_the_sign_in_page_shows_passwords_only_where_they_count(
     assert "Sign in at Example Identity" in page
     assert ('name="password"' in page) == form
     assert ("as an administrator" in page) == (local == "admins")
+
+
+@pytest.mark.requirement("openid-sign-in-2.6")
+def test_roles_follow_the_groups_of_the_token(company: Company, double: Double, provider: IdentityProvider) -> None:
+    GroupMapping.objects.create(
+        provider=provider, group="finance-leads", role=Role.TEAM_LEAD, team=company.finance_team
+    )  # fmt: skip
+    double.claims = {"groups": ["finance-leads"]}
+    browser = Client()
+    double.sign_in(browser, provider)
+    user = User.objects.get(email="newcomer@example.com")
+    grant = RoleGrant.objects.get(user=user)
+    assert (grant.role, grant.team_id, grant.revoked_at) == (Role.TEAM_LEAD, company.finance_team.pk, None)
+    assert browser.get(f"/teams/{company.finance_team.slug}/").status_code == 200
+    # No claim says nothing; an empty one says "in no group", and the role ends with this sign-in.
+    double.claims = {}
+    double.sign_in(Client(), provider)
+    grant.refresh_from_db()
+    assert grant.revoked_at is None
+    double.claims = {"groups": []}
+    double.sign_in(Client(), provider)
+    grant.refresh_from_db()
+    assert grant.revoked_at is not None
+    assert browser.get(f"/teams/{company.finance_team.slug}/").status_code == 404
