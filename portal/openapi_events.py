@@ -6,6 +6,7 @@ https://spec.openapis.org/oas/v3.1.0#fixed-fields (webhooks); the envelope is Cl
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 import types
 import typing
 import uuid
@@ -13,7 +14,10 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from importlib import import_module
 from typing import Any
+
+from django.conf import settings
 
 from apps.core import events
 from apps.notifications import webhook_body
@@ -89,8 +93,17 @@ def of_event(event: events.EventType) -> dict[str, Any]:
     }
 
 
+def _load() -> None:
+    """Import every room's modules of events: what has not been imported has not been declared."""
+    for room in settings.ROOMS:
+        for module in pkgutil.iter_modules(import_module(room).__path__):
+            if module.name.endswith("events"):
+                import_module(f"{room}.{module.name}")
+
+
 def webhooks() -> dict[str, Any]:
     """Return OpenAPI's `webhooks`: what the portal posts to those who asked for an event."""
+    _load()
     signed = [
         {"name": webhook_body.ID, "in": "header", "required": True, "schema": {"type": "string", "format": "uuid"}},
         {"name": webhook_body.TIMESTAMP, "in": "header", "required": True, "schema": {"type": "string"}},

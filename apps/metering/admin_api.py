@@ -66,6 +66,14 @@ class SourceWaiveBody(serializers.Serializer[Any]):
     until = serializers.DateTimeField()
 
 
+class SourceStateSerializer(serializers.Serializer[Any]):
+    """The source, to be read at `Location` until `health` has the new test's time."""
+
+    uid = serializers.UUIDField()
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+
+
 class SourceAdminMixin(CommonsViewSet):
     """What is done with sources, added to their viewset."""
 
@@ -94,11 +102,12 @@ class SourceAdminMixin(CommonsViewSet):
         hours = actions.retry_hours(row.pk, data["start"], data["end"], actor=self.actor)
         return Response({"hours": hours}, status=202, headers={"Location": reverse("api:ingest-run-list")})
 
-    @extend_schema(request=None)
+    @extend_schema(request=None, responses={202: SourceStateSerializer})
     @action(detail=True, methods=["post"])
     def test(self, request: Request, uid: str) -> Response:
         """Have it tested now; `health` says how it went."""
-        return self.perform(selftest_run.request_check, status=202)
+        row = selftest_run.request_check(self.get_object().pk, actor=self.actor)
+        return self.accepted(row, serializer_class=SourceStateSerializer)
 
     @extend_schema(request=SourceWaiveBody)
     @action(detail=True, methods=["post"])

@@ -22,18 +22,26 @@ class IgnoreBody(ReasonBody):
     until = serializers.DateTimeField()
 
 
+class DriftStateSerializer(serializers.Serializer[Any]):
+    """The drift, to be read at `Location` until it is resolved."""
+
+    uid = serializers.UUIDField()
+    decision = serializers.CharField(allow_blank=True)
+    resolved_at = serializers.DateTimeField(allow_null=True)
+
+
 class DriftDecisionsMixin(CommonsViewSet):
     """What is done about drift, added to its viewset."""
 
     admin_permissions: ClassVar[dict[str, str]] = dict.fromkeys(("reapply", "ignore", "reopen"), drift_actions.DECIDE)
 
-    @extend_schema(request=ReasonBody)
+    @extend_schema(request=ReasonBody, responses={202: DriftStateSerializer})
     @action(detail=True, methods=["post"])
     def reapply(self, request: Request, uid: str) -> Response:
         """Apply what was approved again to this object alone, taking its field over."""
         row, data = self.get_object(), self.read_input(ReasonBody)
         drift_actions.reapply([row.pk], data["reason"], actor=self.actor)
-        return self.accepted(self.get_queryset().get(pk=row.pk))
+        return self.accepted(self.get_queryset().get(pk=row.pk), serializer_class=DriftStateSerializer)
 
     @extend_schema(request=IgnoreBody)
     @action(detail=True, methods=["post"])

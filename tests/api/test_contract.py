@@ -115,7 +115,7 @@ def _sample(kind: Any) -> Any:
 @pytest.mark.requirement("api-4.2")
 def test_webhooks_send_what_the_description_declares() -> None:
     described = contract.description()["webhooks"]
-    declared = events.all_events()
+    declared = [event for event in events.all_events() if event.payload.__module__.startswith("apps.")]
     assert set(described) == {event.name for event in declared}
     assert len(declared) > 100
     for event in declared:

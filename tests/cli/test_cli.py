@@ -215,12 +215,13 @@ def test_the_shell_completes_commands(commons: Run, monkeypatch: pytest.MonkeyPa
         assert "_COMMONS_COMPLETE" in printed.stdout
     monkeypatch.setenv("_COMMONS_COMPLETE", "zsh_complete")
     monkeypatch.setenv("COMP_WORDS", "commons quota ")
-    monkeypatch.setenv("COMP_CWORD", "")
+    monkeypatch.setenv("COMP_CWORD", "2")
     from gpu_commons_cli.main import commons as group
 
-    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said:
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as said:
         group(prog_name="commons", args=[])
-    assert {"list", "request", "watch"} <= set(said.getvalue().split())
+    said.flush()
+    assert {"list", "request", "watch"} <= set(said.buffer.getvalue().decode().split())
 
 
 @pytest.mark.requirement("cli-2.4")
