@@ -70,20 +70,20 @@ class ScimTokenInput(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField()
 
 
-class RotateInput(serializers.Serializer[Any]):
+class ScimTokenRotateInput(serializers.Serializer[Any]):
     """Which token gets a successor, and until when that lasts."""
 
     token_uid = serializers.UUIDField()
     expires_at = serializers.DateTimeField()
 
 
-class RevokeInput(serializers.Serializer[Any]):
+class ScimTokenRevokeInput(serializers.Serializer[Any]):
     """Which token."""
 
     token_uid = serializers.UUIDField()
 
 
-class HoldInput(serializers.Serializer[Any]):
+class HeldDecisionInput(serializers.Serializer[Any]):
     """Why."""
 
     reason = serializers.CharField(max_length=500)
@@ -127,35 +127,35 @@ class IdentityProviderViewSet(CommonsViewSet):
         token, secret = scim_tokens.create_token(provider.pk, given["name"], given["expires_at"], actor=self.actor)
         return Response({**ScimTokenSerializer(token).data, "secret": secret}, status=201)
 
-    @extend_schema(request=RotateInput, responses={201: CreatedScimTokenSerializer})
+    @extend_schema(request=ScimTokenRotateInput, responses={201: CreatedScimTokenSerializer})
     @action(detail=True, methods=["post"], url_path="rotate-scim-token")
     def rotate_scim_token(self, request: Request, **kwargs: Any) -> Response:
         """Make a successor of a token; the old one stays valid for seven days at most."""
-        provider, given = self.get_object(), self._fresh(request).read_input(RotateInput)
+        provider, given = self.get_object(), self._fresh(request).read_input(ScimTokenRotateInput)
         old = _token(provider, given["token_uid"])
         token, secret = scim_tokens.rotate_token(old.pk, given["expires_at"], actor=self.actor)
         return Response({**ScimTokenSerializer(token).data, "secret": secret}, status=201)
 
-    @extend_schema(request=RevokeInput, responses=ScimTokenSerializer)
+    @extend_schema(request=ScimTokenRevokeInput, responses=ScimTokenSerializer)
     @action(detail=True, methods=["post"], url_path="revoke-scim-token")
     def revoke_scim_token(self, request: Request, **kwargs: Any) -> Response:
         """Revoke a token at once."""
-        token = _token(self.get_object(), self.read_input(RevokeInput)["token_uid"])
+        token = _token(self.get_object(), self.read_input(ScimTokenRevokeInput)["token_uid"])
         return Response(ScimTokenSerializer(scim_tokens.revoke_token(token.pk, actor=self.actor)).data)
 
-    @extend_schema(request=HoldInput, responses=IdentityProviderSerializer)
+    @extend_schema(request=HeldDecisionInput, responses=IdentityProviderSerializer)
     @action(detail=True, methods=["post"], url_path="release-held")
     def release_held(self, request: Request, **kwargs: Any) -> Response:
         """Switch off the accounts that were held back."""
-        provider, given = self.get_object(), self._fresh(request).read_input(HoldInput)
+        provider, given = self.get_object(), self._fresh(request).read_input(HeldDecisionInput)
         scim_activity.release_held(provider.pk, actor=self.actor, reason=given["reason"])
         return self.answer(self.get_base_queryset().get(pk=provider.pk))
 
-    @extend_schema(request=HoldInput, responses=IdentityProviderSerializer)
+    @extend_schema(request=HeldDecisionInput, responses=IdentityProviderSerializer)
     @action(detail=True, methods=["post"], url_path="keep-held")
     def keep_held(self, request: Request, **kwargs: Any) -> Response:
         """Keep the accounts that were held back in use."""
-        provider, given = self.get_object(), self.read_input(HoldInput)
+        provider, given = self.get_object(), self.read_input(HeldDecisionInput)
         scim_activity.dismiss_held(provider.pk, actor=self.actor, reason=given["reason"])
         return self.answer(self.get_base_queryset().get(pk=provider.pk))
 

@@ -11,7 +11,7 @@ from apps.accounts.scim_tokens import create_token
 from apps.core import clock
 from apps.core.actor import Actor
 from tests.factories import make_user
-from tests.sweep.types import EVERYBODY, Route
+from tests.sweep.types import Route
 
 _SEES = {"admin", "auditor"}
 
@@ -82,7 +82,7 @@ ROUTES: dict[str, Route] = {
     "accounts:scim-type": _closed(lambda world: {**_slug(world), "name": "User"}),
     "accounts:scim-schemas": _closed(_slug),
     "accounts:scim-schema": _closed(lambda world: {**_slug(world), "name": "User"}),
-    "api:identity-provider-list": Route(allowed=EVERYBODY, note="those without the permission find none"),
+    "api:identity-provider-list": Route(allowed=_SEES),
     "api:identity-provider-detail": Route(allowed=_SEES, kwargs=_uid),
     "api:identity-provider-scim-tokens": Route(allowed=_SEES, kwargs=_uid),
     "api:identity-provider-make-scim-token": Route(allowed={"admin"}, kwargs=_uid, method="POST"),
