@@ -11,6 +11,8 @@ from apps.accounts import actions, ports
 from apps.accounts.choices import UserKind
 from apps.accounts.merge_events import ACCOUNT_MERGED, Merged
 from apps.accounts.models import ExternalIdentity, User
+from apps.audit.choices import ProposalStatus
+from apps.audit.keeping_models import RetentionProposal
 from apps.core import outbox
 from apps.core.actor import Actor
 from apps.core.errors import Blocked, Conflict, Invalid, NotAllowed, NotVisible
@@ -46,7 +48,11 @@ def merge(user_id: int, into_id: int, reason: str, *, actor: Actor) -> User:
         raise Conflict("This account is merged already.", current={"status": "merged"})
     if old.kind != UserKind.PERSON or old.erased_at is not None:
         raise Conflict("Only the account of a person can be merged.")
-    if standing := ports.merge_objections(old.pk, stays.pk):
+    standing = ports.merge_objections(old.pk, stays.pk)
+    if RetentionProposal.objects.filter(proposed_by=old.uid, status=ProposalStatus.OPEN).exists():
+        # The audit room knows persons by uid alone: it could not tell that the second person is the first.
+        standing.append("It proposed to purge audit data, which waits for a second person: have that decided first.")
+    if standing:
         raise Blocked(" ".join(standing))
     roles, memberships = ports.move_rights(old.pk, stays.pk, actor=actor)
     there = stays.identities.values("provider_id")

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import transaction
 
 from apps import audit
+from apps.accounts import merging
 from apps.catalogue import checking, classification, people
 from apps.catalogue import evidence_events as events
 from apps.catalogue.access import locked_version, person, require
@@ -91,11 +92,12 @@ def why_not_decide(user: Any, row: VersionException) -> str:
     version = row.model_version
     if not may(user, DECIDE, row):
         return "Exceptions are decided by compliance."
-    if row.proposed_by_id == user.pk:
+    own = merging.accounts_of(user.pk)
+    if row.proposed_by_id in own:
         return "You proposed it: somebody else decides."
-    if user.pk in people.writers(version):
+    if own & set(people.writers(version)):
         return "You wrote this version: somebody else decides."
-    if user.pk in scope.members(version.model.team_id):
+    if own & scope.members(version.model.team_id):
         return "You belong to the team that owns the model: somebody else decides."
     return ""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from apps.accounts import actions, merging
 from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInSession, User
 from apps.approvals import deciders
 from apps.approvals.other_accounts import OTHER_ACCOUNT_RULE
+from apps.audit.choices import ProposalStatus
+from apps.audit.keeping_models import RetentionProposal
 from apps.audit.models import AuditEvent
+from apps.catalogue import exceptions
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Blocked, Conflict, Invalid, NotAllowed, NotVisible
@@ -186,3 +190,22 @@ def test_page_and_api_merge(company: Company) -> None:
     body = {"into_uid": str(third.uid), "reason": "Again"}
     answer = client.post(f"/api/v1/users/{stays.uid}/merge", body, content_type="application/json")
     assert (answer.status_code, answer.json()["uid"]) == (200, str(third.uid))
+
+
+@pytest.mark.requirement("people-and-units-4.2", "people-and-units-4.3")
+def test_who_proposed_a_purge_is_not_merged_while_it_waits_for_a_second_person(company: Company) -> None:
+    old, stays = make_user("old@example.com"), make_user("stays@example.com")
+    proposal = RetentionProposal.objects.create(month=date(2019, 1, 1), events=1, proposed_by=old.uid)
+    with pytest.raises(Blocked, match="purge audit data"):
+        merge(company, old, stays)
+    RetentionProposal.objects.filter(pk=proposal.pk).update(status=ProposalStatus.WITHDRAWN)
+    assert merge(company, old, stays) == stays
+
+
+@pytest.mark.requirement("people-and-units-4.2")
+def test_an_exception_is_not_decided_with_the_other_account(company: Company) -> None:
+    proposer = make_user("old@example.com")
+    version = SimpleNamespace(model=SimpleNamespace(team_id=company.finance_team.pk), pk=0)
+    row = SimpleNamespace(proposed_by_id=proposer.pk, model_version=version, scope_team_id=company.finance_team.pk)
+    merge(company, proposer, company.compliance)
+    assert exceptions.why_not_decide(company.compliance, row) == "You proposed it: somebody else decides."  # type: ignore[arg-type]  # what it reads of a row
