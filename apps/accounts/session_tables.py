@@ -56,8 +56,10 @@ class SessionFilter(CommonsFilterSet):
 
     q = SearchFilter(columns=["user__display_name", "user__email"])
     method = django_filters.ChoiceFilter(label="Signed in by", choices=SignInMethod.choices)
-    second_factor = django_filters.ChoiceFilter(
-        label="Second factor", choices=[("true", "Given"), ("false", "Not given")], empty_label="All"
+    second_factor = django_filters.TypedChoiceFilter(
+        label="Second factor",
+        choices=[("", "All"), ("true", "Given"), ("false", "Not given")],
+        coerce=lambda value: value == "true",
     )
 
     class Meta:

@@ -158,6 +158,9 @@ def test_admin_ends_sessions_of_others_with_a_reason(company: Company) -> None:
     with assert_queries(20):
         listed = admin.get("/people/sessions/").content.decode()
     assert lead.display_name in listed
+    for query, shown in (("second_factor=false", True), ("second_factor=true", False), ("method=openid", False)):
+        page = admin.get(f"/people/sessions/?{query}&q={lead.email}").content.decode()
+        assert (f"/people/{lead.uid}/" in page) is shown, query
     row = _row(lead)
     end = f"/people/sessions/{row.uid}/end/"
     for name in ("auditor", "lead_finance", "compliance"):
