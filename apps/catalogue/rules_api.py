@@ -56,7 +56,7 @@ class ModelCardViewSet(CommonsViewSet):
     serializer_class = CardSerializer
     permission = VIEW
     permissions: ClassVar[dict[str, str]] = {"save": EDIT}
-    filter_backends: ClassVar[list[Any]] = []
+    filter_backends = []
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return the newest revision; 404 where there is none."""

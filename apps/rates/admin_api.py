@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
@@ -102,11 +103,11 @@ class CapexBody(serializers.Serializer[Any]):
     in_service_from = serializers.DateField()
     life_months = serializers.IntegerField(min_value=1, max_value=600)
     purchase = serializers.DecimalField(max_digits=20, decimal_places=2, min_value=0)
-    residual = serializers.DecimalField(max_digits=20, decimal_places=2, min_value=0, default=0)
+    residual = serializers.DecimalField(max_digits=20, decimal_places=2, min_value=0, default=Decimal(0))
     power_watts = serializers.IntegerField(min_value=0, max_value=100_000)
     pue_permille = serializers.IntegerField(min_value=1000, max_value=10_000, default=1000)
     per_kwh = serializers.DecimalField(max_digits=12, decimal_places=6, min_value=0)
-    operations_monthly = serializers.DecimalField(max_digits=20, decimal_places=2, min_value=0, default=0)
+    operations_monthly = serializers.DecimalField(max_digits=20, decimal_places=2, min_value=0, default=Decimal(0))
     sellable_permille = serializers.IntegerField(min_value=1, max_value=1000, default=1000)
 
 
