@@ -348,6 +348,8 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "portal.openapi.describe"],
     # Names for choices that several rooms call "status" or "kind".
     "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "apps.teams.choices.Role",
+        "ServiceRoleEnum": [("member", "Member"), ("team_lead", "Team lead"), ("auditor", "Auditor")],
         "ApprovalStatusEnum": "apps.approvals.choices.RequestStatus",
         "QuotaRequestStatusEnum": "apps.quotas.choices.RequestStatus",
         "DeclarationStatusEnum": "apps.provisioning.choices.DeclarationStatus",
