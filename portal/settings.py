@@ -233,7 +233,8 @@ COMMONS_SESSION_IDLE_SECONDS: int = env.int("COMMONS_SESSION_IDLE_SECONDS", defa
 # Who may sign in with a password here: all, admins (platform admins) or off (nobody).
 COMMONS_LOCAL_SIGN_IN: str = env.str("COMMONS_LOCAL_SIGN_IN", default="all")
 # Who still needs what is asked every quarter ("quarterly"), or only when somebody begins a review ("by_hand").
-COMMONS_ACCESS_REVIEWS: str = env.str("COMMONS_ACCESS_REVIEWS", default="quarterly")
+# In a sample company nobody answers, and everybody's roles would lapse.
+COMMONS_ACCESS_REVIEWS: str = env.str("COMMONS_ACCESS_REVIEWS", default="by_hand" if COMMONS_DEMO else "quarterly")
 # Whether a session opened with a password needs a second factor: optional or required.
 COMMONS_SECOND_FACTOR: str = env.str("COMMONS_SECOND_FACTOR", default="optional")
 # Days after which a password has to be changed; 0: never.

@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis_settings.register_profile("commons", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     hypothesis_settings.load_profile("commons")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # A test whose clock crosses a quarter would begin a review and let every role lapse; its own tests switch it on.
+    settings.COMMONS_ACCESS_REVIEWS = "by_hand"
     # Counting calls would look for a Redis; the tests of the limits switch it on.
     settings.COMMONS_API_LIMITED = False
     # A test that moves its clock by hours has left no browser alone; the tests of idle sessions set it back.

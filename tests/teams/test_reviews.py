@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from apps.audit.models import AuditEvent
@@ -83,7 +84,7 @@ _people = st.frozensets(st.integers(1, 6), max_size=3)
 
 
 @pytest.mark.requirement("access-reviews-1.2", "access-reviews-1.3")
-@settings(max_examples=200)
+@hypothesis_settings(max_examples=200)
 @given(
     owners=st.dictionaries(st.integers(1, 4), _people, max_size=4), compliance=_people, admins=_people,
     persons=st.dictionaries(st.integers(4, 6), st.integers(1, 3), max_size=2),
@@ -126,9 +127,13 @@ def test_nobody_answers_for_themselves_or_what_asks_others(company: Company) -> 
 
 
 @pytest.mark.requirement("access-reviews-1.4")
-def test_a_quarter_begins_its_review_once(company: Company, frozen_clock: datetime) -> None:
+def test_a_quarter_begins_its_review_once(company: Company, frozen_clock: datetime, settings: Any) -> None:
+    settings.COMMONS_ACCESS_REVIEWS = "quarterly"
     assert access_reviews() == 0, "roles given this quarter are asked about in the next"
     RoleGrant.objects.filter(user=company.vp).update(created_at=frozen_clock - timedelta(days=100))
+    settings.COMMONS_ACCESS_REVIEWS = "by_hand"
+    assert access_reviews() == 0
+    settings.COMMONS_ACCESS_REVIEWS = "quarterly"
     assert access_reviews() == 1
     review = AccessReview.objects.get()
     assert (review.quarter, review.due_at) == ("2026-Q4", frozen_clock + timedelta(days=30))
