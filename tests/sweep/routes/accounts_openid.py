@@ -59,7 +59,7 @@ def _door(*ok: int, method: str = "GET", note: str = "") -> Route:
 
 ROUTES: dict[str, Route] = {
     "accounts:openid-start": _door(302, 403, note=f"{_OFF}; whoever is signed in goes on"),
-    "accounts:openid-callback": _door(400, note="no attempt of this browser"),
+    "accounts:openid-callback": _door(302, 400, note="no attempt of this browser; whoever is signed in goes on"),
     "accounts:openid-prove": _door(302, 404, note="only for sessions that this provider opened"),
     "accounts:openid-try": Route(allowed={"admin"}, kwargs=_slug),
     "accounts:openid-back-channel": _door(405),
