@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
+from apps import audit
 from apps.core import clock
+from apps.core.actor import Actor
 from apps.costs.choices import PeriodStatus
 from apps.costs.models import DayCharge, Period
+from apps.costs.period_events import PERIOD_MADE, PeriodMade
 from apps.metering import billing
 
 HOUR = timedelta(hours=1)
@@ -22,7 +25,17 @@ def ensure_period(month: date) -> Period:
     start, end = billing.month_bounds(first)
     values = {"start": start, "end": end, "currency": str(settings.COMMONS_CURRENCY)}
     # Two workers may want the same month at once: the unique month lets one of them make it.
-    return Period.objects.get_or_create(month=first, defaults=values)[0]
+    with transaction.atomic():
+        period, made = Period.objects.get_or_create(month=first, defaults=values)
+        if made:
+            audit.record(
+                PERIOD_MADE,
+                PeriodMade(month=f"{first:%Y-%m}", currency=period.currency),
+                actor=Actor.system("costs.period"),
+                subject_type="costs.period",
+                subject_uid=period.uid,
+            )
+    return period
 
 
 def period_of(at: datetime) -> Period:

@@ -10,6 +10,14 @@ from apps.core.exports import Exported
 
 
 @dataclass(frozen=True, slots=True)
+class PeriodMade:
+    """The portal made the period of a billing month, open, when something first fell into it."""
+
+    month: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeriodEvent:
     """Something happened to a billing month."""
 
@@ -112,6 +120,7 @@ BLOCKED = declare(
     body=lambda p: "The month's page says why; nothing was frozen.",
     path=lambda p: p.path,
 )
+PERIOD_MADE = declare("costs.period.made", PeriodMade, audience="auditors")
 WAIVED = declare("costs.period.waived", PeriodWaived, audience="auditors")
 STATEMENT_ISSUED = declare(
     "costs.statement.issued",
