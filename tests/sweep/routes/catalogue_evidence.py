@@ -34,8 +34,9 @@ _SCOPE = {"environments": ["production"], "clusters": ["atlas"], "workspaces": [
 
 def _asked(world: SimpleNamespace, version: Any, requester: Any, slug: str) -> ModelRequest:
     policy = Policy.objects.create(slug=slug, name="Versions", subject_type="catalogue.version")
+    body = {"stages": [{"name": "Compliance", "role": "compliance", "scope": "unit", "quorum": 1}]}
     rules = PolicyVersion.objects.create(
-        policy=policy, number=1, body={"stages": []}, digest=digest_of({"stages": []}), published_at=clock.now()
+        policy=policy, number=1, body=body, digest=digest_of(body), published_at=clock.now()
     )
     row = ModelRequest.objects.create(
         model_version=version, scope=_SCOPE, reason=f"For {slug}, this quarter.", requester=requester, digest="5" * 64
