@@ -31,6 +31,8 @@ class EventType:
     headline: Callable[[Any], str]
     body: Callable[[Any], str]
     path: Callable[[Any], str]
+    #: The stored file a mail carries, as (kind, uid); None: none.
+    attachment: Callable[[Any], tuple[str, uuid.UUID] | None] = lambda _: None
 
     def dump(self, payload: Any) -> dict[str, Any]:
         """Return the payload as JSON-ready values. Raises TypeError for a payload of another type."""
@@ -102,6 +104,7 @@ def declare(
     headline: Callable[[Any], str] | None = None,
     body: Callable[[Any], str] | None = None,
     path: Callable[[Any], str] | None = None,
+    attachment: Callable[[Any], tuple[str, uuid.UUID] | None] | None = None,
 ) -> EventType:
     """Declare an event `room.noun.verb`. Raises ValueError for a malformed name or one declared twice."""
     if not _NAME.match(name):
@@ -109,7 +112,14 @@ def declare(
     if name in _registry and _registry[name].payload.__qualname__ != payload.__qualname__:
         raise ValueError(f"{name} is declared twice")
     event = EventType(
-        name, payload, audience, mail, headline or (lambda _: name), body or (lambda _: ""), path or (lambda _: "")
+        name,
+        payload,
+        audience,
+        mail,
+        headline or (lambda _: name),
+        body or (lambda _: ""),
+        path or (lambda _: ""),
+        attachment or (lambda _: None),
     )
     _registry[name] = event
     return event

@@ -28,6 +28,8 @@ class NotificationSerializer(serializers.ModelSerializer[Notification]):
 class SentMailSerializer(serializers.ModelSerializer[SentMail]):
     """One mail."""
 
+    body_text = serializers.CharField(source="text", read_only=True)
+
     class Meta:
         model = SentMail
         fields = (
@@ -36,6 +38,8 @@ class SentMailSerializer(serializers.ModelSerializer[SentMail]):
             "address",
             "subject",
             "body_text",
+            "attachment_name",
+            "attachment_sha256",
             "status",
             "attempts",
             "created_at",

@@ -31,6 +31,7 @@ MAIL_TRANSITIONS = Transitions(
             "again": MailStatus.RETRYING,
             "give_up": MailStatus.FAILED,
             "lose": MailStatus.UNCERTAIN,
+            "wait": MailStatus.QUEUED,
         },
         MailStatus.SENT: {},
         MailStatus.FAILED: {"retry": MailStatus.QUEUED},

@@ -4,7 +4,8 @@ Two steps, each safe to run any number of times, by any number of workers:
 
 1. spread: an outbox message becomes one notification and at most one mail per person, and one delivery per webhook
    (unique constraints);
-2. send: a mail is claimed in one transaction, handed over outside any, and recorded in another.
+2. send: a mail is claimed in one transaction, handed over outside any, and recorded in another. One that carries a
+   file waits until a worker has made it, for some minutes at most (`attachments`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from django.db.models import Q
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.models import OutboxMessage
-from apps.notifications import rendering, webhook_delivery
+from apps.notifications import attachments, rendering, webhook_delivery
 from apps.notifications.choices import CLAIM, MAIL_ATTEMPTS, MAIL_TRANSITIONS, MailStatus, MailWish, backoff
 from apps.notifications.models import MailPreference, Notification, SentMail
 from apps.teams.service_selectors import without_services
@@ -117,6 +118,8 @@ def _make_rows(message: OutboxMessage, news: rendering.News) -> None:
                 subject=news.title,
                 body_text=text,
                 body_html=html,
+                attachment_kind=news.attachment[0] if news.attachment else "",
+                attachment_uid=news.attachment[1] if news.attachment else None,
                 header_id=make_msgid(idstring=message.uid.hex, domain=domain),
             )
         )
@@ -142,10 +145,14 @@ def send_due(limit: int = MAILS_A_RUN) -> int:
             mail = claim()
             if mail is None:
                 break
+            enclosed = attachments.of(mail)
+            if enclosed is None:
+                _put_back(mail)
+                continue
             if connection is None:
                 connection = get_connection()
-            outcome = _hand_over(mail, connection)
-            record(mail, outcome)
+            outcome = _hand_over(mail, connection, enclosed)
+            record(mail, outcome, enclosed)
             moved += 1
             if outcome.server_away:
                 break  # ten seconds for each of two hundred mails would outlast the task's time limit
@@ -168,15 +175,28 @@ def claim() -> SentMail | None:
         return mail
 
 
-def _hand_over(mail: SentMail, connection: Any) -> Outcome:
+def _put_back(mail: SentMail) -> None:
+    """Let a mail wait for the file that goes with it; that is no attempt."""
+    with transaction.atomic():
+        row = SentMail.objects.select_for_update().filter(pk=mail.pk).first()
+        if row is None or row.status != MailStatus.SENDING or row.attempts != mail.attempts:
+            return
+        row.status = MAIL_TRANSITIONS.next(row.status, "wait")
+        row.attempts, row.claimed_until, row.retry_at = row.attempts - 1, None, clock.now() + attachments.AGAIN
+        row.save(update_fields=["status", "attempts", "claimed_until", "retry_at"])
+
+
+def _hand_over(mail: SentMail, connection: Any, enclosed: attachments.Enclosed) -> Outcome:
     message = EmailMultiAlternatives(
         subject=mail.subject,
-        body=mail.body_text,
+        body=attachments.text_with(mail.body_text, enclosed.note),
         to=[mail.address],
         headers={"Message-ID": mail.header_id, "Auto-Submitted": "auto-generated"},
         connection=connection,
     )
-    message.attach_alternative(mail.body_html, "text/html")
+    message.attach_alternative(attachments.html_with(mail.body_html, enclosed.note), "text/html")
+    if (file := enclosed.file) is not None:
+        message.attach(file.name, file.body, file.content_type)
     try:
         message.send()
     except smtplib.SMTPRecipientsRefused as error:
@@ -193,7 +213,7 @@ def _hand_over(mail: SentMail, connection: Any) -> Outcome:
     return Outcome("sent")
 
 
-def record(mail: SentMail, outcome: Outcome) -> None:
+def record(mail: SentMail, outcome: Outcome, enclosed: attachments.Enclosed | None = None) -> None:
     """Write down what became of an attempt; nothing where the claim has moved on to another worker or a person."""
     with transaction.atomic():
         row = SentMail.objects.select_for_update().filter(pk=mail.pk).first()
@@ -205,7 +225,15 @@ def record(mail: SentMail, outcome: Outcome) -> None:
         row.error, row.claimed_until = outcome.error, None
         row.sent_at = clock.now() if action == "sent" else None
         row.retry_at = clock.now() + backoff(row.attempts) if action == "again" else None
-        row.save(update_fields=["status", "error", "claimed_until", "sent_at", "retry_at"])
+        if action == "sent" and enclosed is not None:
+            row.attachment_note, row.attachment_sha256 = enclosed.note, enclosed.sha256
+            row.attachment_name = enclosed.file.name if enclosed.file is not None else ""
+        row.save(
+            update_fields=[
+                "status", "error", "claimed_until", "sent_at", "retry_at",
+                "attachment_note", "attachment_sha256", "attachment_name",
+            ]
+        )  # fmt: skip
 
 
 def _write_off_lost() -> int:

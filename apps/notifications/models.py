@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 
 from apps.core.models import Row, VersionedRow
+from apps.notifications import attachments
 from apps.notifications.choices import MailStatus, MailWish, WebhookStatus, group_label
 from apps.notifications.querysets import (
     DeliveryQuerySet,
@@ -68,6 +69,11 @@ class SentMail(Row):
     retry_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True)
+    attachment_kind = models.CharField(max_length=60, blank=True, help_text="Which room's file goes with it.")
+    attachment_uid = models.UUIDField(null=True)
+    attachment_name = models.CharField(max_length=200, blank=True, help_text="The file that went with it.")
+    attachment_sha256 = models.CharField(max_length=64, blank=True)
+    attachment_note = models.CharField(max_length=300, blank=True, help_text="What it said about its file.")
 
     objects = MailQuerySet.as_manager()
 
@@ -84,6 +90,11 @@ class SentMail(Row):
 
     def __str__(self) -> str:
         return self.subject
+
+    @property
+    def text(self) -> str:
+        """The text as it went out, with its line about the attachment."""
+        return attachments.text_with(self.body_text, self.attachment_note)
 
 
 class MailPreference(Row):

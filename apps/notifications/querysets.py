@@ -50,7 +50,9 @@ class MailQuerySet(ScopedQuerySet["SentMail"]):
         """Return mail to hand over now."""
         at = clock.now()
         return self.filter(
-            Q(status=MailStatus.QUEUED) | Q(status=MailStatus.RETRYING, retry_at__lte=at), user__is_active=True
+            Q(status=MailStatus.QUEUED, retry_at__isnull=True)
+            | Q(status__in=[MailStatus.QUEUED, MailStatus.RETRYING], retry_at__lte=at),
+            user__is_active=True,
         )
 
     def lost(self) -> Self:

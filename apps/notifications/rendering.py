@@ -6,6 +6,7 @@ A payload may carry, besides what its event's `headline` and `body` use:
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from django.template.loader import render_to_string
 from apps.core import clock, events, formats
 from apps.core.models import OutboxMessage
 from apps.core.money import Money
+from apps.notifications.attachments import MARK
 
 SUBJECT_LENGTH = 300
 
@@ -32,6 +34,8 @@ class News:
     path: str
     by_mail: bool
     facts: list[tuple[str, str]] = field(default_factory=list)
+    #: The stored file that goes with its mail: kind and uid.
+    attachment: tuple[str, uuid.UUID] | None = None
 
     @property
     def group(self) -> str:
@@ -55,7 +59,13 @@ def read(message: OutboxMessage) -> News:
         path=_local(str(event.path(payload))),
         by_mail=event.mail,
         facts=_facts(message.payload),
+        attachment=_file(event.attachment(payload)),
     )
+
+
+def _file(named: tuple[str, Any] | None) -> tuple[str, uuid.UUID] | None:
+    """Take the file a payload names; stored payloads hold uids as text."""
+    return (named[0], uuid.UUID(str(named[1]))) if named is not None else None
 
 
 def _one_line(text: Any) -> str:
@@ -91,6 +101,7 @@ def mail_bodies(news: News, *, display_name: str) -> tuple[str, str]:
         "organisation": settings.COMMONS_ORGANISATION,
         "settings_url": f"{settings.COMMONS_BASE_URL}/notifications/settings/",
         "demo": settings.COMMONS_DEMO,
+        "attachment_mark": MARK if news.attachment else "",
     }
     text = render_to_string("notifications/mail/news.txt", context)
     return text.strip() + "\n", render_to_string("notifications/mail/news.html", context)

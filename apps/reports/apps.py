@@ -8,3 +8,10 @@ class ReportsConfig(AppConfig):
 
     name = "apps.reports"
     label = "reports"
+
+    def ready(self) -> None:
+        """Let mails carry the report."""
+        from apps.notifications import attachments
+        from apps.reports import events, files
+
+        attachments.register(events.REPORT_FILE, files.for_mail)

@@ -18,6 +18,9 @@ class ReportExported:
     format: str
 
 
+#: Kind of the file that goes with a mail (`notifications.attachments`).
+REPORT_FILE = "reports.monthly"
+
 REPORT_EXPORTED = declare("reports.monthly.exported", ReportExported, audience="nobody; the audit trail alone")
 
 
@@ -32,6 +35,8 @@ class ReportReady:
     lines: list[str] = field(default_factory=list)
     idle: str = ""
     status: str = ""
+    #: The report as PDF, made by a worker meanwhile.
+    file_uid: uuid.UUID | None = None
 
     @property
     def path(self) -> str:
@@ -57,4 +62,5 @@ REPORT_READY = declare(
     headline=lambda p: p.headline,
     body=lambda p: p.words,
     path=lambda p: p.path,
+    attachment=lambda p: (REPORT_FILE, p.file_uid) if p.file_uid else None,
 )

@@ -7,6 +7,7 @@ says so and the print page stands in.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -27,6 +28,7 @@ from apps.core.money import Money
 from apps.core.sweeps import nudge
 from apps.insights.report_models import FileStatus, ReportFile
 from apps.metering import billing
+from apps.notifications import attachments
 from apps.reports import selectors
 from apps.reports.folding import fold
 from apps.teams import scope
@@ -197,6 +199,18 @@ def _record(claimed: ReportFile, body: bytes, error: str) -> None:
         row.status, row.error, row.body, row.size = FileStatus.DONE, "", body, len(body)
         row.sha256, row.made_at = hashlib.sha256(body).hexdigest(), clock.now()
         row.bump("status", "error", "body", "size", "sha256", "made_at", "claimed_until")
+
+
+def for_mail(uid: uuid.UUID, user: Any) -> attachments.File:
+    """Return a report's PDF for a mail to `user`, where it stands and whether they may (still) read it."""
+    row = ReportFile.objects.visible_to(user).select_related("unit").filter(uid=uid).first()
+    if row is None:
+        return attachments.Missing("you may not read this report any more.")
+    if row.status == FileStatus.FAILED:
+        return attachments.Missing("it could not be made.")
+    if row.status != FileStatus.DONE or row.body is None:
+        return attachments.Pending()
+    return attachments.Ready(name_of(row.unit, row.month), "application/pdf", bytes(row.body))
 
 
 def name_of(unit: Unit, month: date) -> str:

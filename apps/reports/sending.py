@@ -6,6 +6,7 @@ missed for ten days is not sent any more: the next report is nearer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from django.db import IntegrityError, transaction
@@ -63,7 +64,7 @@ def _send(unit: Unit, month: date, due: datetime, owners: list[int]) -> int:
     extras = selectors.report_extras(unit, report, fold(report), reader)
     change = f", {money(report.change, whole=True, signed=True)} against the month before" if report.change else ""
     headline = f"{unit.name} in {month:%B %Y}: {money(report.cost, whole=True)}{change}"
-    payload = events.ReportReady(
+    ready = events.ReportReady(
         unit_uid=unit.uid,
         unit_slug=unit.slug,
         month=f"{month:%Y-%m}",
@@ -78,8 +79,9 @@ def _send(unit: Unit, month: date, due: datetime, owners: list[int]) -> int:
                 unit=unit, month=month, due_at=due, sent_at=clock.now(), recipients=len(owners),
                 headline=headline[:300],
             )  # fmt: skip
+            file = files.queue(unit, month, reader)
+            payload = replace(ready, file_uid=file.uid)
             outbox.publish(events.REPORT_READY, payload, recipients=owners, subject_uid=unit.uid)
-            files.queue(unit, month, reader)
     except IntegrityError:  # another worker sent it at the same moment
         return 0
     return 1

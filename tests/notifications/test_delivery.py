@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import smtplib
 import threading
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -17,7 +19,7 @@ from django.db import connection, connections, transaction
 from apps.core import clock, events
 from apps.core.models import OutboxMessage
 from apps.core.outbox import publish
-from apps.notifications import delivery
+from apps.notifications import attachments, delivery
 from apps.notifications.choices import MAIL_ATTEMPTS, MailStatus, MailWish, backoff
 from apps.notifications.models import MailPreference, Notification, SentMail
 from tests.factories import make_user
@@ -265,3 +267,111 @@ def test_no_link_leads_out_of_the_portal(event: events.EventType, path: str) -> 
     assert Notification.objects.get().path == ""
     assert "evil" not in SentMail.objects.get().body_html
     assert "alert(1)" not in SentMail.objects.get().body_text
+
+
+@dataclass(frozen=True, slots=True)
+class WithFile:
+    """A payload that names a stored file."""
+
+    file_uid: uuid.UUID | None = None
+
+
+class Shelf:
+    """A room that keeps one file, in the state a test gives it."""
+
+    def __init__(self) -> None:
+        self.found: attachments.File = attachments.Pending()
+        self.asked: list[tuple[uuid.UUID, Any]] = []
+
+    def find(self, uid: uuid.UUID, user: Any) -> attachments.File:
+        self.asked.append((uid, user))
+        return self.found
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """Register the kind of file of this test only, and the event that carries it."""
+    monkeypatch.setattr(events, "_registry", dict(events._registry))
+    monkeypatch.setattr(attachments, "_finders", dict(attachments._finders))
+    shelf = Shelf()
+    attachments.register("sample.file", shelf.find)
+    return shelf
+
+
+def say_with_file(person: Any) -> uuid.UUID:
+    """Publish a message whose mail carries a file."""
+    event = events.declare(
+        "quotas.sample.filed", WithFile, audience="approvers", mail=True, headline=lambda p: "The file",
+        body=lambda p: "Costs <rose>.", path=lambda p: "/costs/",
+        attachment=lambda p: ("sample.file", p.file_uid) if p.file_uid else None,
+    )  # fmt: skip
+    uid = uuid.uuid4()
+    with transaction.atomic():
+        publish(event, WithFile(uid), recipients=[person.pk])
+    delivery.spread_due()
+    return uid
+
+
+@pytest.mark.requirement("notifications-1.9")
+@pytest.mark.django_db
+def test_a_mail_waits_for_its_file_and_carries_it(shelf: Shelf, client_for: Any) -> None:
+    person = make_user("vp@example.com")
+    start = clock.now()
+    with clock.frozen(start):
+        uid = say_with_file(person)
+        delivery.send_due()
+        delivery.send_due()
+    row = SentMail.objects.get()
+    assert (row.status, row.attempts, django_mail.outbox) == (MailStatus.QUEUED, 0, [])
+    assert len(shelf.asked) == 1, "it does not look again at once"
+    shelf.found = attachments.Ready("report.pdf", "application/pdf", b"%PDF-1.7 sample")
+    with clock.frozen(start + attachments.AGAIN):
+        delivery.send_due()
+    assert shelf.asked[-1] == (uid, person)
+    [sent] = django_mail.outbox
+    assert sent.attachments == [("report.pdf", b"%PDF-1.7 sample", "application/pdf")]
+    for body in (sent.body, sent.alternatives[0][0]):
+        assert "Attached: report.pdf (15 bytes)." in body
+        assert attachments.MARK not in body
+    assert "Costs &lt;rose&gt;." in sent.alternatives[0][0]
+    row.refresh_from_db()
+    assert (row.status, row.attempts, row.attachment_name) == (MailStatus.SENT, 1, "report.pdf")
+    assert row.attachment_sha256 == hashlib.sha256(b"%PDF-1.7 sample").hexdigest()
+    assert row.text == sent.body
+    page = client_for(person).get(f"/notifications/mail/{row.uid}/").content.decode()
+    assert "Attached: report.pdf" in page
+    assert row.attachment_sha256 in page
+
+
+@pytest.mark.requirement("notifications-1.9")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (attachments.Pending(), "it was not ready in time."),
+        (attachments.Missing("it could not be made."), "it could not be made."),
+        (attachments.Ready("r.pdf", "application/pdf", bytes(attachments.LARGEST + 1)), "7.0 MB it is too large"),
+    ],
+)
+def test_a_mail_goes_without_its_file_and_says_so(shelf: Shelf, found: attachments.File, said: str) -> None:
+    start = clock.now()
+    say_with_file(make_user("vp@example.com"))
+    shelf.found = found
+    with clock.frozen(start + attachments.PATIENCE + timedelta(minutes=1)):
+        delivery.send_due()
+    [sent] = django_mail.outbox
+    assert sent.attachments == []
+    assert "is not attached: " in sent.body
+    assert said in sent.body
+    row = SentMail.objects.get()
+    assert (row.status, row.attachment_name) == (MailStatus.SENT, "")
+    assert said in row.text
+
+
+@pytest.mark.requirement("notifications-1.9")
+@pytest.mark.django_db
+def test_a_file_as_large_as_allowed_goes_with_the_mail(shelf: Shelf) -> None:
+    shelf.found = attachments.Ready("r.pdf", "application/pdf", bytes(attachments.LARGEST))
+    say_with_file(make_user("vp@example.com"))
+    delivery.send_due()
+    assert len(django_mail.outbox[0].attachments) == 1

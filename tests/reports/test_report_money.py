@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.core import mail as django_mail
 from django.urls import reverse
 
 from apps.audit.models import AuditEvent
@@ -22,6 +23,7 @@ from apps.insights import workloads
 from apps.insights.report_models import FileStatus, ReportFile, ReportSent
 from apps.metering import billing
 from apps.metering.models import HourFact
+from apps.notifications import attachments, delivery
 from apps.reports import extras, files, sending
 from tests.metering.world import hold, make_world, utc
 from tests.reports.conftest import NOW, OCTOBER, Books, browser, page_of, read
@@ -253,10 +255,37 @@ def test_each_unit_gets_its_report_once(books: Books) -> None:
     message = OutboxMessage.objects.get(event="reports.monthly.ready")
     assert message.recipient_ids == [books.company.vp.pk]
     assert message.payload["headline"].startswith("Retail Bank in October 2026: ")
-    assert ReportFile.objects.get().status == FileStatus.QUEUED
+    file = ReportFile.objects.get()
+    assert (file.status, message.payload["file_uid"]) == (FileStatus.QUEUED, str(file.uid))
     ReportSent.objects.all().delete()
     with clock.frozen(due + timedelta(days=10)):
         assert sending.send_due() == 0  # too late: the next report is nearer
+
+
+@pytest.mark.requirement("monthly-report-4.2")
+@pytest.mark.parametrize("printer", [True, False])
+def test_the_mail_carries_the_pdf_or_says_why_not(books: Books, monkeypatch: pytest.MonkeyPatch, printer: bool) -> None:
+    def no_printer(*_: Any, **__: Any) -> bytes:
+        raise files.NoPrinter("no Pango here")
+
+    monkeypatch.setattr(files, "make_pdf", (lambda *_, **__: b"%PDF-1.7 report") if printer else no_printer)
+    with clock.frozen(utc(2026, 11, 3, 7)):
+        sending.send_due()
+    delivery.spread_due()
+    delivery.send_due()
+    assert django_mail.outbox == []  # the file is not made yet
+    assert files.make_due() == 1
+    with clock.frozen(clock.now() + timedelta(minutes=1)):
+        delivery.send_due()
+    [mail] = django_mail.outbox
+    if printer:
+        assert mail.attachments == [("retail-bank-2026-10.pdf", b"%PDF-1.7 report", "application/pdf")]
+        assert "Attached: retail-bank-2026-10.pdf" in mail.body
+    else:
+        assert mail.attachments == []
+        assert "is not attached: it could not be made." in mail.body
+    file = ReportFile.objects.get()
+    assert isinstance(files.for_mail(file.uid, books.company.lead_marketing), attachments.Missing)
 
 
 @pytest.mark.requirement("monthly-report-4.3")
