@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 
+from apps.accounts.models import IdentityProvider
 from apps.audit.models import AuditEvent
 from apps.core import clock
 from apps.core.testing import settle
@@ -21,6 +22,7 @@ from apps.demo import company, seed, story
 from apps.demo.management.commands import seed_demo
 from apps.metering.models import HourStatus
 from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.teams.models import ReviewItem
 from tests.acceptance.world import NOW, Stage, context_of, counts, staged, without_workloads
 
 pytestmark = pytest.mark.django_db
@@ -62,7 +64,8 @@ def test_seeding_calls_actions_shows_progress_and_does_nothing_twice(demo: Stage
     for action in (
         "accounts.user.created", "teams.team.created", "clusters.cluster.registered", "rates.card.published",
         "costs.budget.set", "approvals.policy.published", "quotas.workspace.created", "metering.source.registered",
-        "quotas.request.submitted", "approvals.decision.made",
+        "quotas.request.submitted", "approvals.decision.made", "accounts.provider.created",
+        "teams.mapping.created", "teams.service.token_created", "accounts.factor.added", "audit.hold.placed",
     ):  # fmt: skip
         assert AuditEvent.objects.filter(action=action).exists(), action
     settle(only=("provisioning.", "quotas."))
@@ -70,6 +73,12 @@ def test_seeding_calls_actions_shows_progress_and_does_nothing_twice(demo: Stage
         (plan.slug, plan.guaranteed, plan.borrow_limit) for plan in sorted(company.TEAMS, key=lambda one: one.slug)
     ]
     assert HourStatus.objects.count() > 0
+    assert not IdentityProvider.objects.get().enabled
+    # What nobody confirms lapses at the end of the review: none of it is what a sign-in of the sample company needs.
+    waiting = ReviewItem.objects.filter(answer="open").values_list("user__email", flat=True)
+    assert waiting
+    assert not set(waiting) & {person.email for person in company.PEOPLE}
+    assert ReviewItem.objects.filter(answer="keep").count() >= len(company.PEOPLE)
     before = still()
     again = run()
     assert "requests approved" not in again

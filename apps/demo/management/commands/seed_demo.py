@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import CommonsError
-from apps.demo import company, history, money, seed, serving_story, sharing, story
+from apps.demo import company, history, identity_story, money, seed, serving_story, sharing, story
 
 
 class Command(BaseCommand):
@@ -55,6 +55,7 @@ class Command(BaseCommand):
             seed.Step("Waiting for a second person of finance", money.waiting),
             seed.Step("Objections to statements", money.objections),
             seed.Step("Workloads and findings", money.lookouts),
+            *identity_story.STEPS,
             seed.Step("Comparison with the allocation API's dollars", money.compared),
         )
         title = ""
