@@ -35,9 +35,10 @@ class UserList(ListView):
     filterset_class = UserFilter
 
     def get_page_actions(self) -> list[tuple[str, str]]:
-        """Offer the open sessions and a new account to those who may."""
-        sessions = [("Open sessions", reverse("accounts:session-list"))] if may(self.request.user, SESSIONS) else []
-        return sessions + ([("New account", reverse("accounts:user-create"))] if may(self.request.user, MANAGE) else [])
+        """Offer a new account and the open sessions to those who may."""
+        user = self.request.user
+        found = [("New account", reverse("accounts:user-create"))] if may(user, MANAGE) else []
+        return found + ([("Open sessions", reverse("accounts:session-list"))] if may(user, SESSIONS) else [])
 
 
 class UserDetail(DetailView):

@@ -14,6 +14,7 @@ from django.middleware.csrf import rotate_token
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.decorators import method_decorator
+from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.csrf import csrf_exempt
@@ -68,7 +69,7 @@ class _Door(View):
             self.request,
             "accounts/openid_refused.html",
             {
-                "title": page.title.format(provider=name),
+                "title": capfirst(page.title.format(provider=name)),
                 "text": page.text.format(provider=name),
                 "again": again if refused.cause not in ("disabled", "limited", "switched_off") else "",
                 "back": flow.next if flow is not None and flow.purpose != openid_flow.SIGN_IN else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import django_tables2 as tables
 
+from apps.accounts.choices import UserKind
 from apps.accounts.models import User
 from apps.core.tables import AgeColumn, CommonsTable, StatusColumn, UidLinkColumn
 
@@ -26,3 +27,7 @@ class UserTable(CommonsTable):
         fields = ("display_name", "email", "status", "created_at")
         order_by = ("display_name",)
         caption = "People with an account"
+
+    def render_email(self, value: str, record: User) -> str:
+        """Leave out the address that stands in a program's account: nobody can write to it."""
+        return "account of a program" if record.kind == UserKind.SERVICE else value

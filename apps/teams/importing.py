@@ -72,6 +72,7 @@ class Preview:
 
 def preview(kind: str, text: str, *, actor: Actor) -> Preview:
     """Return what a file would do, changing nothing. Raises NotAllowed, Invalid for an unreadable file."""
+    text = _one_line_ending(text)
     with transaction.atomic():
         found = _run(kind, text, actor)
         transaction.set_rollback(True)
@@ -84,6 +85,7 @@ def import_file(kind: str, text: str, digest: str, *, actor: Actor) -> Preview:
 
     All rows or none: a refused row refuses the file.
     """
+    text = _one_line_ending(text)
     found = _run(kind, text, actor)
     if found.refused:
         raise Invalid({"": f"{found.refused} rows cannot be taken: correct them, then nothing is half done."})
@@ -94,6 +96,11 @@ def import_file(kind: str, text: str, digest: str, *, actor: Actor) -> Preview:
     )
     audit.record(people_events.IMPORTED, payload, actor=actor, subject_type="teams.import", subject_uid=INSTALLATION)
     return found
+
+
+def _one_line_ending(text: str) -> str:
+    """Return the text with `\\n` alone: a browser sends a form's line ends as `\\r\\n`, whatever the file has."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _run(kind: str, text: str, actor: Actor) -> Preview:
