@@ -152,7 +152,8 @@ def _on(identity: ExternalIdentity, user: User, actor: Actor) -> None:
     by_directory = user.deactivated_at is not None and moments.filter(inactive_since=user.deactivated_at).exists()
     identity.active, identity.inactive_since, identity.held_at = True, None, None
     identity.save(update_fields=["active", "inactive_since", "held_at", "updated_at"])
-    if not user.is_active and by_directory:
+    # An account that was merged into another stays off, whatever its directory says: the person has the other one.
+    if not user.is_active and by_directory and user.merged_into_id is None:
         switch_on(user, "Switched on by its directory.", actor=actor)
     else:
         ports.groups_changed(user.pk, actor=actor)

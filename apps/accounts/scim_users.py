@@ -17,12 +17,13 @@ from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 
 from apps import audit
-from apps.accounts import ports, scim_events
+from apps.accounts import openid_events, ports, scim_events
 from apps.accounts.choices import UserKind
-from apps.accounts.models import DirectoryMembership, ExternalIdentity, IdentityProvider, User
+from apps.accounts.models import DirectoryMembership, ExternalIdentity, IdentityProvider, SecondFactor, User
 from apps.accounts.scim_activity import follow_directory
 from apps.accounts.scim_errors import ScimError, invalid_value, not_found, not_unique
 from apps.accounts.scim_patch import Operation, normalised, patch_user, truth
+from apps.core import outbox
 from apps.core.actor import Actor
 
 #: What is kept of one person's attributes, at most.
@@ -54,6 +55,7 @@ def create_user(provider_id: int, body: Mapping[str, Any], *, actor: Actor) -> E
     person = read_person(document, provider)
     _check_unique(provider, person)
     user, linked = _account(provider, person)
+    connected = linked and not ExternalIdentity.objects.filter(provider=provider, user=user).exists()
     identity = ExternalIdentity.objects.filter(provider=provider, user=user).first() or ExternalIdentity(
         provider=provider, user=user, token_groups=None, active=person.active
     )
@@ -69,6 +71,8 @@ def create_user(provider_id: int, body: Mapping[str, Any], *, actor: Actor) -> E
     _about(scim_events.ACCOUNT_PROVISIONED, payload, user, actor)
     if linked:
         _take_over(identity, user, person)
+    if connected:
+        _connected(provider, user, actor)
     follow_directory(identity, person.active, provider=provider, actor=actor, new=not linked)
     ports.groups_changed(user.pk, actor=actor)
     return identity
@@ -230,7 +234,22 @@ def _account(provider: IdentityProvider, person: Person) -> tuple[User, bool]:
         raise not_unique("The account with this e-mail address is not open to directories.")
     if ExternalIdentity.objects.filter(provider=provider, user=user, provisioned=True).exists():
         raise not_unique("This account belongs to another user of this provider.")
+    if same is None and SecondFactor.objects.in_use().filter(user=user).exists():
+        # As at sign-in: what the person protected by more than a password is not handed over by its address.
+        raise not_unique("The account with this e-mail address has a second factor of its own: it is not linked.")
     return user, True
+
+
+def _connected(provider: IdentityProvider, user: User, actor: Actor) -> None:
+    """Tell the person whose account a directory found by its address: from now on its provider opens it."""
+    if user.must_change_password:
+        # Somebody else chose that password and nobody has used it: with it, they could come in beside the person.
+        user.set_unusable_password()
+        user.must_change_password = False
+        user.save(update_fields=["password", "must_change_password"])
+    payload = openid_events.IdentityLinked(provider.uid, "directory", provider.name)
+    _about(openid_events.IDENTITY_LINKED, payload, user, actor)
+    outbox.publish(openid_events.IDENTITY_LINKED, payload, recipients=[user.pk], subject_uid=user.uid)
 
 
 def _new_account(person: Person) -> User:
