@@ -46,6 +46,13 @@ class PasswordChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordRehashed:
+    """The same password was stored under a stronger hash, when the person gave it."""
+
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCreated:
     """An API token was made."""
 
@@ -93,6 +100,7 @@ PASSWORD_CHANGED = declare(
     body=lambda p: "If you did not do this or ask for it, tell a platform admin at once.",
     path=lambda p: "/account/",
 )
+PASSWORD_REHASHED = declare("accounts.password.rehashed", PasswordRehashed, audience="auditors")
 TOKEN_CREATED = declare("accounts.token.created", TokenCreated, audience="the person")
 TOKEN_REVOKED = declare("accounts.token.revoked", TokenRevoked, audience="the person")
 USER_CREATED = declare("accounts.user.created", UserCreated, audience="auditors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, ClassVar
 
+from django.contrib.auth import hashers
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -75,6 +76,10 @@ class User(AbstractBaseUser):
 
     def __str__(self) -> str:
         return self.display_name
+
+    def check_password(self, raw_password: str | None) -> bool:
+        """Whether this is the password. Writes nothing: `sign_in` stores an outdated hash anew, and records it."""
+        return hashers.check_password(raw_password, self.password)
 
 
 class SignInSession(Row):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import get_hasher, identify_hasher, make_password
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
 from django.db.models import Q
 
 from apps import audit
 from apps.accounts import addresses, local_sign_in, second_step, sessions
-from apps.accounts.events import SESSION_OPENED, SESSION_REFUSED, SessionOpened, SessionRefused
+from apps.accounts.events import (
+    PASSWORD_REHASHED,
+    SESSION_OPENED,
+    SESSION_REFUSED,
+    PasswordRehashed,
+    SessionOpened,
+    SessionRefused,
+)
 from apps.accounts.models import SignInAttempt, SignInSession, User
 from apps.core import clock
 from apps.core.actor import Actor, Channel
@@ -51,14 +58,23 @@ def sign_in(email: str, password: str, store: SessionBase, *, address: str, devi
     if why := local_sign_in.refused_because(user):
         _refuse(email, address, why, user)
         raise Invalid({"": WRONG})
-    SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
+    _renew_hash(user, password)
     if second_step.needed(user):
+        SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
         # The failures before stand until the second step: half the way is no proof.
         second_step.begin(user, store)
         return None
     with transaction.atomic():
-        forget_failures(email, address)
-        return open_with_password(user, store, address=address, device=device, second_factor=False)
+        # Whoever changes password, factors or the account at the same moment waits, or has done it already: then what
+        # was checked above holds no longer, and a session opened now would outlive what was to end it.
+        fresh = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        why = "wrong" if fresh.password != user.password else local_sign_in.refused_because(fresh)
+        if not why and not second_step.needed(fresh):
+            SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
+            forget_failures(email, address)
+            return open_with_password(fresh, store, address=address, device=device, second_factor=False)
+    _refuse(email, address, why or "wrong", user)
+    raise Invalid({"": WRONG})
 
 
 def open_with_password(
@@ -121,6 +137,26 @@ def check_own_password(user: User, password: str, *, address: str, field: str = 
         raise Invalid({field: WRONG_PASSWORD})
     # The failures before stand, unlike after a sign-in: whoever found an open browser must not clear their tracks.
     SignInAttempt.objects.filter(pk=attempt.pk).update(succeeded=True)
+
+
+def _renew_hash(user: User, password: str) -> None:
+    """Store a password that was right under today's hash, where it has an older one; with its event, as any change."""
+    wanted = get_hasher()
+    if identify_hasher(user.password).algorithm == wanted.algorithm and not wanted.must_update(user.password):
+        return
+    with transaction.atomic():
+        fresh = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        if fresh.password != user.password:
+            return
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        audit.record(
+            PASSWORD_REHASHED,
+            PasswordRehashed(algorithm=str(wanted.algorithm)),
+            actor=Actor.of(user),
+            subject_type="accounts.user",
+            subject_uid=user.uid,
+        )
 
 
 def _count(email: str, address: str) -> tuple[SignInAttempt, timedelta | None]:
