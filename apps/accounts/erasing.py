@@ -6,12 +6,16 @@ above register what they hold of a person (`register`); what stays there is said
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from django.db import transaction
+from django.db.models import Q, TextField
+from django.db.models.functions import Cast
 
 from apps import audit
+from apps.accounts import merging
 from apps.accounts.choices import UserKind
 from apps.accounts.erasure_events import USER_ERASED, UserErased
 from apps.accounts.models import (
@@ -31,6 +35,8 @@ from apps.core.models import OutboxMessage
 from apps.core.permissions import INSTALLATION, holders_of, may
 
 PERMISSION = "accounts.user.erase"
+#: What stands where the name stood in messages that went to others.
+ERASED = "Erased person"
 #: What is told before somebody erases a person: what goes, and what stays and why.
 GOES = (
     "Name and e-mail address, here and wherever a page shows them",
@@ -78,8 +84,9 @@ def obstacle(user: User, actor_id: int | None) -> str:
         return "Nobody erases themselves: ask another platform admin."
     if user.merged_into_id is not None:
         return "This account was merged into another one: erase that one, and this goes with it."
-    if holds := keeping.holds_on_person(user.uid):
-        return f"A legal hold keeps what concerns this person: {holds[0].matter}."
+    for uid in User.objects.filter(pk__in=merging.accounts_of(user.pk)).values_list("uid", flat=True):
+        if holds := keeping.holds_on_person(uid):
+            return f"A legal hold keeps what concerns this person: {holds[0].matter}."
     admins = holders_of("accounts.user.manage")
     if user.pk in admins and len(set(admins)) == 1:
         return "This is the last person who can administer accounts: give somebody else the role first."
@@ -106,7 +113,9 @@ def erase_user(user_id: int, confirmation: str, reason: str, *, actor: Actor) ->
         problems["reason"] = "Say on what request or ground, without naming the person."
     if problems:
         raise Invalid(problems)
-    merged = list(User.objects.select_for_update(no_key=True).filter(merged_into=user, erased_at__isnull=True))
+    # Over several steps, too: what was merged into an account that was merged itself goes as well.
+    others = merging.accounts_of(user.pk) - {user.pk}
+    merged = User.objects.select_for_update(no_key=True).filter(pk__in=others, erased_at__isnull=True).order_by("pk")
     notes = sum(_erase(one, reason.strip(), actor) for one in [*merged, user])
     return Erased(user, notes)
 
@@ -153,6 +162,15 @@ def _erase(user: User, reason: str, actor: Actor) -> int:
     return keeping.erase_notes(user.uid, words, own, actor=actor)
 
 
+def messages_naming(user: User) -> list[OutboxMessage]:
+    """Return the delivered messages about other things that name the person: name or address is all of a value."""
+    named = Q()
+    for word in {user.email, user.display_name}:
+        named |= Q(text__contains=json.dumps(word, ensure_ascii=False))
+    found = OutboxMessage.objects.filter(delivered_at__isnull=False).exclude(subject_uid=user.uid)
+    return list(found.annotate(text=Cast("payload", TextField())).filter(named))
+
+
 def _clean_outbox(user: User) -> None:
     """Take names and texts out of messages about the person that were delivered; what waits goes out as it is."""
     for message in OutboxMessage.objects.filter(subject_uid=user.uid, delivered_at__isnull=False):
@@ -162,6 +180,18 @@ def _clean_outbox(user: User) -> None:
             # Of a kind that no version knows any more: nothing says which of its fields are personal.
             payload = {}
         OutboxMessage.objects.filter(pk=message.pk).update(payload=payload)
+    for message in messages_naming(user):
+        OutboxMessage.objects.filter(pk=message.pk).update(
+            payload=_nameless(message.payload, {user.email, user.display_name})
+        )
+
+
+def _nameless(value: Any, words: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _nameless(item, words) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nameless(item, words) for item in value]
+    return ERASED if isinstance(value, str) and value in words else value
 
 
 def _require(actor: Actor) -> None:
