@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.db.models import Q
 
+from apps.accounts import merging
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.actor import Actor
@@ -13,13 +14,14 @@ from apps.teams.choices import ReviewAnswer
 from apps.teams.models import Membership, ReviewItem, RoleGrant
 
 _WHY = "Two accounts of one person were merged."
+_SELF_GIVEN = "Two accounts of one person were merged, of which one gave this role to the other."
 
 
 def move_rights(user_id: int, into_id: int, *, actor: Actor) -> tuple[int, int]:
     """Give the account that stays what the other holds by hand, then end it there; returns (roles, memberships).
 
-    What the directory gives follows the identities. A role that the account which stays gave to the other one does not
-    come along: nobody raises their own rights, with a second account neither.
+    What the directory gives follows the identities. A role that one account of the person gave to another one does not
+    come along, and ends where it is: nobody raises their own rights, with a second account neither.
     """
     stays = User.objects.get(pk=into_id)
     return _roles(user_id, stays, actor), _memberships(user_id, stays, actor)
@@ -27,10 +29,16 @@ def move_rights(user_id: int, into_id: int, *, actor: Actor) -> tuple[int, int]:
 
 def _roles(user_id: int, stays: User, actor: Actor) -> int:
     at, moved = clock.now(), 0
+    own = merging.accounts_of(user_id) | merging.accounts_of(stays.pk)
     counts = Q(expires_at__isnull=True) | Q(expires_at__gt=at)
-    held = RoleGrant.objects.filter(counts, user=user_id, revoked_at__isnull=True, mapping__isnull=True)
+    by_hand = RoleGrant.objects.filter(counts, revoked_at__isnull=True, mapping__isnull=True)
+    # Before anything moves: what the other account holds by somebody else's hand may take the place of one of these.
+    given_to_oneself = by_hand.filter(user=stays, granted_by__in=own).select_for_update(of=("self",))
+    for given in given_to_oneself.select_related("user").order_by("pk"):
+        ending.end_grant(given, actor=actor, reason=_SELF_GIVEN)
+    held = by_hand.filter(user=user_id)
     for given in held.select_for_update(of=("self",)).select_related("user").order_by("pk"):
-        if given.granted_by_id != stays.pk:
+        if given.granted_by_id not in own:
             same = RoleGrant.objects.filter(
                 user=stays, role=given.role, unit=given.unit, team=given.team, mapping__isnull=True,
                 revoked_at__isnull=True,
