@@ -133,10 +133,13 @@ def revoke_token(token_id: int, *, actor: Actor) -> ApiToken:
 
 
 @transaction.atomic
-def create_user(email: str, display_name: str, *, actor: Actor, password: str = "") -> tuple[User, str]:
+def create_user(
+    email: str, display_name: str, *, actor: Actor, password: str = "", without_password: bool = False
+) -> tuple[User, str]:
     """Make an account and return it with its initial password, which the person must change at the first sign-in.
 
-    A password given by the caller (seeding) stands as it is. Raises NotAllowed, Invalid.
+    A password given by the caller (seeding) stands as it is. `without_password`: it has none ("") until somebody sets
+    an initial one, or the person signs in at a provider. Raises NotAllowed, Invalid.
     """
     require_manager(actor)
     email, display_name = email.strip(), " ".join(display_name.split())
@@ -154,9 +157,10 @@ def create_user(email: str, display_name: str, *, actor: Actor, password: str = 
         errors["display_name"] = "Use at most 200 characters."
     if errors:
         raise Invalid(errors)
-    initial = password or initial_password()
-    user = User(email=User.objects.normalize_email(email), display_name=display_name, must_change_password=not password)
-    user.set_password(initial)
+    initial = "" if without_password else password or initial_password()
+    user = User(email=User.objects.normalize_email(email), display_name=display_name)
+    user.must_change_password = bool(initial) and not password
+    user.set_password(initial or None)
     user.save()
     _about(events.USER_CREATED, events.UserCreated(email=email, display_name=display_name), user, actor)
     return user, initial

@@ -139,8 +139,9 @@ def _people(line: Line, actor: Actor) -> tuple[str, str]:
         if there.display_name != name:
             raise Invalid({"display_name": f"The account with this address is called {there.display_name}."})
         return SAME, f"{name} has an account."
-    accounts.create_user(email, name, actor=actor)
-    return MADE, f"A new account for {name}."
+    # Nobody would see the initial passwords of a file, and hashing a thousand takes minutes.
+    accounts.create_user(email, name, actor=actor, without_password=True)
+    return MADE, f"A new account for {name}. It has no password yet."
 
 
 def _units(line: Line, actor: Actor) -> tuple[str, str]:
