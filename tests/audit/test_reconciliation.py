@@ -53,6 +53,9 @@ def test_what_came_past_the_portal_is_found_and_nothing_else(connect: Connect) -
     assert "teams_rolegrant" in alarm.payload["text"]
     assert company.auditor.pk in alarm.recipient_ids
     assert reconciliation.reconcile().unexplained == 0, "told once"
+    by_hand.execute("UPDATE teams_rolegrant SET starts_at = now() WHERE id = %s", [given.pk])
+    by_hand.commit()
+    assert reconciliation.reconcile().unexplained == 1, "a right to come that counts at once"
 
 
 @pytest.mark.requirement("audit-keeping-3.1")
