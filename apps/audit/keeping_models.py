@@ -8,7 +8,7 @@ from typing import ClassVar
 from django.db import models
 
 from apps.audit.choices import ProposalStatus
-from apps.audit.querysets import HoldQuerySet, ProposalQuerySet, ReconciliationQuerySet
+from apps.audit.querysets import HoldQuerySet, ReconciliationQuerySet, RetentionProposalQuerySet
 from apps.core.models import Row, VersionedRow
 
 
@@ -88,7 +88,7 @@ class RetentionProposal(VersionedRow):
     purged_at = models.DateTimeField(null=True)
     problem = models.CharField(max_length=500, blank=True, help_text="Why the purge was refused at the last try.")
 
-    objects = ProposalQuerySet.as_manager()
+    objects = RetentionProposalQuerySet.as_manager()
 
     class Meta:
         db_table = "audit_retention_proposal"

@@ -12,7 +12,7 @@ from django.urls import reverse
 from apps.audit import keeping, selectors
 from apps.audit.choices import NEXT, ProposalStatus
 from apps.audit.models import Floor, Hold, Purge, ReconciliationRun, RetentionProposal
-from apps.audit.querysets import HoldQuerySet, ProposalQuerySet, ReconciliationQuerySet
+from apps.audit.querysets import HoldQuerySet, ReconciliationQuerySet, RetentionProposalQuerySet
 from apps.audit.reads import note_read
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.forms import CommonsForm, UtcDateTimeField
@@ -116,7 +116,7 @@ class PurgePropose(_Installation, CreateView):
     submit_label = "Propose"
     success_message = "Proposed. Compliance has been told that it waits for a decision."
 
-    def get_base_queryset(self) -> ProposalQuerySet:
+    def get_base_queryset(self) -> RetentionProposalQuerySet:
         """Return all proposals."""
         return RetentionProposal.objects.all()
 
@@ -142,7 +142,7 @@ class _OnProposal(_Installation, ActionView):
     form_class: type[CommonsForm] = ReasonForm
     to = ""
 
-    def get_base_queryset(self) -> ProposalQuerySet:
+    def get_base_queryset(self) -> RetentionProposalQuerySet:
         """Return all proposals."""
         return RetentionProposal.objects.all()
 

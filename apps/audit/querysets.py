@@ -56,7 +56,7 @@ class HoldQuerySet(ScopedQuerySet["Hold"]):
         return self.exclude(uid__in=HoldRelease.objects.values("hold_uid"))
 
 
-class ProposalQuerySet(ScopedQuerySet["RetentionProposal"]):
+class RetentionProposalQuerySet(ScopedQuerySet["RetentionProposal"]):
     """Proposals to purge: for those who see holds, and so decide with open eyes."""
 
     def visible_to(self, user: Any) -> Self:

@@ -75,9 +75,8 @@ def keepers_of(account: ServiceAccount) -> list[int]:
 
 def people_behind(user_ids: Iterable[int]) -> set[int]:
     """Return who made the service accounts among these users, or ever made one of their tokens (two queries)."""
-    services = list(
-        ServiceAccount.objects.filter(user_id__in=set(user_ids)).values_list("user_id", "made_by_id")
-    )  # fmt: skip
+    found = ServiceAccount.objects.filter(user_id__in=set(user_ids))
+    services: list[tuple[int, int | None]] = list(found.values_list("user_id", "made_by_id"))
     if not services:
         return set()
     of_them = ApiToken.objects.filter(user_id__in=[one for one, _ in services], made_by__isnull=False)
