@@ -53,7 +53,7 @@ def _rows(world: Any) -> SimpleNamespace:
         ),
         # Not in force yet: otherwise the delegate saw, and could do, what others must not.
         delegation=Delegation.objects.create(
-            giver=world.vp, delegate=world.vp_other, role="unit_owner", reason="Okapi leave.", created_by=world.vp,
+            giver=world.vp, delegate=world.vp_other, role="unit_owner", reason="Fossa leave.", created_by=world.vp,
             valid=DateTimeTZRange(at + timedelta(days=1), at + timedelta(days=9), "[)"),
         ),
     )  # fmt: skip
