@@ -69,11 +69,18 @@ class SentMail(Row):
     retry_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True)
-    attachment_kind = models.CharField(max_length=60, blank=True, help_text="Which room's file goes with it.")
+    # The database fills them in, too: a worker of the version before writes mail while an installation is upgraded.
+    attachment_kind = models.CharField(
+        max_length=60, blank=True, default="", db_default="", help_text="Which room's file goes with it."
+    )
     attachment_uid = models.UUIDField(null=True)
-    attachment_name = models.CharField(max_length=200, blank=True, help_text="The file that went with it.")
-    attachment_sha256 = models.CharField(max_length=64, blank=True)
-    attachment_note = models.CharField(max_length=300, blank=True, help_text="What it said about its file.")
+    attachment_name = models.CharField(
+        max_length=200, blank=True, default="", db_default="", help_text="The file that went with it."
+    )
+    attachment_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
+    attachment_note = models.CharField(
+        max_length=300, blank=True, default="", db_default="", help_text="What it said about its file."
+    )
 
     objects = MailQuerySet.as_manager()
 
