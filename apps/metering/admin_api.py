@@ -19,7 +19,7 @@ from apps.core.api_fields import RemarkBody, key_of
 from apps.core.errors import NotAllowed
 from apps.core.paging import CursorPagination
 from apps.core.permissions import INSTALLATION, may
-from apps.metering import actions, claims, rules, selftest_run, waivers
+from apps.metering import actions, claims, rules, selftest_run, source_changes, waivers
 from apps.metering.choices import LineKind, SourceKind
 from apps.metering.models import CapacityLine, NamespaceOwner, ResourceRule, SourceWaiver
 from apps.teams.models import Team
@@ -37,6 +37,15 @@ class SourceBody(serializers.Serializer[Any]):
     valid_from = serializers.DateTimeField()
     valid_until = serializers.DateTimeField(required=False, allow_null=True, default=None)
     token = serializers.CharField(required=False, allow_blank=True, default="", write_only=True)
+
+
+class SourceChangeBody(serializers.Serializer[Any]):
+    """What is changed of it; left out: as it is. An empty token: the stored one stays."""
+
+    name = serializers.CharField(max_length=120, required=False)
+    url = serializers.CharField(max_length=300, required=False)
+    token = serializers.CharField(required=False, allow_blank=True, max_length=4000, write_only=True)
+    forget_token = serializers.BooleanField(required=False)
 
 
 class SourceEndBody(serializers.Serializer[Any]):
@@ -78,7 +87,7 @@ class SourceAdminMixin(CommonsViewSet):
     """What is done with sources, added to their viewset."""
 
     admin_permissions: ClassVar[dict[str, str]] = {
-        "create": MANAGE, "end": MANAGE, "retry": RETRY, "test": RETRY, "waive": waivers.WAIVE,
+        "create": MANAGE, "end": MANAGE, "change": MANAGE, "retry": RETRY, "test": RETRY, "waive": waivers.WAIVE,
     }  # fmt: skip
 
     @extend_schema(request=SourceBody)
@@ -87,6 +96,12 @@ class SourceAdminMixin(CommonsViewSet):
         data = self.read_input(SourceBody)
         cluster = key_of(Cluster.objects.visible_to(request.user), "cluster", slug=data.pop("cluster"))
         return self.made(actions.register_source(cluster, **data, actor=self.actor))
+
+    @extend_schema(request=SourceChangeBody)
+    @action(detail=True, methods=["post"])
+    def change(self, request: Request, uid: str) -> Response:
+        """Change its name or address, replace or remove its token; it is tested at once."""
+        return self.perform(source_changes.change_source, SourceChangeBody)
 
     @extend_schema(request=SourceEndBody)
     @action(detail=True, methods=["post"])

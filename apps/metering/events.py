@@ -21,6 +21,17 @@ class SourceRegistered:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """A source was changed in place: what of it, and how address and options stand since. Never its token."""
+
+    source_uid: uuid.UUID
+    cluster_uid: uuid.UUID
+    changed: list[str]
+    address: str
+    options: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class HoursRetried:
     """A person asked for hours to be read again."""
 
@@ -91,6 +102,7 @@ def _source_page(uid: uuid.UUID) -> str:
 
 
 SOURCE_REGISTERED = events.declare("metering.source.registered", SourceRegistered, audience="platform admins")
+SOURCE_CHANGED = events.declare("metering.source.changed", SourceChanged, audience="platform admins")
 HOURS_RETRIED = events.declare("metering.hours.retried", HoursRetried, audience="platform admins")
 USAGE_IMPORTED = events.declare("metering.usage.imported", UsageImported, audience="platform admins")
 SOURCE_TESTED = events.declare("metering.source.tested", SourceTested, audience="platform admins")

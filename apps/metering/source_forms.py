@@ -11,6 +11,7 @@ from django import forms
 from apps.clusters.models import Cluster
 from apps.core.forms import CommonsForm, UtcDateTimeField, WholeNumberField
 from apps.metering.choices import POLLED, SourceKind
+from apps.metering.models import Source
 from apps.metering.selftest import TITLES
 from apps.metering.source_exclusive import ALLOCATION_KINDS, refusal
 
@@ -58,7 +59,8 @@ class SourceForm(CommonsForm):
         max_length=120,
         required=False,
         label="Name of the cluster there",
-        help_text="OpenCost and Kubecost only, where one server holds several clusters: the name that its rows carry.",
+        help_text="OpenCost and Kubecost only, where one server holds several clusters: the name that its rows carry;"
+        " several with commas.",
     )
     resolution_seconds = WholeNumberField(
         unit="s",
@@ -109,18 +111,72 @@ class SourceForm(CommonsForm):
 
     def options(self) -> dict[str, object]:
         """Return the source's options: those of its kind."""
+        return {name: value for name, value in self.all_options(self.cleaned_data["kind"]).items() if value}
+
+    def all_options(self, kind: str) -> dict[str, object]:
+        """Return every option of a kind, the empty ones as None, "" or []."""
         data = self.cleaned_data
         found: dict[str, object] = {}
-        if data["kind"] == SourceKind.PROMETHEUS:
+        if kind == SourceKind.PROMETHEUS:
             found = {"cluster_filter": data.get("cluster_filter"), "gpu_resources": data.get("gpu_resources")}
-        elif data["kind"] in ALLOCATION_KINDS:
+        elif kind in ALLOCATION_KINDS:
             seconds = data.get("resolution_seconds")
-            found = {"clusters": [data["api_cluster"]] if data.get("api_cluster") else None}
+            found = {"clusters": [name.strip() for name in data.get("api_cluster", "").split(",") if name.strip()]}
             found |= {"resolution_seconds": seconds}
-            if seconds and data["kind"] == SourceKind.ALLOCATION:
-                found["parameters"] = {"resolution": f"{seconds}s"}
+            if kind == SourceKind.ALLOCATION:
+                found["parameters"] = {"resolution": f"{seconds}s"} if seconds else None
         found["timeout_seconds"] = data.get("timeout_seconds")
-        return {name: value for name, value in found.items() if value}
+        return found
+
+
+#: Fields of the options that each kind has.
+_OF_KIND = {
+    SourceKind.PROMETHEUS: ("cluster_filter", "gpu_resources", "timeout_seconds"),
+    SourceKind.ALLOCATION: ("api_cluster", "resolution_seconds", "timeout_seconds"),
+    SourceKind.KUBECOST: ("api_cluster", "resolution_seconds", "timeout_seconds"),
+}
+
+
+class ChangeSourceForm(SourceForm):
+    """Change a source in place: only what its kind has; its token is not shown."""
+
+    forget_token = forms.BooleanField(
+        required=False, label="Remove the stored token", help_text="Where the server asks for none any more."
+    )
+
+    def __init__(self, *args: Any, source: Source, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kind, self._parameters = source.kind, source.options.get("parameters")
+        kept = {"version", "name", "url", "token", "forget_token", *_OF_KIND.get(SourceKind(source.kind), ())}
+        for name in set(self.fields) - kept:
+            del self.fields[name]
+        self.fields["token"].help_text = "Empty: the stored one stays. A new one replaces it; it is never shown again."
+        if not source.credentials:
+            del self.fields["forget_token"]
+            self.fields["token"].help_text = "None is stored. Only if the server asks for one; never shown again."
+        self.order_fields(["name", "url", "token", "forget_token"])
+
+    @staticmethod
+    def initial_of(source: Source) -> dict[str, Any]:
+        """Return what the form shows of a source."""
+        options = source.options
+        return {
+            "name": source.name,
+            "url": source.url,
+            "cluster_filter": options.get("cluster_filter", ""),
+            "gpu_resources": ", ".join(options.get("gpu_resources") or []),
+            "api_cluster": ", ".join(options.get("clusters") or []),
+            "resolution_seconds": options.get("resolution_seconds"),
+            "timeout_seconds": options.get("timeout_seconds"),
+        }
+
+    def options(self) -> dict[str, object]:
+        """Return every option of the kind, the empty ones, too; parameters nobody sees here stay."""
+        found = self.all_options(self._kind)
+        if "parameters" in found:
+            others = {name: value for name, value in (self._parameters or {}).items() if name != "resolution"}
+            found["parameters"] = {**others, **(found["parameters"] or {})}  # type: ignore[dict-item]  # a dict or None, by all_options
+        return found
 
 
 class WaiveForm(CommonsForm):

@@ -14,10 +14,11 @@ from apps.core.errors import Conflict, NotVisible
 from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, QuantityColumn, StatusColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.metering import fitness, selftest_run, waivers
+from apps.metering import fitness, selftest_run, source_changes, waivers
+from apps.metering.choices import POLLED
 from apps.metering.models import Source, SourceCheck, SourceWaiver
 from apps.metering.selftest import NEVER_WAIVED, TITLES
-from apps.metering.source_forms import WaiveForm
+from apps.metering.source_forms import ChangeSourceForm, WaiveForm
 
 VERDICT_TONES = {"passed": "positive", "warned": "caution", "failed": "critical"}
 FINDING_TONES = {"ok": "positive", "warning": "caution", "failed": "critical"}
@@ -80,6 +81,53 @@ class SourceTest(ActionView):
     def perform(self, form: Any) -> str | HttpResponseBase:
         """Queue the test and show its progress."""
         selftest_run.request_check(self.object.pk, actor=self.actor)
+        return f"{source_url(self.object)}#self-test"
+
+
+class SourceChange(ActionView):
+    """Change a source in place."""
+
+    title = "Change this source"
+    permission = source_changes.CHANGE
+    queryset = Source.objects.select_related("cluster")
+    form_class = ChangeSourceForm
+    submit_label = "Save and test"
+    intro = (
+        "What is changed holds for whatever is read from now on; hours read so far stand until they are read again."
+        " The source is tested at once."
+    )
+    success_message = "The source is changed, and is tested now."
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the source."""
+        return crumbs(self.object)
+
+    def check_state(self) -> None:
+        """Refuse imported usage, which is not asked for over the network."""
+        if self.object.kind not in POLLED:
+            raise Conflict("Imported usage is not asked for over the network: there is nothing to change here.")
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """The fields depend on the kind."""
+        return {"source": self.object}
+
+    def get_initial(self) -> dict[str, Any]:
+        """Show how it stands."""
+        return ChangeSourceForm.initial_of(self.object)
+
+    def perform(self, form: Any) -> str | HttpResponseBase:
+        """Change it."""
+        data = form.cleaned_data
+        source_changes.change_source(
+            self.object.pk,
+            data["name"],
+            data["url"],
+            data["token"],
+            actor=self.actor,
+            forget_token=data.get("forget_token", False),
+            options=form.options(),
+            expected_version=self.expected_version,
+        )
         return f"{source_url(self.object)}#self-test"
 
 

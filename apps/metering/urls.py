@@ -11,6 +11,7 @@ urlpatterns = [
     path("usage/sources/<uuid:source_uid>/", views.SourceDetail.as_view(), name="source-detail"),
     path("usage/sources/<uuid:source_uid>/retry/", views.SourceRetry.as_view(), name="source-retry"),
     path("usage/sources/<uuid:source_uid>/end/", views.SourceEnd.as_view(), name="source-end"),
+    path("usage/sources/<uuid:source_uid>/change/", source_views.SourceChange.as_view(), name="source-change"),
     path("usage/sources/<uuid:source_uid>/test/", source_views.SourceTest.as_view(), name="source-test"),
     path("usage/sources/<uuid:source_uid>/tests/", source_views.CheckList.as_view(), name="source-check-list"),
     path("usage/sources/<uuid:source_uid>/waive/", source_views.SourceWaive.as_view(), name="source-waive"),

@@ -13,6 +13,7 @@ from apps.core.errors import Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from apps.metering import actions, billing, imports, selectors, source_views
+from apps.metering.choices import POLLED
 from apps.metering.forms import EndSourceForm, ImportForm, RetryForm
 from apps.metering.importing import import_intervals
 from apps.metering.models import IngestRun, Source
@@ -96,6 +97,7 @@ class SourceDetail(DetailView):
             hour_tones=HOUR_TONES,
             may_retry=may(self.request.user, "metering.run.retry"),
             **source_views.health_context(source, self.request.user),
+            may_change=may(self.request.user, "metering.import.create") and source.kind in POLLED,
             may_end=may(self.request.user, "metering.import.create") and source.valid.upper is None,
             **extra,
         )

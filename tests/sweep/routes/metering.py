@@ -98,6 +98,8 @@ ROUTES: dict[str, Route] = {
     "metering:source-retry#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
     "metering:source-end": Route(allowed={"admin"}, kwargs=_source),
     "metering:source-end#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
+    "metering:source-change": Route(allowed={"admin"}, kwargs=_source),
+    "metering:source-change#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
     "metering:source-test": Route(allowed={"admin"}, kwargs=_source),
     "metering:source-test#POST": Route(allowed={"admin"}, kwargs=_source, method="POST"),
     "metering:source-check-list": Route(allowed=_RUNS, kwargs=_source),

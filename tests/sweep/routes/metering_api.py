@@ -9,6 +9,7 @@ from tests.sweep.types import Route
 
 ROUTES: dict[str, Route] = {
     "api:usage-source-list#POST": post(PAGES["metering:source-create"]),
+    "api:usage-source-change": post(PAGES["metering:source-change"], kwargs=lambda world: {"uid": _source(world)}),
     "api:usage-source-end": post(PAGES["metering:source-end"], kwargs=lambda world: {"uid": _source(world)}),
     "api:usage-source-retry": post(PAGES["metering:source-retry"], kwargs=lambda world: {"uid": _source(world)}),
     "api:usage-source-test": post(PAGES["metering:source-test"], kwargs=lambda world: {"uid": _source(world)}),
