@@ -216,6 +216,8 @@ def _large(
                 proposal=_proposal(
                     saving,
                     keep_units=fitting.keep_units,
+                    # One share of its size on top of what the workspace holds of it; or so many whole ones fewer.
+                    change=fitting.keep_units if fitting.size else fitting.keep_units - fitting.units,
                     flavour=flavours[fitting.size.flavour_id].slug if fitting.size else flavour.slug,
                     flavour_name=fitting.size.name if fitting.size else flavour.name,
                     share=f"{fitting.share.normalize():f}"[:8],

@@ -109,13 +109,23 @@ def action_of(finding: Finding) -> tuple[str, str] | None:
         values = {name: proposal[name] for name in ("threshold_percent", "idle_minutes") if name in proposal}
         return "Stop it when idle", f"{where}?{urlencode({**values, 'reason': finding.title})}"
     if finding.kind == FindingKind.RIGHT_SIZE:
-        query = {"workspace": str(place.uid), "flavour": proposal.get("flavour", "")}
-        return f"Request {proposal.get('flavour_name', 'the smaller size')}", (
-            f"{reverse('quotas:request-create')}?{urlencode(query)}"
+        change = proposal.get("change")
+        fewer = change is not None and int(change) < 0
+        name = proposal.get("flavour_name", "the smaller size")
+        return f"Request {'less ' if fewer else ''}{name}", right_size_url(
+            str(place.uid), proposal.get("flavour", ""), change, finding.title
         )
     if finding.kind == FindingKind.HOARDED_QUOTA:
         return "Give it back", reverse("insights:finding-give-back", kwargs={"finding_uid": finding.uid})
     return None
+
+
+def right_size_url(workspace_uid: str, flavour: str, change: int | str | None, title: str) -> str:
+    """Return the quota request a smaller size takes, filled in: `change` units more or fewer than are held."""
+    query = {"workspace": workspace_uid, "flavour": flavour, "reason": title}
+    if change is not None:
+        query["change"] = str(int(change))
+    return f"{reverse('quotas:request-create')}?{urlencode(query)}"
 
 
 def realised_of(finding: Finding) -> Money | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -26,6 +27,8 @@ from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.quotas.records import borrow_words, held_words, lend_words
 from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
 
+#: A change of units in a link, and how much of a reason a link may bring along.
+_CHANGE, LINKED_REASON = re.compile(r"[+-]?[0-9]{1,5}"), 500
 _NUMBERS = ("guaranteed", "borrow_mode", "borrow_limit", "lend_mode", "lend_limit", "serving")
 _RELATED = (
     "workspace__team__unit",
@@ -120,7 +123,19 @@ class RequestCreate(CreateView):
         slug = self.request.GET.get("flavour", "")
         if slug:
             initial["flavour"] = Flavour.objects.filter(slug=slug).values_list("pk", flat=True).first()
-        return initial
+        if reason := self.request.GET.get("reason", ""):
+            initial["reason"] = reason[:LINKED_REASON]
+        return {**initial, **self._changed(chosen, initial.get("flavour"))}
+
+    def _changed(self, workspace: int | None, flavour: int | None) -> dict[str, Any]:
+        """Return what is held now with the change the link named (`change=-3`: three fewer); {} for none."""
+        text = self.request.GET.get("change", "")
+        if workspace is None or flavour is None or not _CHANGE.fullmatch(text):
+            return {}
+        held = Quota.objects.in_force().filter(workspace=workspace, flavour=flavour).first()
+        if held is None:
+            return {"guaranteed": max(0, int(text))}
+        return {name: getattr(held, name) for name in _NUMBERS} | {"guaranteed": max(0, held.guaranteed + int(text))}
 
     def _renewed(self) -> dict[str, Any] | None:
         """Return the form of a renewal where the link named a quota that ends: the same numbers, from its end on."""

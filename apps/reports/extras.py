@@ -23,6 +23,7 @@ from apps.costs.choices import PeriodStatus
 from apps.costs.forecasting import Forecast, forecast
 from apps.costs.reporting import MonthReport, TeamLine
 from apps.insights import advice
+from apps.insights.selectors import right_size_url
 from apps.insights.workloads import PROPOSED
 from apps.metering import billing
 from apps.rates.pricing import HOURS_PER_MONTH
@@ -76,7 +77,8 @@ SELECT json_build_object(
     ORDER BY sum(w.savable_product) FILTER (WHERE NOT ({_SERVES})) DESC, w.workspace_id) i),
   'findings', (SELECT json_agg(f) FROM (
     SELECT f.uid, f.kind, f.title, f.team_id AS team, f.proposal ->> 'monthly' AS monthly,
-      f.proposal ->> 'currency' AS currency, f.proposal ->> 'flavour' AS flavour, k.uid AS workspace_uid
+      f.proposal ->> 'currency' AS currency, f.proposal ->> 'flavour' AS flavour,
+      f.proposal ->> 'change' AS change, k.uid AS workspace_uid
     FROM insights_finding f JOIN teams_team t ON t.id = f.team_id JOIN teams_unit u ON u.id = t.unit_id
     LEFT JOIN quotas_workspace k ON k.id = f.workspace_id
     WHERE f.status = 'open' AND f.kind <> 'idle_work' AND u.path @> ARRAY[%(unit)s]::bigint[]
@@ -328,8 +330,8 @@ def _of_finding(row: dict[str, Any]) -> Proposal:
     if row["kind"] == "hoarded_quota":
         action, label = reverse("insights:finding-give-back", kwargs={"finding_uid": row["uid"]}), "Give it back"
     elif row["kind"] == "right_size" and row["workspace_uid"]:
-        query = urlencode({"workspace": row["workspace_uid"], "flavour": row["flavour"] or ""})
-        action, label = f"{reverse('quotas:request-create')}?{query}", "Request the smaller size"
+        action = right_size_url(row["workspace_uid"], row["flavour"] or "", row["change"], row["title"])
+        label = "Request the smaller size"
     elif row["kind"] == "off_hours" and row["workspace_uid"]:
         where = reverse("quotas:workspace-idle-policy", kwargs={"workspace_uid": row["workspace_uid"]})
         action, label = f"{where}?{urlencode({'reason': row['title']})}", "Stop it when idle"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
@@ -13,7 +14,7 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.money import MILLISECONDS_PER_HOUR as HOUR_MS
 from apps.core.money import Money
-from apps.insights import findings, realised, workloads
+from apps.insights import findings, realised, selectors, workloads
 from apps.insights.choices import FindingKind, FindingStatus
 from apps.insights.models import Finding, WorkloadMonth
 from apps.metering.models import HourFact
@@ -164,3 +165,21 @@ def test_workloads_are_kept_by_month(idle: Finding, world: World, company: Compa
     assert b"notebook" in b"".join(files.streaming_content)
     other = client_for(company.lead_marketing).get(reverse("insights:workload-list") + "?month=2026-11")
     assert "notebook" not in other.content.decode()
+
+
+@pytest.mark.requirement("monthly-report-3.6")
+@pytest.mark.parametrize(("change", "label"), [(-3, "Request less A100"), (1, "Request A100"), (None, "Request A100")])
+def test_a_smaller_size_leads_to_the_request_with_its_number(world: World, change: int | None, label: str) -> None:
+    proposal = {"flavour": "a100", "flavour_name": "A100", **({"change": change} if change is not None else {})}
+    finding = Finding(
+        kind=FindingKind.RIGHT_SIZE,
+        workspace=world.workspaces["research"],
+        proposal=proposal,
+        title="train needs 1 of 4",
+    )
+    action = selectors.action_of(finding)
+    assert action is not None
+    assert action[0] == label
+    query = parse_qs(urlsplit(action[1]).query)
+    assert query.get("change") == ([str(change)] if change is not None else None)
+    assert (query["flavour"], query["reason"]) == (["a100"], ["train needs 1 of 4"])

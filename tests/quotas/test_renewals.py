@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.urls import reverse
@@ -194,6 +195,25 @@ def test_the_renew_button_fills_the_form_in(held: World) -> None:
     # Nobody else's quota is shown through it.
     foreign = client_for(held["lead_marketing"]).get(link).content.decode()
     assert 'value="30"' not in foreign
+
+
+@pytest.mark.requirement("monthly-report-3.6")
+@pytest.mark.parametrize(
+    ("change", "shown"), [("-3", "27"), ("1", "31"), ("-99", "0"), ("-3; drop", None), ("", None), ("9999999", None)]
+)
+def test_a_link_fills_in_the_number_held_after_a_change(held: World, change: str, shown: str | None) -> None:
+    query = {
+        "workspace": held.workspaces["finance"].uid, "flavour": held.flavour.slug, "change": change,
+        "reason": "train in finance-dev needs 1 of 4 GPUs",
+    }  # fmt: skip
+    link = f"{reverse('quotas:request-create')}?{urlencode(query)}"
+    form = client_for(held["lead_finance"]).get(link).content.decode()
+    found = re.search(r'name="guaranteed" value="(\d+)"', form)
+    assert (found.group(1) if found else None) == shown
+    assert "train in finance-dev needs 1 of 4 GPUs" in form
+    # Nobody else's numbers are shown through it.
+    foreign = client_for(held["lead_marketing"]).get(link).content.decode()
+    assert not re.search(r'name="guaranteed" value="(27|31)"', foreign)
 
 
 @pytest.mark.requirement("quota-time-3.2")
