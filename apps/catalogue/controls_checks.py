@@ -57,6 +57,11 @@ def bytes_bound(context: CheckContext) -> CheckResult:
         return good("Every location is an OCI artifact by digest.")
     if context.scope is None:
         return later()
+    if not manifests.verifiable(context.manifest):
+        return lacking(
+            "Bound by name only: no cluster can verify the bytes at these locations.",
+            "Take OCI artifacts by digest, or files on S3 or a Hugging Face hub that a cluster verifies.",
+        )
     without = [cluster.name for cluster in context.clusters if not verifies(cluster.slug)]
     if not without:
         return good("Every cluster asked for verifies the files it loads against the manifest.")

@@ -143,7 +143,7 @@ def usable_entries(workspace_uid: uuid.UUID, cluster_slug: str, environment: str
         if not holds(row, version.digest, scope, at):
             continue
         manifest = manifests.parse(version.manifest)
-        bound = manifests.BYTES if verified else manifests.bound_by(manifest)
+        bound = manifests.bound_where(manifest, verified=verified)
         found.append(
             Entry(
                 row.uid, version.digest, version.uid, tuple(manifests.model_uris(manifest)),

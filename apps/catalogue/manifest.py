@@ -21,6 +21,8 @@ from apps.core.canonical import canonical_bytes, digest
 
 VERSION = 1
 BYTES, NAME = "bytes", "name"
+#: Schemes that the verifying storage container downloads.
+VERIFIED_SCHEMES = ("s3", "hf")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 #: An image or OCI artifact by digest: registry/name@sha256:….
 BY_DIGEST = re.compile(r"^(?P<name>[^@\s]+)@sha256:(?P<digest>[0-9a-f]{64})$")
@@ -277,7 +279,39 @@ def bound_by(manifest: Manifest) -> str:
     return BYTES if fixed else NAME
 
 
+def verifiable(manifest: Manifest) -> bool:
+    """Whether a verifying storage container can check all that is loaded: files that are listed, at one location.
+
+    It downloads what it checks, from `VERIFIED_SCHEMES`; a mounted volume is not downloaded, so nothing hashes it.
+    """
+    others = {adapter.uri for adapter in manifest.adapters} | {manifest.explainer.get("storage_uri", "")} - {""}
+    fixed = all(uri.startswith("oci://") and BY_DIGEST.match(uri) for uri in others)
+    scheme = manifest.storage_uri.partition("://")[0]
+    return bool(manifest.files) and not manifest.adapters and fixed and scheme in VERIFIED_SCHEMES
+
+
+def bound_where(manifest: Manifest, *, verified: bool) -> str:
+    """`bound_by` on a cluster; `verified`: whether it has the verifying storage container."""
+    return BYTES if verified and verifiable(manifest) else bound_by(manifest)
+
+
 __all__ = [
-    "BYTES", "BY_DIGEST", "NAME", "SHA256", "Adapter", "File", "Malformed", "Manifest", "Source", "bound_by", "build",
-    "images", "model_uris", "parse", "storage_uri",
+    "BYTES",
+    "BY_DIGEST",
+    "NAME",
+    "SHA256",
+    "VERIFIED_SCHEMES",
+    "Adapter",
+    "File",
+    "Malformed",
+    "Manifest",
+    "Source",
+    "bound_by",
+    "bound_where",
+    "build",
+    "images",
+    "model_uris",
+    "parse",
+    "storage_uri",
+    "verifiable",
 ]  # fmt: skip

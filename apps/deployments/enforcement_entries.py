@@ -34,7 +34,7 @@ def entry(
     `verified`: the cluster has the verifying storage container; what it can check is approved through it alone.
     """
     uris = catalogue.model_uris(manifest)
-    if verified and verifying.verifiable(manifest):
+    if verified and catalogue.verifiable(manifest):
         uris = [verifying.location(uri) if uri == manifest.storage_uri else uri for uri in uris]
     return Entry(
         grant=grant,

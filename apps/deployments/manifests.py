@@ -277,7 +277,7 @@ def _uri(asked: RenderInput, manifest: catalogue.Manifest) -> str:
             "files that were uploaded to the portal lie in no storage that a cluster reaches: put them into an OCI"
             " registry or an object store, and register that"
         )
-    if asked.capabilities.kserve.verifying and verifying.verifiable(manifest):
+    if asked.capabilities.kserve.verifying and catalogue.verifiable(manifest):
         return verifying.location(manifest.storage_uri)
     return manifest.storage_uri
 

@@ -22,22 +22,13 @@ from apps.clusters.models import Cluster
 Manifest = dict[str, Any]
 PREFIX = "gpu-commons+"
 #: Schemes that the container downloads.
-SCHEMES = ("s3", "hf")
+SCHEMES = catalogue.VERIFIED_SCHEMES
 _IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
 def bound(cluster: Cluster, manifest: catalogue.Manifest) -> str:
     """Return "bytes" where what the cluster loads under this manifest is proven to be these bytes, else "name"."""
-    if catalogue.bound_by(manifest) == catalogue.BYTES:
-        return catalogue.BYTES
-    return catalogue.BYTES if verifies(cluster) and verifiable(manifest) else catalogue.NAME
-
-
-def verifiable(manifest: catalogue.Manifest) -> bool:
-    """Whether the verifying container can check all that is loaded: files that are listed, at one location."""
-    others = {adapter.uri for adapter in manifest.adapters} | {manifest.explainer.get("storage_uri", "")} - {""}
-    fixed = all(uri.startswith("oci://") and catalogue.BY_DIGEST.match(uri) for uri in others)
-    return bool(manifest.files) and not manifest.adapters and fixed and scheme_of(manifest.storage_uri) in SCHEMES
+    return catalogue.bound_where(manifest, verified=verifies(cluster))
 
 
 def verifies(cluster: Cluster) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.catalogue import manifest as catalogue
 from apps.catalogue.manifest import File
 from apps.deployments import manifests, verifying
 from tests.deployments.samples import STANDARD, adapted_manifest, oci_manifest, served_manifest
@@ -181,12 +182,12 @@ def test_both_sides_compute_the_same_digest(
 @pytest.mark.requirement("enforcement-watch-2.4")
 def test_what_is_verifiable() -> None:
     """Listed files at one location in s3 or hf; adapters, explainers elsewhere and volumes are not."""
-    assert verifying.verifiable(served_manifest())
-    assert verifying.verifiable(served_manifest(scheme="hf", location="hf://example/fraud", revision="a" * 40))
-    assert not verifying.verifiable(served_manifest(files=()))
-    assert not verifying.verifiable(adapted_manifest())
-    assert not verifying.verifiable(served_manifest(scheme="pvc", location="pvc://models/fraud"))
-    assert not verifying.verifiable(served_manifest(explainer={"storage_uri": "s3://models/explainer"}))
+    assert catalogue.verifiable(served_manifest())
+    assert catalogue.verifiable(served_manifest(scheme="hf", location="hf://example/fraud", revision="a" * 40))
+    assert not catalogue.verifiable(served_manifest(files=()))
+    assert not catalogue.verifiable(adapted_manifest())
+    assert not catalogue.verifiable(served_manifest(scheme="pvc", location="pvc://models/fraud"))
+    assert not catalogue.verifiable(served_manifest(explainer={"storage_uri": "s3://models/explainer"}))
 
 
 @pytest.mark.requirement("enforcement-watch-2.4")
