@@ -98,6 +98,8 @@ ALWAYS_MAILED = frozenset({"accounts"})
 MAIL_ATTEMPTS = 8
 #: A delivery is tried this often (over about six hours), then it needs a person.
 WEBHOOK_ATTEMPTS = 12
+#: Deliveries that arrived or failed are kept so long; the news themselves stay in the audit trail.
+DELIVERIES_KEPT = timedelta(days=90)
 #: An outbox message that cannot be read is tried again at these distances, never dropped.
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(hours=1)
 #: After this time without a word from the worker that claimed it, a mail counts as uncertain; a delivery is not lost.

@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from apps.core import clock
 from apps.core.querysets import ScopedQuerySet
-from apps.notifications.choices import MailStatus, WebhookStatus
+from apps.notifications.choices import DELIVERIES_KEPT, MailStatus, WebhookStatus
 
 #: What the watcher of mail sees of webhooks, too.
 VIEW = "notifications.outbox.view"
@@ -96,6 +96,11 @@ class DeliveryQuerySet(ScopedQuerySet["WebhookDelivery"]):
             Q(status=WebhookStatus.QUEUED) | Q(status=WebhookStatus.RETRYING, retry_at__lte=at),
             Q(webhook__enabled=True) | Q(event=TEST_EVENT),
         )
+
+    def old(self) -> Self:
+        """Return what arrived or failed, and is older than it is kept."""
+        ended = [WebhookStatus.DELIVERED, WebhookStatus.FAILED]
+        return self.filter(status__in=ended, created_at__lt=clock.now() - DELIVERIES_KEPT)
 
     def lost(self) -> Self:
         """Return deliveries whose worker has not been heard of since it claimed them."""

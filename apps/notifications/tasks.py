@@ -18,3 +18,9 @@ def deliver_outbox() -> int:
 def send_webhooks() -> int:
     """Bring deliveries to webhooks; apart from mail, so that a slow receiver holds up none."""
     return webhook_delivery.send_due()
+
+
+@sweep("notifications.forget_deliveries", every=timedelta(hours=6))
+def forget_deliveries() -> int:
+    """Remove deliveries that ended longer ago than they are kept."""
+    return webhook_delivery.forget()

@@ -126,10 +126,13 @@ def record(delivery: WebhookDelivery, outcome: Outcome) -> None:
         if row is None or row.status != WebhookStatus.SENDING or row.claim != delivery.claim:
             logger.warning("a delivery's claim moved on before its outcome was known", extra={"uid": str(delivery.uid)})
             return
-        _move(row, _action(row, outcome), outcome)
+        action = _action(row, outcome)
+        _move(row, action, outcome)
         _note(webhook, outcome)
         if outcome.status == GONE and webhook.enabled:
             _disable_gone(webhook)
+        elif action == "give_up":
+            _tell_failed(webhook, row)
 
 
 def _action(row: WebhookDelivery, outcome: Outcome) -> str:
@@ -177,6 +180,30 @@ def _disable_gone(webhook: Webhook) -> None:
     )  # fmt: skip
 
 
+def _tell_failed(webhook: Webhook, row: WebhookDelivery) -> None:
+    """Tell the admins that a delivery was given up: once until something arrives again, not once a delivery.
+
+    Under the lock of the webhook, after `_note`.
+    """
+    event = webhook_events.DELIVERY_FAILED
+    since = webhook.failing_since.isoformat() if webhook.failing_since is not None else ""
+    if OutboxMessage.objects.filter(event=event.name, subject_uid=webhook.uid, payload__since=since).exists():
+        return
+    path = reverse("notifications:webhook-detail", kwargs={"webhook_uid": webhook.uid})
+    payload = webhook_events.DeliveryFailed(webhook.name, webhook.host, row.event, row.message_uid, since, path)
+    audit_record(
+        event, payload, actor=Actor.system("notifications.send_webhooks"), subject_type="notifications.webhook",
+        subject_uid=webhook.uid,
+    )  # fmt: skip
+    outbox.publish(event, payload, recipients=holders_of(MANAGE), subject_uid=webhook.uid)
+
+
+def forget(limit: int = 10_000) -> int:
+    """Remove deliveries that ended longer ago than they are kept; returns how many."""
+    found = list(WebhookDelivery.objects.old().order_by("pk").values_list("pk", flat=True)[:limit])
+    return WebhookDelivery.objects.old().filter(pk__in=found).delete()[0]
+
+
 def take_back_lost() -> int:
     """Put deliveries whose worker died back in line: they may have arrived, and receivers know them by their id."""
     moved = 0
@@ -192,4 +219,10 @@ def take_back_lost() -> int:
             row.error = "The worker stopped while it sent this; it may have arrived."
             row.save(update_fields=["status", "claim", "claimed_until", "retry_at", "error"])
             moved += 1
+        if action == "give_up":
+            # Apart: everybody else locks the webhook before its deliveries.
+            with transaction.atomic():
+                webhook = Webhook.objects.select_for_update().get(pk=row.webhook_id)
+                _note(webhook, Outcome(None, row.error, {}))
+                _tell_failed(webhook, row)
     return moved

@@ -48,6 +48,18 @@ class WebhookGone:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryFailed:
+    """A delivery was given up after its last attempt. `since`: when the receiver began to fail."""
+
+    webhook: str
+    host: str
+    event: str
+    message_uid: uuid.UUID
+    since: str
+    path: str
+
+
 _ADMINS = "platform admins"
 WEBHOOK_CREATED = declare("notifications.webhook.created", WebhookChanged, audience="auditors")
 WEBHOOK_EDITED = declare("notifications.webhook.edited", WebhookChanged, audience="auditors")
@@ -64,5 +76,17 @@ WEBHOOK_GONE = declare(
     mail=True,
     headline=lambda p: f"Webhook {p.webhook} was disabled: its receiver is gone",
     body=lambda p: f"{p.host} answered 410 Gone. What happens from now on is not sent there until it is enabled again.",
+    path=lambda p: p.path,
+)
+DELIVERY_FAILED = declare(
+    "notifications.delivery.failed",
+    DeliveryFailed,
+    audience=_ADMINS,
+    mail=True,
+    headline=lambda p: f"Webhook {p.webhook} does not reach {p.host}",
+    body=lambda p: (
+        f"A delivery ({p.event}) was given up after its last attempt. It is kept, and so is what fails after it: replay"
+        " them once the receiver answers. You are told again only after something has arrived in between."
+    ),
     path=lambda p: p.path,
 )

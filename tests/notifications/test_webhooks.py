@@ -23,7 +23,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.core.outbox import publish
-from apps.notifications import delivery, webhook_delivery, webhooks
+from apps.notifications import delivery, webhook_delivery, webhook_events, webhooks
 from apps.notifications.choices import WEBHOOK_ATTEMPTS, WEBHOOK_TRANSITIONS, WebhookStatus
 from apps.notifications.models import Notification, Webhook, WebhookDelivery
 from tests.clusters.tls_servers import Authority
@@ -286,6 +286,78 @@ def test_a_receiver_that_is_gone_is_disabled_and_the_admins_are_told(
     receiver.status = 200
     webhooks.enable_webhook(webhook.pk, actor=admin)
     assert webhook_delivery.send_due() == 1
+
+
+def news(event: str) -> int:
+    """How often something was told to anybody."""
+    return OutboxMessage.objects.filter(event=event).count()
+
+
+@pytest.mark.requirement("webhooks-2.6")
+def test_admins_are_told_once_that_a_receiver_is_not_reached_and_again_after_it_was(
+    event: events.EventType, receiver: Receiver, admin: Actor, company: Company, frozen_clock: Any
+) -> None:
+    receiver.status = 500
+    webhook, _ = make(receiver, admin)
+    failed = webhook_events.DELIVERY_FAILED.name
+
+    def fail_one() -> None:
+        say(event)
+        delivery.spread_due()
+        WebhookDelivery.objects.filter(status="queued").update(attempts=WEBHOOK_ATTEMPTS - 1)
+        webhook_delivery.send_due()
+
+    fail_one()
+    fail_one()
+    assert set(WebhookDelivery.objects.values_list("status", flat=True)) == {"failed"}
+    assert news(failed) == 1
+    assert AuditEvent.objects.filter(action=failed, object_id=webhook.uid).count() == 1
+    delivery.spread_due()
+    told = Notification.objects.get(user=company.admin, event=failed)
+    assert "Tickets does not reach" in told.title
+    assert client_for(company.admin).get(told.path).status_code == 200
+    receiver.status = 200
+    say(event)
+    run()
+    clock.advance(timedelta(minutes=1))
+    receiver.status = 500
+    fail_one()
+    assert news(failed) == 2
+
+
+@pytest.mark.requirement("webhooks-2.6")
+def test_a_worker_that_dies_every_time_is_told_as_well(
+    event: events.EventType, receiver: Receiver, admin: Actor
+) -> None:
+    make(receiver, admin)
+    say(event)
+    delivery.spread_due()
+    with clock.frozen(clock.now()):
+        for _ in range(WEBHOOK_ATTEMPTS):
+            webhook_delivery.claim()
+            clock.advance(timedelta(minutes=3))
+            webhook_delivery.take_back_lost()
+    assert news(webhook_events.DELIVERY_FAILED.name) == 1
+
+
+@pytest.mark.requirement("webhooks-2.6")
+def test_ended_deliveries_are_removed_after_90_days_and_waiting_ones_never(
+    event: events.EventType, receiver: Receiver, admin: Actor, frozen_clock: Any
+) -> None:
+    make(receiver, admin)
+    say(event)
+    run()
+    receiver.status = 500
+    say(event)
+    run()
+    # Rows are dated by the database, whose clock no test stops.
+    WebhookDelivery.objects.update(created_at=clock.now())
+    assert sorted(WebhookDelivery.objects.values_list("status", flat=True)) == ["delivered", "retrying"]
+    clock.advance(timedelta(days=90))
+    assert webhook_delivery.forget() == 0
+    clock.advance(timedelta(seconds=1))
+    assert webhook_delivery.forget() == 1
+    assert list(WebhookDelivery.objects.values_list("status", flat=True)) == ["retrying"]
 
 
 @pytest.mark.requirement("webhooks-2.3")
