@@ -281,7 +281,7 @@ def get_subject(subject_type: str) -> Subject:
 
 
 def label_of(subject_type: str) -> str:
-    """Return what a kind of subject is called: its own `label`, else its type in words ("Quotas request")."""
+    """Return what a kind of subject is called: its own `label`, else its type in words."""
     own = getattr(_subjects.get(subject_type), "label", "")
     words = str(own) or subject_type.replace(".", " ").replace("_", " ")
     return words[:1].upper() + words[1:]

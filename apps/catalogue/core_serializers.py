@@ -39,6 +39,7 @@ class ModelChanges(serializers.Serializer[Any]):
     act_annex = serializers.ChoiceField(choices=ActAnnex.choices, required=False)
     act_role = serializers.ChoiceField(choices=ActRole.choices, required=False)
     solely_automated = serializers.BooleanField(required=False)
+    extra_regimes = serializers.ListField(child=serializers.SlugField(max_length=40), required=False, max_length=40)
 
 
 class ModelInput(ModelChanges):

@@ -17,6 +17,7 @@ from apps.catalogue import answers, controls_state, evidence, producers, request
 from apps.catalogue import exceptions as exception_actions
 from apps.catalogue.access import VIEW
 from apps.catalogue.choices import Answer, EvidenceKind, ExceptionKind
+from apps.catalogue.file_reading import record_evidence
 from apps.catalogue.models import (
     Control,
     EvaluationResult,
@@ -30,6 +31,7 @@ from apps.catalogue.rules_api import ControlPublishingMixin
 from apps.core import clock
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
+from apps.core.middleware import after_read
 from apps.core.row_security import lifted
 from apps.quotas.choices import DataClass
 
@@ -157,6 +159,12 @@ class EvidenceViewSet(CommonsViewSet):
         """Leave results of many pieces in the database."""
         rows = super().get_queryset()
         return rows if self.detail else rows.prefetch_related(None)
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return one piece, with its results; that it was read is recorded."""
+        row, actor = self.get_object(), self.actor
+        after_read(request._request, lambda: record_evidence(row.pk, actor=actor))
+        return self.answer(row)
 
     @extend_schema(request=EvidenceInput, responses={201: EvidenceDetailSerializer})
     def create(self, request: Request) -> Response:

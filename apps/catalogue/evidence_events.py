@@ -124,6 +124,8 @@ CARD_REVISED = declare("catalogue.card.revised", CardRevised, audience="auditors
 CARD_EXPORTED = declare("catalogue.card.exported", Exported, audience="auditors")
 EVIDENCE_ADDED = declare("catalogue.evidence.added", EvidenceEvent, audience="auditors")
 EVIDENCE_WITHDRAWN = declare("catalogue.evidence.withdrawn", EvidenceEvent, audience="auditors")
+EVIDENCE_READ = declare("catalogue.evidence.read", EvidenceEvent, audience="auditors")
+EVIDENCE_TAKEN = declare("catalogue.evidence.taken", EvidenceEvent, audience="auditors")
 EVIDENCE_EXPORTED = declare("catalogue.evidence.exported", Exported, audience="auditors")
 DELIVERY_REFUSED = declare("catalogue.delivery.refused", DeliveryRefused, audience="auditors")
 CONTROL_ANSWERED = declare("catalogue.control.answered", ControlAnswered, audience="auditors")

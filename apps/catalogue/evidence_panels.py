@@ -12,7 +12,7 @@ from apps.catalogue.access import EDIT, VIEW
 from apps.catalogue.cards_views import regimes_of
 from apps.catalogue.choices import AskStatus, VersionStatus
 from apps.catalogue.models import Evidence, Model, ModelRequest, ModelVersion
-from apps.catalogue.requests_selectors import submitted_scope
+from apps.catalogue.requests_selectors import status_words, submitted_scope
 from apps.core.permissions import may
 from portal.panels import nav, panel
 
@@ -33,7 +33,9 @@ nav(
 def approval_of_version(request: HttpRequest, version: ModelVersion) -> dict[str, Any] | None:
     """Where its controls stand, what evidence there is, and who asked for its approval."""
     standing = controls_state.standing(version)
-    asked = ModelRequest.objects.filter(model_version=version).select_related("requester").order_by("-pk")[:5]
+    asked = (
+        ModelRequest.objects.filter(model_version=version).select_related("requester", "approval").order_by("-pk")[:5]
+    )
     pieces = Evidence.objects.filter(model_version=version, withdrawn_at__isnull=True)
     sealed = version.status == VersionStatus.SEALED
     return {
@@ -43,7 +45,7 @@ def approval_of_version(request: HttpRequest, version: ModelVersion) -> dict[str
         "applying": len(standing.applying),
         "first_open": standing.open[:5],
         "evidence_count": pieces.count(),
-        "asked": [{"row": one, "where": submitted_scope(one)} for one in asked],
+        "asked": [{"row": one, "where": submitted_scope(one), "words": status_words(one)} for one in asked],
         "may_add": bool(version.digest) and may(request.user, evidence.ADD, version),
         "may_ask": sealed
         and may(request.user, asks.SUBMIT, version)

@@ -16,9 +16,11 @@ from apps.catalogue.access import VIEW
 from apps.catalogue.choices import EvidenceKind
 from apps.catalogue.evidence_events import EVIDENCE_EXPORTED
 from apps.catalogue.evidence_forms import EvidenceForm, ReasonForm
+from apps.catalogue.file_reading import record_evidence
 from apps.catalogue.models import Control, Evidence, ModelVersion
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.filters import CommonsFilterSet, DateFromFilter, DateUntilFilter, SearchFilter
+from apps.core.middleware import after_read
 from apps.core.permissions import may
 from apps.core.tables import CommonsTable, StatusColumn, TimeColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView, LiveView, PageView
@@ -296,8 +298,10 @@ class EvidenceDetail(DetailView):
         return version_crumbs(self.object.model_version)
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add results, what it counts for, and what the person may do."""
+        """Add results, what it counts for, and what the person may do; that it was read is recorded."""
         row: Evidence = self.object
+        actor, pk = self.actor, row.pk
+        after_read(self.request, lambda: record_evidence(pk, actor=actor))
         fitting = Control.objects.filter(
             superseded_at__isnull=True, computed="", evidence_kinds__contains=[row.kind]
         ).select_related("regime")
@@ -361,8 +365,11 @@ class EvidenceFile(DetailView):
     url_kwarg = "evidence_uid"
 
     def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Give the bytes."""
+        """Give the bytes; who took them is recorded."""
         row: Evidence = self.object
         if row.blob is None:
             raise NotVisible("This evidence has no file.")
-        return blobs.download(row.blob, row.file_name)
+        response = blobs.download(row.blob, row.file_name)
+        actor, pk = self.actor, row.pk
+        after_read(request, lambda: record_evidence(pk, actor=actor, taken=True))
+        return response

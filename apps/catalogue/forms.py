@@ -9,7 +9,7 @@ from django import forms
 
 from apps.catalogue import stores, version_actions
 from apps.catalogue.choices import ActAnnex, ActRole, RiskTier, Scheme, SourceKind
-from apps.catalogue.models import Model, ModelVersion
+from apps.catalogue.models import Model, ModelVersion, Regime
 from apps.core.forms import CommonsForm, UtcDateTimeField
 from apps.quotas.choices import DataClass
 from apps.teams.models import Team
@@ -45,6 +45,17 @@ class ModelForm(CommonsForm):
         required=False, label="Decides about people without a person in between",
         help_text="A decision with legal or similar effect, taken by the model alone (GDPR Art. 22).",
     )  # fmt: skip
+    extra_regimes = forms.MultipleChoiceField(
+        label="Regimes to apply besides", required=False, widget=forms.CheckboxSelectMultiple,
+        help_text="What applies by data class and risk tier does so anyway: add what a contract or a decision of the "
+        "company asks for besides.",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["extra_regimes"]
+        if isinstance(field, forms.MultipleChoiceField):
+            field.choices = list(Regime.objects.order_by("name").values_list("code", "name"))
 
 
 class NewModelForm(ModelForm):

@@ -12,7 +12,7 @@ from apps import audit
 from apps.catalogue import checking, events
 from apps.catalogue.access import MANAGE, locked_model, require
 from apps.catalogue.choices import AskStatus, ExceptionKind
-from apps.catalogue.models import Model, ModelRequest, ModelVersion, VersionException
+from apps.catalogue.models import Model, ModelRequest, ModelVersion, Regime, VersionException
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotVisible
@@ -58,11 +58,10 @@ def register_model(
             "act_role": act_role,
         }
     )
+    added = _regimes(extra_regimes)
     try:
         with transaction.atomic():
-            model = Model.objects.create(
-                team=team, solely_automated=solely_automated, extra_regimes=sorted(set(extra_regimes)), **values
-            )
+            model = Model.objects.create(team=team, solely_automated=solely_automated, extra_regimes=added, **values)
     except IntegrityError as error:
         raise Invalid({"slug": f"“{values['slug']}” is taken by another model. Choose another short name."}) from error
     _record(events.MODEL_REGISTERED, model, actor)
@@ -84,7 +83,7 @@ def edit_model(model_id: int, *, actor: Actor, expected_version: int | None = No
         raise Conflict("This model is archived. Bring it back first.", current={"archived": True})
     values = checking.model_fields(changes)
     if "extra_regimes" in values:
-        values["extra_regimes"] = sorted(set(values["extra_regimes"]))
+        values["extra_regimes"] = _regimes(values["extra_regimes"])
     names = checking.changed(model, values)
     if not names:
         return model
@@ -97,6 +96,15 @@ def edit_model(model_id: int, *, actor: Actor, expected_version: int | None = No
     model.bump(*names)
     _record(events.MODEL_EDITED, model, actor, changed=names)
     return model
+
+
+def _regimes(codes: Sequence[str]) -> list[str]:
+    """Return codes of regimes, sorted, each once. Raises Invalid for one that is not there: nothing would follow."""
+    wanted = sorted({str(code) for code in codes})
+    known = set(Regime.objects.filter(code__in=wanted).values_list("code", flat=True))
+    if missing := [code for code in wanted if code not in known]:
+        raise Invalid({"extra_regimes": f"There is no regime “{missing[0][:40]}”. Choose from the list."})
+    return wanted
 
 
 def _refuse_lowering(model: Model, wanted: Sequence[str]) -> None:

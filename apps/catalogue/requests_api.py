@@ -41,6 +41,7 @@ class ModelRequestSerializer(serializers.ModelSerializer[ModelRequest]):
     manifest_digest = serializers.CharField(source="model_version.digest", read_only=True)
     requester = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
     approval = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
+    approval_status = serializers.CharField(source="approval.status", read_only=True, default=None, allow_null=True)
     supersedes = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
     renews = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
 
@@ -48,7 +49,8 @@ class ModelRequestSerializer(serializers.ModelSerializer[ModelRequest]):
         model = ModelRequest
         fields = [
             "uid", "model_version", "manifest_digest", "scope", "not_before", "valid_days", "reason", "status",
-            "requester", "digest", "approval", "supersedes", "renews", "recertify_reason", "created_at", "version",
+            "requester", "digest", "approval", "approval_status", "supersedes", "renews",
+            "recertify_reason", "created_at", "version",
         ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from apps.approvals.choices import RequestStatus
 from apps.approvals.models import ApprovalRequest, Decision, Grant
 from apps.catalogue import controls_state, subject_diff
 from apps.catalogue import requests as asks
@@ -87,6 +88,13 @@ _ENDS = {
 }  # fmt: skip
 
 
+def status_words(row: ModelRequest) -> str:
+    """Return where a request stands in words: decided ones may still wait until they can come into force."""
+    if row.status == AskStatus.IN_REVIEW and row.approval is not None and row.approval.status == RequestStatus.WAITING:
+        return "Decided, not in force yet"
+    return str(row.get_status_display())
+
+
 def timeline_of(row: ModelRequest) -> list[dict[str, Any]]:
     """Return the request's way, in order of time, with what is still to come."""
     found: list[dict[str, Any]] = [
@@ -116,7 +124,14 @@ def timeline_of(row: ModelRequest) -> list[dict[str, Any]]:
             found.append({"title": "Expired" if ended else "Ends", "at": held.expires_at, "tone": "caution",
                           "pending": not ended})  # fmt: skip
     elif row.status == AskStatus.IN_REVIEW:
-        found.append({"title": "Decision", "pending": True, "tone": "neutral"})
+        decided = approval is not None and approval.status == RequestStatus.WAITING
+        if decided and approval is not None:
+            found.append(
+                {"title": "In force once nothing stands against it", "text": approval.conclusion, "pending": True,
+                 "tone": "caution"}
+            )  # fmt: skip
+        else:
+            found.append({"title": "Decision", "pending": True, "tone": "neutral"})
     return found
 
 

@@ -52,7 +52,7 @@ class RequestTable(CommonsTable):
         "catalogue:request-detail", kwarg="request_uid", verbose_name="Version",
         order_by=("model_version__model__name", "model_version__number"),
     )  # fmt: skip
-    status = StatusColumn(verbose_name="Status")
+    status = StatusColumn(verbose_name="Status", labels=requests_selectors.status_words)
     team = tables.Column(accessor="model_version__model__team__name", verbose_name="Team", attrs=_WIDE)
     where = tables.Column(accessor="scope", verbose_name="Where", orderable=False, attrs=_WIDE)
     created_at = AgeColumn(verbose_name="Asked")
@@ -132,6 +132,7 @@ class RequestDetail(DetailView):
         is_open = row.status == AskStatus.IN_REVIEW
         return super().get_context(
             **requests_selectors.evidence_of(row),
+            status_words=requests_selectors.status_words(row),
             timeline=requests_selectors.timeline_of(row),
             grant=requests_selectors.grant_of(row),
             environments=", ".join(asks.environments_of(row.scope)),

@@ -102,9 +102,7 @@ def load(uid: uuid.UUID) -> ModelRequest:
 def bound_of(version: ModelVersion, clusters: Sequence[str]) -> str:
     """Return how the version's bytes are bound on these clusters: bytes | name."""
     manifest = manifests.parse(version.manifest)
-    if manifests.bound_by(manifest) == manifests.BYTES or all(verifies(slug) for slug in clusters):
-        return manifests.BYTES
-    return manifests.NAME
+    return manifests.bound_where(manifest, verified=all(verifies(slug) for slug in clusters))
 
 
 def lowered_until(version: ModelVersion, at: datetime) -> tuple[bool, datetime | None]:
@@ -202,7 +200,7 @@ class VersionRequestSubject:
     def anchors(self, uid: uuid.UUID) -> Sequence[tuple[str, str]]:
         """Return what can be commented on besides the change: each applicable control, each piece of evidence."""
         row = load(uid)
-        states = controls_state.standing(row.model_version, row.scope).states
+        states = controls_state.standing(row.model_version, row.scope).applying
         found = [(f"control:{one.code}"[:200], f"Control {one.code}: {one.title}".rstrip(": ")) for one in states]
         rows = Evidence.objects.filter(subject_digest=row.model_version.digest, withdrawn_at__isnull=True)
         return found + [(f"evidence:{one.uid}", f"Evidence: {one.title}") for one in rows.order_by("produced_at", "pk")]

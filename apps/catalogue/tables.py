@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import django_filters
@@ -17,6 +18,7 @@ from apps.catalogue.choices import RiskTier, ScanStatus, Scheme, VersionStatus
 from apps.catalogue.models import Model, ModelStore, ModelVersion, VersionFile
 from apps.core.filters import CommonsFilterSet, SearchFilter
 from apps.core.tables import CommonsTable, QuantityColumn, StatusColumn, TimeColumn, UidLinkColumn
+from apps.core.templatetags.commons import status_badge
 from apps.quotas.choices import DataClass
 from apps.teams.models import Team
 
@@ -147,6 +149,7 @@ class VersionTable(CommonsTable):
     )
     team = tables.Column(accessor="model__team__name", verbose_name="Team", attrs=_WIDE)
     status = StatusColumn(tones=TONES, verbose_name="State")
+    approved = tables.Column(accessor="digest", verbose_name="Approved", orderable=False, empty_values=())
     classification = tables.Column(verbose_name="Data", orderable=False, attrs=_WIDER)
     digest = tables.Column(verbose_name="Digest", orderable=False, attrs=_WIDE)
     total_bytes = tables.Column(verbose_name="Size", attrs={"cell": {"class": "figure d-none d-lg-table-cell"}})
@@ -154,9 +157,25 @@ class VersionTable(CommonsTable):
 
     class Meta(CommonsTable.Meta):
         model = ModelVersion
-        fields = ("label", "model", "team", "status", "classification", "digest", "total_bytes", "created_at")
+        fields = (
+            "label", "model", "team", "status", "approved", "classification", "digest", "total_bytes", "created_at",
+        )  # fmt: skip
         order_by = ("-created_at",)
         caption = "Versions"
+
+    @cached_property
+    def usable(self) -> set[str]:
+        """The digests among the rows shown that a grant in force covers; one statement, in an export, too."""
+        rows = self.paginated_rows if hasattr(self, "page") else self.rows
+        return selectors.usable_among(row.record.digest for row in rows)
+
+    def render_approved(self, value: str) -> SafeString | str:
+        """Say whether it may run somewhere now."""
+        return status_badge("approved") if value in self.usable else "—"
+
+    def value_approved(self, value: str) -> str:
+        """Export the same as a word."""
+        return "yes" if value in self.usable else "no"
 
     def render_classification(self, value: list[str]) -> str:
         """Write the classes."""

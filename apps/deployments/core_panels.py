@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.catalogue import selectors as versions
 from apps.catalogue.choices import VersionStatus
 from apps.catalogue.models import ModelVersion
 from apps.core.permissions import may
@@ -67,7 +68,7 @@ def workspace_endpoints(request: HttpRequest, workspace: Workspace) -> dict[str,
 
 @panel(page="model_version", order=40, permission="catalogue.model.view")
 def version_releases(request: HttpRequest, version: ModelVersion) -> dict[str, Any] | None:
-    """Where the version serves, and the way to deploy it."""
+    """Where the version serves, and the way to deploy it where an approval lets it."""
     if version.status != VersionStatus.SEALED:
         return None
     rows = (
@@ -78,9 +79,11 @@ def version_releases(request: HttpRequest, version: ModelVersion) -> dict[str, A
         .order_by("endpoint__name", "pk")
     )
     may_release = may(request.user, "deployments.release.create", None) and may_deploy_to(request.user).exists()
+    usable = may_release and bool(versions.usable_among([version.digest]))
     create = f"{reverse('deployments:release-create')}?version={version.uid}"
     return {
         "template": "deployments/panels/version.html",
         "releases": list(rows[:_SHOWN]),
-        "create_url": create if may_release else "",
+        "create_url": create if usable else "",
+        "not_approved": may_release and not usable,
     }

@@ -184,6 +184,7 @@ class QuotaRequestSubject:
 
     subject_type = SUBJECT_TYPE
     team_is_side = True
+    label = "Quota request"
 
     def canonical(self, uid: uuid.UUID) -> bytes:
         """Return the exact bytes: the request as its columns stand now, the estimate, the leaves."""

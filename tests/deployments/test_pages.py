@@ -259,3 +259,15 @@ def test_going_back_offers_what_is_approved_and_the_emergency_for_the_rest(world
     form_page = client.get(reverse("deployments:release-create") + f"?release={first.uid}&emergency=1")
     assert form_page.context["form"].initial["emergency"] is True
     assert form_page.context["form"].initial["model_version"] == first.model_version_id
+
+
+@pytest.mark.requirement("catalogue-7.2")
+def test_only_versions_that_an_approval_covers_are_offered_for_deployment(world: World) -> None:
+    client = client_for(world["lead_finance"])
+    url = reverse("catalogue:version-detail", kwargs={"version_uid": world.version.uid})
+    create = f"{reverse('deployments:release-create')}?version={world.version.uid}"
+    assert create in client.get(url).content.decode()
+    Grant.objects.update(revoked_at=clock.now(), revoked_reason="Withdrawn for a test of what is offered.")
+    shown = client.get(url).content.decode()
+    assert create not in shown
+    assert "No approval lets it be deployed now." in shown
