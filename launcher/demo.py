@@ -202,6 +202,9 @@ class Portal:
             (self.folder / "models").mkdir(parents=True, exist_ok=True)
             result |= {
                 "COMMONS_MODEL_MOUNTS": os.environ.get("COMMONS_MODEL_MOUNTS") or f"models={self.folder / 'models'}",
+                # A reserved name: without a sink no regulated release can keep its records, and none would be made.
+                "COMMONS_PREDICTION_SINK_URL": os.environ.get("COMMONS_PREDICTION_SINK_URL")
+                or "http://prediction-sink.example.com",
                 "COMMONS_DEMO": "1",
                 "COMMONS_DEMO_KUBECONFIG": str(self.kubeconfig),
                 "COMMONS_DEMO_KUBECONFIG_BOREALIS": str(self.kubeconfig_borealis),

@@ -153,6 +153,13 @@ PEOPLE: tuple[Person, ...] = (
     Person(
         "compliance", "Compliance officer", (("compliance", "installation", ""),), "", "decides which models may run"
     ),
+    Person(
+        "deputy-compliance",
+        "Deputy compliance officer",
+        (("compliance", "installation", ""),),
+        "",
+        "reviews emergencies that the first one decided",
+    ),
     Person("admin", "Platform admin", (("platform_admin", "installation", ""),), "", "clusters, pools, runs, policies"),
     Person(
         "operator",

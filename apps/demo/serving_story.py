@@ -1,7 +1,8 @@
-"""Models of the sample company: registered, carded, evidenced, approved, refused, waiting, and one that serves.
+"""Models of the sample company: registered, carded, evidenced, approved, refused, waiting, and some that serve.
 
-The weights are a few kilobytes of made-up bytes on a mounted volume, named as such in each model's purpose: what is
-shown is the way from bytes to a bound approval and to a rollout, not a model.
+The weights are a few kilobytes of made-up bytes, named as such in each model's purpose: what is shown is the way from
+bytes to a bound approval and to a rollout, not a model. They lie on a mounted volume, where nothing fixes what a
+cluster loads, but for the fraud model's later versions: those are artifacts by digest in a simulated registry.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from apps.approvals import actions as approvals
 from apps.approvals import policies, ports
@@ -30,6 +32,7 @@ from apps.clusters.models import Cluster
 from apps.core.actor import Actor
 from apps.core.errors import CommonsError
 from apps.demo import company
+from apps.demo.cluster import artifacts
 from apps.demo.seed import SEEDER, Context
 from apps.demo.sharing import wait_for
 from apps.demo.story import _actor, _person
@@ -45,6 +48,7 @@ from apps.quotas.models import Workspace
 from apps.teams.models import Team
 
 VOLUME = "models"
+REGISTRY = "simulated-registry"
 IMAGE = "registry.example.com/serving/triton@sha256:" + hashlib.sha256(b"sample serving image").hexdigest()
 _SIMULATED = "Sample company: the weights are made-up bytes."
 
@@ -60,6 +64,9 @@ class ModelPlan:
     purpose: str
     data_classes: tuple[str, ...]
     labels: tuple[str, ...]
+    #: Those of the versions that lie in the simulated registry, under this name; the others are on the volume.
+    registry_name: str = ""
+    in_registry: tuple[str, ...] = ()
 
 
 RANKING = ModelPlan(
@@ -70,7 +77,7 @@ RANKING = ModelPlan(
 FRAUD = ModelPlan(
     "payment-fraud", "Payment fraud", "finance", "finance-lead",
     f"Scores card payments before they are settled; a person decides on high scores. {_SIMULATED}",
-    ("financial",), ("2.0.0",),
+    ("financial",), ("2.0.0", "2.1.0", "2.2.0"), "models/payment-fraud", ("2.1.0", "2.2.0"),
 )  # fmt: skip
 PLANS = (RANKING, FRAUD)
 
@@ -117,13 +124,18 @@ def catalogue(context: Context) -> str:
     store = ModelStore.objects.filter(slug=VOLUME).first() or store_actions.add_store(
         "Models on a mounted volume", "pvc", slug=VOLUME, endpoint=VOLUME, actor=_actor(context, "admin")
     )
+    registry = ModelStore.objects.filter(slug=REGISTRY).first() or store_actions.add_store(
+        "Simulated registry of made-up models", "oci", slug=REGISTRY, endpoint=context.allocation_url,
+        actor=_actor(context, "admin"),
+    )  # fmt: skip
     done = 0
     for plan in PLANS:
         model = Model.objects.filter(slug=plan.slug).first() or _registered(context, plan)
         for label in plan.labels:
             if not ModelVersion.objects.filter(model=model, label=label).exists():
-                weights(folder, plan, label)
-                begun(context, plan, model, store, label)
+                if label not in plan.in_registry:
+                    weights(folder, plan, label)
+                begun(context, plan, model, registry if label in plan.in_registry else store, label)
             version = ModelVersion.objects.get(model=model, label=label)
             done += sealed(context, plan, version)
     return f"{done} versions sealed" if done else "as before"
@@ -161,11 +173,15 @@ def _registered(context: Context, plan: ModelPlan) -> Model:
 
 
 def begun(context: Context, plan: ModelPlan, model: Model, store: ModelStore, label: str) -> None:
-    """Draft a version on the volume, say what it was made from, have it hashed."""
+    """Draft a version in its store, say what it was made from, have it hashed."""
     lead = _actor(context, plan.lead)
     card = cards_saving.newest_card(model.pk)
+    location, revision = f"pvc://{VOLUME}/{plan.slug}/{label}", ""
+    if label in plan.in_registry:
+        location = f"oci://{urlsplit(store.endpoint).netloc}/{plan.registry_name}"
+        revision = artifacts.artifact(plan.registry_name, label).digest
     version = versions.create_version(
-        model.pk, label, "pvc", location=f"pvc://{VOLUME}/{plan.slug}/{label}", store_id=store.pk,
+        model.pk, label, store.scheme, location=location, revision=revision, store_id=store.pk,
         model_format="onnx", runtime="kserve-tritonserver", image=IMAGE, arguments=["--strict-readiness=true"],
         parameters={"epochs": "12", "learning_rate": "0.0004"}, card_id=card.pk if card else None, actor=lead,
     )  # fmt: skip
@@ -196,18 +212,22 @@ def sealed(context: Context, plan: ModelPlan, version: ModelVersion) -> int:
     ]  # fmt: skip
     drafts = [evidence.Draft(kind="evaluation", title=f"Evaluation of {version.label}", rows=rows)]
     if plan is FRAUD:
-        drafts.append(
+        drafts += [
             evidence.Draft(
                 kind="model_scan", title="Scan of the model files", payload={"tool": "sample", "findings": 0}
-            )
-        )
+            ),
+            evidence.Draft(
+                kind="image_scan", title="Scan of the serving image",
+                payload={"tool": "sample", "image": IMAGE, "critical": 0, "high": 0},
+            ),
+        ]  # fmt: skip
     for draft in drafts:
         evidence.add_evidence(version.pk, draft, actor=lead)
     return 1
 
 
 def approvals_of_versions(context: Context) -> str:
-    """Ask for the versions: two approved by compliance, one rejected for its own figures, one with open controls."""
+    """Ask for the versions: some approved, one rejected for its own figures, one with open controls, one to decide."""
     said = []
     for label, verdict, reason in (
         ("1.0.0", Verdict.APPROVE, "Card, results and scope are as they should be."),
@@ -220,15 +240,21 @@ def approvals_of_versions(context: Context) -> str:
             "The results for new visitors are below the threshold that you set yourselves.",
         )
     )  # fmt: skip
-    said.append(ask(context, FRAUD, "2.0.0", "", ""))
+    for label, verdict, reason in (
+        # On a volume nothing proves what a cluster loads: for financial data that stays an open control.
+        ("2.0.0", "", ""),
+        ("2.1.0", Verdict.APPROVE, "Bound by its bytes; scans, evaluation and card are as they should be."),
+    ):
+        said.append(ask(context, FRAUD, label, verdict, reason))
     return ", ".join(text for text in said if text) or "as before"
 
 
-def _workspaces(plan: ModelPlan) -> list[Workspace]:
+def workspaces_of(plan: ModelPlan) -> list[Workspace]:
+    """Return where a plan's models are to run."""
     return list(
-        Workspace.objects.filter(
-            team__slug=plan.team, cluster__slug=company.CLUSTER_SLUG, archived_at__isnull=True
-        ).order_by("pk")
+        Workspace.objects.select_related("cluster")
+        .filter(team__slug=plan.team, cluster__slug=company.CLUSTER_SLUG, archived_at__isnull=True)
+        .order_by("pk")
     )
 
 
@@ -238,7 +264,7 @@ def ask(context: Context, plan: ModelPlan, label: str, verdict: str, reason: str
     if version is None or not version.digest or ModelRequest.objects.filter(model_version=version).exists():
         return ""
     asked = asks.Asked(
-        workspaces=[one.pk for one in _workspaces(plan)], max_traffic=100, valid_days=180,
+        workspaces=[one.pk for one in workspaces_of(plan)], max_traffic=100, valid_days=180,
         reason=f"{plan.name} {label} for the coming season.",
     )  # fmt: skip
     try:
@@ -259,33 +285,39 @@ def ask(context: Context, plan: ModelPlan, label: str, verdict: str, reason: str
 
 
 def endpoint(context: Context) -> str:
-    """Serve the ranking: its first version takes all traffic, the next one is a canary of ten per cent."""
-    said = []
-    for label, ladder in (("1.0.0", ()), ("1.1.0", (Rung(10, 0), Rung(50, 0)))):
-        version = ModelVersion.objects.filter(model__slug=RANKING.slug, label=label).first()
-        workspace = next(iter(_workspaces(RANKING)), None)
-        if version is None or workspace is None or Release.objects.filter(model_version=version).exists():
-            continue
-        spec = Spec(
-            min_replicas=1, max_replicas=1, units_per_replica=1, cpu=4, memory_gib=16, ladder=ladder,
-            guard=Guard(error_rate=Decimal("0.05"), latency_p95_ms=800),
-        )  # fmt: skip
-        try:
-            release = releases.request_release(
-                workspace.pk, "product-ranking", version.pk, context.flavour.pk, spec,
-                f"Serve {version} to the campaign pages.", actor=_actor(context, RANKING.lead),
-            )  # fmt: skip
-        except CommonsError as error:
-            said.append(f"{label} not released: {error}")
-            break
-        _decided(context, release)
-        _followed(context, release, canary=bool(ladder))
-        release.refresh_from_db()
-        said.append(f"{label} {release.get_status_display().lower()}")
-        if release.status not in (ReleaseStatus.LIVE, ReleaseStatus.HELD):
-            break
+    """Serve the ranking, its next version as a canary of ten per cent; and the fraud model, which is regulated."""
+    said = [
+        serve(context, RANKING, "product-ranking", "1.0.0"),
+        serve(context, RANKING, "product-ranking", "1.1.0", (Rung(10, 0), Rung(50, 0))),
+        serve(context, FRAUD, "payment-fraud", "2.1.0"),
+    ]
     _objectives(context)
-    return ", ".join(said) or "as before"
+    return ", ".join(text for text in said if text) or "as before"
+
+
+def serve(context: Context, plan: ModelPlan, name: str, label: str, ladder: tuple[Rung, ...] = ()) -> str:
+    """Release a version once, have it decided, and wait until it serves. Says what became of it."""
+    version = ModelVersion.objects.filter(model__slug=plan.slug, label=label).first()
+    workspace = next(iter(workspaces_of(plan)), None)
+    if version is None or workspace is None or Release.objects.filter(model_version=version).exists():
+        return ""
+    if ladder and not Endpoint.objects.filter(workspace=workspace, name=name, current__isnull=False).exists():
+        return f"{plan.name} {label} has nothing to be a canary of"
+    spec = Spec(
+        min_replicas=1, max_replicas=1, units_per_replica=1, cpu=4, memory_gib=16, ladder=ladder,
+        guard=Guard(error_rate=Decimal("0.05"), latency_p95_ms=800), logger=plan is FRAUD,
+    )  # fmt: skip
+    try:
+        release = releases.request_release(
+            workspace.pk, name, version.pk, context.flavour.pk, spec, f"Serve {version} to the people of {plan.team}.",
+            actor=_actor(context, plan.lead),
+        )  # fmt: skip
+    except CommonsError as error:
+        return f"{plan.name} {label} not released: {error}"
+    _decided(context, release)
+    _followed(context, plan, release, canary=bool(ladder))
+    release.refresh_from_db()
+    return f"{plan.name} {label} {release.get_status_display().lower()}"
 
 
 def _decided(context: Context, release: Release) -> None:
@@ -299,7 +331,7 @@ def _decided(context: Context, release: Release) -> None:
             )  # fmt: skip
 
 
-def _followed(context: Context, release: Release, *, canary: bool) -> None:
+def _followed(context: Context, plan: ModelPlan, release: Release, *, canary: bool) -> None:
     """Wait until it serves; a canary is held at its first share, where everybody who comes finds it."""
     cluster_id = release.endpoint.workspace.cluster_id
 
@@ -315,7 +347,7 @@ def _followed(context: Context, release: Release, *, canary: bool) -> None:
     wait_for(arrived, work)
     if canary and release.status == ReleaseStatus.CANARY:
         reason = "Held for the campaign team: they compare both versions before it takes more."
-        rollout.hold(release.endpoint_id, actor=_actor(context, RANKING.lead), reason=reason)
+        rollout.hold(release.endpoint_id, actor=_actor(context, plan.lead), reason=reason)
 
 
 def _objectives(context: Context) -> None:

@@ -202,6 +202,15 @@ def baselines(context: Context) -> str:
     return ", ".join(said) or "no cluster uses Kueue"
 
 
+def change_baseline(context: Context, cluster: Cluster, reason: str) -> bool:
+    """Request a cluster's baseline anew, have it approved, and wait; returns whether it is applied."""
+    change = request_change(
+        ChangeKind.BASELINE, cluster_id=cluster.pk, values={}, reason=reason, actor=_actor(context, "admin")
+    )
+    _decide(context, change)
+    return _applied(change)
+
+
 def _decide(context: Context, change: ChangeRequest) -> None:
     if change.status not in OPEN_STATUSES:
         return

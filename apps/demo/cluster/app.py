@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.demo.cluster import bulk, discovery, history, metrics, pki, seeds
+from apps.demo.cluster import artifacts, bulk, discovery, history, metrics, pki, seeds
 from apps.demo.cluster.allocation import Allocations
 from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import MASTERS, Rbac, Tokens, User
@@ -292,12 +292,14 @@ class SimulatedCluster:
         raise no_such_path()
 
     def _handle_plain(self, request: Request, alive: Callable[[], bool]) -> Response:
-        """The allocation API and metrics; like OpenCost's they ask nobody who they are."""
+        """The allocation API, metrics and made-up models; they ask nobody who they are, as OpenCost does not."""
         if request.path in ("/healthz", "/metrics"):
             text = metrics.text(self.store) if request.path == "/metrics" else "ok"
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
         if request.path in QUERY_PATHS:
             return respond(request, self.recorder, self.clock())
+        if request.path.startswith(artifacts.PREFIX):
+            return artifacts.respond(request)
         if request.method != "GET":
             raise ApiError(405, "MethodNotAllowed", "the allocation API only reads")
         try:

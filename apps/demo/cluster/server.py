@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(response)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     def _respond(self) -> Response:
         body = self._body()
@@ -201,7 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(response)
         self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
-        self.wfile.write(response.body)
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
 
     def _stream(self, response: Response, lines: Iterator[bytes]) -> None:
         self.stream_since = time.monotonic()

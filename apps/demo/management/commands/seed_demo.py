@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.accounts.models import User
 from apps.core import clock
 from apps.core.errors import CommonsError
-from apps.demo import company, history, identity_story, money, seed, serving_story, sharing, story
+from apps.demo import company, history, identity_story, money, regulated, seed, serving_story, sharing, story
 
 
 class Command(BaseCommand):
@@ -48,7 +48,9 @@ class Command(BaseCommand):
             seed.Step("Policies for models and releases", serving_story.rules),
             seed.Step("Models, cards, evidence", serving_story.catalogue),
             seed.Step("Approvals of versions", serving_story.approvals_of_versions),
-            seed.Step("An endpoint with a canary", serving_story.endpoint),
+            *regulated.BEFORE,
+            seed.Step("Endpoints, one with a canary", serving_story.endpoint),
+            *regulated.AFTER,
             seed.Step("Chargeback and the unit's budget", money.chargeback),
             seed.Step("Self-test of the source of usage", money.fit),
             seed.Step("Past months closed", lambda known: money.close_months(known, self.aside)),
