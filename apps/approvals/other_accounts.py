@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.db.models import Q
+
 from apps.accounts import merging
 from apps.approvals.models import ApprovalRequest
 
@@ -19,6 +21,10 @@ def with_other_accounts(request: ApprovalRequest, found: dict[int, str]) -> dict
     for user_id, rule in list(found.items()):
         for other in accounts.get(persons.get(user_id, user_id), ()):
             found.setdefault(other, rule)
-    for spoke in request.decisions.filter(actor__in=persons).values_list("actor_id", flat=True):
-        found.setdefault(persons[spoke], OTHER_ACCOUNT_RULE)
+    # Who spoke with another account, and for whom somebody spoke as it: both stand behind that word.
+    words = request.decisions.filter(Q(actor__in=persons) | Q(on_behalf_of__in=persons))
+    for pair in words.values_list("actor_id", "on_behalf_of_id"):
+        for account in pair:
+            if account in persons:
+                found.setdefault(persons[account], OTHER_ACCOUNT_RULE)
     return found

@@ -18,7 +18,7 @@ from apps.audit import keeping
 from apps.audit.models import AuditEvent
 from apps.core import clock
 from apps.core.actor import Actor
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.notifications import delivery
 from apps.notifications.models import Notification, SentMail
@@ -26,6 +26,7 @@ from apps.teams import importing
 from apps.teams.choices import Role
 from apps.teams.models import RoleGrant
 from tests.accounts.test_scim import Directory
+from tests.approvals.conftest import Office, office, things  # noqa: F401 (fixtures)
 from tests.factories import PASSWORD, Company, grant, make_user
 
 pytestmark = pytest.mark.django_db
@@ -174,3 +175,18 @@ def test_a_directory_cannot_switch_an_account_on_that_was_merged_away(company: C
     assert directory.on(resource["id"]).status_code < 500
     user.refresh_from_db()
     assert not user.is_active
+
+
+@pytest.mark.requirement("people-and-units-4.2")
+def test_who_was_spoken_for_fills_no_second_seat_with_the_account_that_stays(office: Office, company: Company) -> None:  # noqa: F811 (the fixture)
+    office.publish({"stages": [{"name": "Both", "role": "unit_owner", "scope": "unit", "quorum": 2}]})
+    stays, stand_in, request = make_user("vp2@example.com"), make_user("standin@example.com"), office.submit()
+    grant(stays, Role.UNIT_OWNER, unit=company.unit)
+    delegating.create(
+        company.vp.pk, stand_in.pk, Role.UNIT_OWNER, actor=Actor.of(company.vp), end=clock.now() + timedelta(days=3),
+        reason="Away",
+    )  # fmt: skip
+    office.decide(request, stand_in, on_behalf_of=company.vp.pk)
+    merging.merge(company.vp.pk, stays.pk, "One person", actor=Actor.of(company.admin))
+    with pytest.raises(NotAllowed, match="One person fills one seat"):
+        office.decide(request, stays)
