@@ -325,7 +325,7 @@ def test_a_version_cannot_be_made_from_itself(company: Any, model: Model) -> Non
         actions.set_sources(a.pk, [SourceInput("base_model", source_version_id=c.pk)], actor=actor)
 
 
-@pytest.mark.requirement("catalogue-5.3")
+@pytest.mark.requirement("catalogue-5.1")
 def test_a_class_of_a_sealed_version_leaves_the_model_by_exception_only(company: Any) -> None:
     model = make_model(company.finance_team, data_classes=["health", "internal"])
     version = make_sealed(model, company.member_finance)

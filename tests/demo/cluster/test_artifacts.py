@@ -1,4 +1,4 @@
-"""The simulated registry: what the catalogue reads of a made-up model, and that nothing there can be moved or written."""
+"""The simulated registry: what the catalogue reads of a made-up model; nothing there is moved or written."""
 
 from __future__ import annotations
 
