@@ -8,7 +8,7 @@ from django.http import HttpResponseBase
 from django.urls import reverse
 
 from apps.accounts import actions, impersonation
-from apps.accounts.choices import FactorKind
+from apps.accounts.choices import FactorKind, UserKind
 from apps.accounts.filters import UserFilter
 from apps.accounts.forms import ReasonForm, UserForm
 from apps.accounts.models import User
@@ -54,9 +54,12 @@ class UserDetail(DetailView):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add what may be done, and the panels."""
-        manage = may(self.request.user, MANAGE, self.object) and self.object.pk != self.request.user.pk
+        # Nothing can be done any more to an account that was merged into another, or whose person was erased.
+        over = self.object.merged_into_id is not None or self.object.erased_at is not None
+        manage = may(self.request.user, MANAGE, self.object) and self.object.pk != self.request.user.pk and not over
         return super().get_context(
             may_manage=manage,
+            is_person=self.object.kind == UserKind.PERSON,
             may_see_as=impersonation.bar(User.objects.get(pk=self.request.user.pk or 0), self.object) == "",
             may_end_sessions=may(self.request.user, SESSIONS),
             open_sessions=self.object.sessions.all().open().count(),

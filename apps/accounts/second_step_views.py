@@ -65,11 +65,14 @@ class SecondStep(View):
         """Draw the form, with a new challenge for the person's keys; nothing says whose account it is."""
         if form.is_bound:
             form.data = {}
+        key_options = second_step.challenge(person, request.session)
+        # Who has no key has nothing else to give here.
+        form.fields["code"].required = not key_options
         context = {
             "title": "Second step",
             "form": form,
             "next": safe_next(request),
-            "key_options": second_step.challenge(person, request.session),
+            "key_options": key_options,
         }
         return render(request, "accounts/second_step.html", context, status=status)
 

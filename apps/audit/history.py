@@ -7,6 +7,7 @@ whole trail sees everything. What people wrote (reasons, comments) stays with th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,8 @@ from apps.core.errors import Invalid, NotVisible
 from apps.core.permissions import may, reach
 
 PER_PAGE = 50
+#: A moment as events hold it; people read it without fractions of a second.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 READ_TRAIL, READ_TEAM = "audit.event.view", "teams.team.view"
 #: Who reads what is for auditors, not for the owner of what was read.
 _FOR_AUDITORS = Q(action__startswith="audit.") | Q(action__endswith=".viewed") | Q(action__endswith=".exported")
@@ -84,6 +87,8 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value)
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_text(item)}" for name, item in value.items())
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return f"{value[:10]} {value[11:16]} UTC"
     return str(value)
 
 

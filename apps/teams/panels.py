@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from apps.accounts.choices import UserKind
 from apps.accounts.models import User
 from apps.core.permissions import may
 from apps.teams import review_selectors, selectors
@@ -60,13 +61,16 @@ def people(request: HttpRequest, team: Team) -> dict[str, Any]:
 @panel(page="person", order=10, permission="teams.grant.view")
 def roles(request: HttpRequest, person: User) -> dict[str, Any]:
     """Show a person's roles and teams."""
+    may_manage = may(request.user, "teams.grant.manage") and person.pk != request.user.pk
     return {
         "template": "teams/panels/roles.html",
         "person": person,
         "grants": selectors.grants_of(person),
         "coming": selectors.grants_to_come(person),
         "memberships": selectors.memberships_of(person),
-        "may_manage": may(request.user, "teams.grant.manage") and person.pk != request.user.pk,
+        "may_manage": may_manage,
+        # The action takes no others.
+        "may_give": may_manage and person.is_active and person.kind == UserKind.PERSON,
     }
 
 

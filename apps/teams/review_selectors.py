@@ -57,12 +57,16 @@ def asks_me(user: Any, review: AccessReview, *, only_open: bool = True) -> list[
 
 
 class Asked:
-    """Names who is asked about what: three queries for any number of questions."""
+    """Knows and names who is asked about what: three queries for any number of questions."""
 
     def __init__(self) -> None:
         self._who = reviews.reviewers()
         everybody = self._who.compliance.union(self._who.admins, *self._who.owners.values())
         self._names = dict(User.objects.filter(pk__in=everybody).values_list("pk", "display_name"))
+
+    def asks(self, user: Any, item: ReviewItem) -> bool:
+        """Whether a person is asked about it."""
+        return user.pk in self._who.asked(item.user_id, reviews.place_of(item))
 
     def names(self, item: ReviewItem) -> str:
         """Return the names of those asked, "nobody" where there is nobody."""

@@ -49,9 +49,10 @@ class ChoiceColumn(tables.Column):
             empty_values=(), orderable=False, exclude_from_export=True, verbose_name="Choose", accessor="uid", **kwargs
         )
 
-    def render(self, record: ReviewItem) -> SafeString | str:
-        """Draw the box where the question can still be answered."""
-        if record.answer not in (ReviewAnswer.OPEN, ReviewAnswer.KEEP):
+    def render(self, record: ReviewItem, table: ItemTable) -> SafeString | str:
+        """Draw the box where whoever looks may still answer: one that asks others would refuse the whole sheet."""
+        answered = record.answer not in (ReviewAnswer.OPEN, ReviewAnswer.KEEP)
+        if answered or not table.asked_now().asks(table.request.user, record):
             return ""
         words = f"{record.user.display_name}: {Role(record.role).label}"
         return format_html(
@@ -130,9 +131,13 @@ class ItemTable(CommonsTable):
         """Name who is asked, while the question is open."""
         if record.answer != ReviewAnswer.OPEN:
             return "–"
+        return self.asked_now().names(record)
+
+    def asked_now(self) -> review_selectors.Asked:
+        """Return who is asked about what, read once for all rows."""
         if self._asked is None:
             self._asked = review_selectors.Asked()
-        return self._asked.names(record)
+        return self._asked
 
 
 class ItemFilter(CommonsFilterSet):

@@ -21,7 +21,7 @@ class GrantTable(CommonsTable):
     scope_name = tables.Column(verbose_name="Where", orderable=False)
     granted_by = tables.Column(accessor="granted_by__display_name", verbose_name="Given by", default="the portal")
     created_at = AgeColumn(verbose_name="Given", attrs={"cell": {"class": "d-none d-md-table-cell"}})
-    expires_at = TimeColumn(verbose_name="Until", default="revoked")
+    expires_at = TimeColumn(verbose_name="Counts until", default="revoked")
     actions = ActionsColumn(template_name="teams/grant_actions.html")
 
     class Meta(CommonsTable.Meta):

@@ -155,4 +155,6 @@ def test_the_page_says_what_goes_and_stays(company: Company, person: User) -> No
     page = client.get(f"/people/{person.uid}/").content.decode()
     assert "removed for good" in page
     assert "Quagga" not in page
+    for gone in ("Merge", "New initial password", "Switch on again", "Give a role", "can sign in"):
+        assert gone not in page, "nothing is offered that would be refused"
     assert client.get(url).status_code == 409

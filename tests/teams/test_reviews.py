@@ -283,7 +283,9 @@ def test_pages_show_what_lies_in_ones_scope(company: Company, query_limit: Any) 
     text = client_for(company.vp).get(url).content.decode()
     assert "Lead finance" in text
     assert "Vp other" not in text
-    assert 'name="items"' in text
+    mine = review_selectors.asks_me(company.vp, review)
+    assert 0 < len(mine) < ReviewItem.objects.visible_to(company.vp).filter(review=review).count()
+    assert text.count('name="items"') == len(mine), "a box stands where the answer is theirs, and nowhere else"
     assert client_for(company.lead_finance).get(url).status_code == 404
     home = client_for(company.vp).get("/").content.decode()
     assert "wait for your answer" in home
