@@ -85,7 +85,8 @@ def account_of(provider: IdentityProvider, person: Person) -> User:
     ).first() or _from_directory(provider, person)  # fmt: skip
     if identity is None:
         identity = _connected(provider, person)
-    user = _current(identity)
+    # Locked: whoever switches the account off at the same moment ends every session of it, this one too.
+    user = User.objects.select_for_update(no_key=True).get(pk=_current(identity).pk)
     # Switched off by a directory that is held back: the account stays in use until a person has decided.
     gone = not identity.active and identity.held_at is None
     if gone or not user.is_active or user.erased_at is not None or user.kind != UserKind.PERSON:

@@ -9,10 +9,12 @@ import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.sessions.backends.db import SessionStore
 
-from apps.accounts import actions, erasing, merging, second_step, sign_in
+from apps.accounts import actions, erasing, merging, openid_people, second_step, sign_in
 from apps.accounts.backends import PasswordBackend
 from apps.accounts.choices import FactorKind
 from apps.accounts.models import ExternalIdentity, SecondFactor, SignInSession, User
+from apps.accounts.openid_claims import Person
+from apps.accounts.openid_refusals import Refused
 from apps.approvals import delegating
 from apps.audit import keeping
 from apps.audit.models import AuditEvent
@@ -190,3 +192,22 @@ def test_who_was_spoken_for_fills_no_second_seat_with_the_account_that_stays(off
     merging.merge(company.vp.pk, stays.pk, "One person", actor=Actor.of(company.admin))
     with pytest.raises(NotAllowed, match="One person fills one seat"):
         office.decide(request, stays)
+
+
+@pytest.mark.requirement("openid-sign-in-2.5")
+def test_an_account_that_is_switched_off_while_its_provider_answers_stays_shut(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Directory()
+    user = make_user("ada@example.com")
+    ExternalIdentity.objects.create(provider=directory.provider, subject="7", user=user)
+    really = openid_people._current
+
+    def meanwhile(identity: ExternalIdentity) -> User:
+        found = really(identity)
+        actions.deactivate_user(user.pk, "Left", actor=Actor.of(company.admin))
+        return found
+
+    monkeypatch.setattr(openid_people, "_current", meanwhile)
+    with pytest.raises(Refused):
+        openid_people.account_of(directory.provider, Person("7", user.email, True, "", "", None, False, None, ""))
