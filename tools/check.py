@@ -139,7 +139,7 @@ STEPS = (
                 "cli",
             )
         ],
-    ),  # fmt: skip
+    ),
     # Its formatter is left out: it moves whitespace within inline text, which shows.
     Step("templates (djlint)", [tool("djlint", "templates", "--lint", "--quiet")]),
     Step(
