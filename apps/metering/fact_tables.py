@@ -124,8 +124,8 @@ class ClaimTable(CommonsTable):
     """Claimed namespaces."""
 
     namespace = tables.Column()
-    cluster = tables.Column(accessor="cluster__name")
-    team = tables.Column(accessor="team__name")
+    cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster")
+    team = tables.Column(accessor="team__name", verbose_name="Team")
     environment = tables.Column()
     valid_from = TimeColumn(accessor="valid__lower", verbose_name="From", order_by="valid")
     valid_until = TimeColumn(accessor="valid__upper", verbose_name="Until", orderable=False)

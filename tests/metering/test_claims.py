@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db.models import Sum
+from django.urls import reverse
 
 from apps.audit.models import AuditEvent
 from apps.core import clock
@@ -227,3 +228,12 @@ def test_a_claim_made_while_a_source_is_read_counts(world: World, company: Any) 
             world.source.pk, START, END, actor=SYSTEM, adapter=Resourceful([hold("stray", "strays", START, END, 2)])
         )
     assert set(HourFact.objects.values_list("team_id", flat=True)) == {company.finance_team.pk}
+
+
+@pytest.mark.requirement("metering-facts-5.2")
+def test_the_list_names_cluster_and_team_apart(world: World, company: Any, client_for: Any) -> None:
+    made = claim(world, company)
+    body = client_for(company.admin).get(reverse("metering:claim-list") + "?export=csv")
+    header, row = b"".join(body.streaming_content).decode("utf-8-sig").splitlines()[:2]
+    columns = dict(zip(header.split(","), row.split(","), strict=False))
+    assert (columns["Cluster"], columns["Team"]) == (made.cluster.name, made.team.name)
