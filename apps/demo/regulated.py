@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from apps.approvals import commenting, delegating, policies
-from apps.approvals.models import ApprovalRequest, Comment, Delegation, Policy, PolicyVersion
+from apps.approvals.models import Comment, Delegation, Policy, PolicyVersion
 from apps.catalogue.models import ModelRequest
 from apps.clusters.models import Cluster
 from apps.core import clock, signing
@@ -70,7 +70,7 @@ def remark(context: Context) -> str:
     asked = ModelRequest.objects.filter(
         model_version__model__slug=FRAUD.slug, model_version__label="2.2.0", approval__isnull=False
     ).first()  # fmt: skip
-    approval = ApprovalRequest.objects.filter(pk=asked.approval_id).first() if asked is not None else None
+    approval = asked.approval if asked is not None else None
     if approval is None or Comment.objects.filter(request=approval).exists():
         return "as before"
     known = [name for name, _ in commenting.anchors(approval)]

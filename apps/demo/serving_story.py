@@ -240,12 +240,12 @@ def approvals_of_versions(context: Context) -> str:
             "The results for new visitors are below the threshold that you set yourselves.",
         )
     )  # fmt: skip
-    for label, verdict, reason in (
+    regulated: tuple[tuple[str, str, str], ...] = (
         # On a volume nothing proves what a cluster loads: for financial data that stays an open control.
         ("2.0.0", "", ""),
         ("2.1.0", Verdict.APPROVE, "Bound by its bytes; scans, evaluation and card are as they should be."),
-    ):
-        said.append(ask(context, FRAUD, label, verdict, reason))
+    )
+    said += [ask(context, FRAUD, *one) for one in regulated]
     return ", ".join(text for text in said if text) or "as before"
 
 

@@ -15,6 +15,7 @@ from django.utils.dateparse import parse_datetime
 
 from apps.catalogue.choices import REGULATED
 from apps.catalogue.models import ModelVersion
+from apps.catalogue.tables import class_words
 from apps.clusters.models import Cluster
 from apps.core.errors import Conflict
 from apps.core.events import declare
@@ -72,12 +73,12 @@ class EnforcementTable(CommonsTable):
         return EnforcementMode(value).label
 
     def render_data_classes(self, value: list[str]) -> str:
-        """Write the classes as a list."""
-        return ", ".join(value)
+        """Write the classes as people read them."""
+        return class_words(value)
 
     def value_data_classes(self, value: list[str]) -> str:
         """Export the same."""
-        return ", ".join(value)
+        return class_words(value)
 
 
 class EnforcementFilter(CommonsFilterSet):
@@ -151,6 +152,7 @@ class EnforcementDetail(DetailView):
         shown = list(notes[: _SHOWN + 1])
         return super().get_context(
             row=row,
+            data_classes=class_words(workspace.data_classes),
             standing=enforcement.standing(workspace),
             entries=entry_lines(row.entries if row is not None else []),
             notes=[(note, KIND_WORDS.get(note.kind, note.kind)) for note in shown[:_SHOWN]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import date
 from typing import Any
 
 import django_tables2 as tables
@@ -11,6 +12,7 @@ from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
+from django.utils.safestring import SafeString
 
 from apps.catalogue.models import Model
 from apps.clusters.models import Cluster
@@ -25,10 +27,18 @@ from apps.deployments.models import Endpoint, PlacementStatement
 VIEW = "deployments.placement.view"
 
 
+class _MonthColumn(UidLinkColumn):
+    """A month by its name; exports keep the date, which sorts."""
+
+    def render(self, value: date, record: PlacementStatement) -> SafeString | str:
+        """Draw the link."""
+        return super().render(f"{value:%B %Y}", record)
+
+
 class StatementTable(CommonsTable):
     """Statements by month."""
 
-    month = UidLinkColumn("deployments:placement-detail", kwarg="statement_uid", verbose_name="Month")
+    month = _MonthColumn("deployments:placement-detail", kwarg="statement_uid", verbose_name="Month")
     revision = QuantityColumn(unit=None, verbose_name="Revision")
     lines = QuantityColumn(unit=None, verbose_name="Lines")
     violations = QuantityColumn(unit=None, verbose_name="Violations")

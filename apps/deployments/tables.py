@@ -180,6 +180,14 @@ class RuleTable(CommonsTable):
         order_by = ("data_class",)
         caption = "Placement rules"
 
+    def render_data_class(self, value: str) -> str:
+        """Write the class as people read it."""
+        return str(dict(DataClass.choices).get(value, value))
+
+    def value_data_class(self, value: str) -> str:
+        """Export the same."""
+        return self.render_data_class(value)
+
     def render_location(self, value: str) -> str:
         """Write the place in words."""
         return str(dict(Location.choices).get(value, value))
