@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from apps.accounts.choices import UserKind
 from apps.accounts.models import ExternalIdentity, IdentityProvider, User
 from apps.core.permissions import INSTALLATION, may
 from portal.panels import nav, panel
@@ -45,6 +46,8 @@ def identities(request: HttpRequest, person: User) -> dict[str, Any] | None:
 
 
 @panel(page="person", order=900, permission="accounts.user.erase")
-def erasure(request: HttpRequest, person: User) -> dict[str, Any]:
-    """Say whether the person was erased, and offer it."""
+def erasure(request: HttpRequest, person: User) -> dict[str, Any] | None:
+    """Say whether the person was erased, and offer it; a program has nothing personal."""
+    if person.kind != UserKind.PERSON:
+        return None
     return {"template": "accounts/panels/erasure.html", "person": person}

@@ -19,7 +19,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.notifications.models import SentMail
 from tests.audit.helpers import seal
 from tests.audit.test_attacks import as_superuser
-from tests.factories import Company, client_for
+from tests.factories import Company, client_for, make_user
 
 pytestmark = pytest.mark.django_db
 ADDRESS, NAME = "quagga.person@example.com", "Quagga Erasable"
@@ -155,6 +155,8 @@ def test_the_page_says_what_goes_and_stays(company: Company, person: User) -> No
     page = client.get(f"/people/{person.uid}/").content.decode()
     assert "removed for good" in page
     assert "Quagga" not in page
+    program = make_user("program@example.com", kind="service")
+    assert "Erase for good" not in client.get(f"/people/{program.uid}/").content.decode()
     for gone in ("Merge", "New initial password", "Switch on again", "Give a role", "can sign in"):
         assert gone not in page, "nothing is offered that would be refused"
     assert client.get(url).status_code == 409
