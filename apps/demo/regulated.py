@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from apps.approvals import commenting, delegating, policies
 from apps.approvals.models import Comment, Delegation, Policy, PolicyVersion
-from apps.catalogue.models import ModelRequest
+from apps.catalogue.models import Model, ModelRequest
 from apps.clusters.models import Cluster
 from apps.core import clock, signing
 from apps.core.errors import CommonsError
@@ -32,7 +32,9 @@ WEBHOOK = "Tickets for compliance"
 
 def enforced(context: Context) -> str:
     """Have the cluster note what it would refuse where financial data are; the next baseline brings it into force."""
-    said = []
+    said: list[str] = []
+    if not Model.objects.filter(slug=FRAUD.slug).exists():
+        return "there is no regulated model"
     for workspace in serving_story.workspaces_of(FRAUD):
         if Enforcement.objects.filter(workspace=workspace).exists():
             continue
