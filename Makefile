@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 # The first Python of at least 3.11 on the search path; setup says what to do when there is none.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
+# Every process that a test starts would compile all of our code anew.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 # Tests run side by side, a process per core up to four; each process has a database, a broker and servers of its own.
