@@ -165,7 +165,7 @@ def theirs_by_day(cluster_id: int, month: date) -> dict[date, Decimal] | None:
 
 @transaction.atomic
 def compare(cluster_id: int, month: date) -> int:
-    """Write the comparison of each day of a month that has an invoice; returns how many days there are."""
+    """Write the comparison of each day of a month that has an invoice and has ended; returns how many there are."""
     first = month.replace(day=1)
     theirs = theirs_by_day(cluster_id, first)
     rows = CrossCheck.objects.filter(
@@ -175,15 +175,23 @@ def compare(cluster_id: int, month: date) -> int:
         # The last invoice was withdrawn: there is nothing to compare with. The trail keeps what was explained.
         rows.delete()
         return 0
+    rows.filter(day__gte=billing.day_of(clock.now())).delete()
     setting = cross_checks.setting_for(Cluster.objects.get(pk=cluster_id))
-    for day, ours in ours_by_day(cluster_id, first).items():
+    ended = _ended(ours_by_day(cluster_id, first))
+    for day, ours in ended.items():
         mine = None if ours is None else ours.quantize(_MICRO)
         matched = mine is not None and causes.within(
             mine - theirs[day], mine, setting.tolerance_permille, setting.tolerance_amount
         )
         note = "Part of our quantities has no price." if mine is None else ""
         cross_checks.store(cluster_id, day, CheckKind.BILL, mine, theirs[day], matched, [], {}, note)
-    return len(theirs)
+    return len(ended)
+
+
+def _ended(days: dict[date, Decimal | None]) -> dict[date, Decimal | None]:
+    """Leave out days that have not ended: nothing is used yet, which is no agreement."""
+    today = billing.day_of(clock.now())
+    return {day: ours for day, ours in days.items() if day < today}
 
 
 def compare_due(months: int = 3) -> int:
@@ -201,7 +209,8 @@ def compare_due(months: int = 3) -> int:
             )
         }
         now = {
-            day: None if ours is None else ours.quantize(_MICRO) for day, ours in ours_by_day(cluster_id, month).items()
+            day: None if ours is None else ours.quantize(_MICRO)
+            for day, ours in _ended(ours_by_day(cluster_id, month)).items()
         }
         if known != now:
             compare(cluster_id, month)

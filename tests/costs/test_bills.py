@@ -146,6 +146,17 @@ def test_days_and_the_variance(world: World, company: Any) -> None:
 
 
 @pytest.mark.requirement("cross-checks-2.4")
+def test_days_to_come_are_not_compared(world: World, company: Any) -> None:
+    with clock.frozen(utc(2026, 11, 10, 9)):
+        imported(world, company, "day,amount,currency\n2026-11-09,42.00,USD\n")
+        assert CrossCheck.objects.filter(kind="bill").count() == 9  # The tenth has not ended: nothing agrees yet.
+        assert bills.compare_due() == 0
+    with clock.frozen(utc(2026, 11, 11, 9)):
+        assert bills.compare_due() == 1
+        assert CrossCheck.objects.filter(kind="bill").count() == 10
+
+
+@pytest.mark.requirement("cross-checks-2.4")
 @pytest.mark.django_db
 @given(amounts=st.lists(st.decimals(min_value=-(10**6), max_value=10**6, places=6), min_size=1, max_size=6))
 def test_lines_without_a_day_are_spread_without_loss(amounts: list[Decimal]) -> None:
