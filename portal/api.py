@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.translation import get_language
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -38,10 +39,33 @@ def root(request: Request) -> Response:
     )
 
 
+#: The description as written out, by address, version and media type: it is the same for everybody until the next
+#: release, and making it takes seconds.
+_written: dict[tuple[str, str, str, str, str], tuple[bytes, str]] = {}
+_MOST_WRITTEN = 16
+
+
 class Schema(SpectacularAPIView):
-    """The OpenAPI 3.1 description, for whoever may sign in."""
+    """The OpenAPI 3.1 description, for whoever may sign in. Made and written once a process."""
 
     permission_classes = [IsAuthenticated]
+
+    def _get_schema_response(self, request: Request) -> Any:
+        """Return the description as written before, where somebody asked this process for the same one."""
+        renderer, media_type = self.perform_content_negotiation(request, force=True)
+        version = self.api_version or request.version or self._get_version_parameter(request) or ""
+        key = (request.build_absolute_uri("/"), request.get_full_path_info(), version, media_type, get_language() or "")
+        if key not in _written:
+            response = super()._get_schema_response(request)
+            body = renderer.render(response.data, media_type, self.get_renderer_context())
+            if len(_written) >= _MOST_WRITTEN:
+                _written.clear()
+            _written[key] = (body, response.headers["Content-Disposition"])
+        body, disposition = _written[key]
+        charset = "" if renderer.charset is None else f"; charset={renderer.charset}"
+        return HttpResponse(
+            body, content_type=f"{renderer.media_type}{charset}", headers={"Content-Disposition": disposition}
+        )
 
 
 class Docs(SpectacularSwaggerSplitView):
