@@ -27,7 +27,7 @@ ENVIRONMENT_SOURCES = ("portal/settings.py", "launcher", "apps", "tests/conftest
 # Read here, but everybody's: described by the programs they belong to.
 FOREIGN_VARIABLES = {"MAKELEVEL", "PATH", "HOME", "CHROMIUM", "KUBECONFIG", "DJANGO_SETTINGS_MODULE", "CI"}
 
-_SECRET_NAME = re.compile(r"PASSWORD|SECRET|_KEY\b|TOKEN")
+_SECRET_NAME = re.compile(r"PASSWORD(?!_MAX_AGE)|SECRET|_KEY\b|TOKEN")
 _VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]+$")
 _ENV_LINE = re.compile(r"^([A-Z][A-Z0-9_]+)=", re.MULTILINE)
 
