@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.encoding import force_bytes
 from django.utils.translation import get_language
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import extend_schema
@@ -53,14 +54,14 @@ class Schema(SpectacularAPIView):
     def _get_schema_response(self, request: Request) -> Any:
         """Return the description as written before, where somebody asked this process for the same one."""
         renderer, media_type = self.perform_content_negotiation(request, force=True)
-        version = self.api_version or request.version or self._get_version_parameter(request) or ""
+        version = self.api_version or request.version or self._get_version_parameter(request) or ""  # type: ignore[no-untyped-call]  # drf-spectacular's own hooks have no types
         key = (request.build_absolute_uri("/"), request.get_full_path_info(), version, media_type, get_language() or "")
         if key not in _written:
-            response = super()._get_schema_response(request)
-            body = renderer.render(response.data, media_type, self.get_renderer_context())
+            response = super()._get_schema_response(request)  # type: ignore[no-untyped-call]  # as above
+            body = force_bytes(renderer.render(response.data, media_type, self.get_renderer_context()))
             if len(_written) >= _MOST_WRITTEN:
                 _written.clear()
-            _written[key] = (body, response.headers["Content-Disposition"])
+            _written[key] = (body, str(response.headers["Content-Disposition"]))
         body, disposition = _written[key]
         charset = "" if renderer.charset is None else f"; charset={renderer.charset}"
         return HttpResponse(
