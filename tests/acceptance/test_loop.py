@@ -217,7 +217,9 @@ def test_each_role_sees_what_is_theirs_and_no_more(world: World) -> None:
     page = reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
     api = f"/api/v1/quota-requests/{request.uid}"
     team, above = {"finance-lead", "finance-engineer"}, {"vp", "group-owner"}
-    may_see = team | above | {"compliance", "admin", "operator", "controller", "deputy-controller", "auditor"}
+    may_see = team | above | {
+        "compliance", "deputy-compliance", "admin", "operator", "controller", "deputy-controller", "auditor",
+    }  # fmt: skip
     for person in company.PEOPLE:
         expected = 200 if person.key in may_see else 404
         client = world.client(person.key)
