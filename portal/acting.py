@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from apps.accounts import impersonation
+from apps.accounts.middleware import NOBODYS
 from apps.core import limits
 from apps.core.errors import NotAllowed
 from portal.errors import render_error
@@ -42,6 +43,8 @@ class ActingMiddleware:
         return response
 
     def _answer(self, request: Any) -> HttpResponse:
+        if request.path.startswith(NOBODYS):
+            return self.get_response(request)
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or impersonation.KEY not in request.session:
             return self.get_response(request)
         session = request.sign_in_session

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from apps.audit import partitions
-from apps.core import clock
+from apps.core import clock, row_security
 from apps.core.testing import assert_queries, database
 from tests.factories import Company, make_company
 
@@ -89,6 +89,14 @@ def _flush_as_owner() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
         # TestCase has its own teardown (a rollback) that falls back to the one above.
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _process_of_tests() -> Iterator[None]:
+    """Keep this process the portal itself: a live server in it loads what turns a process into a web server's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_security, "close_by_default", lambda: None)
         yield
 
 

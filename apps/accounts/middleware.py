@@ -15,7 +15,7 @@ from apps.accounts.anonymous import AnonymousUser
 from apps.accounts.models import SecondFactor, SignInSession, User
 
 #: Answered without asking who it is, also while the database is away.
-_NOBODYS = ("/health", "/ready", "/static/")
+NOBODYS = ("/health", "/ready", "/static/")
 #: What a session opens that has a password to change, or a second factor to give or set up, first.
 _ALWAYS_OPEN = ("accounts:sign-out", "accounts:sign-in")
 _TO_GIVE = ("accounts:confirm",)
@@ -42,7 +42,7 @@ class AuthenticationMiddleware:
         session = SimpleLazyObject(lambda: _session(request))
         request.sign_in_session = session  # type: ignore[attr-defined]  # HttpRequest takes attributes; stubs do not know ours
         request.user = SimpleLazyObject(lambda: _person(request))  # type: ignore[assignment]  # stands for our User
-        if request.path.startswith(_NOBODYS):
+        if request.path.startswith(NOBODYS):
             return self.get_response(request)
         # The API refuses such a session by itself, with a problem.
         place = "" if request.path.startswith("/api/") else _led_to(request)

@@ -114,7 +114,8 @@ def _sample(kind: Any) -> Any:
 
 @pytest.mark.requirement("api-4.2")
 def test_webhooks_send_what_the_description_declares() -> None:
-    described = contract.description()["webhooks"]
+    # Tests declare events of their own in this process.
+    described = {name: one for name, one in contract.description()["webhooks"].items() if not name.startswith("tests.")}
     declared = [event for event in events.all_events() if event.payload.__module__.startswith("apps.")]
     assert set(described) == {event.name for event in declared}
     assert len(declared) > 100

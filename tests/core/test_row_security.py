@@ -16,7 +16,7 @@ from apps.approvals.models import ApprovalRequest, Delegation, Policy, PolicyVer
 from apps.catalogue.models import Model, ModelRequest, ModelVersion
 from apps.clusters.models import Cluster
 from apps.core import clock, row_security
-from apps.core.row_security import lifted, walled
+from apps.core.row_security import close_by_default, lifted, walled
 from apps.deployments.models import Endpoint
 from apps.quotas.models import Workspace
 from apps.teams import scope
@@ -293,7 +293,7 @@ def test_outside_of_transactions_and_on_new_connections(company: Company, models
 def web_server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_security, "_outside", None)
-        row_security.close_by_default()
+        close_by_default()
         connection.close()
         yield
     connection.close()
