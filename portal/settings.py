@@ -199,8 +199,9 @@ CELERY_TASK_PUBLISH_RETRY = False
 # `retry=False` covers the message only; kombu would still spend six seconds on reaching the broker without max_retries.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 0.5,
-    # Workers have more patience (portal.celery): nobody waits in front of them.
-    "socket_timeout": 1,
+    # A connection that hangs may be tried twice, so a page waits a second. Workers have more patience (portal.celery):
+    # nobody waits in front of them.
+    "socket_timeout": 0.5,
     "visibility_timeout": 1200,
     "max_retries": 0,
 }

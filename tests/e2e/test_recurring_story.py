@@ -19,7 +19,7 @@ from apps.demo import seed, sharing
 from apps.demo.cluster import SimulatedCluster
 from apps.quotas.models import QuotaRequest, Workspace
 from tests.cluster.fixtures import client_of
-from tests.e2e.test_story import WORK, follow, sign_in
+from tests.e2e.test_story import WORK, follow, sign_in, until_it_rests
 
 REASON = "Training every week at this hour."
 
@@ -107,7 +107,7 @@ def test_a_weekly_window_is_asked_for_approved_and_in_force(
     assert resources == ["8"]
     assert QuotaRequest.objects.get(workspace=workspace).quotas.count() == 3
 
-    lead.reload()
+    until_it_rests(lead)
     expect(lead.locator("#request-story-card")).to_contain_text("Applied on the cluster")
     follow(lead, workspace.namespace)
     now = lead.locator("section[aria-labelledby=workspace-now]")
