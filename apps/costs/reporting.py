@@ -7,15 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db.models import BigIntegerField, DecimalField, F, Q, Sum, Value
-from django.db.models.functions import Coalesce
+from django.db import connection
 
 from apps.core.money import Money
 from apps.costs.choices import UNALLOCATED, ChargeKind
-from apps.costs.models import DayCharge, DayTotal
-from apps.costs.report_figures import OWN, Figures, ItemReader, TeamRow, reach_of, read
+from apps.costs.report_figures import OWN, Figures, ItemReader, Reach, TeamRow, reach_of, read
 from apps.costs.report_types import DayCell, DaySum, MonthReport, TeamLine, UnallocatedLine
-from apps.costs.tally import Tally, amount_of, hours_of, round_products, round_to_total, share, total_of
+from apps.costs.tally import Tally, amount_of, exact_integer, part_of_product, round_products, share, total_of
 from apps.metering import billing
 from apps.metering.selectors import completeness
 from apps.teams.models import Unit
@@ -39,7 +37,6 @@ OTHERS = "Other owners"
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
 #: How far back daily sums are read: what a forecast's weekdays stand on.
 BEFORE = timedelta(days=62)
-_EXACT = DecimalField(max_digits=60, decimal_places=8)
 
 
 def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
@@ -58,8 +55,7 @@ def month_report(unit: Unit | None, month: date, user: Any) -> MonthReport:
     report.read_items = ItemReader(reach, first)
     _lines(report, figures)
     _unallocated(report, figures)
-    inside = Q(unit_id__in=reach.units) if unit is not None else Q()
-    _by_day(report, user, inside, reach.everything)
+    _by_day(report, reach)
     report.completeness = completeness(None if reach.everything else sorted(figures.clusters), start, end)
     return report
 
@@ -84,11 +80,12 @@ def _lines(report: MonthReport, figures: Figures) -> None:
     report.total, report.previous_total = total_of(amounts), total_of(before.values())
     report.previous_unpriced = any(row.past_unpriced_ms for row in figures.teams)
     report.whole = figures.whole
+    total = report.total.amount if report.total is not None else Decimal(0)
     for row, amount in zip(known, amounts, strict=True):
         part: Decimal | None = None
-        if amount is not None and report.total:
-            part = amount.amount / report.total.amount
-        elif not report.total:
+        if amount is not None and total:
+            part = amount.amount / total
+        elif not total:
             part = share(row.gpu_ms, whole)
         resources = _resources(row, report.currency)
         report.lines.append(
@@ -107,7 +104,7 @@ def _lines(report: MonthReport, figures: Figures) -> None:
                 unpriced_gpu_ms=row.unpriced_gpu_ms,
                 share=part,
                 previous=before.get(row.team_id),
-                idle_amount=_idle(row, resources, report.currency) if amount is not None else None,
+                idle_amount=_idle(row, report.currency) if amount is not None else None,
                 resource_amount=resources.quantized() if resources else None,
                 resources_unpriced=bool(row.resource_unpriced_ms),
             )
@@ -124,15 +121,15 @@ def _resources(row: TeamRow, currency: str) -> Money | None:
     return amount_of(row.resource_product, currency) if row.resource_priced_ms else None
 
 
-def _idle(row: TeamRow, resources: Money | None, currency: str) -> Money | None:
+def _idle(row: TeamRow, currency: str) -> Money | None:
     """Return what idle GPU time cost: its part of the allocated time, of what GPU time cost."""
-    # Bare decimals until the end: an enterprise has thousands of teams.
-    exact = hours_of(row.product)
-    if resources is not None:
-        exact -= resources.amount
+    # Integers until the end: an enterprise has thousands of teams.
+    exact = exact_integer(row.product)
+    if row.resource_priced_ms:
+        exact -= exact_integer(row.resource_product)
     if not exact or not row.allocated_gpu_ms:
         return None
-    return Money(exact * (Decimal(row.idle_gpu_ms) / Decimal(row.allocated_gpu_ms)), currency).quantized()
+    return part_of_product(exact, row.idle_gpu_ms, row.allocated_gpu_ms, currency)
 
 
 def _unallocated(report: MonthReport, figures: Figures) -> None:
@@ -169,39 +166,44 @@ def _unallocated(report: MonthReport, figures: Figures) -> None:
     ]
 
 
-def _by_day(report: MonthReport, user: Any, inside: Q, everything: bool) -> None:
-    """Read the days of the largest teams, and of everything: one query.
+# Whole units are read from their daily sums; where a person sees single teams only, from the daily charges.
+_PRICED = """
+  m.day, {team}, coalesce(r.currency, ''), sum(m.quantity_ms)::bigint, sum(m.gpu_ms)::bigint,
+    coalesce(sum(m.quantity_ms * r.amount), 0)
+  FROM costs_daycharge m LEFT JOIN rates_rate r ON r.id = m.rate_id
+"""
+_SUMMED = """
+  m.day, NULL::bigint, m.currency, sum(m.quantity_ms)::bigint, sum(m.gpu_ms)::bigint, sum(m.product)
+  FROM costs_daytotal m
+"""
 
-    Whole units are read from their daily sums; where a person sees single teams only, from the daily charges.
-    """
+
+def _days(reach: Reach, month: date, top: list[int]) -> list[tuple[date, int | None, str, int, int, Decimal]]:
+    """Return (day, team or None for everything, currency, quantity, GPU time, Σ quantity × price): one query."""
+    whole = _PRICED.format(team="NULL::bigint") if reach.teams and not reach.everything else _SUMMED
+    named = _PRICED.format(team="m.team_id")
+    mine = f"m.day < %(until)s AND m.kind = ANY(%(own)s) AND {reach.condition}"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {named} WHERE m.team_id = ANY(%(top)s) AND m.day >= %(month)s AND {mine}"
+            f" GROUP BY 1, 2, 3 UNION ALL SELECT {whole} WHERE m.day >= %(since)s AND {mine} GROUP BY 1, 2, 3",
+            {"month": month, "since": month - BEFORE, "until": billing.following(month), "own": OWN, "top": top,
+             "units": reach.units, "teams": reach.teams},
+        )  # fmt: skip
+        return cursor.fetchall()
+
+
+def _by_day(report: MonthReport, reach: Reach) -> None:
+    """Read the days of the largest teams, and of everything."""
     largest = sorted(report.lines, key=lambda line: -line.allocated_gpu_ms)[:TOP]
-    top = [line.team_id for line in largest if line.team_id is not None]
-    until = billing.following(report.month)
-    since = report.month - BEFORE
-    product = Coalesce(
-        Sum(F("quantity_ms") * F("rate__amount"), output_field=_EXACT), Value(Decimal(0)), output_field=_EXACT
-    )
-    nobody = Value(0, output_field=BigIntegerField())
-    charges: Any = DayCharge.objects.visible_to(user).filter(inside, day__lt=until, kind__in=OWN)
-    charges = charges.annotate(code=Coalesce(F("rate__currency"), Value("")), nobody=nobody)
-    sums = {"quantity": Sum("quantity_ms"), "gpu": Sum("gpu_ms")}
-    named = charges.filter(team_id__in=top, day__gte=report.month).values_list("day", "team_id", "code")
-    if report.unit is not None or everything:
-        totals: Any = DayTotal.objects.filter(inside, day__gte=since, day__lt=until, kind__in=OWN)
-        whole = (
-            totals.annotate(nobody=nobody)
-            .values_list("day", "nobody", "currency")
-            .annotate(**sums, amounts=Sum("product"))
-        )
-    else:
-        whole = charges.filter(day__gte=since).values_list("day", "nobody", "code").annotate(**sums, amounts=product)
+    top = sorted(line.team_id for line in largest if line.team_id is not None)
     teams: dict[tuple[date, int], Tally] = {}
     days: dict[date, Tally] = {}
-    for day, team_id, code, quantity, gpu, amount in named.annotate(**sums, amounts=product).union(whole, all=True):
-        tally = teams.setdefault((day, team_id), Tally(report.currency)) if team_id else None
+    for day, team_id, code, quantity, gpu, amount in _days(reach, report.month, top):
+        tally = teams.setdefault((day, team_id), Tally(report.currency)) if team_id is not None else None
         if tally is None:
             tally = days.setdefault(day, Tally(report.currency))
-        tally.add_product(int(quantity), int(gpu), amount, code)
+        tally.add_product(quantity, gpu, amount, code)
     report.days = [
         DaySum(day, tally.gpu_ms, None if tally.unpriced_ms else tally.amount) for day, tally in sorted(days.items())
     ]
@@ -210,13 +212,14 @@ def _by_day(report: MonthReport, user: Any, inside: Q, everything: bool) -> None
         if day < report.month:
             continue
         rest = everybody
-        for team in sorted(top):
+        for team in top:
             if (own := teams.get((day, team))) is not None:
                 cells[day, team] = own
                 rest = rest.less(own)
         if not rest.empty:
             cells[day, None] = rest
-    amounts = round_to_total([tally.amount for tally in cells.values()], report.total)
+    products = [_priced(tally.product, tally.priced_ms, tally.unpriced_ms) for tally in cells.values()]
+    amounts = round_products(products, report.currency, total=report.total)
     report.by_day = [
         DayCell(day, team_id, tally.gpu_ms, amount)
         for ((day, team_id), tally), amount in zip(cells.items(), amounts, strict=True)

@@ -93,26 +93,45 @@ def hours_of(product: Decimal) -> Decimal:
     return EXACT.divide(product, _HOUR)
 
 
-def round_products(products: Sequence[Decimal | None], currency: str) -> list[Money | None]:
+def round_products(
+    products: Sequence[Decimal | None], currency: str, *, total: Money | None = None
+) -> list[Money | None]:
     """Return Σ quantity × hourly price of each line in money, rounded such that the lines sum to their rounded sum.
 
     What `round_to_total` does with the amounts, in integers: for thousands of lines. None (unknown) stays unknown.
+    Raises ValueError where `total` is given and is not that sum.
     """
     places = minor_units(currency)
     # A product is an integer count of 10⁻⁸; a minor unit is so many of them.
     unit = MILLISECONDS_PER_HOUR * 10 ** (_DIGITS - places)
-    known = [int(EXACT.scaleb(product, _DIGITS)) for product in products if product is not None]
-    split = [divmod(product, unit) for product in known]
-    left = _half_even(sum(known), unit) - sum(floor for floor, _ in split)
-    order = sorted(range(len(known)), key=lambda i: (-split[i][1], -abs(known[i]), i))
-    floors = [floor for floor, _ in split]
-    for index in order[:left]:
-        floors[index] += 1
+    known = [exact_integer(product) for product in products if product is not None]
+    whole = half_even(sum(known), unit)
+    if total is not None and known and total.amount != Decimal(whole).scaleb(-places):
+        raise ValueError("the total is not the sum of these lines")
+    floors = [product // unit for product in known]
+    left = whole - sum(floors)
+    if left:
+        order = sorted([(-(product % unit), -abs(product), at) for at, product in enumerate(known)])
+        for _, _, at in order[:left]:
+            floors[at] += 1
     rounded = iter(floors)
     return [None if one is None else Money(Decimal(next(rounded)).scaleb(-places), currency) for one in products]
 
 
-def _half_even(number: int, unit: int) -> int:
+def exact_integer(product: Decimal) -> int:
+    """Return Σ quantity × hourly price as a count of 10⁻⁸, which sums are kept in."""
+    return int(EXACT.scaleb(product, _DIGITS))
+
+
+def part_of_product(product: int, part: int, whole: int, currency: str) -> Money:
+    """Return product (an `exact_integer`) × part ÷ whole in money, rounded half-even once."""
+    places = minor_units(currency)
+    unit = MILLISECONDS_PER_HOUR * 10 ** (_DIGITS - places)
+    return Money(Decimal(half_even(product * part, unit * whole)).scaleb(-places), currency)
+
+
+def half_even(number: int, unit: int) -> int:
+    """Return number ÷ unit (> 0), rounded half-even."""
     whole, rest = divmod(number, unit)
     return whole + (rest * 2 > unit or (rest * 2 == unit and whole % 2 == 1))
 

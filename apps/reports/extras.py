@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -245,14 +245,12 @@ def _freeze(report: MonthReport, statements: list[dict[str, Any]]) -> None:
         return Money(Decimal(text), report.currency)
 
     by_team = {one["team"]: one for one in statements if one["kind"] == "team"}
-    for at, line in enumerate(report.lines):
+    for line in report.lines:
         one = by_team.get(line.team_id)
         if one is not None and line.team_id is not None:
-            own = money(one["own"])
-            report.lines[at] = replace(
-                line, frozen=own, shared=money(one["amount"]) - own, statement=one["number"],
-                statement_uid=uuid.UUID(one["uid"]),
-            )  # fmt: skip
+            line.frozen = money(one["own"])
+            line.shared = money(one["amount"]) - line.frozen
+            line.statement, line.statement_uid = one["number"], uuid.UUID(one["uid"])
     own_unit = next((one for one in statements if one["kind"] == "unit"), None)
     if own_unit is not None:
         report.frozen_total = money(own_unit["own"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import time
@@ -16,7 +15,7 @@ from django.template.base import Template
 from apps.approvals.models import ApprovalRequest, Grant, Policy, PolicyVersion
 from apps.catalogue import manifest
 from apps.catalogue.models import Model, ModelRequest, ModelVersion, VersionFile
-from apps.core import clock
+from apps.core import clock, memory
 from apps.core.canonical import digest
 from tests.bench.test_pages import LIST, TARGET_MS, counted, cpu_ms, p95
 from tests.factories import client_for, grant, make_company, make_team, make_user
@@ -113,8 +112,7 @@ def test_a_catalogue_of_5000_versions(transactional_db: None, monkeypatch: pytes
         ("API: models", officer, "/api/v1/models", API_LIST),
         ("API: versions", officer, "/api/v1/model-versions", API_LIST),
     ]
-    gc.collect()
-    gc.freeze()  # as portal.wsgi does
+    memory.settle()  # as portal.wsgi does
     load = os.getloadavg()[0]
     slow, many = [], []
     for name, client, path, ceiling in pages:

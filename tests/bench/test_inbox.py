@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import uuid
@@ -15,7 +14,7 @@ import pytest
 from apps.approvals import actions, ports
 from apps.approvals.models import ApprovalRequest, Stage
 from apps.approvals.ports import MONTHLY_COST
-from apps.core import clock
+from apps.core import clock, memory
 from apps.core.actor import Actor
 from tests.approvals.subjects import Thing, ThingSubject
 from tests.bench.test_pages import counted, p95, plain_templates  # noqa: F401 (a fixture)
@@ -87,8 +86,7 @@ def test_the_inbox_with_500_open_requests(transactional_db: None, plain_template
         client = client_for(company.compliance)
         inbox = "/approvals/inbox/"
         pages = [inbox, f"{inbox}?environment=production&data_class=phi", f"{inbox}?page=10"]
-        gc.collect()
-        gc.freeze()  # as portal.wsgi does
+        memory.settle()  # as portal.wsgi does
         load = os.getloadavg()[0]
         slow, many = [], []
         for path in pages:

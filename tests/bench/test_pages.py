@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import time
@@ -13,7 +12,7 @@ from django.template.base import Template
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from apps.core import clock
+from apps.core import clock, memory
 from tests.bench import volume
 from tests.factories import client_for
 from tests.metering.world import utc
@@ -90,8 +89,7 @@ def test_pages_with_a_year_behind_them(transactional_db: None, plain_templates: 
         ]
         for _, client, path, _ in pages:
             assert client.get(path).status_code == 200, path
-        gc.collect()
-        gc.freeze()  # as portal.wsgi does
+        memory.settle()  # as portal.wsgi does
         load = os.getloadavg()[0]
         slow, many = [], []
         for name, client, path, ceiling in pages:

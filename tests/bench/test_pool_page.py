@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import random
@@ -17,7 +16,7 @@ from django.urls import reverse
 from apps.approvals import actions as approvals
 from apps.approvals.models import ApprovalRequest, PolicyVersion
 from apps.clusters.models import Node
-from apps.core import clock
+from apps.core import clock, memory
 from apps.core.actor import Actor
 from apps.provisioning.models import Observation, WatchCursor
 from apps.quotas.models import Quota, QuotaRequest, Workspace
@@ -130,8 +129,7 @@ def test_a_pool_of_a_thousand_workspaces(transactional_db: None, monkeypatch: py
             f"\n{WORKSPACES:,} workspaces, {Quota.objects.count():,} quotas, {REQUESTS} open requests, half of them in"
             f" the line, {NODES} nodes"
         )
-        gc.collect()
-        gc.freeze()  # as portal.wsgi does
+        memory.settle()  # as portal.wsgi does
         load = os.getloadavg()[0]
         slow, many = [], []
         for name, client, path in pages:

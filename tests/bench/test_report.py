@@ -5,7 +5,6 @@ Scale down with COMMONS_BENCH_TEAMS and COMMONS_BENCH_MONTHS. Facts are not writ
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from datetime import timedelta
@@ -17,7 +16,7 @@ from django.template.base import Template
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from apps.core import clock
+from apps.core import clock, memory
 from apps.costs import rollups
 from apps.costs.models import DayCharge
 from apps.insights.report_models import WorkloadMonth
@@ -123,8 +122,7 @@ def test_report_of_a_thousand_teams(
         made = fill()
         print(f"\n{TEAMS} teams, {MONTHS} months: {made.rows}; written in {time.perf_counter() - began:.0f} s")
         client = client_for(made.owner)
-        gc.collect()
-        gc.freeze()  # as portal.wsgi does
+        memory.settle()  # as portal.wsgi does
         for month in ("2026-10", "2026-11"):
             for unit in ("enterprise", "division-3"):
                 count, took, cpu = measured(client, f"/reports/monthly/{unit}/{month}/")
