@@ -14,7 +14,7 @@ from django.core.validators import validate_email
 from django.db import transaction
 
 from apps import audit
-from apps.accounts import events, ports
+from apps.accounts import events, passwords, ports
 from apps.accounts.choices import UserKind
 from apps.accounts.models import ApiToken, SignInSession, User
 from apps.core import clock, limits, outbox
@@ -59,7 +59,10 @@ def change_password(user_id: int, current: str, new: str, *, actor: Actor, keep_
         raise Invalid({"current": "This is not your present password."})
     if new == current:
         raise Invalid({"new": "Choose a password that differs from the present one."})
+    if passwords.was_used(user, new):
+        raise Invalid({"new": f"You had this password before: choose none of the last {passwords.KEPT}."})
     _check_password(new, user, "new")
+    passwords.keep(user)
     user.set_password(new)
     user.must_change_password = False
     user.password_changed_at = clock.now()
@@ -161,6 +164,8 @@ def create_user(
     user = User(email=User.objects.normalize_email(email), display_name=display_name)
     user.must_change_password = bool(initial) and not password
     user.set_password(initial or None)
+    if initial:
+        user.password_set_by_id, user.password_set_at = actor.user_id, clock.now()
     user.save()
     _about(events.USER_CREATED, events.UserCreated(email=email, display_name=display_name), user, actor)
     return user, initial
@@ -175,11 +180,21 @@ def reset_password(user_id: int, *, actor: Actor) -> tuple[User, str]:
         raise NotAllowed("Change your own password on your account page.", rule="own_password_by_page")
     if user.kind != UserKind.PERSON:
         raise NotAllowed("The account of a program has no password: make a token for it.", rule="service_account")
+    from apps.accounts.factor_resets import bar_on_password  # that module imports this one
+
+    if why := bar_on_password(user, actor):
+        raise NotAllowed(why, rule="second_person")
     initial = initial_password()
+    passwords.keep(user)
     user.set_password(initial)
     user.must_change_password = True
-    user.password_changed_at = clock.now()
-    user.save(update_fields=["password", "must_change_password", "password_changed_at"])
+    user.password_changed_at = user.password_set_at = clock.now()
+    user.password_set_by_id = actor.user_id
+    user.save(
+        update_fields=[
+            "password", "must_change_password", "password_changed_at", "password_set_by", "password_set_at"
+        ]
+    )  # fmt: skip
     _password_changed(user, actor, initial=True)
     _close_sessions(user, None, "password_changed", actor)
     return user, initial

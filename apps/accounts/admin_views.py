@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpResponseBase
 from django.urls import reverse
 
-from apps.accounts import actions, impersonation
+from apps.accounts import actions, factor_resets, impersonation
 from apps.accounts.choices import FactorKind, UserKind
 from apps.accounts.filters import UserFilter
 from apps.accounts.forms import ReasonForm, UserForm
@@ -16,7 +16,7 @@ from apps.accounts.step_up import StepUpMixin
 from apps.accounts.tables import UserTable
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.forms import CommonsForm
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
 from portal.panels import panels_for
 
@@ -38,7 +38,9 @@ class UserList(ListView):
         """Offer a new account and the open sessions to those who may."""
         user = self.request.user
         found = [("New account", reverse("accounts:user-create"))] if may(user, MANAGE) else []
-        return found + ([("Open sessions", reverse("accounts:session-list"))] if may(user, SESSIONS) else [])
+        found += [("Open sessions", reverse("accounts:session-list"))] if may(user, SESSIONS) else []
+        resets = may(user, "accounts.factor.confirm", INSTALLATION)
+        return found + ([("Resets of second factors", reverse("accounts:factor-reset-list"))] if resets else [])
 
 
 class UserDetail(DetailView):
@@ -159,6 +161,11 @@ class UserPasswordReset(StepUpMixin, OnUser):
     )
     form_class = CommonsForm
     submit_label = "Set password"
+
+    def check_state(self) -> None:
+        """Say before the button where another admin has to do this."""
+        if why := factor_resets.bar_on_password(self.object, self.actor):
+            raise Conflict(why, current={"status": "factors_reset"})
 
     def perform(self, form: Any) -> HttpResponseBase:
         """Set it and answer with the page that shows it."""

@@ -25,3 +25,13 @@ class FactorKind(models.TextChoices):
     TOTP = "totp", "Authenticator app"
     WEBAUTHN = "webauthn", "Security key or passkey"
     RECOVERY = "recovery", "Recovery codes"
+
+
+class ResetStatus(models.TextChoices):
+    """Where a proposal to remove somebody's second factors stands; a waiting one lapses by its time."""
+
+    WAITING = "waiting", "Waits for a second person"
+    DONE = "done", "Done"
+    REFUSED = "refused", "Refused"
+    WITHDRAWN = "withdrawn", "Withdrawn"
+    LAPSED = "lapsed", "Lapsed"

@@ -20,7 +20,9 @@ from apps.accounts.choices import UserKind
 from apps.accounts.erasure_events import USER_ERASED, UserErased
 from apps.accounts.models import (
     ApiToken,
+    EarlierPassword,
     ExternalIdentity,
+    FactorReset,
     Impersonation,
     SecondFactor,
     SignInSession,
@@ -144,6 +146,8 @@ def _erase(user: User, reason: str, actor: Actor) -> int:
     Impersonation.objects.filter(person=user).update(reason="Erased")
     identities.delete()
     factors.delete()
+    EarlierPassword.objects.filter(user=user).delete()
+    FactorReset.objects.filter(user=user).update(reason="Erased")
     for eraser in _erasers.values():
         eraser(user)
     _clean_outbox(user)

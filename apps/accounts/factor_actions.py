@@ -1,4 +1,4 @@
-"""Adding, removing and resetting second factors. Using them is in `second_step`."""
+"""Adding and removing second factors. Using them is in `second_step`, resetting those of others in `factor_resets`."""
 
 from __future__ import annotations
 
@@ -107,41 +107,11 @@ def remove_factor(factor_id: int, *, actor: Actor, proved_at: datetime) -> Secon
             "This installation requires a second factor. Set another one up before you remove this one.",
             rule="second_factor_required",
         )
-    _forget([row] if others else list(SecondFactor.objects.filter(user=user, removed_at__isnull=True)))
+    forget([row] if others else list(SecondFactor.objects.filter(user=user, removed_at__isnull=True)))
     payload = events.FactorChanged(kind=row.kind, cause="removed", label=row.name)
     _tell(events.FACTOR_REMOVED, payload, user, actor)
     row.refresh_from_db()
     return row
-
-
-@transaction.atomic
-def reset_factors(user_id: int, reason: str, *, actor: Actor, proved_at: datetime | None) -> User:
-    """Remove all factors of somebody who lost theirs; their sessions end and they are told by mail.
-
-    Raises NotAllowed (also for oneself, and without a fresh proof of the administrator), NotVisible, Invalid without a
-    reason, Conflict where there is none.
-    """
-    require_manager(actor)
-    user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first()
-    if user is None:
-        raise NotVisible
-    if actor.user_id == user.pk:
-        raise NotAllowed("Ask another platform admin: nobody resets their own second factors.", rule="not_oneself")
-    _demand_fresh(actor, proved_at)
-    if not reason.strip():
-        raise Invalid({"reason": "Say why, and how you made sure who asked: the audit trail keeps it."})
-    rows = list(SecondFactor.objects.select_for_update(no_key=True).filter(user=user, removed_at__isnull=True))
-    if not rows:
-        raise Conflict("This person has no second factor.", current={"status": "none"})
-    _forget(rows)
-    closed = SignInSession.objects.filter(user=user).open().update(closed_at=clock.now())
-    count = sum(row.kind != FactorKind.RECOVERY for row in rows)
-    payload = events.FactorsReset(factors=count, sessions_closed=closed, reason=reason.strip()[:500])
-    audit.record(
-        events.FACTORS_RESET, payload, actor=actor, subject_type="accounts.user", subject_uid=user.uid
-    )  # fmt: skip
-    outbox.publish(events.FACTORS_RESET, payload, recipients=[user.pk], subject_uid=user.uid)
-    return user
 
 
 @transaction.atomic
@@ -180,11 +150,12 @@ def set_password_use(user_id: int, allowed: bool, reason: str, *, actor: Actor) 
 def _own(user_id: int, actor: Actor, proved_at: datetime | None) -> User:
     if actor.user_id != user_id or actor.on_behalf_of is not None:
         raise NotAllowed(rule="own_factors_only")
-    _demand_fresh(actor, proved_at)
+    demand_fresh(actor, proved_at)
     return User.objects.select_for_update(no_key=True).get(pk=user_id)
 
 
-def _demand_fresh(actor: Actor, proved_at: datetime | None) -> None:
+def demand_fresh(actor: Actor, proved_at: datetime | None) -> None:
+    """Raise NotAllowed where somebody's last proof of who they are is too old; the portal itself gives none."""
     if not actor.is_system and not is_fresh(proved_at):
         raise NotAllowed(STALE, rule="fresh_proof")
 
@@ -226,7 +197,7 @@ def _added(row: SecondFactor, user: User, actor: Actor, session_id: int) -> list
 
 
 def _new_codes(user: User, actor: Actor) -> list[str]:
-    _forget(list(SecondFactor.objects.in_use().filter(user=user, kind=FactorKind.RECOVERY)))
+    forget(list(SecondFactor.objects.in_use().filter(user=user, kind=FactorKind.RECOVERY)))
     codes = factors.new_recovery_codes()
     SecondFactor.objects.create(
         user=user,
@@ -238,7 +209,7 @@ def _new_codes(user: User, actor: Actor) -> list[str]:
     return codes
 
 
-def _forget(rows: list[SecondFactor]) -> None:
+def forget(rows: list[SecondFactor]) -> None:
     """Take factors out of use, and what could prove them out of the database."""
     SecondFactor.objects.filter(pk__in=[row.pk for row in rows]).update(
         removed_at=clock.now(), secret=b"", credential_id=None, public_key=b"", codes=[]

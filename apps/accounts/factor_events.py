@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 from apps.core.events import declare, private
 
@@ -42,6 +44,35 @@ class FactorsReset:
     factors: int
     sessions_closed: int
     reason: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class ResetProposed:
+    """An administrator proposed to remove somebody's factors; another person has to agree until then."""
+
+    reset_uid: UUID
+    person_uid: UUID
+    until: datetime
+    person_name: str = private(default="")
+    by_name: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class ResetEnded:
+    """Such a proposal ended without effect; `cause`: refused or withdrawn. The reason is the event's erasable note."""
+
+    reset_uid: UUID
+    person_uid: UUID
+    cause: str
+    person_name: str = private(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class ResetOnServer:
+    """Somebody with access to the server removed a person's factors, or set a password, without a second person."""
+
+    what: str
+    person_name: str = private(default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +148,46 @@ FACTORS_RESET = declare(
     headline=lambda p: "A platform admin removed your second factors",
     body=lambda p: f"You are signed out everywhere. Sign in and set one up again. {_NOT_YOU}",
     path=_profile,
+)
+RESET_PROPOSED = declare(
+    "accounts.factor.reset_proposed",
+    ResetProposed,
+    audience="those who can agree",
+    mail=True,
+    headline=lambda p: f"The second factors of {p.person_name or 'somebody'} are to be removed: do you agree?",
+    body=lambda p: (
+        f"{p.by_name or 'A platform admin'} proposes it. Ask the person by another way before you agree; the proposal"
+        f" lapses on {str(p.until)[:16].replace('T', ' ')} UTC."
+    ),
+    path=lambda p: f"/people/factor-resets/{p.reset_uid}/confirm/",
+)
+RESET_ANNOUNCED = declare(
+    "accounts.factor.reset_announced",
+    ResetProposed,
+    audience="the person",
+    mail=True,
+    headline=lambda p: "Your second factors are about to be removed",
+    body=lambda p: (
+        f"{p.by_name or 'A platform admin'} proposed it; nothing happens before a second person agrees. If you did not"
+        " ask for it, tell another platform admin or compliance now."
+    ),
+    path=_profile,
+)
+RESET_ENDED = declare(
+    "accounts.factor.reset_ended",
+    ResetEnded,
+    audience="the person and who proposed it",
+    mail=True,
+    headline=lambda p: f"The second factors of {p.person_name or 'somebody'} stay as they are",
+    body=lambda p: f"The proposal to remove them was {p.cause}.",
+)
+RESET_ON_SERVER = declare(
+    "accounts.factor.reset_on_server",
+    ResetOnServer,
+    audience="platform admins and compliance",
+    mail=True,
+    headline=lambda p: f"Break-glass on the server: {p.what} of {p.person_name or 'somebody'}",
+    body=lambda p: "Somebody with access to the server did this alone. Make sure that it was meant to be.",
 )
 FACTOR_REFUSED = declare("accounts.factor.refused", FactorRefused, audience="auditors")
 FACTOR_GUESSED = declare(

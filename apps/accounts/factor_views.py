@@ -228,31 +228,7 @@ class FactorRemove(StepUpMixin, ActionView):
         return reverse("accounts:factor-list")
 
 
-class UserFactorsReset(StepUpMixin, OnUser):
-    """Removes all factors of somebody who lost theirs."""
-
-    title = "Reset second factors"
-    intro = (
-        "Make sure by another way that it is this person who asks: afterwards, whoever knows their password gets in"
-        " without a second factor. They are signed out everywhere and told by mail."
-    )
-    submit_label = "Reset second factors"
-    danger = True
-    success_message = "The second factors are removed. The person can set new ones up after signing in."
-
-    def check_state(self) -> None:
-        """There must be something to reset."""
-        if not second_step.needed(self.object):
-            raise Conflict("This person has no second factor.", current={"status": "none"})
-
-    def perform(self, form: Any) -> str:
-        """Reset them."""
-        proved = step_up.proved_at(self.request)
-        reason = form.cleaned_data["reason"]
-        return user_url(factor_actions.reset_factors(self.object.pk, reason, actor=self.actor, proved_at=proved))
-
-
-class UserPasswordUse(OnUser):
+class UserPasswordUse(StepUpMixin, OnUser):
     """Says whether somebody may sign in with a password here."""
 
     def get_title(self) -> str:

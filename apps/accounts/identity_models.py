@@ -9,13 +9,15 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
-from apps.accounts.choices import FactorKind
+from apps.accounts.choices import FactorKind, ResetStatus
 from apps.accounts.querysets import (
     DirectoryGroupQuerySet,
     ExternalIdentityQuerySet,
     FactorQuerySet,
+    FactorResetQuerySet,
     IdentityProviderQuerySet,
 )
+from apps.core import clock
 from apps.core.models import Row, VersionedRow
 
 
@@ -162,6 +164,48 @@ class SecondFactor(Row):
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["user"], name="factor_user")]
+
+
+class FactorReset(Row):
+    """That somebody's second factors are to be removed, as one administrator proposed: another one has to agree."""
+
+    user = models.ForeignKey("accounts.User", models.PROTECT, related_name="factor_resets")
+    reason = models.CharField(max_length=500)
+    proposed_by = models.ForeignKey("accounts.User", models.PROTECT, related_name="+")
+    proposed_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    status = models.CharField(max_length=10, choices=ResetStatus.choices, default=ResetStatus.WAITING)
+    decided_by = models.ForeignKey("accounts.User", models.PROTECT, null=True, related_name="+")
+    decided_at = models.DateTimeField(null=True)
+
+    objects = FactorResetQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["user"], name="factor_reset_waiting", condition=Q(status=ResetStatus.WAITING)
+            )
+        ]
+
+    @property
+    def shown_status(self) -> str:
+        """Where it stands now: one whose time is over has lapsed, with every scheduler stopped."""
+        over = self.status == ResetStatus.WAITING and self.expires_at <= clock.now()
+        return str(ResetStatus.LAPSED if over else self.status)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody can still decide."""
+        return self.shown_status == ResetStatus.WAITING
+
+
+class EarlierPassword(models.Model):
+    """The hash of a password that a person had: it is not taken again. Goes with the person, and after five others."""
+
+    id = models.BigAutoField(primary_key=True)
+    user = models.ForeignKey("accounts.User", models.CASCADE, related_name="earlier_passwords")
+    password = models.CharField(max_length=128)
+    at = models.DateTimeField()
 
 
 class Impersonation(Row):

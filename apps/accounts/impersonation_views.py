@@ -14,6 +14,7 @@ from django.views.generic import View
 
 from apps.accounts import impersonation
 from apps.accounts.models import SignInSession, User
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.views import ActionView, Crumb, SeeOther, redirect_to_sign_in
@@ -30,7 +31,7 @@ class ImpersonationForm(CommonsForm):
     )
 
 
-class ImpersonationStart(ActionView):
+class ImpersonationStart(StepUpMixin, ActionView):
     """Begins to see the portal as a person."""
 
     queryset = User.objects.all()

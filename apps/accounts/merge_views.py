@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from apps.accounts import merging
 from apps.accounts.models import User
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.views import ActionView, Crumb
@@ -25,7 +26,7 @@ class MergeForm(CommonsForm):
     )
 
 
-class UserMerge(ActionView):
+class UserMerge(StepUpMixin, ActionView):
     """Merges an account into another."""
 
     title = "Merge into another account"

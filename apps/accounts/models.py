@@ -60,6 +60,9 @@ class User(AbstractBaseUser):
         default=True, help_text="Off: signs in at an identity provider only, whatever password is stored."
     )
     password_changed_at = models.DateTimeField(null=True)
+    #: Who last set a password for this person and so knew it, and when; stays after the person chose their own.
+    password_set_by = models.ForeignKey("self", models.PROTECT, null=True, related_name="+")
+    password_set_at = models.DateTimeField(null=True)
     deactivated_at = models.DateTimeField(null=True)
     merged_into = models.ForeignKey("self", models.PROTECT, null=True, related_name="merged_from")
     erased_at = models.DateTimeField(null=True, help_text="Name and address were removed for good.")
@@ -157,7 +160,9 @@ class ApiToken(Row):
 from apps.accounts.identity_models import (  # noqa: E402  (they refer to the rows above)
     DirectoryGroup,
     DirectoryMembership,
+    EarlierPassword,
     ExternalIdentity,
+    FactorReset,
     IdentityProvider,
     Impersonation,
     ScimToken,
@@ -168,7 +173,9 @@ __all__ = [
     "ApiToken",
     "DirectoryGroup",
     "DirectoryMembership",
+    "EarlierPassword",
     "ExternalIdentity",
+    "FactorReset",
     "IdentityProvider",
     "Impersonation",
     "ScimToken",

@@ -15,6 +15,7 @@ from apps.accounts.models import ExternalIdentity, IdentityProvider
 from apps.accounts.openid_forms import ProviderEditForm, ProviderForm
 from apps.accounts.openid_providers import MANAGE, VIEW
 from apps.accounts.openid_tables import LABELS, TONES, ProviderFilter, ProviderTable, with_state
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, PageView
@@ -112,7 +113,7 @@ def addresses_of(provider: IdentityProvider) -> list[tuple[str, str]]:
 
 
 @_SECRET
-class ProviderCreate(_Installation, CreateView):
+class ProviderCreate(StepUpMixin, _Installation, CreateView):
     """A new provider."""
 
     queryset = IdentityProvider.objects.all()
@@ -128,7 +129,7 @@ class ProviderCreate(_Installation, CreateView):
         return url_of(openid_providers.create_provider(**form.values(), actor=self.actor))
 
 
-class _Manage(_Installation, ActionView):
+class _Manage(StepUpMixin, _Installation, ActionView):
     queryset = IdentityProvider.objects.all()
     permission = MANAGE
 
@@ -268,7 +269,7 @@ class ProviderArchive(_Manage):
         return url_of(self.object)
 
 
-class IdentityDisconnect(ActionView):
+class IdentityDisconnect(StepUpMixin, ActionView):
     """Cuts the connection of a person with a provider."""
 
     queryset = ExternalIdentity.objects.select_related("provider", "user")

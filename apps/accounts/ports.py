@@ -102,6 +102,31 @@ class ImpersonationBar(Protocol):
     def __call__(self, person: User) -> str: ...
 
 
+class RolesBeyondMembership(Protocol):
+    """What the teams room registers: whether somebody holds, or will hold, any role beyond that of a member."""
+
+    def __call__(self, user_id: int) -> bool: ...
+
+
+_roles_beyond_membership: RolesBeyondMembership | None = None
+
+
+def register_roles_beyond_membership(handler: RolesBeyondMembership) -> None:
+    """Install who answers `roles_beyond_membership` (called by the teams room when it loads)."""
+    global _roles_beyond_membership
+    _roles_beyond_membership = handler
+
+
+def roles_beyond_membership(user_id: int) -> bool:
+    """Whether somebody holds, or will hold, any role beyond that of a member.
+
+    Raises RuntimeError while nobody is registered: fail closed.
+    """
+    if _roles_beyond_membership is None:
+        raise RuntimeError("nobody is registered who knows what roles people hold")
+    return _roles_beyond_membership(user_id)
+
+
 _impersonation_bar: ImpersonationBar | None = None
 _permission_names: frozenset[str] = frozenset()
 
@@ -141,6 +166,7 @@ __all__ = [
     "ImpersonationBar",
     "MergeObjection",
     "RightsMover",
+    "RolesBeyondMembership",
     "groups_changed",
     "groups_of_many_changed",
     "impersonation_bar",
@@ -152,4 +178,6 @@ __all__ = [
     "register_merge_objection",
     "register_permissions",
     "register_rights_mover",
+    "register_roles_beyond_membership",
+    "roles_beyond_membership",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.conf import settings
 from django.db.models import Q
 
+from apps.accounts.choices import ResetStatus
 from apps.core import clock
 from apps.core.permissions import reach
 from apps.core.querysets import ScopedQuerySet
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         ApiToken,
         DirectoryGroup,
         ExternalIdentity,
+        FactorReset,
         IdentityProvider,
         SecondFactor,
         SignInSession,
@@ -109,3 +111,15 @@ class FactorQuerySet(ScopedQuerySet["SecondFactor"]):
     def in_use(self) -> Self:
         """Return the factors that count at sign-in: confirmed and not removed."""
         return self.filter(confirmed_at__isnull=False, removed_at__isnull=True)
+
+
+class FactorResetQuerySet(ScopedQuerySet["FactorReset"]):
+    """Proposals to remove somebody's second factors: those who could agree to them."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all proposals to those who may confirm them, none to others."""
+        return self.all() if reach(user, "accounts.factor.confirm").everywhere else self.none()
+
+    def waiting(self) -> Self:
+        """Return those on which somebody can still decide."""
+        return self.filter(status=ResetStatus.WAITING, expires_at__gt=clock.now())

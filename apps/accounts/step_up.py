@@ -47,3 +47,16 @@ class StepUpMixin(PageView):
         if request.headers.get("HX-Request"):
             return HttpResponse(status=401, headers={"HX-Redirect": url})
         return SeeOther(url)
+
+
+class FreshActions:
+    """The same for a viewset: `fresh_actions` called with a browser's session want a fresh proof; tokens expire."""
+
+    fresh_actions: frozenset[str] = frozenset()
+    action: str
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a stale session once it is known that its person may do this. Raises NotAllowed."""
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]  # stands before a viewset
+        if self.action in self.fresh_actions and request.auth is None:
+            demand_fresh(request._request)

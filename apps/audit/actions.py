@@ -61,6 +61,15 @@ class Record:
     team_uid: uuid.UUID | None = None
 
 
+_INSERT_MANY = (
+    "INSERT INTO audit.event (id, occurred_at, actor_type, actor_id, on_behalf_of, channel, action, object_type,"
+    " object_id, team_id, request_id, canonical)"
+    " SELECT new.id, new.at, %s, %s, %s, %s, %s, %s, new.object, new.team, %s, new.canonical"
+    " FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::uuid[], %s::bytea[])"
+    " WITH ORDINALITY AS new(id, at, object, team, canonical, place) ORDER BY new.place"
+)
+
+
 def record_many(event: EventType, records: Sequence[Record], *, actor: Actor, subject_type: str) -> list[AuditEvent]:
     """Write many events of one kind in two statements, linked in the order given. As `record` otherwise."""
     built = [
@@ -68,7 +77,18 @@ def record_many(event: EventType, records: Sequence[Record], *, actor: Actor, su
                team_uid=one.team_uid)
         for one in records
     ]  # fmt: skip
-    AuditEvent.objects.bulk_create([row for row, _ in built])
+    if built:
+        first = built[0][0]
+        rows = [row for row, _ in built]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _INSERT_MANY,
+                [
+                    first.actor_type, first.actor_id, first.on_behalf_of, first.channel, event.name, subject_type,
+                    actor.request_id, [row.uid for row in rows], [row.occurred_at for row in rows],
+                    [row.object_id for row in rows], [row.team_uid for row in rows], [row.canonical for row in rows],
+                ],
+            )  # fmt: skip
     AuditNote.objects.bulk_create([note for _, note in built if note is not None])
     return [row for row, _ in built]
 

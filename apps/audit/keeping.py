@@ -268,7 +268,30 @@ def purge_due() -> int:
             # The database refused (a hold, say): nothing was removed. The next sweep tries again.
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             _set_problem(row, text)
+    _purge_changes()
     return done
+
+
+def _purge_changes() -> None:
+    """Let the log of changed rows go with the months that were purged, once a reconciliation has come after them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT p.month, p.proposal FROM audit.purge p WHERE EXISTS (SELECT FROM audit.change c"
+            " WHERE c.at >= p.month::timestamp AT TIME ZONE 'UTC'"
+            "   AND c.at < (p.month + interval '1 month') AT TIME ZONE 'UTC') ORDER BY 1"
+        )
+        months = cursor.fetchall()
+    for month, proposal in months:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT audit.purge_changes(%s)", [month])
+            if rows := cursor.fetchone()[0]:
+                record(
+                    events.CHANGES_PURGED,
+                    events.ChangesPurged(month=f"{month:%Y-%m}", rows=rows),
+                    actor=Actor.system("audit.purge"),
+                    subject_type="audit.retention",
+                    subject_uid=proposal,
+                )
 
 
 @transaction.atomic

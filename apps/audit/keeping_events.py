@@ -50,6 +50,14 @@ class MonthPurged:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesPurged:
+    """The log of rows that were changed in a purged month went, too: reconciliations had looked at all of it."""
+
+    month: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotesErased:
     """Notes that named an erased person were destroyed: those of these events."""
 
@@ -80,4 +88,5 @@ PURGE_REJECTED = declare("audit.retention.rejected", PurgeDecided, audience="aud
 PURGE_WITHDRAWN = declare("audit.retention.withdrawn", PurgeDecided, audience="auditors")
 MONTH_PURGED = declare("audit.retention.purged", MonthPurged, audience="auditors")
 NOTES_ERASED = declare("audit.note.erased", NotesErased, audience="auditors")
+CHANGES_PURGED = declare("audit.change.purged", ChangesPurged, audience="auditors")
 CHANGES_UNEXPLAINED = declare("audit.change.unexplained", ChangesUnexplained, audience="auditors")

@@ -15,6 +15,8 @@ from django.db.migrations.operations.special import RunSQL
 #: Every table that has to bear the trigger; the nightly verification misses it where it is gone.
 TABLES = (
     "accounts_apitoken",
+    "accounts_externalidentity",
+    "accounts_secondfactor",
     "accounts_user",
     "approvals_decision",
     "approvals_delegation",

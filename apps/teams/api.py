@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts.models import User
+from apps.accounts.step_up import FreshActions
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid
 from apps.teams import (
@@ -244,9 +245,10 @@ class TeamViewSet(CommonsViewSet):
         return self.answer(changes.restore(row, given["reason"], actor=self.actor))
 
 
-class GrantViewSet(CommonsViewSet):
+class GrantViewSet(FreshActions, CommonsViewSet):
     """Roles in force: all for those who may view roles, one's own for everybody."""
 
+    fresh_actions = frozenset({"create", "revoke", "extend"})
     queryset = RoleGrant.objects.select_related("user", "unit", "team")
     serializer_class = GrantSerializer
     filter_backends = [DjangoFilterBackend]

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.accounts.step_up import demand_fresh
 from apps.core.api import ActorMixin, OnceMixin
 from apps.core.errors import NotAllowed
 from apps.core.permissions import INSTALLATION, may
@@ -58,6 +59,8 @@ class PeopleImport(OnceMixin, ActorMixin, APIView):
             raise NotAllowed(rule=needs)
         digest = given["digest"]
         if digest:
+            if request.auth is None:
+                demand_fresh(request._request)
             found = importing.import_file(given["kind"], given["csv"], digest, actor=self.actor)
         else:
             found = importing.preview(given["kind"], given["csv"], actor=self.actor)

@@ -8,6 +8,7 @@ from django import forms
 from django.http import HttpResponseBase
 from django.urls import reverse
 
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.forms import CommonsForm
 from apps.core.permissions import INSTALLATION, may
@@ -45,7 +46,7 @@ class ImportForm(CommonsForm):
         return data
 
 
-class Import(CreateView):
+class Import(StepUpMixin, CreateView):
     """Takes a file, shows what it would do, and does it when that is confirmed."""
 
     title = "Import from a file"

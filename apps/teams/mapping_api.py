@@ -10,8 +10,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts import step_up
 from apps.accounts.models import IdentityProvider
+from apps.accounts.step_up import FreshActions
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid, NotAllowed
 from apps.teams import mapping_actions, mapping_selectors, scope
@@ -74,9 +74,10 @@ class MappingPreviewSerializer(serializers.Serializer[mapping_selectors.Preview]
     alike = serializers.ListField(child=serializers.CharField())
 
 
-class GroupMappingViewSet(CommonsViewSet):
+class GroupMappingViewSet(FreshActions, CommonsViewSet):
     """Group roles."""
 
+    fresh_actions = frozenset({"create", "end"})
     serializer_class = GroupMappingSerializer
     permission = "teams.mapping.view"
     permissions = {
@@ -93,8 +94,6 @@ class GroupMappingViewSet(CommonsViewSet):
     @extend_schema(request=MappingInput, responses={201: GroupMappingSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
         """Give a role to a group; everybody in it gets the role in the same transaction, but not its maker."""
-        if request.auth is None:
-            step_up.demand_fresh(request._request)
         given = self.read_input(MappingInput)
         mapping = mapping_actions.create_mapping(self._draft(given), actor=self.actor, reason=given["reason"])
         return self.answer(mapping, status=201)

@@ -141,7 +141,7 @@ class MappingDetail(DetailView):
         )
 
 
-class _OnMapping(ActionView):
+class _OnMapping(StepUpMixin, ActionView):
     """Base of the actions on a mapping."""
 
     permission = MANAGE

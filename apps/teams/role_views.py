@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.accounts.querysets import UserQuerySet
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict, NotAllowed
 from apps.core.permissions import may, reach
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
@@ -45,7 +46,7 @@ class GrantList(ListView):
         return [("Give a role", reverse("teams:grant-create"))] if may(self.request.user, MANAGE) else []
 
 
-class GrantCreate(CreateView):
+class GrantCreate(StepUpMixin, CreateView):
     """Gives a role."""
 
     title = "Give a role"
@@ -84,7 +85,7 @@ class GrantCreate(CreateView):
         return reverse("accounts:user-detail", kwargs={"user_uid": given.user.uid})
 
 
-class GrantRevoke(ActionView):
+class GrantRevoke(StepUpMixin, ActionView):
     """Takes a role away."""
 
     title = "Revoke role"

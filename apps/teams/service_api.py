@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from apps.accounts.api import CreatedTokenSerializer, TokenInput, TokenSerializer
 from apps.accounts.models import ApiToken
+from apps.accounts.step_up import FreshActions
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid, NotVisible
 from apps.teams import service_actions, service_rules
@@ -71,9 +72,10 @@ class TokenUidInput(serializers.Serializer[Any]):
     token_uid = serializers.UUIDField()
 
 
-class ServiceAccountViewSet(CommonsViewSet):
+class ServiceAccountViewSet(FreshActions, CommonsViewSet):
     """Accounts of programs."""
 
+    fresh_actions = frozenset({"create", "role", "make_token", "rotate"})
     secret_answers = frozenset({"make_token", "rotate"})
     queryset = ServiceAccount.objects.select_related("user", "team")
     serializer_class = ServiceAccountSerializer

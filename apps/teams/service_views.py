@@ -11,6 +11,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
 from apps.accounts.models import ApiToken
+from apps.accounts.step_up import StepUpMixin
 from apps.core.errors import Conflict, NotVisible
 from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import AgeColumn, CommonsTable, StatusColumn, UidLinkColumn
@@ -73,7 +74,7 @@ def _crumbs() -> list[Crumb]:
     return [Crumb("Service accounts", reverse("teams:service-list"))]
 
 
-class ServiceCreate(CreateView):
+class ServiceCreate(StepUpMixin, CreateView):
     """Makes an account."""
 
     title = "New service account"
@@ -179,7 +180,7 @@ class _OnAccount(ActionView):
         )
 
 
-class ServiceRole(_OnAccount):
+class ServiceRole(StepUpMixin, _OnAccount):
     """Gives another role."""
 
     title = "Change role"
@@ -223,7 +224,7 @@ class ServiceEnd(_OnAccount):
 
 
 @method_decorator(never_cache, name="dispatch")
-class ServiceTokenCreate(_OnAccount):
+class ServiceTokenCreate(StepUpMixin, _OnAccount):
     """Makes a token and shows its secret, once."""
 
     title = "New token"
@@ -279,7 +280,7 @@ class _OnToken(_OnAccount):
 
 
 @method_decorator(never_cache, name="dispatch")
-class ServiceTokenRotate(_OnToken):
+class ServiceTokenRotate(StepUpMixin, _OnToken):
     """Makes a token that takes another one's place."""
 
     title = "Rotate token"

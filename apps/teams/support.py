@@ -1,4 +1,4 @@
-"""Whose account support may see the portal as: nobody who decides, pays, audits or administers."""
+"""What the rooms below ask about roles: whose account support may see the portal as, who holds more than a member."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from apps.teams.models import RoleGrant
 
 #: Roles of people whom support helps; whoever holds another one, or any for the installation, is left alone.
 HELPED = (Role.MEMBER, Role.TEAM_LEAD, Role.UNIT_OWNER)
+
+
+def roles_beyond_membership(user_id: int) -> bool:
+    """Whether somebody holds, or will hold, any role beyond that of a member (one query)."""
+    held = RoleGrant.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=clock.now()), user_id=user_id, revoked_at__isnull=True
+    )
+    return held.exclude(role=Role.MEMBER).exists()
 
 
 def impersonation_bar(person: User) -> str:

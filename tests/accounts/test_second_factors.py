@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from apps.accounts import factor_actions, factors, second_step, sessions
+from apps.accounts import factor_actions, factor_resets, factors, second_step, sessions
 from apps.accounts.actions import reset_password
 from apps.accounts.choices import FactorKind, UserKind
 from apps.accounts.models import ApiToken, SecondFactor, SignInSession, User
@@ -480,7 +480,7 @@ def test_second_step_begins_anew_when_something_changed(person: User, change: st
     elif change == "deactivated":
         User.objects.filter(pk=person.pk).update(is_active=False)
     elif change == "reset":
-        factor_actions.reset_factors(person.pk, "lost", actor=Actor.system("test"), proved_at=None)
+        factor_resets.reset_factors(person.pk, "lost", actor=Actor.system("test"), proved_at=None)
     else:
         store = client.session
         store[sessions.HALF_KEY] = {"person": str(person.uid), "at": "no time", "password": "x"}
@@ -559,29 +559,29 @@ def test_who_signs_in_with_a_password(company: Company, settings: Any, rule: str
 
 @pytest.mark.requirement("second-factors-3.3", "second-factors-3.4")
 def test_reset_needs_a_reason_and_a_fresh_proof_and_tells_the_person(company: Company, frozen_clock: datetime) -> None:
-    lead = company.lead_finance
-    give_app(lead)
-    theirs, admin = client_for(lead), client_for(company.admin)
-    path = f"/people/{lead.uid}/factors/reset/"
+    person = company.member_finance
+    give_app(person)
+    theirs, admin = client_for(person), client_for(company.admin)
+    path = f"/people/{person.uid}/factors/reset/"
     assert client_for(company.auditor).post(path, {"reason": "x"}).status_code == 403
     assert admin.post(path, {"reason": " "}).status_code == 400
     clock.advance(timedelta(minutes=16))
     assert admin.post(path, {"reason": "lost"})["Location"].startswith("/account/confirm/")
     with pytest.raises(NotAllowed):
-        factor_actions.reset_factors(lead.pk, "lost", actor=Actor.of(company.admin), proved_at=None)
+        factor_resets.reset_factors(person.pk, "lost", actor=Actor.of(company.admin), proved_at=None)
     admin = client_for(company.admin)
     assert admin.post(path, {"reason": "lost the phone, seen in person"}).status_code == 303
-    assert not SecondFactor.objects.in_use().filter(user=lead).exists()
+    assert not SecondFactor.objects.in_use().filter(user=person).exists()
     assert not signed_in(theirs)
     told = OutboxMessage.objects.get(event="accounts.factor.reset")
-    assert told.recipient_ids == [lead.pk]
+    assert told.recipient_ids == [person.pk]
     event = AuditEvent.objects.get(action="accounts.factor.reset")
     assert "phone" not in bytes(event.canonical).decode()
     assert admin.post(path, {"reason": "x"}).status_code == 409
-    own = factor_actions.reset_factors
+    own = factor_resets.reset_factors
     with pytest.raises(NotAllowed):
         own(company.admin.pk, "x", actor=Actor.of(company.admin), proved_at=clock.now())
-    assert client_for(lead).post(path, {"reason": "x"}).status_code in (403, 404)
+    assert client_for(person).post(path, {"reason": "x"}).status_code in (403, 404)
 
 
 @pytest.mark.requirement("second-factors-3.4")

@@ -8,6 +8,7 @@ same failure tomorrow.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -34,7 +35,9 @@ from tests.api.support import bearer, everybody_at_once
 from tests.sweep import world as worlds
 
 pytestmark = [pytest.mark.full, pytest.mark.requirement("api-3.1", "api-3.2")]
-EXAMPLES = 12
+#: Calls of each operation (twice as many where rows to call it on are known); fewer for a quick look.
+EXAMPLES = int(os.environ.get("EXAMPLES", "12"))
+#: The operations are dealt out over so many tests, so that processes can share them.
 SHARES = 4
 _CHECKS = [
     not_a_server_error,

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from apps.audit import bundle, checkpoints, keeping
+from apps.audit import bundle, checkpoints, keeping, reconciliation
 from apps.audit.choices import ProposalStatus
 from apps.audit.models import AuditEvent, AuditNote, CheckpointRow, Purge, RetentionProposal
 from apps.audit.verification import Outcome, Report, verify_trail
@@ -86,6 +86,45 @@ def test_two_persons_purge_a_month_and_the_trail_stays_intact(company: Company, 
     assert said["merkle_root"] == checkpoints.outside_copies()[0][0].merkle_root.hex()
     _sign()
     assert _verdict().outcome is Outcome.INTACT, "the next checkpoint follows from the one before"
+
+
+@pytest.mark.requirement("audit-keeping-2.1")
+def test_the_log_of_changed_rows_goes_with_its_month(company: Company, old: list[AuditEvent]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL ROLE NONE")
+        for day in ("2005-03-14", "2005-04-02"):
+            cursor.execute(
+                "INSERT INTO audit.change (at, tbl, row_id, row_uid, op, xid, login, program)"
+                " VALUES (%s, 'teams_rolegrant', '1', '', 'UPDATE', 1, 'somebody', 'psql')",
+                [f"{day} 09:00+00"],
+            )
+        cursor.execute("SET LOCAL ROLE commons_app")
+    _approved(company)
+    seal()
+    assert keeping.purge_due() == 1
+    assert _logged() == ["2005-03-14", "2005-04-02"], "nobody has looked at them yet"
+    reconciliation.reconcile()
+    keeping.purge_due()
+    assert _logged() == ["2005-04-02"]
+    said = AuditEvent.objects.get(action="audit.change.purged").data["changes"]
+    assert said == {"month": "2005-03", "rows": 1}
+    # The portal's role cannot, whatever it sets; the owner cannot without the function.
+    for role, why in (("commons_app", "permission denied"), ("commons_audit", "never changed")):
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL ROLE NONE")
+            cursor.execute(f"SET LOCAL ROLE {role}")
+            setting = "on" if role == "commons_app" else ""
+            cursor.execute("SELECT set_config('commons.purging_changes', %s, true)", [setting])
+            with pytest.raises(DatabaseError, match=why), transaction.atomic():
+                cursor.execute("DELETE FROM audit.change")
+            cursor.execute("SET LOCAL ROLE NONE")
+            cursor.execute("SET LOCAL ROLE commons_app")
+
+
+def _logged() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT at::date::text FROM audit.change WHERE at < '2006-01-01' ORDER BY 1")
+        return [row[0] for row in cursor.fetchall()]
 
 
 @pytest.mark.requirement("audit-keeping-2.4")
@@ -284,6 +323,7 @@ def test_a_deletion_is_not_excused_by_a_purge(company: Company, old: list[AuditE
 LOOSENING = (
     "SELECT * FROM audit.purge_month('2005-03-01', gen_random_uuid())",
     "SELECT * FROM audit.purge_month('2005-03-01', NULL)",
+    "SELECT audit.purge_changes('2005-03-01')",
     "SELECT audit.erase_notes(gen_random_uuid(), ARRAY['\"x\"'], '{}')",
     "INSERT INTO audit.purge VALUES ('2005-03-01', gen_random_uuid(), 1, 1, 1, 'x', 'x', now())",
     "INSERT INTO audit.floor (regime, citation, months, revised) VALUES ('Company policy', '', 0, now())",

@@ -56,6 +56,17 @@ def test_what_came_past_the_portal_is_found_and_nothing_else(connect: Connect) -
     by_hand.execute("UPDATE teams_rolegrant SET starts_at = now() WHERE id = %s", [given.pk])
     by_hand.commit()
     assert reconciliation.reconcile().unexplained == 1, "a right to come that counts at once"
+    # Who signs in as whom: an identity that leads to another account, a factor that somebody knows.
+    by_hand.execute(
+        "INSERT INTO accounts_secondfactor (uid, user_id, kind, name, secret, public_key, sign_count, last_step, codes)"
+        " VALUES (gen_random_uuid(), %s, 'totp', 'x', '', '', 0, 0, '{}') RETURNING id",
+        [person.pk],
+    )
+    by_hand.commit()
+    assert reconciliation.reconcile().findings[0]["table"] == "accounts_secondfactor"
+    by_hand.execute("UPDATE accounts_secondfactor SET last_step = 5, sign_count = 5 WHERE user_id = %s", [person.pk])
+    by_hand.commit()
+    assert reconciliation.reconcile().unexplained == 0, "counters move with every use"
 
 
 @pytest.mark.requirement("audit-keeping-3.1")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
-from apps.accounts.factor_actions import reset_factors
+from apps.accounts.factor_resets import reset_factors, tell_of_break_glass
 from apps.accounts.models import User
 from apps.core.actor import Actor, Channel
 from apps.core.errors import CommonsError
 
 
 class Command(BaseCommand):
-    """Remove all second factors of one person, as a platform admin can on the person's page; recorded in the trail."""
+    """Remove all second factors of one person without a second person; recorded, and told to admins and compliance."""
 
     help = "Remove all second factors of a person who lost them; their sessions end and they are told by mail."
 
@@ -29,7 +30,9 @@ class Command(BaseCommand):
             raise CommandError("There is no account with this address.")
         actor = Actor.system("accounts.reset_second_factors", Channel.COMMAND)
         try:
-            reset_factors(user.pk, options["reason"], actor=actor, proved_at=None)
+            with transaction.atomic():
+                reset_factors(user.pk, options["reason"], actor=actor, proved_at=None)
+                tell_of_break_glass(user, "second factors", options["reason"], actor=actor)
         except CommonsError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{user.email} has no second factor any more and is signed out everywhere.")
