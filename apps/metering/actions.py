@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, connection, transaction
@@ -20,7 +20,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.permissions import INSTALLATION, may
 from apps.core.sweeps import nudge
 from apps.metering import context as books
-from apps.metering import fitness, source_exclusive
+from apps.metering import fitness, source_exclusive, source_options
 from apps.metering.choices import METERED, POLLED, HourState, RunStatus, SourceKind, Trigger
 from apps.metering.events import HOURS_RETRIED, SOURCE_REGISTERED, HoursRetried, SourceRegistered
 from apps.metering.models import HourStatus, IngestRun, Source
@@ -56,22 +56,31 @@ def register_source(
     actor: Actor,
     valid_until: datetime | None = None,
     options: dict[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
     token: str = "",
 ) -> Source:
     """Make `url` the source of record of a cluster from `valid_from` on.
 
-    Raises Invalid where another source covers part of that time, for an unknown kind, a missing
-    address or a reversed time.
+    `settings`: options as people set them (`source_options`); `options`: as they are stored, from the portal's own
+    code. Raises Invalid where another source covers part of that time, for an unknown kind, a missing address, a
+    reversed time, or an option that cannot be.
     """
     require(actor, "metering.import.create")
     cluster = Cluster.objects.filter(pk=cluster_id).first()
     if cluster is None:
         raise NotVisible
-    errors: dict[str, str] = {}
+    errors: dict[str, str | list[str]] = {}
+    kept: dict[str, object] = dict(options or {})
     if kind not in SourceKind.values:
         errors["kind"] = "Choose one of the kinds of source."
     elif kind in POLLED and not url.startswith(("http://", "https://")):
         errors["url"] = "Give the address of the server, beginning with http:// or https://."
+    if kind in SourceKind.values:
+        try:
+            given = source_options.stored(kind, settings or {})
+            kept |= {name: value for name, value in given.items() if value not in (None, "", [], {})}
+        except Invalid as wrong:
+            errors |= wrong.errors
     if valid_until is not None and valid_until <= valid_from:
         errors["valid_until"] = "The end must lie after the beginning."
     if reason := source_exclusive.refusal(cluster_id, kind):
@@ -85,7 +94,7 @@ def register_source(
                 kind=kind,
                 name=name.strip() or SourceKind(kind).label,
                 url=url.rstrip("/"),
-                options=options or {},
+                options=kept,
                 credentials=crypto.encrypt(token),
                 valid=DateTimeTZRange(clock.hour_floor(valid_from), valid_until, "[)"),
             )

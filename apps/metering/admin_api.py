@@ -19,12 +19,38 @@ from apps.core.api_fields import RemarkBody, key_of
 from apps.core.errors import NotAllowed
 from apps.core.paging import CursorPagination
 from apps.core.permissions import INSTALLATION, may
-from apps.metering import actions, claims, rules, selftest_run, source_changes, waivers
+from apps.metering import actions, claims, rules, selftest_run, source_changes, source_options, waivers
 from apps.metering.choices import LineKind, SourceKind
 from apps.metering.models import CapacityLine, NamespaceOwner, ResourceRule, SourceWaiver
 from apps.teams.models import Team
 
 MANAGE, RETRY = "metering.import.create", "metering.run.retry"
+
+
+class SourceOptions(serializers.Serializer[Any]):
+    """Options of a source; those of other kinds are refused. Left out: as it is; null or empty: taken away."""
+
+    cluster_filter = serializers.CharField(
+        required=False, allow_null=True, allow_blank=True, max_length=source_options.LONGEST_FILTER,
+        help_text='Prometheus: label matchers where one server holds several clusters, such as cluster="dc1".',
+    )  # fmt: skip
+    gpu_resources = serializers.ListField(
+        child=serializers.CharField(max_length=120), required=False, allow_null=True, max_length=50,
+        help_text="Prometheus: resources that count as GPUs; none: those of NVIDIA, AMD and Intel.",
+    )  # fmt: skip
+    clusters = serializers.ListField(
+        child=serializers.CharField(max_length=source_options.LONGEST_NAME), required=False, allow_null=True,
+        max_length=source_options.MOST_NAMES,
+        help_text="OpenCost, Kubecost: names that the cluster's rows carry where one server holds several.",
+    )  # fmt: skip
+    resolution_seconds = serializers.IntegerField(
+        required=False, allow_null=True, min_value=source_options.RESOLUTION[0],
+        max_value=source_options.RESOLUTION[1], help_text="OpenCost, Kubecost: how finely it looks at pods.",
+    )  # fmt: skip
+    timeout_seconds = serializers.IntegerField(
+        required=False, allow_null=True, min_value=source_options.TIMEOUT[0], max_value=source_options.TIMEOUT[1],
+        help_text="How long the server may be silent before the hour is tried again later.",
+    )  # fmt: skip
 
 
 class SourceBody(serializers.Serializer[Any]):
@@ -37,6 +63,7 @@ class SourceBody(serializers.Serializer[Any]):
     valid_from = serializers.DateTimeField()
     valid_until = serializers.DateTimeField(required=False, allow_null=True, default=None)
     token = serializers.CharField(required=False, allow_blank=True, default="", write_only=True)
+    options = SourceOptions(required=False)
 
 
 class SourceChangeBody(serializers.Serializer[Any]):
@@ -46,6 +73,7 @@ class SourceChangeBody(serializers.Serializer[Any]):
     url = serializers.CharField(max_length=300, required=False)
     token = serializers.CharField(required=False, allow_blank=True, max_length=4000, write_only=True)
     forget_token = serializers.BooleanField(required=False)
+    options = SourceOptions(required=False)
 
 
 class SourceEndBody(serializers.Serializer[Any]):
@@ -95,13 +123,17 @@ class SourceAdminMixin(CommonsViewSet):
         """Make an address the source of record of a cluster."""
         data = self.read_input(SourceBody)
         cluster = key_of(Cluster.objects.visible_to(request.user), "cluster", slug=data.pop("cluster"))
-        return self.made(actions.register_source(cluster, **data, actor=self.actor))
+        settings = data.pop("options", None)
+        return self.made(actions.register_source(cluster, **data, settings=settings, actor=self.actor))
 
     @extend_schema(request=SourceChangeBody)
     @action(detail=True, methods=["post"])
     def change(self, request: Request, uid: str) -> Response:
-        """Change its name or address, replace or remove its token; it is tested at once."""
-        return self.perform(source_changes.change_source, SourceChangeBody)
+        """Change its name, address or options, replace or remove its token; it is tested at once.
+
+        Requires If-Match (428 without). Another address, and options that change what is asked, end its waivers.
+        """
+        return self.perform(source_changes.change_source, SourceChangeBody, matched=True)
 
     @extend_schema(request=SourceEndBody)
     @action(detail=True, methods=["post"])

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import django_filters
 from django_filters.rest_framework import FilterSet
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.core.api import CommonsViewSet
 from apps.core.paging import CursorPagination
-from apps.metering import admin_api, fitness
+from apps.metering import admin_api, fitness, source_options
 from apps.metering.admin_api import SourceAdminMixin
 from apps.metering.choices import RunStatus, SourceKind
 from apps.metering.models import HourFact, IngestRun, Source
@@ -100,13 +101,14 @@ class SourceSerializer(serializers.ModelSerializer[Source]):
     cluster = serializers.CharField(source="cluster.slug", read_only=True)
     valid_from = serializers.SerializerMethodField()
     valid_until = serializers.SerializerMethodField()
+    options = serializers.SerializerMethodField()
     health = serializers.SerializerMethodField()
 
     class Meta:
         model = Source
         fields = [
-            "uid", "name", "cluster", "kind", "url", "valid_from", "valid_until", "failures", "retry_at", "health",
-            "version",
+            "uid", "name", "cluster", "kind", "url", "options", "valid_from", "valid_until", "failures", "retry_at",
+            "health", "version",
         ]  # fmt: skip
 
     def get_valid_from(self, source: Source) -> Any:
@@ -116,6 +118,11 @@ class SourceSerializer(serializers.ModelSerializer[Source]):
     def get_valid_until(self, source: Source) -> Any:
         """Until when; null: no end."""
         return source.valid.upper
+
+    @extend_schema_field(admin_api.SourceOptions)
+    def get_options(self, source: Source) -> dict[str, Any]:
+        """The options of its kind; null: not set."""
+        return source_options.shown(source.kind, source.options)
 
     def get_health(self, source: Source) -> dict[str, Any]:
         """State in one word, when it was tested, which checks fail, which of them are waived and until when."""

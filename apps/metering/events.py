@@ -29,6 +29,7 @@ class SourceChanged:
     changed: list[str]
     address: str
     options: list[str]
+    waivers_ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,17 @@ class WaiverRevoked:
     codes: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class WaiverEnded:
+    """A waiver ended because its source was changed: what was waived was another server, or another question."""
+
+    waiver_uid: uuid.UUID
+    source_uid: uuid.UUID
+    source: str
+    codes: list[str]
+    changed: list[str]
+
+
 def _source_page(uid: uuid.UUID) -> str:
     return f"/usage/sources/{uid}/"
 
@@ -131,5 +143,17 @@ WAIVER_REVOKED = events.declare(
     mail=True,
     headline=lambda p: f"The waiver for {p.source} is revoked",
     body=lambda p: "Its failed checks count again: no month is closed on this source until they are repaired.",
+    path=lambda p: _source_page(p.source_uid),
+)
+WAIVER_ENDED = events.declare(
+    "metering.waiver.ended",
+    WaiverEnded,
+    audience="platform admins and finance",
+    mail=True,
+    headline=lambda p: f"The waiver for {p.source} ended: its source was changed",
+    body=lambda p: (
+        f"Changed: {', '.join(p.changed)}. What was waived was how it stood before. The source is tested again; where"
+        " checks fail, no month is closed on it until they are repaired or waived anew."
+    ),
     path=lambda p: _source_page(p.source_uid),
 )

@@ -357,6 +357,9 @@ class SourceWaiver(VersionedRow):
     valid = DateTimeRangeField()
     revoked_at = models.DateTimeField(null=True)
     revoked_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    ended_for = models.CharField(
+        max_length=300, blank=True, db_default="", help_text="What was changed of its source, which ended it."
+    )
 
     objects = WaiverQuerySet.as_manager()
 

@@ -11,6 +11,7 @@ from apps import audit
 from apps.clusters import crypto
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid
+from apps.metering import source_options, waivers
 from apps.metering.actions import require
 from apps.metering.choices import POLLED
 from apps.metering.events import SOURCE_CHANGED, SourceChanged
@@ -21,6 +22,8 @@ CHANGE = "metering.import.create"
 LONGEST_NAME, LONGEST_URL, LONGEST_TOKEN = 120, 300, 4000
 _NOT_THERE = "Another server gets no token that was given for the old one: give its own, or remove it."
 _ONE_LINE = "A token is one line of letters, digits and signs, without spaces."
+#: Changes that leave what is asked, and whom, as it was. (Everything else ends the waivers.)
+_SAME_QUESTIONS = frozenset({"name", "token replaced", "token removed", "timeout_seconds", "test_seconds"})
 _NOT_BOTH = "Give a new token or remove the stored one, not both."
 
 
@@ -38,10 +41,10 @@ def change_source(
 ) -> Source:
     """Change what is given of a polled source, have it tested, and read what waits at once.
 
-    `token` "" leaves the stored one; `options` replaces the named ones, None taking one away. Hours read so far stand
-    until they are read again. Raises NotVisible, NotAllowed, Conflict (another version; a source that is not asked
-    over the network), Invalid for a value that cannot be, for nothing to change, and for a stored token that would be
-    sent to another server.
+    `token` "" leaves the stored one; `options` replaces the named ones (`source_options`), None taking one away. Hours
+    read so far stand until they are read again. Where another server is asked, or something else, waivers end. Raises
+    NotVisible, NotAllowed, Conflict (another version; a source that is not asked over the network), Invalid for a value
+    that cannot be, for nothing to change, and for a stored token that would be sent to another server.
     """
     require(actor, CHANGE)
     source = Source.objects.locked(source_id, expected_version=expected_version)
@@ -49,10 +52,15 @@ def change_source(
         raise Conflict("Imported usage is not asked for over the network: there is nothing to change here.")
     new_name = source.name if name is None else name.strip()
     new_url = source.url if url is None else url.strip().rstrip("/")
-    kept = {**source.options, **(options or {})}
-    new_options = {key: value for key, value in kept.items() if value not in (None, "", [], {})}
     moved = _server(new_url) != _server(source.url)
-    errors = _wrong(new_name, new_url, token, forget_token)
+    errors: dict[str, str | list[str]] = {**_wrong(new_name, new_url, token, forget_token)}
+    given: Mapping[str, object] = {}
+    try:
+        given = source_options.stored(source.kind, options or {}, source.options.get("parameters"))
+    except Invalid as wrong:
+        errors |= wrong.errors
+    kept = {**source.options, **given}
+    new_options = {key: value for key, value in kept.items() if value not in (None, "", [], {})}
     if moved and source.credentials and not token and not forget_token:
         errors["token"] = _NOT_THERE
     if errors:
@@ -70,6 +78,9 @@ def change_source(
     changed += sorted(key for key in {*source.options, *new_options} if source.options.get(key) != new_options.get(key))
     if not changed:
         raise Invalid({"": "Nothing differs from how it stands."})
+    # What was waived was that server, asked those questions. A new name, token or patience changes neither.
+    other = [word for word in changed if word not in _SAME_QUESTIONS]
+    ended = waivers.end_for_change(source, other, actor=actor) if other else []
     source.name, source.url, source.options = new_name, new_url, new_options
     if token or forget_token:
         source.credentials = crypto.encrypt(token)
@@ -78,7 +89,7 @@ def change_source(
     source.bump("name", "url", "options", "credentials", "failures", "retry_at")
     audit.record(
         SOURCE_CHANGED,
-        SourceChanged(source.uid, source.cluster.uid, changed, _plain(new_url), _shown(new_options)),
+        SourceChanged(source.uid, source.cluster.uid, changed, _plain(new_url), _shown(new_options), len(ended)),
         actor=actor,
         subject_type="metering.source",
         subject_uid=source.uid,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +9,18 @@ from django import forms
 
 from apps.clusters.models import Cluster
 from apps.core.forms import CommonsForm, UtcDateTimeField, WholeNumberField
-from apps.metering.choices import POLLED, SourceKind
+from apps.metering import source_options
+from apps.metering.choices import POLLED
 from apps.metering.models import Source
 from apps.metering.selftest import TITLES
-from apps.metering.source_exclusive import ALLOCATION_KINDS, refusal
-
-_RESOURCE = re.compile(r"[a-z0-9][a-z0-9./_-]{1,119}")
+from apps.metering.source_exclusive import refusal
 
 
 class SourceForm(CommonsForm):
     """Register a source of record."""
 
+    #: Of a source that is there already; of a new one the form's own field says it.
+    kind_of_source = ""
     cluster = forms.ModelChoiceField(queryset=Cluster.objects.none(), label="Cluster")
     kind = forms.ChoiceField(
         choices=[(kind.value, kind.label) for kind in POLLED],
@@ -64,8 +64,8 @@ class SourceForm(CommonsForm):
     )
     resolution_seconds = WholeNumberField(
         unit="s",
-        min_value=10,
-        max_value=3600,
+        min_value=source_options.RESOLUTION[0],
+        max_value=source_options.RESOLUTION[1],
         required=False,
         label="Resolution",
         help_text="OpenCost and Kubecost only: how finely it looks at pods. Each edge of a pod may be off by so much."
@@ -73,8 +73,8 @@ class SourceForm(CommonsForm):
     )
     timeout_seconds = WholeNumberField(
         unit="s",
-        min_value=5,
-        max_value=600,
+        min_value=source_options.TIMEOUT[0],
+        max_value=source_options.TIMEOUT[1],
         required=False,
         label="Wait for an answer",
         help_text="How long the server may be silent before the hour is tried again later. Empty: 60 s.",
@@ -89,17 +89,17 @@ class SourceForm(CommonsForm):
 
     def clean_cluster_filter(self) -> str:
         """Take one or more label matchers, nothing that could leave the braces."""
-        text = str(self.cleaned_data["cluster_filter"]).strip()
-        if "{" in text or "}" in text or (text and "=" not in text):
-            raise forms.ValidationError('Write label matchers without braces, such as cluster="dc1".')
-        return text
+        try:
+            return source_options.matcher(str(self.cleaned_data["cluster_filter"]))
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
 
     def clean_gpu_resources(self) -> list[str]:
         """Take resource names as Kubernetes or kube-state-metrics spells them."""
-        names = [name.strip().lower() for name in str(self.cleaned_data["gpu_resources"]).split(",") if name.strip()]
-        if wrong := [name for name in names if not _RESOURCE.fullmatch(name)]:
-            raise forms.ValidationError(f"“{wrong[0]}” is no name of a resource, such as nvidia.com/gpu.")
-        return [re.sub(r"[^a-z0-9]", "_", name) for name in names]
+        try:
+            return source_options.resources(str(self.cleaned_data["gpu_resources"]).split(","))
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
 
     def clean(self) -> dict[str, Any]:
         """Refuse an allocation API where a GPU is shared, beside the field that can be changed."""
@@ -110,31 +110,11 @@ class SourceForm(CommonsForm):
         return data
 
     def options(self) -> dict[str, object]:
-        """Return the source's options: those of its kind."""
-        return {name: value for name, value in self.all_options(self.cleaned_data["kind"]).items() if value}
-
-    def all_options(self, kind: str) -> dict[str, object]:
-        """Return every option of a kind, the empty ones as None, "" or []."""
+        """Return the options of the kind as they are set, the empty ones, too."""
         data = self.cleaned_data
-        found: dict[str, object] = {}
-        if kind == SourceKind.PROMETHEUS:
-            found = {"cluster_filter": data.get("cluster_filter"), "gpu_resources": data.get("gpu_resources")}
-        elif kind in ALLOCATION_KINDS:
-            seconds = data.get("resolution_seconds")
-            found = {"clusters": [name.strip() for name in data.get("api_cluster", "").split(",") if name.strip()]}
-            found |= {"resolution_seconds": seconds}
-            if kind == SourceKind.ALLOCATION:
-                found["parameters"] = {"resolution": f"{seconds}s"} if seconds else None
-        found["timeout_seconds"] = data.get("timeout_seconds")
-        return found
-
-
-#: Fields of the options that each kind has.
-_OF_KIND = {
-    SourceKind.PROMETHEUS: ("cluster_filter", "gpu_resources", "timeout_seconds"),
-    SourceKind.ALLOCATION: ("api_cluster", "resolution_seconds", "timeout_seconds"),
-    SourceKind.KUBECOST: ("api_cluster", "resolution_seconds", "timeout_seconds"),
-}
+        kind = data.get("kind") or self.kind_of_source
+        names = [name.strip() for name in data.get("api_cluster", "").split(",") if name.strip()]
+        return {name: names if name == "clusters" else data.get(name) for name in source_options.OF_KIND.get(kind, ())}
 
 
 class ChangeSourceForm(SourceForm):
@@ -146,8 +126,9 @@ class ChangeSourceForm(SourceForm):
 
     def __init__(self, *args: Any, source: Source, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kind, self._parameters = source.kind, source.options.get("parameters")
-        kept = {"version", "name", "url", "token", "forget_token", *_OF_KIND.get(SourceKind(source.kind), ())}
+        self.kind_of_source = source.kind
+        fields = {"api_cluster" if name == "clusters" else name for name in source_options.OF_KIND.get(source.kind, ())}
+        kept = {"version", "name", "url", "token", "forget_token", *fields}
         for name in set(self.fields) - kept:
             del self.fields[name]
         self.fields["token"].help_text = "Empty: the stored one stays. A new one replaces it; it is never shown again."
@@ -169,14 +150,6 @@ class ChangeSourceForm(SourceForm):
             "resolution_seconds": options.get("resolution_seconds"),
             "timeout_seconds": options.get("timeout_seconds"),
         }
-
-    def options(self) -> dict[str, object]:
-        """Return every option of the kind, the empty ones, too; parameters nobody sees here stay."""
-        found = self.all_options(self._kind)
-        if "parameters" in found:
-            others = {name: value for name, value in (self._parameters or {}).items() if name != "resolution"}
-            found["parameters"] = {**others, **(found["parameters"] or {})}  # type: ignore[dict-item]  # a dict or None, by all_options
-        return found
 
 
 class WaiveForm(CommonsForm):

@@ -94,9 +94,10 @@ class SourceChange(ActionView):
     submit_label = "Save and test"
     intro = (
         "What is changed holds for whatever is read from now on; hours read so far stand until they are read again."
-        " The source is tested at once."
+        " The source is tested at once. Another address, and options that change what is asked, end the waivers of its"
+        " failed checks: whoever may waive decides anew on what then fails."
     )
-    success_message = "The source is changed, and is tested now."
+    success_message = "The source is changed, and is tested now; its waivers stand only if the same is asked as before."
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the source."""

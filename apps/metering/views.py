@@ -132,7 +132,7 @@ class SourceCreate(CreateView):
             data["url"],
             data["valid_from"],
             actor=self.actor,
-            options=form.options(),
+            settings=form.options(),
             token=data["token"],
         )
         return reverse("metering:source-detail", kwargs={"source_uid": source.uid})

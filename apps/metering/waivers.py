@@ -14,7 +14,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.metering import fitness
 from apps.metering.actions import require
-from apps.metering.events import SOURCE_WAIVED, WAIVER_REVOKED, SourceWaived, WaiverRevoked
+from apps.metering.events import SOURCE_WAIVED, WAIVER_ENDED, WAIVER_REVOKED, SourceWaived, WaiverEnded, WaiverRevoked
 from apps.metering.models import Source, SourceWaiver
 from apps.metering.selftest import NEVER_WAIVED, TITLES
 from apps.metering.source_exclusive import WHY
@@ -95,6 +95,28 @@ def revoke(waiver_id: int, *, actor: Actor, expected_version: int | None = None)
     audit.record(WAIVER_REVOKED, payload, actor=actor, subject_type="metering.source", subject_uid=source.uid)
     outbox.publish(WAIVER_REVOKED, payload, recipients=_others(actor), subject_uid=source.uid)
     return waiver
+
+
+def end_for_change(source: Source, changed: Sequence[str], *, actor: Actor) -> list[SourceWaiver]:
+    """End every waiver of a source, because another server or another question would be waived unseen.
+
+    Inside the transaction that changes the source, which is locked. Returns those ended; audited and told like a
+    revocation, with what was changed.
+    """
+    now = clock.now()
+    ended = list(
+        SourceWaiver.objects.select_for_update().filter(source=source, revoked_at=None, valid__endswith__gt=now)
+    )
+    for waiver in ended:
+        waiver.revoked_at, waiver.revoked_by_id = now, actor.user_id
+        waiver.ended_for = ", ".join(changed)[:300]
+        waiver.bump("revoked_at", "revoked_by", "ended_for")
+        payload = WaiverEnded(waiver.uid, source.uid, source.name, list(waiver.codes), list(changed))
+        audit.record(WAIVER_ENDED, payload, actor=actor, subject_type="metering.source", subject_uid=source.uid)
+        recipients = sorted({*_others(actor), waiver.waived_by_id} - {actor.user_id})
+        if recipients:
+            outbox.publish(WAIVER_ENDED, payload, recipients=recipients, subject_uid=source.uid)
+    return ended
 
 
 def standing(waiver: SourceWaiver) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from apps.clusters import crypto
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
-from apps.metering import selftest_run
+from apps.core.models import OutboxMessage
+from apps.metering import fitness, selftest_run, waivers
 from apps.metering.choices import SourceKind
 from apps.metering.models import Source
 from apps.metering.source_changes import change_source
+from tests.metering.test_fitness import checked
 from tests.metering.world import World
 
 OLD, NEW = "old-token-1", "new-token-2"
@@ -34,6 +37,11 @@ def source(world: World) -> Source:
 
 def where(source: Source) -> str:
     return reverse("metering:source-change", kwargs={"source_uid": source.uid})
+
+
+def matching(source: Source) -> dict[str, str]:
+    source.refresh_from_db()
+    return {"If-Match": f'"{source.version}"'}
 
 
 @pytest.mark.requirement("metering-sources-5.3")
@@ -115,7 +123,9 @@ def test_only_polled_sources_by_an_admin(source: Source, company: Any, client_fo
     with pytest.raises(NotAllowed):
         change_source(source.pk, name="Mine", actor=Actor.of(company.finance))
     api = f"/api/v1/usage-sources/{source.uid}/change"
-    answer = client_for(company.admin).post(api, {"token": NEW}, content_type="application/json")
+    admin = client_for(company.admin)
+    assert admin.post(api, {"token": NEW}, content_type="application/json").status_code == 428
+    answer = admin.post(api, {"token": NEW}, content_type="application/json", headers=matching(source))
     assert answer.status_code == 200, answer.content
     assert NEW not in answer.content.decode()
     source.refresh_from_db()
@@ -138,3 +148,92 @@ def test_options_of_an_allocation_api_keep_what_nobody_sees(source: Source, comp
     assert client.post(where(source), sent).status_code == 303
     source.refresh_from_db()
     assert source.options == {"clusters": ["b", "c"], "parameters": {"idle": "no"}}
+
+
+@pytest.mark.requirement("metering-sources-5.3")
+def test_options_through_the_api_as_on_the_page(source: Source, company: Any, client_for: Any) -> None:
+    client, api = client_for(company.admin), f"/api/v1/usage-sources/{source.uid}"
+    assert client.get(api).json()["options"] == {
+        "cluster_filter": 'cluster="dc1"', "gpu_resources": None, "timeout_seconds": None,
+    }  # fmt: skip
+
+    def change(options: dict[str, Any]) -> Any:
+        return client.post(
+            f"{api}/change", {"options": options}, content_type="application/json", headers=matching(source)
+        )
+
+    done = change({"cluster_filter": None, "gpu_resources": ["nvidia.com/gpu", "amd.com/gpu"], "timeout_seconds": 90})
+    assert done.status_code == 200, done.content
+    given = {"cluster_filter": None, "gpu_resources": ["nvidia_com_gpu", "amd_com_gpu"], "timeout_seconds": 90}
+    assert done.json()["options"] == given
+    assert done.headers["ETag"] == matching(source)["If-Match"]
+    assert source.options == {**{key: value for key, value in given.items() if value}, "windows": [[1, 2]]}
+    assert selftest_run.moving(source) is not None
+    for options, field in (
+        ({"resolution_seconds": 60}, "resolution_seconds"),  # an option of the other kinds
+        ({"cluster_filter": 'a="b"} or up{'}, "cluster_filter"),
+        ({"gpu_resources": ["no name"]}, "gpu_resources"),
+        ({"timeout_seconds": 1}, "options.timeout_seconds"),
+    ):
+        refused = change(options)
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, [field])
+    stale = {"If-Match": '"1"'}
+    old = client.post(f"{api}/change", {"options": {}}, content_type="application/json", headers=stale)
+    assert old.status_code == 412
+
+
+@pytest.mark.requirement("metering-sources-5.3")
+def test_a_source_is_registered_with_options_through_the_api(world: World, company: Any, client_for: Any) -> None:
+    client = client_for(company.admin)
+    Source.objects.all().delete()
+    body = {
+        "cluster": world.cluster.slug, "kind": "allocation", "name": "OpenCost", "url": "http://cost.example:9003",
+        "valid_from": "2026-11-01T00:00:00Z", "options": {"clusters": [" a ", "b"], "resolution_seconds": 60},
+    }  # fmt: skip
+    wrong = client.post("/api/v1/usage-sources", {**body, "options": {"cluster_filter": "a=b"}}, "application/json")
+    assert (wrong.status_code, list(wrong.json()["errors"])) == (400, ["cluster_filter"])
+    made = client.post("/api/v1/usage-sources", body, "application/json")
+    assert made.status_code == 201, made.content
+    assert Source.objects.get().options == {
+        "clusters": ["a", "b"], "resolution_seconds": 60, "parameters": {"resolution": "60s"},
+    }  # fmt: skip
+
+
+@pytest.mark.requirement("metering-sources-3.3")
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        ({"url": "https://other.example", "token": NEW}, True),
+        ({"url": "https://prom.example/prefix"}, True),
+        ({"options": {"cluster_filter": 'cluster="dc2"'}}, True),
+        ({"options": {"gpu_resources": ["amd.com/gpu"]}}, True),
+        ({"options": {"timeout_seconds": 90}}, False),
+        ({"token": NEW}, False),
+        ({"name": "Renamed"}, False),
+    ],
+)
+def test_a_waiver_ends_with_what_it_was_given_for(
+    source: Source, company: Any, client_for: Any, given: dict[str, Any], ends: bool
+) -> None:
+    checked(source, ["retention"])
+    until = clock.now() + timedelta(days=30)
+    waiver = waivers.waive(source.pk, ["retention"], "Thanos follows.", until, actor=Actor.of(company.finance))
+    OutboxMessage.objects.all().delete()
+    asked = source.check_requested_at
+    change_source(source.pk, **given, actor=Actor.of(company.admin))
+    waiver.refresh_from_db()
+    source.refresh_from_db()
+    assert (fitness.unfit(source) is not None) is ends
+    assert waivers.standing(waiver) is not ends
+    assert source.check_requested_at != asked  # tested again in either case
+    events = AuditEvent.objects.filter(action="metering.waiver.ended")
+    told = OutboxMessage.objects.filter(event="metering.waiver.ended")
+    assert (events.count(), told.count()) == ((1, 1) if ends else (0, 0))
+    if ends:
+        # Who gave their word for the old one is told that it holds no more.
+        assert company.finance.pk in told.get().recipient_ids
+        assert company.admin.pk not in told.get().recipient_ids
+        changed = AuditEvent.objects.get(action="metering.source.changed").data["changes"]
+        assert changed["waivers_ended"] == 1
+        page = client_for(company.admin).get(reverse("metering:source-detail", kwargs={"source_uid": source.uid}))
+        assert "ended when the source was changed" in page.content.decode()
