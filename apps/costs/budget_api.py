@@ -7,15 +7,18 @@ from typing import Any, ClassVar
 
 import django_filters
 from django_filters.rest_framework import FilterSet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.core import clock
 from apps.core.api import CommonsViewSet
 from apps.core.errors import Invalid, NotVisible
-from apps.costs import budget_actions, budget_figures
+from apps.costs import budget_actions, budget_figures, budget_parts
 from apps.costs import budget_rules as rules
+from apps.costs.budget_billed import PARTS
 from apps.costs.models import Budget, BudgetStep
 from apps.metering import billing
 from apps.teams.models import Team, Unit
@@ -50,6 +53,43 @@ class BudgetInput(serializers.Serializer[Any]):
         required=False,
         help_text=f"Step ({', '.join(rules.STEPS)}) → what is done.",
     )
+
+
+class ForecastSerializer(serializers.Serializer[Any]):
+    """Where the month will end; `basis` says on what that stands."""
+
+    low = serializers.DecimalField(max_digits=40, decimal_places=6)
+    middle = serializers.DecimalField(max_digits=40, decimal_places=6, source="mid")
+    high = serializers.DecimalField(max_digits=40, decimal_places=6)
+    basis = serializers.CharField()
+
+
+class PartSerializer(serializers.Serializer[Any]):
+    """A part of what is billed, rounded so that the parts add up; `at_least`: some of it has no price."""
+
+    part = serializers.ChoiceField(choices=PARTS, source="code")
+    amount = serializers.DecimalField(max_digits=40, decimal_places=2, source="amount.amount")
+    gpu_ms = serializers.IntegerField()
+    at_least = serializers.BooleanField(source="unpriced")
+
+
+class StandingSerializer(serializers.Serializer[Any]):
+    """How a budget stands in a month: what is billed in it without shares of common cost, as on the budget's page."""
+
+    budget = serializers.UUIDField(source="budget.uid")
+    month = serializers.DateField()
+    currency = serializers.CharField(source="budget.currency")
+    spent = serializers.DecimalField(max_digits=40, decimal_places=2, source="spent_shown.amount")
+    at_least = serializers.BooleanField(help_text="Part of it has no price: the money is at least this much.")
+    left = serializers.DecimalField(max_digits=40, decimal_places=2, source="left_amount", allow_null=True)
+    gpu_ms = serializers.IntegerField()
+    parts = PartSerializer(many=True)
+    money_forecast = ForecastSerializer(allow_null=True)
+    gpu_hours_forecast = ForecastSerializer(allow_null=True, source="hours_forecast")
+    step_reached = serializers.CharField(source="reached", help_text="The highest step passed now; empty: none.")
+
+
+_MONTH = OpenApiParameter("month", str, description="yyyy-mm; left out: the present billing month.")
 
 
 class BudgetViewSet(CommonsViewSet):
@@ -89,12 +129,34 @@ class BudgetViewSet(CommonsViewSet):
         )
         return self.answer(budget, status=201)
 
+    @extend_schema(parameters=[_MONTH], responses=StandingSerializer)
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
+    def standing(self, request: Request, uid: str) -> Response:
+        """How the budget stands in a month, with the parts of what is billed and the forecast."""
+        budget = self.get_object()
+        text = request.query_params.get("month", "")
+        month = _month(text, "month") if text else billing.month_of(clock.now())
+        row = budget_figures.standing_of(budget, month)
+        shown = {
+            "budget": budget,
+            "month": month,
+            "spent_shown": row.spent.quantized(),
+            "at_least": row.at_least,
+            "left_amount": None if row.left is None else row.left.amount,
+            "gpu_ms": row.gpu_ms,
+            "parts": budget_parts.parts_of(row),
+            "money_forecast": row.money_forecast,
+            "hours_forecast": row.hours_forecast,
+            "reached": row.reached,
+        }
+        return Response(StandingSerializer(shown).data)
 
-def _month(text: str) -> date:
+
+def _month(text: str, field: str = "month_from") -> date:
     try:
         return billing.parse_month(text)
     except ValueError as error:
-        raise Invalid({"month_from": "Write a month as yyyy-mm."}) from error
+        raise Invalid({field: "Write a month as yyyy-mm."}) from error
 
 
 class BudgetStepSerializer(serializers.ModelSerializer[BudgetStep]):

@@ -1,57 +1,63 @@
-"""How budgets stand: what is charged, in money and GPU-hours, where the month will end, which steps were reached.
+"""How budgets stand: what is billed, in money and GPU-hours, where the month will end, which steps were reached.
 
 A team's figure is what carries the team, a unit's what carries a unit at or below it: as of the hour it was metered.
-Charged are allocated GPU time and, where they have a price, the resources beside it. A fixed number of statements.
+Billed are allocated GPU time and, where they have a price, the resources beside it, corrections and credits
+(`budget_billed`). A fixed number of statements.
 """
 
 from __future__ import annotations
 
 import calendar
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Q, QuerySet, Sum
 
 from apps.core import clock
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.costs import budget_rules as rules
-from apps.costs.choices import PAID, Measure
-from apps.costs.forecasting import WEEK, WEEKS, Forecast, forecast
-from apps.costs.models import Budget, BudgetStep, DayCharge
-from apps.costs.tally import Tally
+from apps.costs.budget_billed import CHARGES, Asked, Billed, Whose, charged, ledger, owner_of
+from apps.costs.budget_billed import billed as all_billed
+from apps.costs.choices import Measure
+from apps.costs.forecasting import WEEK, WEEKS, Forecast, forecast, moved
+from apps.costs.models import Budget, BudgetStep
+from apps.costs.tally import Tally, amount_of
 from apps.metering import billing
 from apps.metering.choices import METERED
 from apps.metering.models import HourStatus
-from apps.teams.models import Unit
 
 #: A day counts as full once its last hour is final (design §7: two hours after it ended).
 FINAL_AFTER = timedelta(hours=2)
 HISTORY = timedelta(days=WEEK * WEEKS)
 
-#: Whose budget it is: ("team" | "unit", id).
-Owner = tuple[str, int]
-
 
 @dataclass(slots=True)
 class Standing:
-    """How one budget stands in a month. Forecasts are added by `add_forecasts`; None: too little to say."""
+    """How one budget stands in a month: what is billed in it, against the limits.
+
+    Forecasts are added by `add_forecasts`; None: too little to say.
+    """
 
     budget: Budget
     month: date
-    tally: Tally
+    billed: Billed
     money_forecast: Forecast | None = None
     hours_forecast: Forecast | None = None
     unknown_days: int = 0
     steps: list[BudgetStep] = field(default_factory=list)
 
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = self.billed.total
+
     @property
     def spent(self) -> Money:
-        """What is charged so far, exact; the priced part of it."""
-        return self.tally.amount or Money.zero(self.tally.currency)
+        """What is billed so far, exact; the priced part of it. Below zero where credits are more than the rest."""
+        return amount_of(self.tally.product, self.tally.currency)
 
     @property
     def at_least(self) -> bool:
@@ -60,12 +66,12 @@ class Standing:
 
     @property
     def gpu_ms(self) -> int:
-        """Allocated GPU time so far."""
+        """Allocated GPU time billed so far."""
         return self.tally.gpu_ms
 
     @property
     def gpu_hours(self) -> Decimal:
-        """Allocated GPU-hours so far."""
+        """Allocated GPU-hours billed so far."""
         with localcontext() as context:
             context.prec = 60
             return Decimal(self.tally.gpu_ms) / MILLISECONDS_PER_HOUR
@@ -107,11 +113,6 @@ class Standing:
         return max(found, key=int, default="")
 
 
-def owner_of(budget: Budget) -> Owner:
-    """Return whose budget it is."""
-    return ("team", budget.team_id) if budget.team_id is not None else ("unit", budget.unit_id or 0)
-
-
 def in_force(month: date, budgets: QuerySet[Budget] | None = None) -> list[Budget]:
     """Return the budget of each owner that counts for a month: the latest one set for it or an earlier month."""
     rows = Budget.objects.all() if budgets is None else budgets
@@ -123,7 +124,7 @@ def in_force(month: date, budgets: QuerySet[Budget] | None = None) -> list[Budge
     )
 
 
-def budget_of(owner: Owner, month: date) -> Budget | None:
+def budget_of(owner: Whose, month: date) -> Budget | None:
     """Return an owner's budget for a month; None: none set."""
     kind, pk = owner
     rows = Budget.objects.filter(**{f"{kind}_id": pk}, month_from__lte=month.replace(day=1))
@@ -131,17 +132,17 @@ def budget_of(owner: Owner, month: date) -> Budget | None:
 
 
 def standings(budgets: Sequence[Budget], month: date) -> list[Standing]:
-    """Return how budgets stand in a month, in their order: four statements, whatever their number."""
+    """Return how budgets stand in a month, in their order: a handful of statements, whatever their number."""
     first = month.replace(day=1)
-    tallies = _tallies(budgets, first, billing.following(first))
-    steps: dict[Owner, list[BudgetStep]] = {}
+    found = all_billed(Asked.about(budgets), first)
+    steps: dict[Whose, list[BudgetStep]] = {}
     for step in steps_of(budgets, first):
         steps.setdefault(owner_of(step.budget), []).append(step)
     return [
         Standing(
             budget=budget,
             month=first,
-            tally=tallies.get(owner_of(budget)) or Tally(_ledger()),
+            billed=found.get(owner_of(budget)) or Billed(),
             steps=steps.get(owner_of(budget), []),
         )
         for budget in budgets
@@ -153,6 +154,19 @@ def standing_of(budget: Budget, month: date) -> Standing:
     (found,) = standings([budget], month)
     add_forecasts([found], month)
     return found
+
+
+def remaining(team_id: int, at: datetime) -> Money | None:
+    """Return what is left of a team's budget in money in the billing month of a moment; negative when overspent.
+
+    None without such a budget, or where part of the cost is unknown: a limit must not be checked against a guess.
+    """
+    month = billing.month_of(at)
+    budget = budget_of(("team", team_id), month)
+    if budget is None or budget.amount is None:
+        return None
+    (row,) = standings([budget], month)
+    return row.left
 
 
 def steps_of(budgets: Sequence[Budget], month: date | None = None) -> list[BudgetStep]:
@@ -202,9 +216,13 @@ def add_forecasts(rows: Iterable[Standing], month: date, *, at: datetime | None 
         for what in ("money", "hours"):
             values = [at_day(first + timedelta(days=n), what) for n in range(full)]
             history = [at_day(since + timedelta(days=n), what) for n in range(HISTORY.days)]
-            total: Decimal | int = row.spent.amount if what == "money" else row.gpu_ms
+            # What is billed besides the month's own charges is known: it is no part of the days to come.
+            own = row.billed.of(CHARGES)
+            total: Decimal | int = amount_of(own.product, own.currency).amount if what == "money" else own.gpu_ms
+            besides = (row.spent.amount if what == "money" else row.gpu_ms) - total
             known = sum((value for value in values if value is not None), Decimal(0))
             guess = forecast(values, length, history, running=max(Decimal(0), total - known), month=first)
+            guess = guess and moved(guess, besides)
             if what == "money":
                 row.money_forecast = guess
             else:
@@ -219,66 +237,22 @@ def _in_hours(guess: Forecast) -> Forecast:
     return Forecast(low, mid, high, guess.basis, guess.method)
 
 
-def _ledger() -> str:
-    return str(settings.COMMONS_CURRENCY)
-
-
-def _charged(
-    budgets: Sequence[Budget], first: date, end: date
-) -> tuple[QuerySet[DayCharge], Mapping[int, list[Owner]]]:
-    """Return the daily charges that these budgets are about, and for each unit the owners at or above it."""
-    wanted = {b.unit_id for b in budgets if b.unit_id is not None}
-    above: dict[int, list[Owner]] = {}
-    if wanted:
-        for pk, path in Unit.objects.filter(path__overlap=sorted(wanted)).values_list("pk", "path"):
-            above[pk] = [("unit", unit) for unit in path if unit in wanted]
-    teams = [b.team_id for b in budgets if b.team_id is not None]
-    rows = DayCharge.objects.filter(
-        Q(team_id__in=teams) | Q(unit_id__in=sorted(above), team_id__isnull=False),
-        day__gte=first,
-        day__lt=end,
-        kind__in=PAID,
-    )
-    return rows, above
-
-
-def _owners(team_id: int, unit_id: int | None, teams: Collection[int], above: Mapping[int, list[Owner]]) -> list[Owner]:
-    own: list[Owner] = [("team", team_id)] if team_id in teams else []
-    return [*own, *above.get(unit_id or 0, [])]
-
-
-def _tallies(budgets: Sequence[Budget], first: date, end: date) -> dict[Owner, Tally]:
-    rows, above = _charged(budgets, first, end)
-    teams = {b.team_id for b in budgets if b.team_id is not None}
-    found: dict[Owner, Tally] = {}
-    grouped = (
-        rows.values_list("team_id", "unit_id", "rate__amount", "rate__currency")
-        .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
-        .order_by("team_id", "unit_id", "rate__amount", "rate__currency")
-    )
-    for team_id, unit_id, hourly, code, quantity, gpu_ms in grouped:
-        for owner in _owners(team_id or 0, unit_id, teams, above):
-            tally = found.setdefault(owner, Tally(_ledger()))
-            tally.add(int(quantity), int(gpu_ms), hourly, code)
-    return found
-
-
 def _days(
     budgets: Sequence[Budget], first: date, end: date
-) -> tuple[dict[Owner, dict[date, Tally]], dict[Owner, set[int]]]:
+) -> tuple[dict[Whose, dict[date, Tally]], dict[Whose, set[int]]]:
     """Return each owner's days, and the clusters it was charged for on."""
-    rows, above = _charged(budgets, first, end)
-    teams = {b.team_id for b in budgets if b.team_id is not None}
-    days: dict[Owner, dict[date, Tally]] = {}
-    clusters: dict[Owner, set[int]] = {}
+    asked = Asked.about(budgets)
+    days: dict[Whose, dict[date, Tally]] = {}
+    clusters: dict[Whose, set[int]] = {}
     grouped = (
-        rows.values_list("day", "team_id", "unit_id", "cluster_id", "rate__amount", "rate__currency")
+        charged(asked, first, end)
+        .values_list("day", "team_id", "unit_id", "cluster_id", "rate__amount", "rate__currency")
         .annotate(Sum("quantity_ms"), Sum("gpu_ms"))
         .order_by("day", "team_id", "unit_id", "cluster_id", "rate__amount", "rate__currency")
     )
     for day, team_id, unit_id, cluster_id, hourly, code, quantity, gpu_ms in grouped.iterator(chunk_size=5000):
-        for owner in _owners(team_id or 0, unit_id, teams, above):
-            tally = days.setdefault(owner, {}).setdefault(day, Tally(_ledger()))
+        for owner in asked.owners(team_id, unit_id):
+            tally = days.setdefault(owner, {}).setdefault(day, Tally(ledger()))
             tally.add(int(quantity), int(gpu_ms), hourly, code)
             clusters.setdefault(owner, set()).add(cluster_id)
     return days, clusters

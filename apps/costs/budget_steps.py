@@ -18,6 +18,7 @@ from apps.core.money import Money
 from apps.costs import budget_figures as figures
 from apps.costs import budget_requests, forecasting
 from apps.costs import budget_rules as rules
+from apps.costs.budget_billed import Whose, owner_of
 from apps.costs.budget_figures import Standing
 from apps.costs.choices import Measure
 from apps.costs.events import BUDGET_REACHED, BudgetReached, month_name
@@ -106,7 +107,7 @@ def fire(
     guess: forecasting.Forecast | None = None,
 ) -> bool:
     """Write one step with what is to be done, and tell people; False where it is written already, or holds no more."""
-    owner = figures.owner_of(budget)
+    owner = owner_of(budget)
     same_owner = Q(team_id=owner[1]) if owner[0] == "team" else Q(unit_id=owner[1])
     # All budgets of the owner: what one of them wrote this month, another does not write again.
     locked = {row.pk: row for row in Budget.objects.select_for_update(of=("self",)).filter(same_owner).order_by("pk")}
@@ -255,13 +256,13 @@ def exhausted(team_id: int, at: datetime) -> bool:
         return False
     owned = Q(budget__team_id=team_id) | Q(budget__unit_id__in=list(team.unit.path))
     steps = BudgetStep.objects.filter(owned, month=month, actions__contains=[{"action": rules.REQUIRE_APPROVAL}])
-    found: dict[figures.Owner, list[BudgetStep]] = {}
+    found: dict[Whose, list[BudgetStep]] = {}
     for step in steps.select_related("budget"):
-        found.setdefault(figures.owner_of(step.budget), []).append(step)
+        found.setdefault(owner_of(step.budget), []).append(step)
     if not found:
         return False
     budgets = [budget for owner in found if (budget := figures.budget_of(owner, month)) is not None]
-    return any(_holds(found[figures.owner_of(row.budget)], row) for row in figures.standings(budgets, month))
+    return any(_holds(found[owner_of(row.budget)], row) for row in figures.standings(budgets, month))
 
 
 def _holds(steps: Iterable[BudgetStep], row: Standing) -> bool:

@@ -31,8 +31,9 @@ def tone_of(share: Decimal | None) -> str:
 
 def bar(share: Decimal | None, label: str) -> Any:
     """Draw a used share: a bar that is full at the limit, and the per cent beside it."""
+    # Credits may be more than the rest: the bar is empty then, and the per cent says so.
     text = "over" if share is None else formats.percent(share, places=0)
-    value = _PER_MILLE if share is None else min(_PER_MILLE, int(share * _PER_MILLE))
+    value = _PER_MILLE if share is None else max(0, min(_PER_MILLE, int(share * _PER_MILLE)))
     return format_html(
         '<progress class="meter meter-{}" value="{}" max="{}" aria-label="{}"></progress>'
         '<span class="figure">{}</span>',

@@ -19,9 +19,10 @@ from apps.core import clock
 from apps.core.filters import CommonsFilterSet
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView
-from apps.costs import budget_actions, budget_steps
+from apps.costs import budget_actions, budget_parts, budget_steps
 from apps.costs import budget_figures as figures
 from apps.costs import budget_rules as rules
+from apps.costs.budget_billed import Whose
 from apps.costs.budget_figures import Standing
 from apps.costs.budget_forms import BudgetForm, field_of
 from apps.costs.budget_tables import StandingTable, at_least, bar, by_share, detail_url, forecast_words
@@ -167,10 +168,14 @@ class BudgetDetail(DetailView):
         later = Budget.objects.filter(**own, month_from__gt=budget.month_from).order_by("month_from").first()
         if later is not None and later.month_from <= month:
             month = billing.previous(later.month_from)
+        standing = figures.standing_of(budget, month)
         return super().get_context(
             month=month,
             zone=billing.zone_name(),
-            limits=shown(figures.standing_of(budget, month)),
+            limits=shown(standing),
+            standing=standing,
+            parts=budget_parts.parts_of(standing),
+            credits=budget_parts.credit_lines(standing),
             planned=planned(budget),
             steps=step_rows(figures.steps_of([budget])),
             budgets=list(Budget.objects.filter(**own).select_related("set_by").order_by("-month_from")[:24]),
@@ -231,7 +236,7 @@ class _BudgetSet(ActionView):
         """Back to the budgets."""
         return [Crumb("Budgets", reverse("costs:budget-list"))]
 
-    def _owner(self) -> figures.Owner:
+    def _owner(self) -> Whose:
         return (self.owner_kind, self.object.pk)
 
     def get_initial(self) -> dict[str, Any]:
@@ -304,6 +309,20 @@ def budget_seen(request: HttpRequest, owner: Team | Unit, month: date) -> Budget
     return known[asked]
 
 
+def standing_seen(request: HttpRequest, owner: Team | Unit, month: date) -> Standing | None:
+    """Return how an owner's budget stands in a month, worked out once a request. None: none set."""
+    budget = budget_seen(request, owner, month)
+    if budget is None:
+        return None
+    known: dict[object, Standing] | None = getattr(request, "_commons_standings", None)
+    if known is None:
+        known = {}
+        request._commons_standings = known  # type: ignore[attr-defined]  # as above
+    if (budget.pk, month) not in known:
+        known[budget.pk, month] = figures.standing_of(budget, month)
+    return known[budget.pk, month]
+
+
 def _panel(request: HttpRequest, owner: Team | Unit) -> dict[str, Any] | None:
     """Return the panel of an owner's budget; None where there is none and the person may set none."""
     month = billing.month_of(clock.now())
@@ -311,7 +330,7 @@ def _panel(request: HttpRequest, owner: Team | Unit) -> dict[str, Any] | None:
     may_set = may(request.user, "costs.budget.set", owner)
     if budget is None and not may_set:
         return None
-    row = figures.standing_of(budget, month) if budget is not None else None
+    row = standing_seen(request, owner, month)
     return {
         "template": "costs/budget_panel.html",
         "budget": budget,

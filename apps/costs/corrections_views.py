@@ -21,10 +21,11 @@ from apps.costs import corrections_books
 from apps.costs.adjusting_events import CORRECTIONS_EXPORTED
 from apps.costs.choices import ChargeKind
 from apps.costs.models import Correction
-from apps.costs.tables import MonthFilter
+from apps.costs.tables import MonthFilter, UnitFilter
 from apps.metering import billing
 
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
+_SHOWN = Decimal("0.000001")
 _EXACT = DecimalField(max_digits=40, decimal_places=16)
 
 
@@ -70,8 +71,9 @@ class CorrectionTable(CommonsTable):
         return f"{value.normalize():f}"
 
     def render_exact(self, value: Decimal, record: Any) -> str:
-        """Write the amount, rounded as a line would be."""
-        return str(Money(value, record.rate.currency))
+        """Write the amount with what lies below the cent: rounding is a matter of whole statements, not of rows."""
+        places = max(2, -int(Decimal(value.quantize(_SHOWN).normalize().as_tuple().exponent)))
+        return f"{value:,.{places}f} {record.rate.currency}"
 
     def value_exact(self, value: Decimal | None) -> Decimal | None:
         """Export six decimals."""
@@ -84,6 +86,7 @@ class CorrectionFilter(CommonsFilterSet):
     period = MonthFilter(label="Billed in (yyyy-mm)", method="by_month")
     corrects = MonthFilter(label="Of month (yyyy-mm)", method="by_month")
     team = django_filters.CharFilter(field_name="team_name", lookup_expr="iexact", label="Team", max_length=200)
+    unit = UnitFilter("unit_id")
     kind = django_filters.ChoiceFilter(choices=ChargeKind.choices, label="Kind")
 
     class Meta:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 from apps.approvals.ports import FactContext, register_fact_provider
-from apps.costs import budget_steps, selectors
+from apps.costs import budget_figures, budget_steps
 
 
 def team_budget_remaining(context: FactContext) -> Decimal | None:
-    """Return the month's budget minus the month's cost so far, in the ledger currency; None where unknown."""
+    """Return the month's budget minus what is billed to the team in it so far; None where that is unknown."""
     if context.team_id is None:  # the platform has no budget
         return None
-    remaining = selectors.budget_remaining(context.team_id, context.at)
+    remaining = budget_figures.remaining(context.team_id, context.at)
     return None if remaining is None else remaining.amount
 
 
@@ -29,7 +29,8 @@ def register() -> None:
         "team.budget_remaining",
         team_budget_remaining,
         label="Budget left",
-        meaning="The team's budget for this month minus what the month cost so far; absent without a budget.",
+        meaning="The team's budget for this month minus what is billed to it in the month so far (charges, "
+        "corrections of closed months, credits); absent without a budget.",
         unit="money",
     )
     register_fact_provider(

@@ -87,6 +87,16 @@ def forecast(
     return Forecast(low, mid, high, basis, method)
 
 
+def moved(guess: Forecast, by: Decimal | int) -> Forecast:
+    """Return a forecast of days with what is billed besides them added: it is known, so the range stays as wide."""
+    if not by:
+        return guess
+    with localcontext() as context:
+        context.prec = 60
+        low, mid, high = (value + by for value in (guess.low, guess.mid, guess.high))
+    return Forecast(low, mid, high, f"{guess.basis}, with the corrections and credits billed so far", guess.method)
+
+
 def _by_mean(known: Sequence[Decimal], left: int, name: str) -> tuple[Decimal, Decimal, Decimal, str, str]:
     """The daily mean goes on; the range reaches from the month's least to its greatest day, and a quarter at least."""
     mean = sum(known, Decimal(0)) / len(known)

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from apps.core import clock
 from apps.core.permissions import may
 from apps.costs import selectors
-from apps.costs.budget_views import budget_seen
+from apps.costs.budget_views import standing_seen
 from apps.costs.views import day_url, month_url
 from apps.costs.waiting import waiting_for
 from apps.metering import billing
@@ -47,8 +47,9 @@ def money(request: HttpRequest, team: Team) -> dict[str, Any]:
     now = clock.now()
     month = billing.month_of(now)
     cost = selectors.cost_of_month(team.pk, month)
-    set_for = budget_seen(request, team, month)
-    budget = set_for.monthly if set_for is not None else None
+    standing = standing_seen(request, team, month)
+    budget = standing.budget.monthly if standing is not None else None
+    adjusted = standing.billed.adjusted.quantized() if standing is not None else None
     running = selectors.running_workloads(team, request.user, since=now - timedelta(hours=3))
     return {
         "template": "costs/panels/team.html",
@@ -58,7 +59,8 @@ def money(request: HttpRequest, team: Team) -> dict[str, Any]:
         "cost": cost,
         "spent": cost.amount.quantized(),
         "budget": budget,
-        "left": None if budget is None or cost.unpriced_ms else (budget - cost.amount).quantized(),
+        "left": standing.left if standing is not None else None,
+        "adjusted": adjusted if adjusted is not None and adjusted.amount else None,
         "running": running[:8],
         "more": max(0, len(running) - 8),
         "month_url": month_url(team, month),

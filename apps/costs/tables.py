@@ -16,6 +16,7 @@ from apps.core.tables import CommonsTable, QuantityColumn, TimeColumn, UidLinkCo
 from apps.costs.choices import ChargeKind
 from apps.costs.models import Charge
 from apps.metering import billing
+from apps.teams.models import Unit
 
 
 class ChargeTable(CommonsTable):
@@ -86,11 +87,30 @@ class MonthFilter(django_filters.CharFilter):
         )
 
 
+class UnitFilter(django_filters.CharFilter):
+    """A unit by its name in addresses: rows that were at or below it in their hour. An unknown one has none."""
+
+    def __init__(self, field: str, **kwargs: Any) -> None:
+        self.path_field = field
+        super().__init__(label="At or below unit", max_length=100, **kwargs)
+
+    def filter(self, qs: Any, value: str) -> Any:
+        """Keep the rows whose unit has the named one in its path."""
+        if not value:
+            return qs
+        return qs.filter(**{f"{self.path_field}__in": Unit.objects.filter(path__overlap=_units_named(value))})
+
+
+def _units_named(slug: str) -> list[int]:
+    return list(Unit.objects.filter(slug=slug).values_list("pk", flat=True))
+
+
 class ChargeFilter(CommonsFilterSet):
     """Filter charges; without a month, the present one."""
 
     month = MonthFilter(label="Month (yyyy-mm)", method="by_month")
     team = django_filters.CharFilter(field_name="team_name", lookup_expr="iexact", label="Team", max_length=200)
+    unit = UnitFilter("unit_id")
     kind = django_filters.ChoiceFilter(choices=ChargeKind.choices, label="Kind")
     unpriced = django_filters.BooleanFilter(field_name="rate_id", lookup_expr="isnull", label="Without a rate")
 
