@@ -95,4 +95,5 @@ ROUTES: dict[str, Route] = {
     "api:budget-step-list": Route(allowed=FACTS),
     "api:budget-step-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget_step.uid}),
     "api:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget.uid}),
+    "api:budget-standing": Route(allowed=_SEE, kwargs=lambda world: {"uid": world.budget.uid}),
 }
