@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.catalogue import core_api, evidence_api, registry_api, rules_api
+from apps.catalogue import core_api, evidence_api, registry_api, rules_api, signing_api
 
 #: (prefix, viewset, basename)
 routes: list[tuple[str, Any, str]] = [
@@ -12,6 +12,7 @@ routes: list[tuple[str, Any, str]] = [
     *evidence_api.routes,
     *registry_api.routes,
     *rules_api.routes,
+    *signing_api.routes,
 ]
 #: Single views that fit no router.
 paths: list[Any] = [

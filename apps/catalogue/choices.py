@@ -128,6 +128,15 @@ class EvidenceKind(models.TextChoices):
     OTHER = "other", "Other document"
 
 
+class KeyAlgorithm(models.TextChoices):
+    """How a signing key's signatures are made; the hash is SHA-256 but for Ed25519, which has its own."""
+
+    ECDSA_P256 = "ecdsa-p256", "ECDSA on P-256, SHA-256"
+    ED25519 = "ed25519", "Ed25519"
+    RSA_PSS = "rsa-pss", "RSA with PSS, SHA-256"
+    RSA_PKCS1 = "rsa-pkcs1v15", "RSA with PKCS #1 v1.5, SHA-256"
+
+
 class Answer(models.TextChoices):
     """The documented decision on an addressable control (45 CFR 164.306(d)(3))."""
 

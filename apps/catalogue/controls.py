@@ -64,6 +64,8 @@ class EvidenceFact:
     #: "" (no file), or what the scanner said of it (ScanStatus).
     scan: str = ""
     title: str = ""
+    #: Why it counts no more although nobody withdrew it (a signature whose key was stolen), or "".
+    void: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,12 @@ def _by_evidence(control: ControlFact, evidence: Sequence[EvidenceFact], digest:
     kinds = " or ".join(_label(kind) for kind in control.evidence_kinds) or "evidence"
     todo = f"Add {kinds} for this version."
     mine = [one for one in evidence if offered(control, one) and not one.withdrawn and one.produced_at <= at]
+    void = [one for one in mine if one.void and digest and one.subject_digest == digest]
+    mine = [one for one in mine if not one.void]
     bound = [one for one in mine if digest and one.subject_digest == digest]
+    if not bound and void:
+        why = f"“{void[0].title}” counts no more: {void[0].void}."
+        return _state(control, CheckResult(ControlStatus.MISSING.value, why, todo), _uids(void))
     if not bound:
         if mine:
             why = f"There is {_label(min(one.kind for one in mine))}, but for other bytes than this version's."

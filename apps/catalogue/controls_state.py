@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.catalogue import controls, lineage
 from apps.catalogue import manifest as manifests
-from apps.catalogue.choices import REGULATED, SENSITIVITY, ExceptionKind, RiskTier
+from apps.catalogue.choices import REGULATED, SENSITIVITY, EvidenceKind, ExceptionKind, RiskTier
 from apps.catalogue.classification import Cycle
 from apps.catalogue.controls import ControlState, FactValue
 from apps.catalogue.models import Control, ControlAnswer, Evidence, Model, ModelVersion, VersionException
@@ -117,17 +117,28 @@ def in_force() -> list[Control]:
 
 def evidence_facts(version: ModelVersion) -> list[controls.EvidenceFact]:
     """Return the evidence bound to a version's bytes, and per kind the newest about other bytes of the model."""
-    rows = Evidence.objects.filter(model=version.model, withdrawn_at__isnull=True).select_related("blob")
+    rows = Evidence.objects.filter(model=version.model, withdrawn_at__isnull=True).select_related(
+        "blob", "signing_key"
+    )  # fmt: skip
     mine = list(rows.filter(subject_digest=version.digest)) if version.digest else []
     others = rows.exclude(subject_digest=version.digest).order_by("kind", "-produced_at", "-pk").distinct("kind")
     return [
         controls.EvidenceFact(
             uid=str(row.uid), kind=row.kind, subject_digest=row.subject_digest, verdict=row.verdict,
             produced_at=row.produced_at, valid_until=row.valid_until, controls=tuple(row.controls),
-            scan=str(row.blob.scan) if row.blob is not None else "", title=row.title,
+            scan=str(row.blob.scan) if row.blob is not None else "", title=row.title, void=why_void(row),
         )
         for row in [*mine, *others]
     ]  # fmt: skip
+
+
+def why_void(row: Evidence) -> str:
+    """Return why a piece that nobody withdrew counts no more, or ""."""
+    if row.kind != EvidenceKind.SIGNATURE:
+        return ""
+    if row.signing_key is None or row.verified_at is None:
+        return "no key was ever asked whether it made it; add the signature itself"
+    return row.signing_key.why_void(row.verified_at)
 
 
 def answer_facts(version: ModelVersion) -> list[controls.AnswerFact]:

@@ -11,11 +11,11 @@ from django.db import transaction
 
 from apps import audit
 from apps.accounts.models import User
-from apps.catalogue import blobs, checking, evidence_kinds, sniffing
+from apps.catalogue import blobs, checking, evidence_kinds, signing_keys, sniffing
 from apps.catalogue import evidence_events as events
 from apps.catalogue import manifest as manifests
 from apps.catalogue.access import locked_version, person, require
-from apps.catalogue.choices import ScanStatus, VersionStatus
+from apps.catalogue.choices import EvidenceKind, ScanStatus, VersionStatus
 from apps.catalogue.evidence_results import BadResults, Result, as_plain, read_results
 from apps.catalogue.models import (
     Blob,
@@ -62,6 +62,7 @@ class Checked:
     judged: evidence_kinds.Judged
     produced_at: datetime
     controls: list[str]
+    verified: signing_keys.Verified | None = None
 
 
 def attach(pieces: Iterable[bytes], *, actor: Actor, field: str = "file") -> Blob:
@@ -114,17 +115,23 @@ def check(version: ModelVersion, draft: Draft, blob: Blob | None, *, has_file: b
     if wrong := _unfit(controls, draft.kind):
         errors["controls"] = wrong
     images = manifests.images(manifests.parse(version.manifest))
-    judged = None
+    judged, verified = None, None
     try:
         present = has_file or blob is not None
-        judged = evidence_kinds.judge(draft.kind, draft.payload, results, has_file=present, images=images)
+        if draft.kind == EvidenceKind.SIGNATURE:
+            if results:
+                raise Invalid({"results": "A signature holds no results."})
+            verified = signing_keys.verify(version, draft.payload, at)
+            judged = verified.judged
+        else:
+            judged = evidence_kinds.judge(draft.kind, draft.payload, results, has_file=present, images=images)
     except Invalid as invalid:
         for name, messages in invalid.errors.items():
             if name not in errors:
                 errors[name] = messages
     if errors or judged is None:
         raise Invalid(errors)
-    return Checked(results, judged, produced_at, controls)
+    return Checked(results, judged, produced_at, controls, verified)
 
 
 def _unfit(codes: Sequence[str], kind: str) -> list[str]:
@@ -165,7 +172,8 @@ def write(
         title=draft.title.strip(), blob=blob, file_name=draft.file_name.strip()[-200:] if blob else "",
         payload=payload, verdict=judged.verdict, controls=checked.controls, produced_at=checked.produced_at,
         valid_until=draft.valid_until, produced_by=user, producer=producer, signature=signature,
-        delivery_id=delivery_id,
+        delivery_id=delivery_id, signing_key=checked.verified.key if checked.verified else None,
+        verified_at=checked.verified.at if checked.verified else None,
     )  # fmt: skip
     row.digest = digest_of(content(row, [as_plain(one) for one in checked.results]))
     row.save(force_insert=True)

@@ -95,6 +95,7 @@ class EvidenceSerializer(serializers.ModelSerializer[Evidence]):
     model_version = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True)
     produced_by = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
     producer = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
+    signing_key = serializers.SlugRelatedField[Any](slug_field="uid", read_only=True, allow_null=True)
     file_sha256 = serializers.CharField(source="blob.sha256", read_only=True, default=None, allow_null=True)
 
     class Meta:
@@ -102,7 +103,7 @@ class EvidenceSerializer(serializers.ModelSerializer[Evidence]):
         fields = [
             "uid", "model", "model_version", "subject_digest", "kind", "title", "verdict", "payload", "controls",
             "produced_at", "valid_until", "produced_by", "producer", "file_name", "file_sha256", "digest",
-            "delivery_id", "withdrawn_at", "withdrawn_reason", "created_at", "version",
+            "delivery_id", "signing_key", "verified_at", "withdrawn_at", "withdrawn_reason", "created_at", "version",
         ]  # fmt: skip
 
 
@@ -132,7 +133,7 @@ class EvidenceViewSet(CommonsViewSet):
     """Evidence in scope. POST: people with `evidence.add`, and CI systems with token and signed body."""
 
     queryset = Evidence.objects.select_related(
-        "model__team", "model_version", "blob", "produced_by", "producer"
+        "model__team", "model_version", "blob", "produced_by", "producer", "signing_key"
     ).prefetch_related("results")
     serializer_class = EvidenceDetailSerializer
     permission = VIEW

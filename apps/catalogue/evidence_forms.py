@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from apps.catalogue import cards, cards_hf, controls_state, evidence_kinds, evidence_results
+from apps.catalogue import cards, cards_hf, controls_state, evidence_kinds, evidence_results, signing_forms
 from apps.catalogue import requests as asks
 from apps.catalogue.choices import Answer, ControlKind, EvidenceKind, ExceptionKind
 from apps.catalogue.models import Control, Model, ModelVersion
@@ -159,6 +159,7 @@ _PAYLOAD: dict[str, tuple[str, ...]] = {
     "measured": ("min_samples",),
     "image_scan": ("tool", "image", "critical", "high", "medium", "low", "allowed_critical", "allowed_high"),
     "model_scan": ("tool", "findings"),
+    "signature": ("signature", "signed_payload", "envelope"),
     "document": ("conclusion", "basis", "countries"),
 }
 
@@ -213,6 +214,8 @@ def _kind_fields(kind: str, images: list[str]) -> dict[str, forms.Field]:
             "tool": forms.CharField(max_length=100, label="Scanner", help_text="With its version."),
             "findings": _count("Findings", needed=True),
         }
+    if kind == EvidenceKind.SIGNATURE:
+        return signing_forms.signature_fields()
     found = {"conclusion": forms.ChoiceField(choices=list(evidence_kinds.CONCLUSIONS.items())[::-1], required=False)}
     if kind == EvidenceKind.TRANSFER_BASIS:
         found["basis"] = forms.ChoiceField(choices=list(evidence_kinds.BASES.items()), label="Basis")

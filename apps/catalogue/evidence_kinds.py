@@ -26,7 +26,7 @@ DOCUMENTS = frozenset(
     kind.value
     for kind in (
         EvidenceKind.DPIA, EvidenceKind.RISK_ASSESSMENT, EvidenceKind.SECURITY_REVIEW, EvidenceKind.HUMAN_OVERSIGHT,
-        EvidenceKind.TRANSFER_BASIS, EvidenceKind.TECHNICAL_DOCUMENTATION, EvidenceKind.SIGNATURE, EvidenceKind.OTHER,
+        EvidenceKind.TRANSFER_BASIS, EvidenceKind.TECHNICAL_DOCUMENTATION, EvidenceKind.OTHER,
     )
 )  # fmt: skip
 MEASURED = frozenset({EvidenceKind.EVALUATION.value, EvidenceKind.BIAS.value})
@@ -99,6 +99,8 @@ def judge(
         raise Invalid({"kind": "There is no such kind of evidence."})
     if results and kind not in MEASURED:
         reader.wrong("results", "Only evaluations and bias assessments hold results.")
+    if kind == EvidenceKind.SIGNATURE:
+        raise ValueError("a signature is verified with a key: signing_keys.verify")
     if kind in MEASURED:
         found = _measured(kind, reader, results)
     elif kind == EvidenceKind.IMAGE_SCAN:

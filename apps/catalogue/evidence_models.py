@@ -21,6 +21,7 @@ from apps.catalogue.querysets import (
     RegimeQuerySet,
     VersionExceptionQuerySet,
 )
+from apps.catalogue.signing_models import SigningKey
 from apps.core.models import Row, VersionedRow
 from apps.teams.models import Team
 
@@ -76,6 +77,10 @@ class Evidence(VersionedRow):
     signature = models.CharField(max_length=120, blank=True)
     delivery_id = models.CharField(max_length=100, blank=True, help_text="The producer's own id: delivered once.")
     digest = models.CharField(max_length=DIGEST_LENGTH, help_text="Over everything above.")
+    signing_key = models.ForeignKey(
+        SigningKey, models.PROTECT, null=True, related_name="evidence", help_text="What a signature was verified with."
+    )
+    verified_at = models.DateTimeField(null=True, help_text="When: the key was in force then.")
     withdrawn_at = models.DateTimeField(null=True)
     withdrawn_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     withdrawn_reason = models.CharField(max_length=500, blank=True)
@@ -88,6 +93,11 @@ class Evidence(VersionedRow):
                 condition=Q(produced_by__isnull=False, producer__isnull=True)
                 | Q(produced_by__isnull=True, producer__isnull=False),
                 name="evidence_one_producer",
+            ),
+            models.CheckConstraint(
+                condition=Q(signing_key__isnull=True, verified_at__isnull=True)
+                | Q(signing_key__isnull=False, verified_at__isnull=False, kind=EvidenceKind.SIGNATURE),
+                name="evidence_signature_verified",
             ),
             models.UniqueConstraint(
                 fields=["producer", "delivery_id"], name="evidence_delivery_once", condition=~Q(delivery_id="")

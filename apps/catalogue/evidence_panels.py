@@ -28,6 +28,11 @@ nav(
     group="Models",
 )  # fmt: skip
 
+nav(
+    "Signing keys", "catalogue:signing-key-list", icon="key", order=66, permission="catalogue.signing_key.view",
+    group="Models",
+)  # fmt: skip
+
 
 @panel(page="model_version", order=10, permission=VIEW)
 def approval_of_version(request: HttpRequest, version: ModelVersion) -> dict[str, Any] | None:

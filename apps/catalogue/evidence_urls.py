@@ -11,11 +11,13 @@ from apps.catalogue import (
     exceptions_views,
     producers_views,
     requests_views,
+    signing_views,
 )
 
 _CARD, _VERSION = "catalogue/models/<uuid:model_uid>/card", "catalogue/versions/<uuid:version_uid>"
 _EVIDENCE, _REQUEST = "catalogue/evidence/<uuid:evidence_uid>", "catalogue/requests/<uuid:request_uid>"
 _EXCEPTION, _PRODUCER = "catalogue/exceptions/<uuid:exception_uid>", "catalogue/producers/<uuid:producer_uid>"
+_KEY = "catalogue/signing-keys/<uuid:key_uid>"
 _CONTROL = "catalogue/controls/<uuid:control_uid>"
 urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CARD}/", cards_views.CardDetail.as_view(), name="card-detail"),
@@ -53,6 +55,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_PRODUCER}/", producers_views.ProducerDetail.as_view(), name="producer-detail"),
     path(f"{_PRODUCER}/token/", producers_views.ProducerRotate.as_view(), name="producer-rotate"),
     path(f"{_PRODUCER}/revoke/", producers_views.ProducerRevoke.as_view(), name="producer-revoke"),
+    path("catalogue/signing-keys/", signing_views.SigningKeyList.as_view(), name="signing-key-list"),
+    path("catalogue/signing-keys/new/", signing_views.SigningKeyCreate.as_view(), name="signing-key-create"),
+    path(f"{_KEY}/", signing_views.SigningKeyDetail.as_view(), name="signing-key-detail"),
+    path(f"{_KEY}/revoke/", signing_views.SigningKeyRevoke.as_view(), name="signing-key-revoke"),
     path("catalogue/requests/", requests_views.RequestList.as_view(), name="request-list"),
     path(f"{_REQUEST}/", requests_views.RequestDetail.as_view(), name="request-detail"),
     path(f"{_REQUEST}/withdraw/", requests_views.RequestWithdraw.as_view(), name="request-withdraw"),

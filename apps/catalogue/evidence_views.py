@@ -10,7 +10,7 @@ import django_tables2 as tables
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from apps.catalogue import blobs, cards_views, evidence, evidence_kinds, evidence_results
+from apps.catalogue import blobs, cards_views, controls_state, evidence, evidence_kinds, evidence_results, signatures
 from apps.catalogue import manifest as manifests
 from apps.catalogue.access import VIEW
 from apps.catalogue.choices import EvidenceKind
@@ -21,13 +21,20 @@ from apps.catalogue.models import Control, Evidence, ModelVersion
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.filters import CommonsFilterSet, DateFromFilter, DateUntilFilter, SearchFilter
 from apps.core.middleware import after_read
-from apps.core.permissions import may
+from apps.core.permissions import INSTALLATION, may
 from apps.core.tables import CommonsTable, StatusColumn, TimeColumn, UidLinkColumn
 from apps.core.views import ActionView, Crumb, DetailView, ListView, LiveView, PageView
 
 _VERSIONS = ModelVersion.objects.select_related("model__team__unit", "card")
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
 VERDICT_TONES = {"pass": "positive", "fail": "critical", "info": "neutral"}
+
+
+#: Of a payload: what has a place of its own on the page.
+_APART = frozenset(
+    ("summary", "reasons", "gaps", "attributes", "format", "signature", "signed_payload", "payload_type", "key",
+     "fingerprint", "algorithm", "verified_at")
+)  # fmt: skip
 
 
 def version_crumbs(version: ModelVersion) -> list[Crumb]:
@@ -283,7 +290,7 @@ class EvidenceDetail(DetailView):
     """One piece of evidence."""
 
     queryset = Evidence.objects.select_related(
-        "model__team__unit", "model_version__model", "blob", "produced_by", "producer", "withdrawn_by"
+        "model__team__unit", "model_version__model", "blob", "produced_by", "producer", "withdrawn_by", "signing_key"
     )
     permission = VIEW
     url_kwarg = "evidence_uid"
@@ -310,7 +317,7 @@ class EvidenceDetail(DetailView):
         payload = {
             name.replace("_", " ").capitalize(): value
             for name, value in row.payload.items()
-            if name not in ("summary", "reasons", "gaps", "attributes") and value not in ("", None)
+            if name not in _APART and value not in ("", None)
         }
         return super().get_context(
             rows=result_rows(evidence.stored_results(row)),
@@ -319,6 +326,9 @@ class EvidenceDetail(DetailView):
             summary=row.payload.get("summary", ""),
             attributes=", ".join(row.payload.get("attributes", [])),
             gaps=row.payload.get("gaps", []),
+            signature_form=signatures.FORMATS.get(str(row.payload.get("format", "")), ""),
+            void=controls_state.why_void(row),
+            may_see_key=may(self.request.user, "catalogue.signing_key.view", INSTALLATION),
             controls=list(fitting.order_by("regime__code", "code")),
             verdict_tone=VERDICT_TONES[row.verdict],
             may_withdraw=evidence.may_withdraw(self.request.user, row),

@@ -9,7 +9,13 @@ from django.db.models.signals import post_migrate
 def register() -> None:
     """Register events, checks, the subject of approval with its starting policy, and the loading of regimes."""
     from apps.approvals.ports import on_grant_ended, register_subject
-    from apps.catalogue import controls_checks, evidence_events, regimes_loading, subject  # noqa: F401 (events declare)
+    from apps.catalogue import (  # noqa: F401 (events declare)
+        controls_checks,
+        evidence_events,
+        regimes_loading,
+        signing_events,
+        subject,
+    )
     from apps.catalogue.requests import SUBJECT_TYPE
 
     controls_checks.register()

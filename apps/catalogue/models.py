@@ -338,10 +338,11 @@ from apps.catalogue.registry_models import (  # noqa: E402  (as above)
     RegistryModel,
     RegistryVersion,
 )
+from apps.catalogue.signing_models import SigningKey  # noqa: E402  (as above)
 
 __all__ = [
     "Blob", "CardRevision", "ClassificationRecord", "Control", "ControlAnswer", "EvaluationResult", "Evidence",
     "EvidenceProducer", "HashJob", "Model", "ModelRequest", "ModelStore", "ModelVersion", "Regime", "Registry",
-    "RegistryDelivery", "RegistryFinding", "RegistryModel", "RegistryVersion", "Upload", "VersionException",
-    "VersionFile", "VersionSource",
+    "RegistryDelivery", "RegistryFinding", "RegistryModel", "RegistryVersion", "SigningKey", "Upload",
+    "VersionException", "VersionFile", "VersionSource",
 ]  # fmt: skip

@@ -30,5 +30,9 @@ ROUTES: dict[str, Route] = {
     "api:evidence-producer-list#POST": post(PAGES["catalogue:producer-create"]),
     "api:evidence-producer-detail": twin(PAGES["catalogue:producer-detail"], "producer"),
     "api:evidence-producer-rotate": post(PAGES["catalogue:producer-rotate"], "producer"),
+    "api:signing-key-list": twin(PAGES["catalogue:signing-key-list"]),
+    "api:signing-key-list#POST": post(PAGES["catalogue:signing-key-create"]),
+    "api:signing-key-detail": twin(PAGES["catalogue:signing-key-detail"], "signing_key"),
+    "api:signing-key-revoke": post(PAGES["catalogue:signing-key-revoke"], "signing_key"),
     "api:evidence-producer-revoke": post(PAGES["catalogue:producer-revoke"], "producer"),
 }

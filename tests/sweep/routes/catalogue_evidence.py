@@ -16,6 +16,7 @@ from apps.catalogue.models import (
     EvidenceProducer,
     ModelRequest,
     Regime,
+    SigningKey,
     VersionException,
 )
 from apps.catalogue.regimes_loading import load_regimes
@@ -74,9 +75,14 @@ def build(world: SimpleNamespace) -> None:
         name="Sweep CI", kinds=["evaluation"], public_key=base64.b64encode(b"k" * 32).decode(), token_digest=b"t" * 32,
         token_prefix="gpuce_sweep", expires_at=clock.now() + timedelta(days=5), created_by=world.admin,
     )  # fmt: skip
+    world.signing_key = SigningKey.objects.create(
+        name="Sweep release key", holder="The sweep's pipeline", public_key="PEM", algorithm="ed25519",
+        fingerprint="8" * 64, valid_from=clock.now(), expires_at=clock.now() + timedelta(days=5),
+        registered_by=world.compliance,
+    )  # fmt: skip
     world.model_request = _asked(world, world.sealed, world.lead_finance, "okapi-asked")
     world.keep_secret("Okapi overview", "Okapi review", "Okapi reason", sees={"member_finance", "lead_finance", "vp"})
-    world.keep_secret("Sweep CI")
+    world.keep_secret("Sweep CI", "Sweep release key")
 
 
 def _of(name: str, kwarg: str) -> Any:
@@ -114,6 +120,7 @@ def _both(name: str, allowed: set[str], kwargs: Any) -> dict[str, Route]:
 _MODEL, _SEALED = _of("model", "model_uid"), _of("sealed", "version_uid")
 _EVIDENCE, _ASKED = _of("evidence", "evidence_uid"), _of("model_request", "request_uid")
 _EXCEPTION, _PRODUCER = _of("exception", "exception_uid"), _of("producer", "producer_uid")
+_KEY = _of("signing_key", "key_uid")
 _WITHDRAW = {"lead_finance", "vp"}
 ROUTES: dict[str, Route] = {
     "catalogue:card-detail": Route(allowed=_SEE, kwargs=_MODEL),
@@ -147,6 +154,10 @@ ROUTES: dict[str, Route] = {
     "catalogue:producer-detail": Route(allowed=_PRODUCERS, kwargs=_PRODUCER),
     **_both("catalogue:producer-rotate", _ADMIN, _PRODUCER),
     **_both("catalogue:producer-revoke", _ADMIN, _PRODUCER),
+    "catalogue:signing-key-list": Route(allowed=_PRODUCERS),
+    **_both("catalogue:signing-key-create", {"compliance"}, lambda world: {}),
+    "catalogue:signing-key-detail": Route(allowed=_PRODUCERS, kwargs=_KEY),
+    **_both("catalogue:signing-key-revoke", {"compliance"}, _KEY),
     "catalogue:request-list": Route(allowed=_LISTS),
     "catalogue:request-detail": Route(allowed=_SEE, kwargs=_ASKED),
     **_both("catalogue:request-withdraw", _WITHDRAW, _ASKED),
