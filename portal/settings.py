@@ -173,8 +173,11 @@ _options: dict[str, Any] = dict(_database.get("OPTIONS") or {})
 if RUNS_AS_OWNER:
     _options["assume_role"] = "commons_owner"
 else:
-    # Waiting for ever on a lock helps nobody; a refused statement is retried by its caller or by the sweep.
-    _options.setdefault("options", "-c lock_timeout=15s -c idle_in_transaction_session_timeout=60s -c TimeZone=UTC")
+    # Waiting for ever on a lock helps nobody; a refused statement is retried by its caller or by the sweep. Compiling a
+    # statement takes PostgreSQL longer than any of ours runs, and policies of row security make it believe otherwise.
+    _options.setdefault(
+        "options", "-c lock_timeout=15s -c idle_in_transaction_session_timeout=60s -c TimeZone=UTC -c jit=off"
+    )
     if env.bool("COMMONS_DATABASE_POOL", default=False):
         _options["pool"] = {"min_size": 1, "max_size": env.int("COMMONS_DATABASE_POOL_SIZE", default=8), "timeout": 5}
 _options.setdefault("connect_timeout", 5)

@@ -22,6 +22,7 @@ from apps.provisioning.models import Observation, WatchCursor
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.teams.models import Team
 from tests.bench.test_pages import LIST, TARGET_MS, TIMES, WARM, counted, p95
+from tests.bench.volume import analyze
 from tests.factories import client_for, grant, make_unit, make_user
 from tests.metering.world import utc
 from tests.quotas.conftest import POLICY
@@ -116,6 +117,7 @@ def test_a_pool_of_a_thousand_workspaces(transactional_db: None, monkeypatch: py
     people = {name: make_user(f"{name}@example.com") for name in ("lead", "admin")}
     with clock.frozen(NOW):
         pool = fill(people)
+        analyze()
         pages = [
             ("pool, tenant", client_for(people["lead"]), reverse("quotas:pool-detail", kwargs={"pool_uid": pool.uid})),
             (
