@@ -1,4 +1,4 @@
-"""Identity providers through the API: what their directories keep, their tokens, and what is held back."""
+"""Identity providers through the API: their settings, what their directories keep, tokens, and what is held back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts import scim_activity, scim_tokens, step_up
+from apps.accounts import openid_providers, scim_activity, scim_tokens, step_up
 from apps.accounts.models import IdentityProvider, ScimToken
 from apps.accounts.querysets import IdentityProviderQuerySet
 from apps.core.api import CommonsViewSet
@@ -32,7 +32,8 @@ class IdentityProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
     class Meta:
         model = IdentityProvider
         fields = (
-            "uid", "slug", "name", "issuer", "mail_domains", "just_in_time", "links_by_mail", "enabled", "archived_at",
+            "uid", "slug", "name", "issuer", "client_id", "extra_scopes", "groups_claim", "mail_domains",
+            "just_in_time", "links_by_mail", "second_factor_there", "enabled", "checked_at", "check_error", "archived_at",
             "scim_address", "kept", "held", "held_since", "hold_lifted_until", "version",
         )  # fmt: skip
         read_only_fields = fields
@@ -40,6 +41,31 @@ class IdentityProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
     def get_scim_address(self, provider: IdentityProvider) -> str:
         """Return what the directory is given as address."""
         return f"{settings.COMMONS_BASE_URL}/api/scim/v2/{provider.slug}"
+
+
+class ProviderSettingsInput(serializers.Serializer[Any]):
+    """Settings of a provider; what is left out stays as it is. The client secret goes in and is never shown."""
+
+    name = serializers.CharField(max_length=100, required=False)
+    issuer = serializers.CharField(max_length=300, required=False)
+    client_id = serializers.CharField(max_length=300, required=False)
+    client_secret = serializers.CharField(max_length=1000, required=False, allow_blank=True, write_only=True)
+    extra_scopes = serializers.ListField(child=serializers.CharField(max_length=60), required=False, max_length=20)
+    groups_claim = serializers.CharField(max_length=60, required=False, allow_blank=True)
+    mail_domains = serializers.ListField(child=serializers.CharField(max_length=253), required=False, max_length=100)
+    just_in_time = serializers.BooleanField(required=False)
+    links_by_mail = serializers.BooleanField(required=False)
+    second_factor_there = serializers.BooleanField(required=False)
+
+
+class ProviderInput(ProviderSettingsInput):
+    """A new provider. It stays off until it was tested (on its page) and enabled."""
+
+    name = serializers.CharField(max_length=100)
+    issuer = serializers.CharField(max_length=300)
+    client_id = serializers.CharField(max_length=300)
+    client_secret = serializers.CharField(max_length=1000, required=False, allow_blank=True, default="")
+    slug = serializers.CharField(max_length=40, required=False, allow_blank=True, default="")
 
 
 class ScimTokenSerializer(serializers.ModelSerializer[ScimToken]):
@@ -89,12 +115,18 @@ class HeldDecisionInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=500)
 
 
-class IdentityProviderViewSet(CommonsViewSet):
+class IdentityProviderViewSet(step_up.FreshActions, CommonsViewSet):
     """Identity providers."""
 
+    fresh_actions = frozenset({"create", "change", "enable", "disable", "archive"})
     serializer_class = IdentityProviderSerializer
     permission = "accounts.provider.view"
     permissions: ClassVar[Mapping[str, str]] = {
+        "create": MANAGE,
+        "change": MANAGE,
+        "enable": MANAGE,
+        "disable": MANAGE,
+        "archive": MANAGE,
         "make_scim_token": MANAGE,
         "rotate_scim_token": MANAGE,
         "revoke_scim_token": MANAGE,
@@ -111,6 +143,36 @@ class IdentityProviderViewSet(CommonsViewSet):
             kept=Count("identities", filter=provisioned),
             held=Count("identities", filter=provisioned & Q(identities__held_at__isnull=False)),
         ).order_by("-pk")
+
+    @extend_schema(request=ProviderInput, responses={201: IdentityProviderSerializer})
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Connect a provider; it stays off until it was tested, on its page, and enabled."""
+        given = self.read_input(ProviderInput)
+        return self.made(openid_providers.create_provider(**given, actor=self.actor))
+
+    @extend_schema(request=ProviderSettingsInput, responses=IdentityProviderSerializer)
+    @action(detail=True, methods=["post"])
+    def change(self, request: Request, **kwargs: Any) -> Response:
+        """Change settings; some switch it off, or have it tested anew."""
+        return self.perform(openid_providers.edit_provider, ProviderSettingsInput)
+
+    @extend_schema(request=None, responses=IdentityProviderSerializer)
+    @action(detail=True, methods=["post"])
+    def enable(self, request: Request, **kwargs: Any) -> Response:
+        """Open a provider whose test passed for sign-in."""
+        return self.perform(openid_providers.enable_provider)
+
+    @extend_schema(request=None, responses=IdentityProviderSerializer)
+    @action(detail=True, methods=["post"])
+    def disable(self, request: Request, **kwargs: Any) -> Response:
+        """Close a provider: nobody signs in there, and what it opened ends."""
+        return self.perform(openid_providers.disable_provider)
+
+    @extend_schema(request=None, responses=IdentityProviderSerializer)
+    @action(detail=True, methods=["post"])
+    def archive(self, request: Request, **kwargs: Any) -> Response:
+        """Put a provider away for good."""
+        return self.perform(openid_providers.archive_provider)
 
     @extend_schema(responses=ScimTokenSerializer(many=True), filters=False)
     @action(detail=True, methods=["get"], url_path="scim-tokens", pagination_class=None)

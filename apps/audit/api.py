@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit import selectors
+from apps.audit import keeping_api, selectors
 from apps.audit.filters import AuditEventFilter
 from apps.audit.models import AuditEvent
 from apps.audit.querysets import AuditEventQuerySet
@@ -106,4 +106,4 @@ class AuditEventViewSet(CommonsViewSet):
         return self.answer(row)
 
 
-routes = [("audit-events", AuditEventViewSet, "audit-event")]
+routes = [("audit-events", AuditEventViewSet, "audit-event"), *keeping_api.routes]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from apps.accounts import openid, openid_flow, openid_metadata, openid_providers, openid_sessions
+from apps.accounts import openid, openid_checks, openid_flow, openid_metadata, openid_providers, openid_sessions
 from apps.accounts.models import ExternalIdentity, IdentityProvider, SignInSession
 from apps.audit.models import AuditEvent
 from apps.core import clock, crypto, outgoing
@@ -43,6 +44,38 @@ _FORM = {
     "client_secret": CLIENT_SECRET, "extra_scopes": "groups offline_access", "groups_claim": "groups",
     "mail_domains": "Example.com, example.org", "just_in_time": "on", "links_by_mail": "on",
 }  # fmt: skip
+
+
+@pytest.mark.requirement("openid-sign-in-4.1")
+@pytest.mark.requirement("openid-sign-in-4.2")
+def test_the_same_through_the_api(company: Company, double: Double) -> None:
+    admin, auditor = client_for(company.admin), client_for(company.auditor)
+    body = {
+        "name": "Example Identity", "issuer": "https://id.example.com", "client_id": "gpu-commons",
+        "client_secret": CLIENT_SECRET, "mail_domains": ["example.com"],
+    }  # fmt: skip
+
+    def post(client: Client, path: str = "", **given: Any) -> Any:
+        url = f"/api/v1/identity-providers{path}"
+        return client.post(url, json.dumps(given), content_type="application/json")
+
+    assert post(auditor, **body).status_code == 403
+    made = post(admin, **body)
+    assert made.status_code == 201, made.content
+    row = IdentityProvider.objects.get()
+    assert crypto.decrypt(row.client_secret) == CLIENT_SECRET
+    assert (made.json()["slug"], made.json()["enabled"]) == ("example-identity", False)
+    path = f"/{row.uid}"
+    assert post(admin, f"{path}/enable").status_code == 409, "not tested yet"
+    changed = post(admin, f"{path}/change", groups_claim="roles")
+    assert (changed.json()["groups_claim"], changed.json()["mail_domains"]) == ("roles", ["example.com"])
+    assert post(admin, f"{path}/change", issuer="no address").json()["errors"].keys() == {"issuer"}
+    openid_checks.run(row.pk, actor=Actor.of(company.admin))
+    assert post(admin, f"{path}/enable").json()["enabled"] is True
+    assert post(admin, f"{path}/disable").json()["enabled"] is False
+    assert post(admin, f"{path}/archive").json()["archived_at"]
+    answers = [made, changed, admin.get(f"/api/v1/identity-providers{path}"), auditor.get("/api/v1/identity-providers")]
+    assert all(CLIENT_SECRET not in answer.content.decode() for answer in answers)
 
 
 @pytest.mark.requirement("openid-sign-in-4.1")

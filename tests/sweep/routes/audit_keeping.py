@@ -33,6 +33,14 @@ def _proposal(world: Any) -> Mapping[str, Any]:
     return {"proposal_uid": world.purge.uid}
 
 
+def _hold_uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.hold.uid}
+
+
+def _proposal_uid(world: Any) -> Mapping[str, Any]:
+    return {"uid": world.purge.uid}
+
+
 def _person(world: Any) -> Mapping[str, Any]:
     return {"user_uid": world.member_finance.uid}
 
@@ -52,6 +60,17 @@ ROUTES: dict[str, Route] = {
     "audit:hold-release": Route(allowed={"compliance"}, kwargs=_hold),
     "audit:hold-release#POST": Route(allowed={"compliance"}, kwargs=_hold, method="POST"),
     "audit:reconciliation": Route(allowed={"auditor"}),
+    "api:legal-hold-list": Route(allowed=_SEE),
+    "api:legal-hold-list#POST": Route(allowed={"compliance"}, method="POST", data=lambda world: {"matter": "Case 7"}),
+    "api:legal-hold-detail": Route(allowed=_SEE, kwargs=_hold_uid),
+    "api:legal-hold-release": Route(allowed={"compliance"}, kwargs=_hold_uid, method="POST"),
+    "api:retention-proposal-list": Route(allowed=_SEE),
+    "api:retention-proposal-list#POST": Route(allowed={"admin"}, method="POST"),
+    "api:retention-proposal-months": Route(allowed=_SEE),
+    "api:retention-proposal-detail": Route(allowed=_SEE, kwargs=_proposal_uid),
+    "api:retention-proposal-approve": Route(allowed={"compliance"}, kwargs=_proposal_uid, method="POST"),
+    "api:retention-proposal-reject": Route(allowed={"compliance"}, kwargs=_proposal_uid, method="POST"),
+    "api:retention-proposal-withdraw": Route(allowed={"admin"}, kwargs=_proposal_uid, method="POST"),
     "accounts:user-detail#history": Route(allowed={"admin", "auditor"}, kwargs=_person, query="?history"),
 }
 
