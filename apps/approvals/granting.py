@@ -123,6 +123,10 @@ def _grant(request: ApprovalRequest, subject: ports.Subject, at: datetime, actor
     grant = Grant.objects.create(
         request=request,
         subject_digest=request.subject_digest,
+        subject_type=request.subject_type,
+        team_id=request.team_id,
+        unit_id=request.unit_id,
+        requester_id=request.requester_id,
         scope=scope,
         not_before=start,
         expires_at=end,

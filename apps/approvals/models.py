@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.postgres.fields import DateTimeRangeField
@@ -193,12 +193,30 @@ class Decision(Row):
         ordering: ClassVar = ["decided_at", "id"]
 
 
+def _copied(model: Any) -> Any:
+    """Return a field that holds what the request's own foreign key holds: checked and indexed there."""
+    return models.ForeignKey(
+        model, models.DO_NOTHING, null=True, editable=False, related_name="+", db_constraint=False, db_index=False
+    )
+
+
 class Grant(Row):
     """The result of an approval. Whether it is usable at a time is derived (`engine.usable`), never stored."""
 
     request = models.OneToOneField(ApprovalRequest, models.PROTECT, related_name="grant")
     subject_digest = models.CharField(max_length=DIGEST_LENGTH)
     scope: models.JSONField = models.JSONField(default=dict)
+    # What lists and the database's wall ask of every grant, as columns: conditions on JSON keys, or on another walled
+    # table's rows, are asked row by row behind the wall. Of the request, copied (and kept right) by the database, too.
+    subject_type = models.CharField(max_length=60, editable=False, blank=True)
+    team = _copied(Team)
+    unit = _copied(Unit)
+    requester = _copied(settings.AUTH_USER_MODEL)
+    manifest = models.GeneratedField(
+        expression=KeyTextTransform("manifest", "scope"), db_persist=True, null=True,
+        output_field=models.CharField(max_length=DIGEST_LENGTH, null=True),
+        help_text="The digest of the bytes that it approves; null: it approves something else.",
+    )  # fmt: skip
     not_before = models.DateTimeField()
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
@@ -216,7 +234,7 @@ class Grant(Row):
             models.Index(fields=["expires_at"], name="grant_ends", condition=Q(end_handled_at__isnull=True)),
             models.Index(fields=["subject_digest"], name="grant_digest"),
             # Which bytes, and what a workspace may load: asked for every page of versions and at every rendering.
-            models.Index(KeyTextTransform("manifest", "scope"), name="grant_manifest"),
+            models.Index(fields=["manifest"], name="grant_of_manifest"),
             GinIndex(OpClass(KeyTransform("workspaces", "scope"), name="jsonb_path_ops"), name="grant_workspaces"),
         ]
 

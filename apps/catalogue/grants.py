@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models.expressions import RawSQL
+
 from apps.approvals.engine import covers, usable
 from apps.approvals.models import Grant
 from apps.catalogue import manifest as manifests
@@ -54,10 +56,11 @@ def grants_of(manifest_digest: str) -> list[Grant]:
     if not manifest_digest:
         return []
     rows = Grant.objects.filter(
-        request__subject_type=SUBJECT_TYPE, request__model_request__model_version__digest=manifest_digest
+        subject_type=SUBJECT_TYPE,
+        manifest=manifest_digest,
+        request__model_request__model_version__digest=manifest_digest,
     ).select_related("request__model_request__model_version")
-    found = [row for row in rows if row.scope.get("manifest") == manifest_digest]
-    return sorted(found, key=lambda row: (row.expires_at is None, row.expires_at, row.pk), reverse=True)
+    return sorted(rows, key=lambda row: (row.expires_at is None, row.expires_at, row.pk), reverse=True)
 
 
 def holds(grant: Grant, manifest_digest: str, scope: Mapping[str, Any], at: datetime) -> bool:
@@ -128,8 +131,8 @@ def usable_entries(workspace_uid: uuid.UUID, cluster_slug: str, environment: str
     scope = {"environments": [environment], "clusters": [cluster_slug], "workspaces": [str(workspace_uid)]}
     rows = (
         Grant.objects.filter(
-            request__subject_type=SUBJECT_TYPE,
-            scope__workspaces__contains=[str(workspace_uid)],
+            pk__in=RawSQL("SELECT commons.grants_naming(%s)", [str(workspace_uid)]),
+            subject_type=SUBJECT_TYPE,
             revoked_at__isnull=True,
             not_before__lte=at,
         )

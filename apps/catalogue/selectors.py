@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import CharField, Count, OuterRef, Q, QuerySet, Subquery
-from django.db.models.fields.json import KeyTextTransform
 
 from apps.approvals.models import Grant
 from apps.catalogue import lineage, sealing
@@ -24,14 +23,13 @@ def grants_in_force() -> QuerySet[Grant]:
     """Return the grants of versions that are usable somewhere now."""
     at = clock.now()
     return Grant.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=at), request__subject_type=SUBJECT_TYPE, revoked_at=None,
-        not_before__lte=at,
+        Q(expires_at=None) | Q(expires_at__gt=at), subject_type=SUBJECT_TYPE, revoked_at=None, not_before__lte=at
     )  # fmt: skip
 
 
 def usable_digests() -> Any:
     """Return the manifest digests that a grant in force covers somewhere now, as a subquery."""
-    return grants_in_force().annotate(of=KeyTextTransform("manifest", "scope")).order_by().values("of")
+    return grants_in_force().filter(manifest__isnull=False).order_by().values("manifest")
 
 
 def model_rows(rows: Any) -> Any:
@@ -57,7 +55,7 @@ def usable_among(digests: Iterable[str]) -> set[str]:
     known = [digest for digest in digests if digest]
     if not known:
         return set()
-    return {str(of) for of in usable_digests().filter(of__in=known).values_list("of", flat=True)}
+    return {str(of) for of in usable_digests().filter(manifest__in=known).values_list("manifest", flat=True)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 
 from apps.accounts.models import User
-from apps.approvals.models import ApprovalRequest, Delegation, Policy, PolicyVersion, Stage
+from apps.approvals.models import ApprovalRequest, Delegation, Grant, Policy, PolicyVersion, Stage
 from apps.catalogue.models import Model, ModelRequest, ModelVersion
 from apps.clusters.models import Cluster
 from apps.core import clock, row_security
@@ -138,19 +138,21 @@ def request_for_finance(company: Company, models: dict[str, Model]) -> ApprovalR
     ModelRequest.objects.create(
         model_version=sealed, scope={}, reason="To production.", requester=company.lead_marketing, approval=request
     )
+    Grant.objects.create(request=request, subject_digest="0" * 64, scope={"manifest": "1" * 64}, not_before=clock.now())
     return request
 
 
-def behind(user: User) -> tuple[int, int, int, int]:
-    """How many requests, stages, versions of finance and requests for them a person's wall leaves."""
+def behind(user: User) -> tuple[int, int, int, int, int]:
+    """How many requests, stages, grants, versions of finance and requests for them a person's wall leaves."""
     with walled(user.pk):
         versions = ModelVersion.objects.filter(model__slug="model-of-finance")
         return (
-            ApprovalRequest.objects.count(), Stage.objects.count(), versions.count(), ModelRequest.objects.count()
+            ApprovalRequest.objects.count(), Stage.objects.count(), Grant.objects.count(), versions.count(),
+            ModelRequest.objects.count(),
         )  # fmt: skip
 
 
-ALL_OF_IT, NOTHING = (1, 1, 1, 1), (0, 0, 0, 0)
+ALL_OF_IT, NOTHING = (1, 1, 1, 1, 1), (0, 0, 0, 0, 0)
 
 
 @pytest.mark.requirement("row-security-1.4")
@@ -183,6 +185,27 @@ def test_who_stands_in_sees_what_they_are_asked(company: Company, request_for_fi
             transaction.set_rollback(True)
     RoleGrant.objects.filter(user=company.vp).update(revoked_at=at)
     assert behind(company.lead_research) == NOTHING, "what the giver lost cannot be passed on"
+
+
+@pytest.mark.requirement("row-security-1.3", "row-security-1.4")
+def test_what_a_grant_says_of_its_request_is_what_the_request_says(
+    company: Company, request_for_finance: ApprovalRequest
+) -> None:
+    """The wall compares columns of the grant: nobody who writes one makes it somebody else's."""
+    copied = ("subject_type", "team", "unit", "requester")
+    Grant.objects.update(team=company.research_team, requester=company.lead_research, subject_type="tests.other")
+    row = Grant.objects.get()
+    assert [getattr(row, name) for name in copied] == [getattr(request_for_finance, name) for name in copied]
+    assert row.manifest == "1" * 64
+    assert behind(company.lead_finance) == ALL_OF_IT
+    assert behind(company.lead_research) == NOTHING
+    ApprovalRequest.objects.update(team=company.research_team, requester=company.lead_research)
+    row.refresh_from_db()
+    assert (row.team, row.requester) == (company.research_team, company.lead_research)
+    with walled(company.lead_research.pk):
+        assert Grant.objects.get() == row
+    with walled(company.lead_marketing.pk):
+        assert not Grant.objects.exists()
 
 
 @pytest.mark.requirement("row-security-1.4")
