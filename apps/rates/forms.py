@@ -14,7 +14,8 @@ from apps.clusters.models import Cluster, Flavour
 from apps.core.canonical import digest_of
 from apps.core.forms import AmountField, CommonsForm, UtcDateField, UtcDateTimeField, WholeNumberField
 from apps.rates.choices import CapacityType, Resource, ServiceClass
-from apps.rates.publishing import FACTOR_PLACES, PriceLine, dump_lines, flavours_of
+from apps.rates.publishing import FACTOR_PLACES, PriceLine, flavours_of
+from apps.rates.stored_lines import dump_lines
 
 #: Resources that nodes of every capacity type have; storage and egress are bought apart.
 _OF_NODES = (Resource.CPU, Resource.MEMORY)

@@ -14,7 +14,7 @@ from apps.core import clock
 from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView
-from apps.rates import actions, capex, ports, proposals, publishing
+from apps.rates import actions, capex, ports, proposals, publishing, stored_lines
 from apps.rates.choices import ProposalStatus
 from apps.rates.forms import DecisionForm, ProposeCardForm, RejectForm
 from apps.rates.models import CapexSchedule, RateProposal
@@ -81,7 +81,7 @@ class ProposalCreate(ClusterChoice):
         initial: dict[str, Any] = {"valid_from": clock.hour_floor(clock.now()) + timedelta(hours=25)}
         if earlier := self._named(RateProposal, "from"):
             initial |= {"name": earlier.name, "note": earlier.note}
-            for line in publishing.load_lines(earlier.prices, publishing.flavours_of(self.cluster)):
+            for line in stored_lines.load_lines(earlier.prices, publishing.flavours_of(self.cluster)):
                 initial[line.field] = line.amount.normalize()
                 initial |= {f"factor_{name}": factor for name, factor in line.factors.items()}
         if schedule := self._named(CapexSchedule, "capex"):

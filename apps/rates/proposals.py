@@ -20,7 +20,7 @@ from apps.core.canonical import digest_of
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.events import EventType
 from apps.core.money import Money
-from apps.rates import events, publishing
+from apps.rates import events, publishing, stored_lines
 from apps.rates.actions import APPROVE, MANAGE, locked_cluster, require
 from apps.rates.choices import CapacityType, ProposalStatus, Resource, ServiceClass
 from apps.rates.models import CapexSchedule, Rate, RateProposal, exact
@@ -47,13 +47,13 @@ def content_of(proposal: RateProposal) -> dict[str, Any]:
 
 def lines_of(proposal: RateProposal) -> list[PriceLine]:
     """Return the proposed prices."""
-    return publishing.load_lines(proposal.prices, publishing.flavours_of(proposal.cluster))
+    return stored_lines.load_lines(proposal.prices, publishing.flavours_of(proposal.cluster))
 
 
 def plan_of(proposal: RateProposal) -> list[Change]:
     """Return what the proposal would end and begin as prices stand now. Raises Invalid where it no longer fits."""
     flavours = publishing.flavours_of(proposal.cluster)
-    lines = publishing.load_lines(proposal.prices, flavours)
+    lines = stored_lines.load_lines(proposal.prices, flavours)
     publishing.check_lines(proposal.cluster, lines, flavours)
     return publishing.plan(
         proposal.cluster,
@@ -143,7 +143,7 @@ def propose_card(
         valid_from=starts,
         valid_until=until,
         note=note.strip(),
-        prices=publishing.dump_lines(lines, flavours),
+        prices=stored_lines.dump_lines(lines, flavours),
         proposed_by_id=actor.user_id,
     )
     proposal.digest = digest_of(content_of(proposal))
@@ -180,7 +180,7 @@ def approve_proposal(
             current={**_state(proposal), "published": said},
         )
     flavours = publishing.flavours_of(proposal.cluster)
-    lines = publishing.load_lines(proposal.prices, flavours)
+    lines = stored_lines.load_lines(proposal.prices, flavours)
     publishing.check_lines(proposal.cluster, lines, flavours)
     changes = publishing.plan(
         proposal.cluster,

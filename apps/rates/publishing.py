@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, localcontext
-from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -377,40 +376,3 @@ def event_key(line: PriceLine, service_class: str, flavours: Mapping[int, Flavou
     name = flavour.slug if flavour is not None else line.resource
     name = f"{name}/{line.capacity_type}" if line.capacity_type else name
     return f"{name}+{service_class}" if service_class else name
-
-
-# ---------------------------------------------------------------- the stored form of a list
-
-
-def dump_lines(lines: Iterable[PriceLine], flavours: Mapping[int, Flavour]) -> list[dict[str, Any]]:
-    """Return lines as plain data, as a proposal stores and digests them: flavours by slug, decimals as text."""
-    found = []
-    for line in lines:
-        what = {"flavour": flavours[line.flavour_id].slug} if line.flavour_id else {"resource": line.resource}
-        row: dict[str, Any] = {**what, "capacity_type": line.capacity_type, "amount": _text(line.amount)}
-        if line.factors:
-            row["factors"] = {name: _text(factor) for name, factor in sorted(line.factors.items())}
-        if line.capex:
-            row["capex"] = line.capex
-        found.append(row)
-    return found
-
-
-def load_lines(rows: Iterable[Mapping[str, Any]], flavours: Mapping[int, Flavour]) -> list[PriceLine]:
-    """Return the lines of stored data. A flavour that the cluster no longer offers gets id 0, refused by the checks."""
-    ids = {flavour.slug: pk for pk, flavour in flavours.items()}
-    return [
-        PriceLine(
-            flavour_id=ids.get(str(row["flavour"]), 0) if row.get("flavour") else None,
-            resource=str(row.get("resource", "")),
-            capacity_type=str(row.get("capacity_type", "")),
-            amount=Decimal(str(row["amount"])),
-            factors={name: Decimal(str(factor)) for name, factor in row.get("factors", {}).items()},
-            capex=str(row.get("capex", "")),
-        )
-        for row in rows
-    ]
-
-
-def _text(value: Decimal) -> str:
-    return f"{value.normalize():f}"

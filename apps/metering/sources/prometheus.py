@@ -7,17 +7,17 @@ left-open (3.x) ranges. Range selectors occur only around constants (`last_over_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from apps.clusters.clients.prometheus import PrometheusClient
 from apps.clusters.errors import ClusterError, ServerError, Throttled
-from apps.metering.engine import CLAIMED, HAMI_CORES, HOUR_MS, Holding, Use, model_label, sanitised, spans_from_samples
+from apps.metering.engine import CLAIMED, HAMI_CORES, HOUR_MS, Holding, Use, spans_from_samples
 from apps.metering.sources import labels as words
 from apps.metering.sources import promql
 from apps.metering.sources.base import HourCover, Reading, SourceError, at_ms, gpu_resources, ms
 from apps.metering.sources.gpunodes import Node, away_spans, node_readings
+from apps.metering.sources.promholders import HeldPod, Measured, Owner, Owners, claimed_pods, with_cores
 from apps.metering.sources.promresources import Pod as ResourcePod
 from apps.metering.sources.promresources import ResourceReader
 from apps.metering.sources.series import series_of
@@ -38,51 +38,6 @@ class _Reader(PrometheusClient):
         url = f"{self.url}/api/v1/{path}"
         body: bytes = self._attempt(lambda: self._session.request("POST", url, params=dict(parameters))).content
         return body
-
-
-@dataclass(slots=True)
-class _Pod:
-    """What is known of one container's hold on one resource."""
-
-    uid: str
-    container: str
-    resource: str
-    node: str
-    units: int
-    namespace: str = ""
-    name: str = ""
-    samples: list[tuple[int, int]] = field(default_factory=list)
-    #: From the exporter, where the node does not name it (resource claims).
-    model: str = ""
-    claimed: bool = False
-
-
-@dataclass(slots=True)
-class _Owner:
-    """What a pod is part of, and what it says about itself."""
-
-    kind: str = ""
-    name: str = ""
-    node: str = ""
-    project: str = ""
-    purpose: str = ""
-    release: str | None = None
-
-
-@dataclass(slots=True)
-class _Owners:
-    by_uid: dict[str, _Owner] = field(default_factory=dict)
-    #: (namespace, pod) → uid, for exporters that name pods only.
-    uids: dict[tuple[str, str], str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Measured:
-    """What the exporter tells by (namespace, pod, container)."""
-
-    devices: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    memory: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    claims: list[tuple[dict[str, str], int]] = field(default_factory=list)
 
 
 class PrometheusAdapter:
@@ -167,9 +122,9 @@ class PrometheusAdapter:
         pods = self._pods(reading, hour, nodes)
         started, completed = self._times(reading, hour)
         unadvertised = any(node.unadvertised for node in nodes.values())
-        owners = self._owners(reading, hour) if pods or unadvertised or self._with_resources else _Owners()
-        measured = self._devices(reading, hour) if pods or unadvertised else _Measured()
-        claimed = _claimed(measured, pods, owners)
+        owners = self._owners(reading, hour) if pods or unadvertised or self._with_resources else Owners()
+        measured = self._devices(reading, hour) if pods or unadvertised else Measured()
+        claimed = claimed_pods(measured, pods, owners)
         use = self._use(reading, hour, pods, claimed, measured) if pods or claimed else {}
         away = away_spans(present, self.step_ms, window)
         for pod in (*pods, *claimed):
@@ -185,7 +140,7 @@ class PrometheusAdapter:
             )
             if not spans:
                 continue
-            owner = owners.by_uid.get(pod.uid, _Owner())
+            owner = owners.by_uid.get(pod.uid, Owner())
             workload = (pod.namespace, pod.name, pod.container)
             memory = measured.memory.get(workload)
             reading.holdings.append(
@@ -230,7 +185,7 @@ class PrometheusAdapter:
         reading: Reading,
         hour: int,
         nodes: Mapping[str, Node],
-        owners: _Owners,
+        owners: Owners,
         coverage: int,
         times: tuple[Mapping[str, int], Mapping[str, int]],
     ) -> bool:
@@ -279,13 +234,13 @@ class PrometheusAdapter:
                 node.capacity_type = words.capacity_type(labels) or node.capacity_type
         return nodes, present or named
 
-    def _pods(self, reading: Reading, hour: int, nodes: Mapping[str, Node]) -> list[_Pod]:
+    def _pods(self, reading: Reading, hour: int, nodes: Mapping[str, Node]) -> list[HeldPod]:
         """Return every container that requests GPUs and has a node in or just after the hour, with its held samples."""
-        pods: dict[tuple[str, str, str, str], _Pod] = {}
+        pods: dict[tuple[str, str, str, str], HeldPod] = {}
         for labels, points in self._instant(reading, "requests", self._queries.requests(), hour):
             key = _pod_key(labels)
             if key[0] and key[3] and points:
-                pods[key] = _Pod(
+                pods[key] = HeldPod(
                     *key,
                     units=int(float(points[0][1])),
                     namespace=labels.get("namespace", ""),
@@ -298,7 +253,7 @@ class PrometheusAdapter:
                 continue
             samples = [(int(float(t) * 1000), int(float(v))) for t, v in points]
             pod.samples = samples if not pod.samples else _largest([*pod.samples, *samples])
-        return _with_cores([pods[key] for key in sorted(pods)], nodes)
+        return with_cores([pods[key] for key in sorted(pods)], nodes)
 
     def _times(self, reading: Reading, hour: int) -> tuple[dict[str, int], dict[str, int]]:
         started: dict[str, int] = {}
@@ -310,11 +265,11 @@ class PrometheusAdapter:
                 target[labels.get("uid", "")] = value
         return started, completed
 
-    def _owners(self, reading: Reading, hour: int) -> _Owners:
-        found = _Owners()
+    def _owners(self, reading: Reading, hour: int) -> Owners:
+        found = Owners()
         for labels, _ in self._instant(reading, "owners", self._queries.owners(), hour):
             uid = labels.get("uid", "")
-            owner = found.by_uid.setdefault(uid, _Owner())
+            owner = found.by_uid.setdefault(uid, Owner())
             if "created_by_name" in labels or "pod" in labels:
                 owner.kind, owner.name = labels.get("created_by_kind", ""), labels.get("created_by_name", "")
                 # A pod that was scheduled within the hour shows without and with its node.
@@ -326,8 +281,8 @@ class PrometheusAdapter:
                 owner.release = words.release(labels) or owner.release
         return found
 
-    def _devices(self, reading: Reading, hour: int) -> _Measured:
-        found = _Measured()
+    def _devices(self, reading: Reading, hour: int) -> Measured:
+        found = Measured()
         for labels, points in self._instant(reading, "devices", self._queries.devices(), hour):
             key, value = promql.workload_of(labels), float(points[0][1])
             what = labels.get("what", "")
@@ -340,7 +295,7 @@ class PrometheusAdapter:
         return found
 
     def _use(
-        self, reading: Reading, hour: int, pods: list[_Pod], claimed: list[_Pod], measured: _Measured
+        self, reading: Reading, hour: int, pods: list[HeldPod], claimed: list[HeldPod], measured: Measured
     ) -> dict[tuple[str, str, str], Use]:
         """Return measured use by (namespace, pod, container): mean over devices and samples, never extrapolated.
 
@@ -348,7 +303,7 @@ class PrometheusAdapter:
         """
         found: dict[tuple[str, str, str], tuple[int, int, str]] = {}
         held = {(pod.namespace, pod.name, pod.container): pod for pod in (*pods, *claimed)}
-        through: dict[tuple[str, str, str], list[_Pod]] = {}
+        through: dict[tuple[str, str, str], list[HeldPod]] = {}
         for pod in claimed:
             through.setdefault((pod.namespace, pod.name, pod.container), []).append(pod)
         for labels, points in self._range(reading, "use", self._queries.use(), hour):
@@ -372,54 +327,6 @@ class PrometheusAdapter:
             seen_samples = min(count, max(1, len(pod.samples))) * min(devices, pod.units)
             result[key] = Use(min(1_000_000, ppm // count), min(1000, seen_samples * 1000 // expected), source)
         return result
-
-
-def _with_cores(pods: list[_Pod], nodes: Mapping[str, Node]) -> list[_Pod]:
-    """Join what HAMi containers ask for: per cent of compute for each of their virtual GPUs, counted once."""
-    cores = {(pod.uid, pod.container): pod for pod in pods if pod.resource == HAMI_CORES}
-    if not cores:
-        return pods
-    kept = []
-    for pod in pods:
-        mine = cores.get((pod.uid, pod.container))
-        if mine is None or pod is mine:
-            kept.append(pod)
-            continue
-        mine.units *= pod.units
-        mine.samples = [(t, value * pod.units) for t, value in mine.samples]
-    for pod in cores.values():
-        if pod.node in nodes:
-            nodes[pod.node].hami = True
-    return kept
-
-
-def _claimed(measured: _Measured, pods: list[_Pod], owners: _Owners) -> list[_Pod]:
-    """Return the containers that hold devices through resource claims, as the exporter tells; samples follow."""
-    known = {(pod.namespace, pod.name, pod.container) for pod in pods}
-    found: dict[tuple[str, str, str, str], _Pod] = {}
-    for labels, count in measured.claims:
-        key = promql.workload_of(labels)
-        if key in known or not key[1]:
-            continue
-        uid = labels.get("pod_uid") or owners.uids.get(key[:2]) or f"{key[0]}/{key[1]}"
-        profile = labels.get("GPU_I_PROFILE", "")
-        driver = labels.get("dra_driver_name") or "gpu.nvidia.com"
-        resource = sanitised(f"nvidia.com/mig-{profile}" if profile else driver)
-        if (*key, resource) in found:
-            found[(*key, resource)].units += count
-            continue
-        found[(*key, resource)] = _Pod(
-            uid=uid,
-            container=key[2],
-            resource=resource,
-            node=owners.by_uid.get(uid, _Owner()).node or labels.get("Hostname") or labels.get("hostname") or "",
-            units=count,
-            namespace=key[0],
-            name=key[1],
-            model=model_label(labels.get("modelName", "")),
-            claimed=True,
-        )
-    return [found[key] for key in sorted(found)]
 
 
 def _pod_key(labels: Mapping[str, str]) -> tuple[str, str, str, str]:
