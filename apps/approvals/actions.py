@@ -59,8 +59,9 @@ def submit(
     approval request that this one corrects. `kind` "emergency" takes the policy's break-glass path instead of its
     stages, with a `reason`; no other kind can be asked for. May return a request that is in review, approved, or
     waiting for capacity. Raises Invalid where no policy is published for it (or it knows no emergencies), NotAllowed
-    for an emergency without the permission, Conflict where another request for the subject is open or the team owes
-    the review of an emergency. The subject's room has checked that `actor` may ask.
+    for an emergency without the permission, Conflict where another request for the subject is open, the team owes
+    the review of an emergency, or (for another emergency) of one about the same. The subject's room has
+    checked that `actor` may ask.
     """
     if actor.user_id is None:
         raise Invalid({"": "Only a person can ask for an approval."})
@@ -74,6 +75,8 @@ def submit(
         granting.take_turn("automatic", str(team_id or "platform"))
     if kind != RequestKind.EMERGENCY:
         emergencies.refuse_while_under_review(subject_type, team_id)
+    else:
+        emergencies.refuse_second(subject_type, subject_uid, team_id)
     at = clock.now()
     subject = ports.get_subject(subject_type)
     facts = ports.gather_facts(ports.FactContext(subject_type, subject_uid, team_id, unit_id, at))

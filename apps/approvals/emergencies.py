@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from apps.approvals import deciders, events, notices
+from apps.approvals import deciders, events, notices, ports
 from apps.approvals.choices import ReviewOutcome
 from apps.approvals.models import ApprovalRequest, Decision, EmergencyReview, Grant
 from apps.approvals.policy_rules import Emergency
@@ -58,9 +58,45 @@ def blocking(subject_type: str, team_id: int | None) -> EmergencyReview | None:
     return rows.select_related("request").order_by("created_at", "pk").first()
 
 
+def refuse_second(subject_type: str, subject_uid: uuid.UUID, team_id: int | None) -> None:
+    """Refuse another emergency about what an unreviewed one was about. Raises Conflict naming that one.
+
+    Otherwise nobody would ever need the normal way again: one emergency after the other, and no review.
+    """
+    take_turn_of(subject_type, team_id)
+    if (found := unreviewed(subject_type, subject_uid, team_id)) is not None:
+        raise Conflict(second_refused(found), current={"review": str(found.uid)})
+
+
+def unreviewed(subject_type: str, subject_uid: uuid.UUID, team_id: int | None) -> EmergencyReview | None:
+    """Return the oldest open review of an emergency about the same (`ports.Matter`; without it: the same subject)."""
+    rows = EmergencyReview.objects.open().for_team(team_id).filter(request__subject_type=subject_type)
+    subject = ports.get_subject(subject_type)
+
+    def about(uid: uuid.UUID) -> str:
+        return subject.matter(uid) if isinstance(subject, ports.Matter) else str(uid)
+
+    mine = ""
+    for row in rows.select_related("request").order_by("created_at", "pk"):
+        mine = mine or about(subject_uid)
+        if about(row.request.subject_uid) == mine:
+            return row
+    return None
+
+
+def second_refused(review: EmergencyReview) -> str:
+    """Return why no second emergency is taken, and how to go on."""
+    return (
+        f"The emergency “{review.request.title}” was about the same and has not been reviewed yet. Ask somebody of the "
+        "review role who took no part in it to close its review (on the page of emergency reviews); then ask again."
+    )
+
+
 def open_review(request: ApprovalRequest, grant: Grant, at: datetime, *, actor: Actor) -> EmergencyReview:
     """Open the review of an emergency grant, in the transaction that makes it, and tell everybody who watches."""
     section = terms_of(request)
+    # Two that were asked for before either was granted: the second one waits for the first one's review.
+    refuse_second(request.subject_type, request.subject_uid, request.team_id)
     review = EmergencyReview.objects.create(request=request, due_at=at + timedelta(hours=section.review_hours))
     ends = formats.datetime_utc(grant.expires_at) if grant.expires_at is not None else "its review"
     notices.tell(

@@ -85,6 +85,10 @@ def blocked(request: ApprovalRequest, at: datetime) -> list[str]:
     found = [str(line) for line in subject.blockers(request.subject_uid, at)]
     if live_digest(request) != request.subject_digest:
         found.append("The change was edited after it was submitted.")
+    if request.kind == RequestKind.EMERGENCY:
+        review = emergencies.unreviewed(request.subject_type, request.subject_uid, request.team_id)
+        if review is not None and review.request_id != request.pk:
+            found.append(emergencies.second_refused(review))
     start, end = span_of(request, at)
     if end is not None and end <= start:
         found.append(f"It was asked for until {formats.datetime_utc(end)}, which leaves no time at all.")

@@ -220,6 +220,15 @@ class AuthoredByPerson(Protocol):
 
 
 @runtime_checkable
+class Matter(Protocol):
+    """A subject that knows what an emergency of it is about, beyond the one request."""
+
+    def matter(self, uid: uuid.UUID) -> str:
+        """Return the same text for all that is about the same (a model in a workspace, say)."""
+        ...
+
+
+@runtime_checkable
 class Renewable(Protocol):
     """A subject whose grant may be taken over by a later one before it ends."""
 

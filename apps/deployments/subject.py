@@ -113,6 +113,10 @@ class ReleaseSubject:
         leaves = _row(uid, "change__leaves")[0]
         return [Leaf(leaf["cluster"], leaf["path"], leaf["digest"]) for leaf in leaves]
 
+    def matter(self, uid: uuid.UUID) -> str:
+        """Return what an emergency is about: the model in its workspace."""
+        return ":".join(map(str, _row(uid, "model_version__model_id", "endpoint__workspace_id")))
+
     def title(self, uid: uuid.UUID) -> str:
         """Return the release in one line."""
         release = load(uid)

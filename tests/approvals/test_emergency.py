@@ -112,6 +112,25 @@ def test_the_open_review_refuses_the_teams_next_normal_request_and_no_other(nigh
     assert night.submit().status == "in_review"
 
 
+@pytest.mark.requirement("approval-engine-4.3")
+def test_a_second_emergency_about_the_same_waits_for_the_first_ones_review(
+    night: Office, company: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(night.subject), "matter", lambda self, uid: "fraud in production", raising=False)
+    first, other = urgent(night), urgent(night)  # both asked before either is granted
+    night.decide(first, company.admin)
+    review = EmergencyReview.objects.get()
+    with pytest.raises(Conflict, match="then ask again") as refused:
+        urgent(night)
+    assert refused.value.current == {"review": str(review.uid)}
+    with pytest.raises(Conflict, match="not been reviewed yet"):
+        night.decide(other, company.admin)
+    assert Grant.objects.count() == 1
+    close(review, company.compliance)
+    assert night.decide(other, company.admin).status == "approved"
+    assert urgent(night, by=company.lead_marketing, team=company.marketing_team).status == "in_review"
+
+
 @pytest.mark.requirement("approval-engine-4.4")
 def test_only_who_took_no_part_and_holds_the_role_closes_it(night: Office, company: Any, events_of: Any) -> None:
     for person in (company.admin, company.lead_finance):
