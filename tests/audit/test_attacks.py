@@ -307,6 +307,7 @@ def test_triggers_guard_the_table_owner_too(connect: Connect) -> None:
         "DELETE FROM audit.link",
         "TRUNCATE audit.note",
         "DELETE FROM audit.head",
+        "INSERT INTO audit.head (seq, hash) VALUES (0, 'x')",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
             session.execute(statement.encode())
