@@ -34,7 +34,7 @@ def ending(at: datetime) -> list[int]:
     rows = Grant.objects.filter(
         Q(expires_at__lte=at + timedelta(days=max(LADDER))) | Q(revoked_at__isnull=False),
         end_handled_at__isnull=True,
-        request__subject_type__in=ports.hears_of_ends(),
+        subject_type__in=ports.hears_of_ends(),
     )
     return list(rows.order_by("expires_at", "pk").values_list("pk", flat=True))
 

@@ -146,7 +146,7 @@ class VersionFilterSet(FilterSet):
 
     def by_digest(self, rows: Any, name: str, value: str) -> Any:
         """Versions whose digest begins so."""
-        return rows.filter(digest__startswith=value.lower().removeprefix("sha256:")).exclude(digest="")
+        return rows.filter(selectors.digest_begins(value))
 
 
 class VersionViewSet(CommonsViewSet):

@@ -125,10 +125,8 @@ class ModelFilter(_CatalogueFilter):
 
     def by_digest(self, rows: Any, name: str, value: str) -> Any:
         """Models with a version whose digest begins so."""
-        begin = value.strip().lower().removeprefix("sha256:")
-        return rows.filter(
-            Exists(ModelVersion.objects.filter(model=OuterRef("pk"), digest__startswith=begin).exclude(digest=""))
-        )
+        found = ModelVersion.objects.filter(selectors.digest_begins(value)).order_by()
+        return rows.filter(pk__in=found.values("model"))
 
     def by_status(self, rows: Any, name: str, value: str) -> Any:
         """Models that have a version in that state."""
@@ -224,8 +222,7 @@ class VersionFilter(_CatalogueFilter):
 
     def by_digest(self, rows: Any, name: str, value: str) -> Any:
         """Versions whose digest begins so."""
-        begin = value.strip().lower().removeprefix("sha256:")
-        return rows.filter(digest__startswith=begin).exclude(digest="")
+        return rows.filter(selectors.digest_begins(value))
 
     def by_approval(self, rows: Any, name: str, value: bool) -> Any:
         """Versions that a grant in force covers; or that none does."""

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.template.base import Template
 
 from apps.approvals.models import ApprovalRequest, Grant, Policy, PolicyVersion
@@ -17,6 +16,7 @@ from apps.catalogue import manifest
 from apps.catalogue.models import Model, ModelRequest, ModelVersion, VersionFile
 from apps.core import clock, memory
 from apps.core.canonical import digest
+from tests.bench import volume
 from tests.bench.test_pages import LIST, TARGET_MS, counted, cpu_ms, p95
 from tests.factories import client_for, grant, make_company, make_team, make_user
 
@@ -81,8 +81,7 @@ def build() -> dict[str, Any]:
         ModelRequest(model_version=one, scope={}, reason="To production.", requester=lead, approval=row)
         for one, row in zip(drafts[GRANTS : GRANTS + OPEN], requests[GRANTS:], strict=True)
     )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+    volume.analyze()
     return {"company": company, "lead": lead, "version": drafts[-1], "before": drafts[-1 - MODELS], "model": models[0]}
 
 
