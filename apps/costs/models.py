@@ -36,6 +36,7 @@ from apps.costs.period_models import (
 )
 from apps.costs.querysets import BudgetQuerySet, BudgetStepQuerySet, ChargeQuerySet, DayChargeQuerySet
 from apps.costs.rollup_models import DayTotal, MonthTotal, TeamMonth, UnitMonth
+from apps.costs.running_models import RunningMonth, RunningStatement
 from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
 
@@ -43,7 +44,8 @@ __all__ = [
     "Bill", "BillLine", "Budget", "BudgetStep", "Charge", "CheckSetting", "Correction", "Credit", "CrossCheck",
     "DayCharge", "DayTotal",
     "Dispute", "DisputeComment", "DistributionPolicy", "JournalAccount", "MonthTotal", "Period", "PeriodWaiver",
-    "PricedHour", "ReopenRequest", "Statement", "StatementFile", "StatementLine", "TeamMonth", "UnitBilling",
+    "PricedHour", "ReopenRequest", "RunningMonth", "RunningStatement", "Statement", "StatementFile", "StatementLine",
+    "TeamMonth", "UnitBilling",
     "UnitMonth",
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         StatementFile,
         StatementLine,
     )
+    from apps.costs.running_models import RunningStatement
 
 
 def _statements(user: Any) -> Q:
@@ -59,6 +60,14 @@ class StatementQuerySet(ScopedQuerySet["Statement"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return the statements whose team or unit, as frozen, lies in the person's scope."""
+        return self.filter(_statements(user))
+
+
+class RunningQuerySet(ScopedQuerySet["RunningStatement"]):
+    """Running statements by the team and unit on the row, as statements."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return those whose team or unit lies in the person's scope."""
         return self.filter(_statements(user))
 
 

@@ -220,7 +220,7 @@ class PeriodPreview(_Everything):
         found = statement_rows.preview(self.object)
         return super().get_context(
             period=self.object, found=found, zone=billing.zone_name(),
-            groups=[(OwnerKind(kind).label, found.of_kind(kind))
+            groups=[(OwnerKind(kind).label, [sheet.statement for sheet in found.of_kind(kind)])
                     for kind in (OwnerKind.PLATFORM, OwnerKind.UNIT, OwnerKind.TEAM)],
             **extra,
         )  # fmt: skip

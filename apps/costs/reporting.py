@@ -190,7 +190,8 @@ def _days(reach: Reach, month: date, top: list[int]) -> list[tuple[date, int | N
             {"month": month, "since": month - BEFORE, "until": billing.following(month), "own": OWN, "top": top,
              "units": reach.units, "teams": reach.teams},
         )  # fmt: skip
-        return cursor.fetchall()
+        rows: list[tuple[date, int | None, str, int, int, Decimal]] = cursor.fetchall()
+    return rows
 
 
 def _by_day(report: MonthReport, reach: Reach) -> None:

@@ -1,4 +1,4 @@
-"""Pages of statements: the list, one with its lines, and the running ones of months that are not closed."""
+"""Pages of statements: the list, and one with its lines."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ from urllib.parse import urlencode
 
 import django_filters
 import django_tables2 as tables
-from django.core.paginator import EmptyPage, PageNotAnInteger
 from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.core import clock
-from apps.core.errors import Conflict, Invalid, NotVisible
+from apps.core.errors import NotVisible
 from apps.core.filters import CommonsFilterSet
-from apps.core.lists import PER_PAGE
 from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
 from apps.core.views import Crumb, ListView
 from apps.costs import statement_rows
-from apps.costs.choices import BillingMode, ChargeKind, LineSort, OwnerKind, PeriodStatus
-from apps.costs.models import DayCharge, Statement, StatementLine
+from apps.costs.choices import BillingMode, ChargeKind, LineSort, OwnerKind
+from apps.costs.models import RunningStatement, Statement, StatementLine
 from apps.costs.period_events import LINES_EXPORTED, STATEMENTS_EXPORTED
-from apps.costs.period_views import VIEW, _PeriodMixin, period_url, sees_all
+from apps.costs.period_views import VIEW, period_url
 from apps.costs.tables import MonthFilter
 from apps.costs.views import month_url
 from apps.metering import billing
-from apps.teams import scope
 from apps.teams.models import Team, Unit
 
 
@@ -116,6 +113,9 @@ def _this_month() -> str:
     return f"{billing.month_of(clock.now()):%Y-%m}"
 
 
+_Shown = Statement | RunningStatement
+
+
 class LineTable(CommonsTable):
     """Lines of a statement: quantity × price = exact cost, rounded with all other lines against the pool's bill."""
 
@@ -145,7 +145,7 @@ class LineTable(CommonsTable):
         order_by = ("ordinal",)
         caption = "Lines"
 
-    def __init__(self, *args: Any, statement: Statement, links: dict[Any, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, statement: _Shown, links: dict[Any, str], **kwargs: Any) -> None:
         self.statement, self.links = statement, links
         super().__init__(*args, **kwargs)
 
@@ -191,7 +191,7 @@ class LineTable(CommonsTable):
         return None if record.exact is None else record.amount
 
 
-def behind(statement: Statement, line: StatementLine, links: dict[Any, str]) -> str:
+def behind(statement: _Shown, line: StatementLine, links: dict[Any, str]) -> str:
     """Return the page of what a line is made of: charges of its kind, the team's statement, or nothing."""
     if line.reference is not None:
         return links.get(line.reference, "")
@@ -297,105 +297,4 @@ def _charges_url(row: Statement) -> str:
     return f"{reverse('costs:charge-list')}?{urlencode(query)}"
 
 
-# ---------------------------------------------------------------- months that are not closed
-
-
-def seen_by(user: Any, found: statement_rows.Preview) -> list[statement_rows.Sheet]:
-    """Return the sheets that a person may see: by the team and unit on their rows, as of stored statements."""
-    if sees_all(user):
-        return found.sheets
-    month = found.period.month
-    mine = scope.of(user).row_filter(VIEW, team="team_id", unit="unit_id")
-    rows = DayCharge.objects.filter(mine, day__gte=month, day__lt=billing.following(month), team_id__isnull=False)
-    owners = set(rows.order_by().values_list("team_id", "unit_id").distinct())
-    units = {unit.pk for unit in scope.of(user).units_with(VIEW)}
-    return [
-        sheet
-        for sheet in found.sheets
-        if (sheet.statement.owner_kind == OwnerKind.TEAM
-            and (sheet.statement.team_id, sheet.statement.unit_id) in owners)
-        or (sheet.statement.owner_kind == OwnerKind.UNIT and sheet.statement.unit_id in units)
-    ]  # fmt: skip
-
-
-class _Running(_PeriodMixin):
-    """Base of the pages of provisional statements."""
-
-    def scope_object(self) -> Any:
-        """Whoever reads some statement sees those of their own, here as there."""
-        return None
-
-    def sheets(self) -> list[statement_rows.Sheet]:
-        """Return the running statements in scope. Raises Conflict where the month is closed."""
-        if self.object.status == PeriodStatus.CLOSED:
-            raise Conflict("This month is closed: its statements stand.", current={"status": "closed"})
-        return seen_by(self.request.user, statement_rows.preview(self.object))
-
-    def breadcrumbs(self) -> list[Crumb]:
-        """Back to the month."""
-        return [*super().breadcrumbs(), Crumb(f"{self.object.month:%B %Y}", period_url(self.object))]
-
-
-class RunningList(_Running):
-    """Running statements of a month that is not closed."""
-
-    template_name = "costs/statement_running_list.html"
-
-    def get_title(self) -> str:
-        """Return the title."""
-        return f"Running statements of {self.object.month:%B %Y}"
-
-    def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add the statements in scope."""
-        sheets = self.sheets()
-        groups = [
-            (OwnerKind(kind).label, [sheet for sheet in sheets if sheet.statement.owner_kind == kind])
-            for kind in (OwnerKind.PLATFORM, OwnerKind.UNIT, OwnerKind.TEAM)
-        ]
-        return super().get_context(
-            period=self.object, zone=billing.zone_name(), groups=groups, any=bool(sheets), now=clock.now(), **extra
-        )
-
-
-class RunningDetail(_Running):
-    """One running statement."""
-
-    template_name = "costs/statement_running.html"
-    sheet: statement_rows.Sheet
-
-    def prepare(self) -> None:
-        """Load the month and the statement. Raises NotVisible, whether it is missing or foreign."""
-        super().prepare()
-        number = self.kwargs["number"]
-        found = next((sheet for sheet in self.sheets() if sheet.statement.number == number), None)
-        if found is None:
-            raise NotVisible
-        self.sheet = found
-
-    def get_title(self) -> str:
-        """Return whose it is."""
-        return f"{self.sheet.statement.owner_name}: {self.object.month:%B %Y}, running"
-
-    def breadcrumbs(self) -> list[Crumb]:
-        """Back to the running statements."""
-        url = reverse("costs:running-list", kwargs={"month": self.kwargs["month"]})
-        return [*super().breadcrumbs(), Crumb("Running statements", url)]
-
-    def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add statement and lines."""
-        row, lines = self.sheet.statement, list(self.sheet.lines)
-        table = LineTable(data=lines, statement=row, links={}, orderable=False)
-        table.request = self.request
-        try:
-            table.paginate(page=self.request.GET.get("page", 1), per_page=PER_PAGE)
-        except PageNotAnInteger as error:
-            raise Invalid({"page": "The page is a whole number."}) from error
-        except EmptyPage as error:
-            raise NotVisible("The statement has fewer pages than that.") from error
-        return super().get_context(
-            statement=row, period=self.object, zone=billing.zone_name(), table=table, common=row.total - row.own,
-            now=clock.now(), **extra,
-        )  # fmt: skip
-
-
-__all__ = ["RunningDetail", "RunningList", "StatementDetail", "StatementList", "behind", "seen_by"]
+__all__ = ["StatementDetail", "StatementList", "behind"]

@@ -72,6 +72,10 @@ class ChargeTable(CommonsTable):
         """Link to the fact; capacity lines have no page of their own."""
         return column.render("open", record) if record.kind in ("allocated", "unattributed") else "–"
 
+    def value_fact_uid(self, value: Any) -> str:
+        """Export the key of the fact or capacity line."""
+        return str(value or "")
+
 
 class MonthFilter(django_filters.CharFilter):
     """A month, written yyyy-mm."""

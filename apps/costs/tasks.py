@@ -7,7 +7,7 @@ from datetime import timedelta
 from celery import shared_task
 
 from apps.core.sweeps import sweep
-from apps.costs import actions, bills, budget_steps, cross_checks, files_making, freezing, period_calendar
+from apps.costs import actions, bills, budget_steps, cross_checks, files_making, freezing, period_calendar, running
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -32,6 +32,12 @@ def fire_budget_forecasts() -> int:
 def make_periods() -> int:
     """Make the periods of months with charges and of the present month; returns how many."""
     return period_calendar.make_periods()
+
+
+@sweep("costs.make_running", every=timedelta(minutes=5))
+def make_running() -> int:
+    """Make running statements that are older than they may be; returns of how many months."""
+    return running.make_due()
 
 
 @sweep("costs.freeze_due", every=timedelta(minutes=1))

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.django_db
 TABLES = {
     "approvals_approvalrequest", "approvals_stage", "approvals_decision", "approvals_grant", "approvals_comment",
     "approvals_emergencyreview", "approvals_standardloss", "quotas_quotarequest", "quotas_changerequest",
-    "costs_statement", "costs_statementline", "costs_statementfile", "catalogue_model", "catalogue_modelversion",
-    "catalogue_cardrevision", "catalogue_evidence", "catalogue_modelrequest", "catalogue_versionexception",
-    "deployments_endpoint", "deployments_release",
+    "costs_statement", "costs_statementline", "costs_statementfile", "costs_runningstatement", "catalogue_model",
+    "catalogue_modelversion", "catalogue_cardrevision", "catalogue_evidence", "catalogue_modelrequest",
+    "catalogue_versionexception", "deployments_endpoint", "deployments_release",
 }  # fmt: skip
 
 

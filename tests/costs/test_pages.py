@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from openpyxl import load_workbook
 
-from apps.core import clock
+from apps.audit.models import AuditEvent
+from apps.core import clock, exports
 from apps.core.actor import Actor
 from apps.core.testing import assert_queries
-from apps.costs.models import Budget
+from apps.costs import charge_stream
+from apps.costs.models import Budget, Charge
 from apps.metering import actions
 from apps.metering.models import HourFact, HourStatus, IngestRun, UsageInterval
 from tests.factories import client_for
@@ -112,8 +115,37 @@ def test_charges_as_csv_carry_quantity_and_rate(world: World, company: Any) -> N
     total = sum(Decimal(row["Cost, exact"]) for row in rows)
     assert total == (4 * 30 + 3 + 10) * Decimal("3.85")
     assert {row["Currency"] for row in rows} == {"USD"}
+    sheet = load_workbook(
+        io.BytesIO(b"".join(get(company.finance, "costs:charge-list", "?export=xlsx&kind=allocated").streaming_content))
+    ).active
+    header, *others = [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+    assert header == list(rows[0])
+    assert [row[2:6] for row in others] == [list(row.values())[2:6] for row in rows]
+    assert [row[-1] for row in others] == [row["Fact"] for row in rows]
+    assert AuditEvent.objects.filter(action="costs.charges.exported").count() == 2
     bad = get(company.finance, "costs:charge-list", "?month=november")
     assert "Write a month as yyyy-mm" in text(bad)
+
+
+@pytest.mark.requirement("costs-2.3")
+def test_charges_leave_before_all_are_read(world: World, company: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = charge_stream.rows
+    read: list[int] = []
+
+    def watched(charges: Any) -> Any:
+        for number, row in enumerate(made(charges)):
+            read.append(number)
+            yield row
+
+    monkeypatch.setattr(charge_stream, "rows", watched)
+    monkeypatch.setattr(exports, "_PIECE_BYTES", 1000)
+    response = get(company.lead_finance, "costs:charge-list", "?export=csv")
+    pieces = iter(response.streaming_content)
+    first = next(pieces).decode("utf-8-sig")
+    assert first.startswith("Hour,")
+    assert 0 < len(read) < Charge.objects.filter(team_id=company.finance_team.pk).count()
+    body = first + b"".join(pieces).decode()
+    assert {row["Team"] for row in csv.DictReader(io.StringIO(body))} == {"Finance"}
 
 
 @pytest.mark.requirement("costs-3.1", "costs-3.2")

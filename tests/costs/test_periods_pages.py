@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
-from apps.core import clock
+from apps.core import clock, formats
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.core.testing import assert_queries, settle
-from apps.costs import distribution_actions, periods
+from apps.costs import distribution_actions, periods, running
 from apps.costs.distribution import DEFAULT
-from apps.costs.models import DistributionPolicy, Period, PeriodWaiver, Statement
+from apps.costs.models import DistributionPolicy, Period, PeriodWaiver, RunningStatement, Statement
 from apps.costs.statement_rows import policy_for, preview
 from apps.metering.models import HourStatus
 from apps.teams.choices import Role
@@ -148,15 +148,18 @@ def test_a_statement_with_and_without_shares(world: World, company: Any) -> None
 
 
 @pytest.mark.requirement("periods-4.6")
-def test_running_statements_are_provisional_and_scoped(world: World, company: Any) -> None:
+def test_running_statements_are_provisional_and_scoped(
+    world: World, company: Any, nudges: list[Any], django_capture_on_commit_callbacks: Any
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        assert "Not made yet" in text(get(company.lead_finance, "costs:running-list", **MONTH))
+    assert nudges == [("costs.make_running", ())]
+    assert running.make_due() == 2  # September, and the month that runs
     page = text(get(company.lead_finance, "costs:running-list", **MONTH))
     assert "Provisional" in page
     assert "817.48 USD" in page
     assert "Marketing" not in page
-    number = next(
-        sheet.statement.number for sheet in preview(september()).sheets
-        if sheet.statement.team_id == company.finance_team.pk
-    )  # fmt: skip
+    number = RunningStatement.objects.get(period=september(), team_id=company.finance_team.pk).number
     assert "Allocated GPU time" in text(
         get(company.lead_finance, "costs:running-detail", month="2026-09", number=number)
     )
@@ -168,6 +171,41 @@ def test_running_statements_are_provisional_and_scoped(world: World, company: An
     close(company)
     assert get(company.lead_finance, "costs:running-list", **MONTH).status_code == 409
     assert not Statement.objects.filter(period__month=date(2026, 10, 1)).exists()
+    running.make_due()
+    assert not RunningStatement.objects.filter(period=september()).exists()
+
+
+@pytest.mark.requirement("periods-4.6")
+def test_running_statements_say_how_old_they_are_and_are_made_by_workers(
+    world: World, company: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.make_due()
+    made = clock.now()
+    kept = {
+        row.number: (row.amount, row.own_amount, running.lines_of(row))
+        for row in RunningStatement.objects.filter(period=september())
+    }
+    for sheet in preview(september()).sheets:
+        amount, own, lines = kept.pop(sheet.statement.number)
+        assert (amount, own) == (sheet.statement.amount, sheet.statement.own_amount)
+        assert [vars_of(line) for line in lines] == [vars_of(line) for line in sheet.lines]
+    assert not kept
+    monkeypatch.setattr(running, "preview", lambda period: pytest.fail("a page made statements"))
+    with clock.frozen(made + timedelta(minutes=14)):
+        assert running.make_due() == 0
+        with assert_queries(20):
+            page = text(get(company.finance, "costs:running-list", **MONTH))
+    assert formats.datetime_utc(made) in page
+    monkeypatch.undo()
+    with clock.frozen(made + timedelta(minutes=15)):
+        assert running.make_due() == 2
+        assert running.made_at(date(2026, 9, 1)) == made + timedelta(minutes=15)
+
+
+def vars_of(line: Any) -> dict[str, Any]:
+    """The line's values; what a team's line leads to is a statement that is not there."""
+    values = {field.attname: getattr(line, field.attname) for field in line._meta.concrete_fields}
+    return {name: value for name, value in values.items() if (name, line.sort) != ("reference", "team")}
 
 
 @pytest.mark.requirement("periods-4.4")

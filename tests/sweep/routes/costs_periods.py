@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from apps.core import clock
-from apps.costs import statement_rows
-from apps.costs.models import DistributionPolicy, Period, Statement, StatementLine
+from apps.costs import running
+from apps.costs.models import DistributionPolicy, Period, RunningStatement, Statement, StatementLine
 from apps.costs.period_calendar import ensure_period
 from apps.metering import billing
 from tests.sweep.routes.metering import FACTS
@@ -64,12 +64,13 @@ def _month(name: str) -> Any:
 
 
 def _running(world: Any) -> Mapping[str, Any]:
-    found = statement_rows.preview(world.running).sheets
-    team = world.company.finance_team.pk
-    return {
-        "month": str(world.running),
-        "number": next(s.statement.number for s in found if s.statement.team_id == team),
-    }
+    running.make_due()
+    row = RunningStatement.objects.get(period=world.running, team_id=world.company.finance_team.pk)
+    return {"month": str(world.running), "number": row.number}
+
+
+def _running_month(world: Any) -> Mapping[str, Any]:
+    return {"month": _running(world)["month"]}
 
 
 def _policy(name: str = "policy") -> Any:
@@ -104,7 +105,7 @@ ROUTES: dict[str, Route] = {
     ),
     "costs:period-close": Route(allowed=_FINANCE, kwargs=_month("closing")),
     "costs:period-close#POST": Route(allowed=_FINANCE, kwargs=_month("closing"), method="POST"),
-    "costs:running-list": Route(allowed=FACTS, kwargs=_month("running")),
+    "costs:running-list": Route(allowed=FACTS, kwargs=_running_month),
     "costs:running-detail": Route(allowed=_OWN, kwargs=_running),
     "costs:statement-list": Route(allowed=FACTS),
     "costs:statement-detail": Route(allowed=_OWN, kwargs=_statement_uid),
