@@ -79,10 +79,19 @@ def own_voice(user: Any) -> Voice:
 
 @dataclass(frozen=True, slots=True)
 class Standins:
-    """What a person may decide beyond their own roles: in whose name, and whether anything may fall back on them."""
+    """What a person may decide beyond their own roles: in whose name, and whether anything may fall back on them.
+
+    `asked`: whether any open stage asks for one of their own roles where they hold it, now or once it escalates. Most
+    pages are opened by people for whom nothing waits: what does is then not asked at all.
+    """
 
     voices: tuple[Voice, ...] = ()
     fallback: bool = False
+    asked: bool = False
+
+
+#: What the statement of `standins_of` says in the place of a role, beside delegations.
+_FALLS, _ASKED = "falls back", "asked"
 
 
 def voices_for(user: Any) -> tuple[Voice, ...]:
@@ -103,19 +112,22 @@ def standins_of(user: Any) -> Standins:
         return cached[1]
     entrusted = Delegation.objects.in_force(clock.now()).filter(delegate_id=scopes.user_id).order_by()
     nothing = Cast(Value(None), BigIntegerField())
-    falling = Stage.objects.filter(
-        request__status=RequestStatus.IN_REVIEW,
-        opened_at__isnull=False,
-        completed_at__isnull=True,
-        fallback_role__in=sorted(set(scopes.installation) | set(scopes.units)),
-    ).order_by()[:1]
-    # Any: the stubs take the second half's columns for those of the first, where a giver is never missing.
+    open_now = Stage.objects.filter(
+        request__status=RequestStatus.IN_REVIEW, opened_at__isnull=False, completed_at__isnull=True
+    ).order_by()
+    falling = open_now.filter(fallback_role__in=sorted(set(scopes.installation) | set(scopes.units)))
+    own = own_voice(user)
+    asked = open_now.filter(own.stages() | own.stages("escalation_role", "escalation_unit"))
+    # Any: the stubs take the other parts' columns for those of the first, where a giver is never missing.
     rows: Any = entrusted.values_list("giver_id", "role", "unit_id").union(
-        falling.values_list(nothing, "fallback_role", nothing), all=True
+        falling.values_list(nothing, Value(_FALLS), nothing)[:1],
+        asked.values_list(nothing, Value(_ASKED), nothing)[:1],
+        all=True,
     )
     found = list(rows)
     given = [(giver_id, role, unit_id) for giver_id, role, unit_id in found if giver_id is not None]
-    made = Standins(tuple(_voices(scopes.user_id, given)), fallback=len(given) < len(found))
+    marks = {role for giver_id, role, _ in found if giver_id is None}
+    made = Standins(tuple(_voices(scopes.user_id, given)), fallback=_FALLS in marks, asked=_ASKED in marks)
     user._commons_standins = (scopes, made)
     return made
 

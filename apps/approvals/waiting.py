@@ -30,10 +30,15 @@ def waiting_for(user: Any) -> ApprovalRequestQuerySet:
 
 
 def ways(user: Any) -> list[tuple[Voice, ApprovalRequestQuerySet]]:
-    """Return every way in which a person may speak, their own first, with what they can decide now in it."""
+    """Return every way in which something may wait for a person, their own first, with what they can decide now in it.
+
+    Their own is left out where no open stage asks for a role of theirs: most pages are opened by such people.
+    """
     if scope.of(user).user_id is None:
         return []
-    voices = (delegating.own_voice(user), *delegating.voices_for(user))
+    standins = delegating.standins_of(user)
+    own = (delegating.own_voice(user),) if standins.asked or standins.fallback else ()
+    voices = (*own, *standins.voices)
     asked = _Asked(user)
     return [(voice, _decidable(voice, user, asked)) for voice in voices if voice.installation or voice.units]
 
@@ -65,6 +70,9 @@ class _Asked:
 
 def together(found: list[tuple[Voice, ApprovalRequestQuerySet]]) -> ApprovalRequestQuerySet:
     """Return what can be decided in any of these ways, oldest first."""
+    if len(found) == 1:
+        [(_, only)] = found
+        return only.order_by("submitted_at", "pk")
     any_way = Q(pk__in=[])
     for _, decidable in found:
         any_way |= Q(pk__in=decidable.values("pk"))
