@@ -45,6 +45,7 @@ def first_wall_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("django.request"), "disabled", True)
     monkeypatch.setattr(health, "TIMEOUT_SECONDS", 30.0)
+    worlds.remember(monkeypatch)
 
 
 def sweep(world: SimpleNamespace, persona: str, names: Collection[str]) -> list[str]:

@@ -62,6 +62,7 @@ def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(health, "TIMEOUT_SECONDS", 30.0)
     # That a session was used is noted once a minute; rolled back with each request, it would be noted for each anew.
     monkeypatch.setattr(sessions, "SEEN_GRAIN", timedelta(days=1))
+    worlds.remember(monkeypatch)
     world = worlds.build()
     clients = worlds.clients(world)
     failures: list[str] = []

@@ -6,18 +6,25 @@ import importlib
 import pkgutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from datetime import timedelta
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from apps.accounts import sessions
 from apps.accounts.actions import create_token
+from apps.accounts.models import SignInSession
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.checks import ROOM_ORDER
 from apps.teams.service_actions import create_service_token
+from portal import context, navigation
 from tests.factories import client_for, grant, make_company, make_member, make_team, make_user
 from tests.sweep import routes
 from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
@@ -114,6 +121,32 @@ def clients(world: SimpleNamespace) -> dict[str, Client]:
     for client in found.values():
         client.raise_request_exception = False
     return found
+
+
+def remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find out once what no request of the sweep can change: who signed in where, and what the shell counts for them.
+
+    Whatever a request wrote is rolled back, so both are at every one of thousands of requests as they were at the
+    first; asking anew would be a quarter of the sweep.
+    """
+    counted: dict[Any, dict[str, int]] = {}
+    opened: dict[Any, SignInSession | None] = {}
+    count, open_session = navigation.counts_for, sessions.session_of
+
+    def counts_for(request: HttpRequest) -> dict[str, int]:
+        if request.user.pk not in counted:
+            counted[request.user.pk] = count(request)
+        return counted[request.user.pk]
+
+    def session_of(store: SessionBase) -> SignInSession | None:
+        if store.session_key not in opened:
+            opened[store.session_key] = open_session(store)
+        # Rows of its own for each request, before anything is noted on them.
+        return deepcopy(opened[store.session_key])
+
+    for module in (navigation, context):
+        monkeypatch.setattr(module, "counts_for", counts_for)
+    monkeypatch.setattr(sessions, "session_of", session_of)
 
 
 def _tokens(world: SimpleNamespace) -> tuple[str, str]:
