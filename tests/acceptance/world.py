@@ -203,7 +203,7 @@ def fresh(stage: Stage) -> World:
     return world
 
 
-def until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Poll `condition` until it holds and return its value. Raises AssertionError when the time is up."""
     deadline = time.monotonic() + seconds
     while True:

@@ -19,12 +19,16 @@ import pytest
 from django.conf import settings
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler, get_internal_wsgi_application
 from django.db import connections
+from playwright.sync_api import expect
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 AXE = Path(settings.BASE_DIR) / "tests_vendor" / "axe.min.js"
 VENDOR = Path(settings.BASE_DIR) / "static_vendor" / "tabler.min.css"
 AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE, DESKTOP = 390, 1440
+#: How long a page may take for what it is waited for: nothing waits longer than it takes, and machines are shared.
+PATIENCE_MS = 45_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -146,7 +150,7 @@ def browse(site: Site, watch: Watch, browser: Any) -> Iterator[Browse]:
             name = settings.SESSION_COOKIE_NAME
             context.add_cookies([{"name": name, "value": client_for(user).cookies[name].value, "url": site.url}])
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         watch.on(page)
         page.goto(path)
         page.wait_for_selector("body[data-ready]")

@@ -82,7 +82,7 @@ def until_it_rests(page: Page) -> None:
 
     A `reload()` of our own would meet the page's own one in the middle, and one of the two is aborted.
     """
-    expect(page.locator("main div[data-live][hx-swap=none]")).to_have_count(0, timeout=30_000)
+    expect(page.locator("main div[data-live][hx-swap=none]")).to_have_count(0)
     page.wait_for_selector("body[data-ready]")
 
 

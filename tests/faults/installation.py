@@ -222,7 +222,7 @@ def installed(folder: Path) -> Iterator[Site]:
                 for name in ("web", "worker", "beat"):
                     site.start(name)
                 site.world = fresh(Stage(cluster, now, folder))
-                until(lambda: _answers(site), 40, site.log("web"))
+                until(lambda: _answers(site), 120, site.log("web"))
                 yield site
             finally:
                 site.close()

@@ -246,4 +246,4 @@ def test_a_program_that_never_answers_is_reported(tmp_path: Path) -> None:
         pytest.raises(LauncherError, match=r"(?s)web does not.*for nothing"),
     ):
         supervisor.wait_ready(supervisor.add("web", command, command.log))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

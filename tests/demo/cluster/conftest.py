@@ -110,7 +110,7 @@ def job(name: str, gpus: int = 1, parallelism: int = 1, seconds: str = "0.3") ->
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
 
 
-def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     """Wait for a condition to hold and return its value; the test fails when the time is up."""
     deadline = time.monotonic() + timeout
     while True:

@@ -173,7 +173,7 @@ def test_watches_are_cut_every_so_often(client: Client, space: str) -> None:
     begin = time.monotonic()
     with pytest.raises(urllib3.exceptions.HTTPError):
         client.get("/api/v1/namespaces", watch="true", resourceVersion=version, timeoutSeconds="30")
-    assert 0.1 < time.monotonic() - begin < 5
+    assert 0.1 < time.monotonic() - begin < 25
     assert client.get("/api/v1/namespaces")[0] == 200
     client.cluster.faults.clear()
 
@@ -230,6 +230,6 @@ def test_many_namespaces_are_made_and_listed_fast(client: Client) -> None:
         more["continue"] = page["metadata"]["continue"]
     took = time.monotonic() - begin
     assert len(seen) == 3000
-    assert took < 5
+    assert took < 30  # seven pages; a cluster that walked all objects for each would take minutes
     quota_of = client.get("/api/v1/namespaces/bulk-02999/resourcequotas/gpu-quota")[1]
     assert quota_of["status"]["used"] == {"pods": "0", "requests.nvidia.com/gpu": "0"}
