@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from apps.clusters import pool_inventory
 from apps.clusters.models import Pool
-from apps.core import charts
+from apps.core import charts, clock
 from apps.core.templatetags.commons import moment
 from apps.quotas import pool_calendar, pool_layout, pools
 from apps.quotas.assess import number
@@ -28,10 +28,16 @@ def time_of(pool: Pool) -> PoolTime:
     return held
 
 
+def forget_time(pool: Pool) -> None:
+    """Let go of what `time_of` read, after the last panel that shows it: it refers back to the pool, and such circles
+    of thousands of objects are left to the garbage collector."""
+    pool.__dict__.pop("_time_read", None)
+
+
 def pool_context(pool: Pool) -> dict[str, Any]:
     """Return what a page shows of a pool. About ten queries, whatever its size."""
-    row = pools.pool_rows(pools=[pool])[0]
     time = time_of(pool)
+    row = pools.pool_rows(pools=[pool], totals={pool.pk: time.there.at(clock.now())})[0]
     calendar, daily = time.table()
     breaches = time.breaches()
     return {
@@ -83,4 +89,4 @@ def _figure(pool: Pool, calendar: Sequence[CalendarStep]) -> charts.Figure:
     )
 
 
-__all__ = ["pool_context", "time_of"]
+__all__ = ["forget_time", "pool_context", "time_of"]

@@ -87,10 +87,17 @@ def visible_pools(user: Any) -> Any:
     return seen.select_related("cluster").order_by("cluster__name", "gpu_model", "pk")
 
 
-def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: datetime | None = None) -> list[PoolRow]:
+def pool_rows(
+    user: Any = None,
+    *,
+    pools: Iterable[Pool] | None = None,
+    at: datetime | None = None,
+    totals: Mapping[int, Fraction] | None = None,
+) -> list[PoolRow]:
     """Return the pools that a person may see (None: all, for the portal itself), with their aggregates.
 
-    No row tells one team from another. About eight queries, however many pools there are.
+    No row tells one team from another. About eight queries, however many pools there are. `totals`: what may be
+    promised of each pool now (id → devices, its factor counted), where the caller has read it already.
     """
     now = at or clock.now()
     if pools is None:
@@ -115,16 +122,16 @@ def pool_rows(user: Any = None, *, pools: Iterable[Pool] | None = None, at: date
         if models.setdefault((place, resource), model) != model:
             mixed.add((place, resource))
     seen = used_units(clusters, names) if held else {}
-    capacity = _committable(chosen, now)
-    return [_pool_row(pool, flavours[pool.pk], held, seen, mixed, capacity.get(pool.pk, 0)) for pool in chosen]
+    there = _committable(chosen, now) if totals is None else totals
+    return [_pool_row(pool, flavours[pool.pk], held, seen, mixed, there.get(pool.pk, Fraction(0))) for pool in chosen]
 
 
-def _committable(pools: Sequence[Pool], at: datetime) -> dict[int, int]:
+def _committable(pools: Sequence[Pool], at: datetime) -> dict[int, Fraction]:
     known = {pool.pk: pool.__dict__["committable"] for pool in pools if "committable" in pool.__dict__}
-    if len(known) == len(pools):
-        return known  # read with the pools (`clusters.pool_views.pools_now`)
-    rows = PoolCapacity.objects.filter(pool__in=pools, valid__contains=at)
-    return dict(rows.values_list("pool_id", "committable_gpus"))
+    if len(known) < len(pools):  # else read with the pools (`clusters.pool_views.pools_now`)
+        rows = PoolCapacity.objects.filter(pool__in=pools, valid__contains=at)
+        known = dict(rows.values_list("pool_id", "committable_gpus"))
+    return {pool.pk: known.get(pool.pk, 0) * Fraction(pool.commit_factor) for pool in pools}
 
 
 def _pool_row(
@@ -133,7 +140,7 @@ def _pool_row(
     held: Mapping[tuple[int, int], Sequence[_Held]],
     seen: Mapping[Place, Used],
     mixed: Container[tuple[Place, str]],
-    committable: int,
+    total: Fraction,
 ) -> PoolRow:
     # Whole numbers of the smallest share that all flavours are made of: a thousand fractions are slow to add.
     whole = math.lcm(*(flavour.denominator for flavour in flavours.values()))
@@ -172,7 +179,6 @@ def _pool_row(
             if taken > mine:
                 borrowed += taken - mine
     known = bool(times) or not workspaces
-    total = committable * Fraction(pool.commit_factor)
     promised, in_use = Fraction(guaranteed, whole), Fraction(used) / whole
     return PoolRow(
         pool=pool,

@@ -13,7 +13,7 @@ from apps.quotas import actions, cluster_side, live_views, selectors, waitlist
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.forms import WorkspaceForm
 from apps.quotas.models import Workspace
-from apps.quotas.pool_pages import pool_context, time_of
+from apps.quotas.pool_pages import forget_time, pool_context, time_of
 from apps.quotas.tables import WorkspaceFilter, WorkspaceTable
 from portal.panels import panels_for
 
@@ -144,4 +144,5 @@ class PoolDetail(DetailView):
         """Add aggregates and calendar."""
         shown = pool_context(self.object)
         line = waitlist.for_pool(self.object, self.request.user, read=lambda: time_of(self.object))
+        forget_time(self.object)
         return super().get_context(**shown, line=line, **extra)

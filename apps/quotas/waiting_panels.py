@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from apps.clusters.models import Pool
 from apps.quotas import queue_views, waitlist
 from apps.quotas.models import Workspace
-from apps.quotas.pool_pages import time_of
+from apps.quotas.pool_pages import forget_time, time_of
 from apps.teams.models import Team
 from portal.panels import panel
 
@@ -17,10 +17,9 @@ from portal.panels import panel
 @panel(page="pool", order=20, permission="clusters.pool.view")
 def pool_line(request: HttpRequest, pool: Pool) -> dict[str, Any]:
     """Who waits for GPUs of the pool, in which order."""
-    return {
-        "template": "quotas/waitlist.html",
-        "line": waitlist.for_pool(pool, request.user, read=lambda: time_of(pool)),
-    }
+    line = waitlist.for_pool(pool, request.user, read=lambda: time_of(pool))
+    forget_time(pool)  # the calendar's panel stands before this one
+    return {"template": "quotas/waitlist.html", "line": line}
 
 
 @panel(page="team", order=11, permission="quotas.request.view")
