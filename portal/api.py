@@ -40,6 +40,8 @@ def root(request: Request) -> Response:
     )
 
 
+root.cls.scope_free = "names collections, shows no rows"  # type: ignore[attr-defined]  # read by portal.checks
+
 #: The description as written out, by address, version and media type: it is the same for everybody until the next
 #: release, and making it takes seconds.
 _written: dict[tuple[str, str, str, str, str], tuple[bytes, str]] = {}
@@ -49,6 +51,7 @@ _MOST_WRITTEN = 16
 class Schema(SpectacularAPIView):
     """The OpenAPI 3.1 description, for whoever may sign in. Made and written once a process."""
 
+    scope_free = "describes the API, shows no rows"
     permission_classes = [IsAuthenticated]
 
     def _get_schema_response(self, request: Request) -> Any:
@@ -72,6 +75,7 @@ class Schema(SpectacularAPIView):
 class Docs(SpectacularSwaggerSplitView):
     """Swagger UI from our own host; its start-up script is a request of its own, as our CSP takes no inline script."""
 
+    scope_free = "describes the API, shows no rows"
     permission_classes = [IsAuthenticated]
     title = "GPU Commons API"
 

@@ -231,6 +231,41 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [Error(text, hint=hint, id=f"portal.{number}") for number, text, hint in settings_problems()]
 
 
+@register(Tags.urls)
+def check_api_views(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Every view of the API is scoped by its queryset (`CommonsViewSet` sees to that) or says why it needs no scope."""
+    return [
+        Error(
+            f"{view.__module__}.{view.__qualname__} says nothing of its scope.",
+            hint="Derive it from CommonsViewSet, or state in scope_free why it shows no foreign rows.",
+            id="portal.E118",
+        )
+        for view in unscoped_api_views()
+    ]
+
+
+def unscoped_api_views(resolver: Any = None) -> list[type]:
+    """Return the plain views of the API without `scope_free`, all addresses of the portal looked through."""
+    from django.urls import get_resolver
+    from rest_framework.views import APIView
+
+    from apps.core.api import CommonsViewSet
+
+    found: dict[type, None] = {}
+    todo = list((resolver or get_resolver()).url_patterns)
+    while todo:
+        one = todo.pop()
+        if hasattr(one, "url_patterns"):
+            todo += one.url_patterns
+            continue
+        view = getattr(one.callback, "cls", None) or getattr(one.callback, "view_class", None)
+        if view is None or not issubclass(view, APIView) or issubclass(view, CommonsViewSet):
+            continue
+        if not getattr(view, "scope_free", ""):
+            found[view] = None
+    return list(found)
+
+
 @register(Tags.database)
 def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """The role of the running portal must not be able to undo the audit trail (a warning outside production)."""

@@ -232,6 +232,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_COOKIE_AGE = env.int("COMMONS_SESSION_SECONDS", default=8 * 3600)
+# A session opened at an identity provider: after so long the provider is asked again whether it still knows the person.
+COMMONS_OPENID_SESSION_SECONDS: int = env.int("COMMONS_OPENID_SESSION_SECONDS", default=SESSION_COOKIE_AGE)
 # A session in which nobody did anything for so long ends; what pages ask for by themselves does not count.
 COMMONS_SESSION_IDLE_SECONDS: int = env.int("COMMONS_SESSION_IDLE_SECONDS", default=3600)
 # Who may sign in with a password here: all, admins (platform admins) or off (nobody).

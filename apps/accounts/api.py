@@ -98,6 +98,8 @@ class CreatedTokenSerializer(TokenSerializer):
 class Me(APIView):
     """Who the caller is."""
 
+    scope_free = "the caller only"
+
     @extend_schema(responses=UserSerializer, summary="Who am I")
     def get(self, request: Request) -> Response:
         """Return the person behind token or session."""

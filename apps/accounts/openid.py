@@ -7,6 +7,7 @@ network and therefore runs outside any transaction; what is written is in `openi
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from apps.accounts.openid_refusals import Refused
 from apps.accounts.openid_tokens import BadToken, Expected, UnknownKey
 from apps.core import clock, crypto, outgoing
 
+_log = logging.getLogger(__name__)
 SCOPES = ("openid", "profile", "email")
 #: Sent with every request, so that a provider has to say when the person proved who they are (`auth_time` is a must
 #: with max_age, OpenID Connect Core §3.1.2.1); long enough to sign nobody out there.
@@ -120,6 +122,9 @@ def answer(provider: IdentityProvider, flow: Flow, given: Mapping[str, str]) -> 
     access_token = str(tokens.get("access_token") or "")
     claims = _claims(provider, str(tokens["id_token"]), flow, access_token)
     claims = _completed(provider, claims, access_token)
+    if provider.groups_claim and openid_claims.overage(claims, provider.groups_claim):
+        # Who it is stays out of the log; the trial sign-in shows it to the person.
+        _log.warning("a provider left the groups out of a token: too many", extra={"provider": provider.slug})
     return Answered(openid_claims.person(claims, provider.groups_claim), str(tokens["id_token"]), claims)
 
 

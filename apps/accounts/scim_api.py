@@ -33,8 +33,8 @@ class IdentityProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
         model = IdentityProvider
         fields = (
             "uid", "slug", "name", "issuer", "client_id", "extra_scopes", "groups_claim", "mail_domains",
-            "just_in_time", "links_by_mail", "second_factor_there", "enabled", "checked_at", "check_error", "archived_at",
-            "scim_address", "kept", "held", "held_since", "hold_lifted_until", "version",
+            "just_in_time", "links_by_mail", "second_factor_there", "enabled", "checked_at", "check_error",
+            "archived_at", "scim_address", "kept", "held", "held_since", "hold_lifted_until", "version",
         )  # fmt: skip
         read_only_fields = fields
 

@@ -41,11 +41,15 @@ def open_session(
     provider; `proved_at` is when the person proved there who they are (None: now).
     """
     at = clock.now()
+    longest: int = settings.SESSION_COOKIE_AGE
+    if method == SignInMethod.OPENID:
+        # Nobody tells the portal of somebody whom the provider no longer knows: so it asks again after this time.
+        longest = min(longest, settings.COMMONS_OPENID_SESSION_SECONDS)
     row = SignInSession.objects.create(
         user=user,
         device=device,
         opened_at=at,
-        expires_at=at + timedelta(seconds=settings.SESSION_COOKIE_AGE),
+        expires_at=at + timedelta(seconds=longest),
         last_seen_at=at,
         method=method,
         provider=provider,

@@ -21,10 +21,16 @@ from apps.audit.models import AuditEvent
 from apps.audit.reads import note_read
 from apps.core.errors import Invalid, NotVisible
 from apps.core.permissions import may, reach
+from apps.core.statuses import label_of
 
 PER_PAGE = 50
 #: A moment as events hold it; people read it without fractions of a second.
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+#: A value out of a fixed list, as rooms store it ("waiting_for_capacity"); names that people gave hold more than this.
+_CODE = re.compile(r"[a-z]{2,}(_[a-z0-9]+)*")
+#: What reads wrongly letter by letter.
+_WORDS = {"openid": "Identity provider", "totp": "Authenticator app", "webauthn": "Security key or passkey"}
+_DOORS = {"web": "on a page", "api": "through the API", "task": "by itself", "command": "on the server"}
 READ_TRAIL, READ_TEAM = "audit.event.view", "teams.team.view"
 #: Who reads what is for auditors, not for the owner of what was read.
 _FOR_AUDITORS = Q(action__startswith="audit.") | Q(action__endswith=".viewed") | Q(action__endswith=".exported")
@@ -40,6 +46,11 @@ class Line:
     who: str
     changes: list[tuple[str, str]]
     readable: bool
+
+    @property
+    def door(self) -> str:
+        """Through which door it came, in words."""
+        return _DOORS.get(self.event.channel, self.event.channel)
 
 
 def title_of(action: str) -> str:
@@ -87,6 +98,8 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value)
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_text(item)}" for name, item in value.items())
+    if isinstance(value, str) and _CODE.fullmatch(value):
+        return _WORDS.get(value) or label_of(value)
     if isinstance(value, str) and _MOMENT.fullmatch(value):
         return f"{value[:10]} {value[11:16]} UTC"
     return str(value)

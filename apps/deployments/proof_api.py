@@ -55,6 +55,7 @@ class StatementViewSet(CommonsViewSet):
 class TimeMachineView(APIView):
     """What was approved, deployed, where and by whom at a time."""
 
+    scope_free = "the selectors take the user"
     permission_classes = [IsAuthenticated]
 
     @extend_schema(

@@ -26,6 +26,7 @@ class MailWishesSerializer(serializers.Serializer[Any]):
 class MailWishes(OnceMixin, ActorMixin, APIView):
     """One's own wishes. The portal shows everything; this is about mail."""
 
+    scope_free = "the caller's own wishes only"
     permission_classes = [IsAuthenticated]
 
     @extend_schema(responses=MailWishesSerializer, operation_id="mail_wishes_retrieve")

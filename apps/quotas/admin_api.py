@@ -127,6 +127,7 @@ class PoolFiguresSerializer(serializers.Serializer[Any]):
 class PoolFigures(APIView):
     """How full the pools are in which one's teams hold or ask for quota."""
 
+    scope_free = "pools.pool_rows takes the user: the declared aggregates"
     permission_classes = [IsAuthenticated]
 
     @extend_schema(responses=PoolFiguresSerializer(many=True), operation_id="pool_figures_list")

@@ -84,6 +84,7 @@ def _unit_and_month(request: Request, given: Any) -> tuple[Unit, date]:
 class MonthlyReport(ActorMixin, APIView):
     """One unit's month: what each team spent, why it changed, what was idle."""
 
+    scope_free = "unit and month are looked up among what the caller sees"
     permission_classes = [IsAuthenticated]
 
     @extend_schema(parameters=_WHERE, responses=ReportSerializer, operation_id="monthly_report_retrieve")

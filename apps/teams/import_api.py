@@ -49,6 +49,8 @@ class ImportSerializer(serializers.Serializer[Any]):
 class PeopleImport(OnceMixin, ActorMixin, APIView):
     """Imports people, units, teams, memberships or roles."""
 
+    scope_free = "the file names its rows; each is looked up within the importer's scope"
+
     @extend_schema(request=ImportInput, responses=ImportSerializer, summary="Import people, units, teams or rights")
     def post(self, request: Request) -> Response:
         """Show what a file would do, or with the digest of that answer do it: all rows or none."""

@@ -28,6 +28,7 @@ class AnswerForm(CommonsForm):
         label="Answer",
         choices=[(ReviewAnswer.KEEP, "Still needed"), (ReviewAnswer.REMOVE, "No longer needed: ends at once")],
         widget=forms.RadioSelect,
+        error_messages={"required": "Choose an answer: still needed, or not."},
     )
     reason = forms.CharField(
         label="Reason", max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2}),

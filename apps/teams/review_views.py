@@ -10,7 +10,7 @@ from apps.core.errors import Conflict, NotAllowed
 from apps.core.permissions import INSTALLATION, may
 from apps.core.views import ActionView, CreateView, Crumb, ListView
 from apps.teams import review_selectors, reviews
-from apps.teams.choices import ReviewAnswer, ReviewStatus, Role
+from apps.teams.choices import ReviewStatus, Role
 from apps.teams.models import AccessReview, ReviewItem
 from apps.teams.querysets import ReviewItemQuerySet
 from apps.teams.review_events import REVIEW_EXPORTED
@@ -148,8 +148,11 @@ class ReviewAnswerSheet(ActionView):
         return source.getlist("items")
 
     def get_initial(self) -> dict[str, Any]:
-        """Tick what was chosen; the review's version says nothing of its questions."""
-        return {"version": None, "items": self._chosen(), "answer": ReviewAnswer.KEEP}
+        """Tick what was chosen, but no answer: nobody keeps a right by pressing the button.
+
+        The review's version says nothing of its questions.
+        """
+        return {"version": None, "items": self._chosen()}
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """Offer what was chosen, or else every open question that asks the person."""

@@ -55,6 +55,8 @@ class WhySerializer(serializers.Serializer[Any]):
 class Why(APIView):
     """Why may somebody do something somewhere?"""
 
+    scope_free = "person and place are looked up among what the caller sees"
+
     @extend_schema(
         parameters=[
             OpenApiParameter("permission", str, required=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -250,12 +251,28 @@ def test_an_account_that_is_off_stays_out(double: Double, provider: IdentityProv
     ],
 )
 def test_groups_are_kept_and_unknown_is_not_none(
-    double: Double, provider: IdentityProvider, followed: list[int], claims: Any, userinfo: Any, kept: Any
+    double: Double, provider: IdentityProvider, followed: list[int], caplog: Any, claims: Any, userinfo: Any, kept: Any
 ) -> None:
     double.claims, double.userinfo = claims, userinfo
     assert double.sign_in(Client(), provider).status_code == 302
     assert ExternalIdentity.objects.get().token_groups == kept
     assert len(followed) == 1
+    left_out = kept is None and bool(claims.keys() & {"_claim_names", "hasgroups"})
+    assert ("left the groups out" in caplog.text) is left_out, "an administrator can find out why roles stand still"
+
+
+@pytest.mark.requirement("openid-sign-in-1.9")
+def test_a_session_of_the_provider_ends_after_its_own_time(
+    double: Double, provider: IdentityProvider, settings: Any
+) -> None:
+    settings.COMMONS_OPENID_SESSION_SECONDS = 1800
+    assert double.sign_in(Client(), provider).status_code == 302
+    session = SignInSession.objects.get()
+    assert session.expires_at - session.opened_at == timedelta(minutes=30)
+    settings.COMMONS_OPENID_SESSION_SECONDS = settings.SESSION_COOKIE_AGE + 1
+    assert double.sign_in(Client(), provider).status_code == 302
+    session = SignInSession.objects.latest("pk")
+    assert (session.expires_at - session.opened_at).total_seconds() == settings.SESSION_COOKIE_AGE
 
 
 @pytest.mark.requirement("openid-sign-in-2.6")

@@ -9,9 +9,9 @@ import pytest
 from django.db import transaction
 
 from apps.audit import actions
-from apps.audit.history import lines, title_of
+from apps.audit.history import Line, _changes, lines, title_of
 from apps.audit.models import AuditEvent
-from apps.core.actor import Actor
+from apps.core.actor import Actor, Channel
 from apps.core.testing import assert_queries
 from tests.audit.helpers import TRIED, Tried
 from tests.factories import Company, client_for
@@ -108,3 +108,13 @@ def test_reading_a_history_is_recorded_and_costs_little(company: Company) -> Non
 def test_names_of_events_become_words() -> None:
     assert title_of("quotas.request.approved") == "Request approved"
     assert title_of("approvals.break_glass.used") == "Break glass used"
+
+
+def test_codes_become_words_and_names_stay() -> None:
+    said = {"role": "platform_admin", "status": "waiting_for_capacity", "kinds": ["totp"], "slug": "fraud-team", "n": 3}
+    event = type("Event", (), {"data": {"changes": said}})()
+    assert dict(_changes(event)) == {
+        "role": "Platform admin", "status": "Waiting for capacity", "kinds": "Authenticator app", "slug": "fraud-team",
+        "n": "3",
+    }  # fmt: skip
+    assert all(Line(AuditEvent(channel=one), None, "", "", [], False).door != one for one in Channel)  # type: ignore[arg-type]  # only the door is read

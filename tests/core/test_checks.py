@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
 from django.test import override_settings
+from django.urls import path
+from rest_framework.views import APIView
 
 from portal import checks
 
@@ -168,3 +171,16 @@ def test_guard_lets_a_safe_installation_start_while_the_database_is_away(monkeyp
     monkeypatch.setattr(checks.connections, "close_all", lambda: None)
     with override_settings(**SAFE):
         checks.refuse_unsafe_start()
+
+
+@pytest.mark.requirement("tenant-walls-1.5")
+def test_a_plain_view_of_the_api_says_why_it_needs_no_scope() -> None:
+    class Bare(APIView):
+        pass
+
+    class Said(APIView):
+        scope_free = "shows a sentence"
+
+    patterns = SimpleNamespace(url_patterns=[path("bare", Bare.as_view()), path("said", Said.as_view())])
+    assert checks.unscoped_api_views(patterns) == [Bare]
+    assert checks.check_api_views(None) == []

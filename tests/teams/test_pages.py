@@ -8,10 +8,11 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from apps.accounts.models import IdentityProvider
 from apps.core.testing import assert_queries
 from apps.teams import selectors
 from apps.teams.choices import Role
-from apps.teams.models import Membership, RoleGrant, Team, Unit
+from apps.teams.models import GroupMapping, Membership, RoleGrant, Team, Unit
 from tests.factories import Company, client_for, grant, make_member, make_team, make_unit, make_user
 
 pytestmark = pytest.mark.django_db
@@ -106,7 +107,14 @@ def test_role_is_given_and_revoked_on_its_pages(company: Company) -> None:
     assert answer.status_code == 303, _text(answer)
     given = RoleGrant.objects.get(user=person)
     assert (given.unit, given.granted_by) == (company.unit, company.admin)
-    assert "Deputy" in _text(client.get("/roles/?q=deputy"))
+    listed = _text(client.get("/roles/?q=deputy"))
+    assert "Deputy" in listed
+    assert "it is revoked" in listed, "counts until that"
+    provider = IdentityProvider.objects.create(name="Example Identity", slug="example", issuer="https://id.example.com")
+    mapping = GroupMapping.objects.create(provider=provider, group="vps", role=Role.UNIT_OWNER, unit=company.unit)
+    RoleGrant.objects.filter(pk=given.pk).update(mapping=mapping)
+    assert "the person leaves the group" in _text(client.get("/roles/?q=deputy"))
+    RoleGrant.objects.filter(pk=given.pk).update(mapping=None)
     answer = client.post(f"/roles/{given.uid}/revoke/", {"reason": "Back"})
     assert answer.status_code == 303
     assert client.post(f"/roles/{given.uid}/revoke/", {"reason": "Back"}).status_code == 409

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -301,6 +302,11 @@ def test_the_answer_sheet_answers_the_chosen_ones(company: Company) -> None:
     sheet = client.get(url, {"items": [str(lead.uid)]}).content.decode()
     assert "Lead finance: Team lead, Finance" in sheet
     assert "Lead marketing" not in sheet
+    sheet = client.get(url, {"items": str(lead.uid)}).content.decode()
+    assert str(lead.uid) in sheet
+    assert sheet.count('name="answer"') == 2
+    assert not re.search(r'<input[^>]*name="answer"[^>]*checked', sheet), "nobody keeps a right by pressing a button"
+    assert "Choose an answer" in client.post(url, {"items": [str(lead.uid)]}).content.decode()
     refused = client.post(url, {"items": [str(lead.uid)], "answer": "remove"})
     assert refused.status_code == 400
     assert "Say why" in refused.content.decode()

@@ -21,7 +21,8 @@ def build(world: Any) -> None:
     """A hold with a foreign name, and a proposal that waits (nothing is old enough to be proposed by the action)."""
     world.hold = keeping.place_hold("Quagga matter", actor=Actor.of(world.compliance))
     world.purge = RetentionProposal.objects.create(month=date(2001, 2, 1), events=3, proposed_by=uuid.uuid4())
-    world.keep_secret("Quagga matter", world.hold.uid, world.purge.uid)
+    # The narrow token carries the permission to see holds, and nothing else.
+    world.keep_secret("Quagga matter", world.hold.uid, world.purge.uid, sees={"token_narrow"})
     world.secrets["finance"] += ["Quagga matter", str(world.purge.uid)]
 
 
