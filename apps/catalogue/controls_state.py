@@ -14,17 +14,15 @@ from apps.catalogue.classification import Cycle
 from apps.catalogue.controls import ControlState, FactValue
 from apps.catalogue.models import Control, ControlAnswer, Evidence, Model, ModelVersion, VersionException
 from apps.catalogue.ports import CheckContext, checks
+from apps.clusters import regions
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.canonical import digest_of
 from apps.quotas.choices import DataClass, Environment
 from apps.quotas.models import Workspace
 
-#: Where the GDPR applies directly: "EU" itself, its members, and the other members of the EEA (ISO 3166-1).
-EEA = frozenset(
-    ("EU", "EEA", "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IE", "IT", "LV", "LT",
-     "LU", "MT", "NL", "PL", "PT", "RO", "SK", "SI", "ES", "SE", "IS", "LI", "NO")
-)  # fmt: skip
+#: Where the GDPR applies directly.
+EEA = ("EEA",)
 YES, NO = "yes", "no"
 
 
@@ -85,7 +83,7 @@ def facts_of(
         "serves_image": YES if (manifest.image if manifest else version.image) else NO,
     }
     if scope is not None:
-        abroad = any(cluster.jurisdiction and cluster.jurisdiction.upper() not in EEA for cluster in clusters)
+        abroad = any(one.jurisdiction and not regions.within(one.jurisdiction.upper(), EEA) for one in clusters)
         facts["cross_border"] = YES if abroad else NO
     return facts
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from django.db import transaction
 
 from apps import audit
-from apps.clusters import capabilities, events
+from apps.clusters import capabilities, events, places, regions
 from apps.clusters.access import require
 from apps.clusters.choices import KueueMode, Location
 from apps.clusters.models import Cluster
@@ -22,7 +22,6 @@ MANAGE = "clusters.cluster.manage"
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _PREFIX = re.compile(r"[A-Za-z0-9_.:/@-]*")
-_JURISDICTION = re.compile(r"[A-Z]{2}")
 
 #: Asked before the mode changes: `(cluster, new mode) -> why not, or None`. Rooms above register what they know.
 KueueObjection = Callable[[Cluster, str], str | None]
@@ -128,8 +127,8 @@ def update_cluster(
             errors["location"] = "Choose where it stands."
     if jurisdiction is not None:
         wanted["jurisdiction"] = jurisdiction.strip().upper()
-        if wanted["jurisdiction"] and not _JURISDICTION.fullmatch(wanted["jurisdiction"]):
-            errors["jurisdiction"] = "“EU” for the European Union, else a country's two letters (ISO 3166-1)."
+        if wanted["jurisdiction"] and not regions.known(wanted["jurisdiction"]):
+            errors["jurisdiction"] = f"There is no such place. {regions.HINT}"
     if group_prefix is not None:
         wanted["group_prefix"] = group_prefix.strip()
         if problem := group_prefix_problem(wanted["group_prefix"]):
@@ -143,6 +142,8 @@ def update_cluster(
     changes = _changes(cluster, wanted)
     if not changes:
         return cluster
+    if changes.keys() & {"location", "jurisdiction"}:
+        places.note_change(cluster, wanted, actor=actor)
     for field in changes:
         setattr(cluster, field, wanted[field])
     cluster.bump(*changes)

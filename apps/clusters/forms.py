@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from apps.clusters import regions
 from apps.clusters.choices import KueueMode, Location
 from apps.clusters.kubeconfigs import MAX_BYTES
 from apps.core.forms import CommonsForm, UtcDateTimeField
@@ -133,7 +134,7 @@ class EditClusterForm(CommonsForm):
     )  # fmt: skip
     jurisdiction = forms.CharField(
         label="Jurisdiction", max_length=10, required=False,
-        help_text="Under whose law the data are there: EU, or a country's two letters. Empty: not stated.",
+        help_text=f"Under whose law the data are there. {regions.HINT} Empty: not stated.",
     )  # fmt: skip
     group_prefix = forms.CharField(
         max_length=60, required=False,

@@ -14,6 +14,7 @@ from django.db.models import Q
 from apps.clusters.choices import CheckStatus, DeviceClass, GuardMode, Health, KueueMode, Location, PoolKind, Sharing
 from apps.clusters.querysets import (
     ClusterCheckQuerySet,
+    ClusterPlaceQuerySet,
     ClusterQuerySet,
     FlavourQuerySet,
     MaintenanceWindowQuerySet,
@@ -84,6 +85,23 @@ class Cluster(VersionedRow):
         from apps.clusters.health import shown_health
 
         return shown_health(self)
+
+
+class ClusterPlace(Row):
+    """Where a cluster stood from a moment on, as it was stated then: written when that changes, never rewritten."""
+
+    cluster = models.ForeignKey(Cluster, models.PROTECT, related_name="places")
+    location = models.CharField(max_length=20, choices=Location.choices, default=Location.UNKNOWN, blank=True)
+    jurisdiction = models.CharField(max_length=10, blank=True)
+    starts_at = models.DateTimeField(null=True, help_text="Null: as it was stated before the first change.")
+    stated_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    objects = ClusterPlaceQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["cluster", "starts_at"], name="cluster_place_once", nulls_distinct=False)
+        ]
 
 
 class Flavour(VersionedRow):

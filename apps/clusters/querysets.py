@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from apps.clusters.models import (
         Cluster,
         ClusterCheck,
+        ClusterPlace,
         Flavour,
         MaintenanceWindow,
         Node,
@@ -75,6 +76,16 @@ class ClusterCheckQuerySet(ScopedQuerySet["ClusterCheck"]):
 
     def visible_to(self, user: Any) -> Self:
         """Return checks to those who may view clusters for the installation."""
+        from apps.teams import scope
+
+        return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()
+
+
+class ClusterPlaceQuerySet(ScopedQuerySet["ClusterPlace"]):
+    """Where clusters stood."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return them to those who may view clusters for the installation."""
         from apps.teams import scope
 
         return self.all() if scope.of(user).everywhere("clusters.cluster.view") else self.none()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
+
+from apps.clusters import regions
 
 ON_PREMISES = "on_premises"
 _LOCATIONS = {ON_PREMISES: "on premises", "cloud": "in the cloud"}
@@ -90,13 +93,16 @@ class Verdict:
         }
 
 
-def judge(classes: Collection[str], rules: Iterable[Rule], place: Place) -> Verdict:
-    """Return what the rules for `classes` say of a place. Classes without a rule may run anywhere."""
+def judge(classes: Collection[str], rules: Iterable[Rule], place: Place, day: date | None = None) -> Verdict:
+    """Return what the rules for `classes` say of a place, with groups of countries as of `day` (None: today).
+
+    Classes without a rule may run anywhere.
+    """
     applying = sorted((rule for rule in rules if rule.data_class in classes), key=lambda r: (r.data_class, r.uid))
-    return Verdict(place, tuple(_against(rule, place) for rule in applying))
+    return Verdict(place, tuple(_against(rule, place, day) for rule in applying))
 
 
-def _against(rule: Rule, place: Place) -> Judged:
+def _against(rule: Rule, place: Place, day: date | None) -> Judged:
     unstated = []
     if rule.location and not place.location:
         unstated.append("where it stands")
@@ -112,9 +118,22 @@ def _against(rule: Rule, place: Place) -> Judged:
     if rule.location and place.location != rule.location:
         where = _LOCATIONS.get(place.location, place.location)
         return Judged(rule, False, f"{place.cluster} stands {where}.")
-    if rule.jurisdictions and place.jurisdiction not in rule.jurisdictions:
-        return Judged(rule, False, f"{place.cluster} is under the law of {place.jurisdiction}.")
+    if rule.jurisdictions and not regions.within(place.jurisdiction, rule.jurisdictions, day):
+        return Judged(rule, False, _elsewhere(rule, place, day))
     return Judged(rule, True, f"{place.cluster}: {place.words}.")
+
+
+def _elsewhere(rule: Rule, place: Place, day: date | None) -> str:
+    stated = place.jurisdiction
+    if not regions.known(stated):
+        return f"{place.cluster} states “{stated}”, which is no known place: a platform admin corrects its settings."
+    possible = any(regions.within(one, [stated], day) for one in rule.jurisdictions)
+    if possible:
+        return (
+            f"{place.cluster} states only {stated}, which is more than {', '.join(rule.jurisdictions)}: a platform"
+            " admin states the country in its settings."
+        )
+    return f"{place.cluster} is under the law of {stated}."
 
 
 def read(frozen: Mapping[str, Any]) -> Verdict:

@@ -10,6 +10,7 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from apps import audit
 from apps.accounts.models import User
+from apps.clusters import regions
 from apps.clusters.choices import Location
 from apps.core import clock
 from apps.core.actor import Actor
@@ -83,8 +84,10 @@ def add_rule(
         errors["location"] = "Choose where, or anywhere."
     if not location and not places:
         errors["jurisdictions"] = "Say where: a location, jurisdictions, or both."
-    if any(not one.isalpha() or not 2 <= len(one) <= 10 for one in places) or len(places) > _JURISDICTIONS:
-        errors["jurisdictions"] = 'Codes such as EU, DE, US, separated by commas; "EU" for the Union.'
+    if len(places) > _JURISDICTIONS:
+        errors["jurisdictions"] = f"At most {_JURISDICTIONS} places: name a group instead of its members."
+    elif unknown := [one for one in places if not regions.known(one)]:
+        errors["jurisdictions"] = f"There is no place “{unknown[0][:10]}”. {regions.HINT}"
     if not text.strip() or len(text) > 500:
         errors["text"] = "The rule in a sentence, at most 500 characters: people read it where it refuses."
     if len(citation) > 300:

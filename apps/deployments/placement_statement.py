@@ -13,7 +13,7 @@ from apps.deployments.placement import Place, Rule, judge
 HOUR = timedelta(hours=1)
 VERSION = 1
 #: What a statement says beside its lines; a recomputation that differs in nothing else is no new revision.
-_ENVELOPE = ("made_at", "revision", "replaces")
+_ENVELOPE = ("made_at", "revision", "replaces", "corrections", "basis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Ran:
     serving: set[datetime] = field(default_factory=set)
     #: hour → GPU-milliseconds.
     metered: dict[datetime, int] = field(default_factory=dict)
+    #: Of these, hours that were told of after their period had been closed.
+    late: set[datetime] = field(default_factory=set)
 
 
 def hours_of(start: datetime, end: datetime) -> Iterable[datetime]:
@@ -56,8 +58,8 @@ def line(ran: Ran, rules: Sequence[DatedRule], complete: set[datetime]) -> dict[
     metered = {hour for hour, _ in ran.metered.items()}
     there = ran.serving | metered
     judged = []
-    for dated in rules:
-        for found in judge(ran.classes, [dated.rule], ran.place).lines:
+    for dated in rules if there else ():
+        for found in judge(ran.classes, [dated.rule], ran.place, min(there).date()).lines:
             hours = [hour for hour in there if dated.holds_at(hour)]
             if not hours:
                 continue
@@ -80,6 +82,7 @@ def line(ran: Ran, rules: Sequence[DatedRule], complete: set[datetime]) -> dict[
         "hours_without_gpu_use": len((ran.serving & complete) - metered),
         "hours_unknown": len(ran.serving - complete - metered),
         "hours_outside_rollout": len(metered - ran.serving),
+        **({"hours_late": len(ran.late)} if ran.late else {}),
         # More than 2^53 would not survive JSON: text, as all large integers.
         "gpu_ms": str(sum(ran.metered.values())),
         "first_hour": min(there, default=None),
@@ -97,6 +100,7 @@ def body_of(
     made_at: datetime,
     revision: int,
     replaces: str = "",
+    corrections: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """Return a statement's RFC 8785 bytes."""
     ordered = sorted(lines, key=lambda one: (one["cluster"], one["namespace"], one["model"], one["release"]))
@@ -110,7 +114,8 @@ def body_of(
             "revision": revision,
             "replaces": replaces,
             "basis": "Hours and GPU-milliseconds from metered facts by release; serving hours from the rollout log;"
-            " locations as the clusters state them when the statement is made.",
+            " locations as the clusters stated them when each hour began.",
+            "corrections": list(corrections),
             "lines": ordered,
             "totals": {
                 "lines": len(ordered),

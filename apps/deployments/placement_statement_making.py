@@ -11,10 +11,11 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import Max, Sum
+from django.db.models import Max, Q
 
 from apps import audit
 from apps.catalogue.choices import REGULATED
+from apps.clusters import places
 from apps.clusters.models import Cluster
 from apps.core import clock, signing
 from apps.core.actor import Actor
@@ -25,7 +26,7 @@ from apps.deployments.models import PlacementRule, PlacementStatement, Release, 
 from apps.deployments.placement import Place, Rule
 from apps.metering import billing
 from apps.metering.choices import METERED
-from apps.metering.models import HourFact, HourStatus
+from apps.metering.models import HourStatus
 from apps.quotas.models import Workspace
 
 #: After so long a month's statement is made, hours that are still missing named as unknown.
@@ -64,13 +65,16 @@ def gather(month: date) -> Gathered:
     span = DateTimeTZRange(start, end, "[)")
     regulated = Release.objects.filter(model_version__classification__overlap=sorted(REGULATED))
     now = clock.now()
-    found: dict[tuple[uuid.UUID, int, int], statement.Ran] = {}
+    found: dict[tuple[uuid.UUID, int, int, places.Stated], statement.Ran] = {}
     releases: dict[uuid.UUID, Release] = {}
     clusters = {one.pk: one for one in Cluster.objects.all()}
+    stood = places.History(clusters.values())
     workspaces: dict[int, Workspace] = {}
 
-    def ran(release: Release, cluster_id: int, workspace_id: int) -> statement.Ran:
-        key = (release.uid, cluster_id, workspace_id)
+    def ran(release: Release, cluster_id: int, workspace_id: int, hour: datetime) -> statement.Ran:
+        # As it was stated when the hour began: a cluster that is said to stand elsewhere now did not, then.
+        there = stood.at(cluster_id, hour)
+        key = (release.uid, cluster_id, workspace_id, there)
         if key not in found:
             cluster = clusters[cluster_id]
             if workspace_id and workspace_id not in workspaces:
@@ -82,7 +86,7 @@ def gather(month: date) -> Gathered:
                     "release": str(release.uid), "release_number": release.number, "endpoint": release.endpoint.name,
                     "model": version.model.slug, "version": version.label, "manifest": release.version_digest,
                 },
-                Place(cluster.slug, cluster.location, cluster.jurisdiction),
+                Place(cluster.slug, there.location, there.jurisdiction),
                 {
                     "namespace": space.namespace if space else "", "workspace": str(space.uid) if space else "",
                     "team": space.team.slug if space else "", "environment": str(space.environment) if space else "",
@@ -96,14 +100,9 @@ def gather(month: date) -> Gathered:
     for row in rows.order_by("pk"):
         releases[row.release.uid] = row.release
         until = min(end, row.valid.upper or end, now)
-        one = ran(row.release, row.cluster_id, row.workspace_id)
-        one.serving.update(statement.hours_of(max(start, row.valid.lower), until))
-    facts = (
-        HourFact.objects.filter(hour__gte=start, hour__lt=end, release_uid__isnull=False)
-        .values("release_uid", "cluster_id", "workspace_id", "hour")
-        .annotate(gpu_ms=Sum("allocated_gpu_ms"))
-        .order_by("release_uid", "cluster_id", "hour")
-    )
+        for hour in statement.hours_of(max(start, row.valid.lower), until):
+            ran(row.release, row.cluster_id, row.workspace_id, hour).serving.add(hour)
+    facts = _facts(start, end)
     wanted = {
         one.uid: one
         for one in regulated.filter(uid__in={row["release_uid"] for row in facts}).select_related(
@@ -114,8 +113,10 @@ def gather(month: date) -> Gathered:
         uid = fact["release_uid"]
         release = (releases.get(uid) or wanted.get(uid)) if uid is not None else None
         if release is not None:
-            one = ran(release, fact["cluster_id"], fact["workspace_id"] or 0)
-            one.metered[fact["hour"]] = one.metered.get(fact["hour"], 0) + fact["gpu_ms"]
+            one = ran(release, fact["cluster_id"], fact["workspace_id"] or 0, fact["hour"])
+            one.metered[fact["hour"]] = one.metered.get(fact["hour"], 0) + int(fact["gpu_ms"])
+            if fact["late"]:
+                one.late.add(fact["hour"])
     complete: dict[int, set[datetime]] = defaultdict(set)
     touched = {key[1] for key in found}
     statuses = HourStatus.objects.filter(cluster_id__in=touched, hour__gte=start, hour__lt=end, state__in=METERED)
@@ -130,6 +131,54 @@ def gather(month: date) -> Gathered:
     ]  # fmt: skip
     lines = [statement.line(one, rules, complete[key[1]]) for key, one in found.items()]
     return Gathered(lines, sum(one["hours_unknown"] for one in lines))
+
+
+def _facts(start: datetime, end: datetime) -> list[dict[str, Any]]:
+    """Return GPU-milliseconds by release, cluster, workspace and hour.
+
+    What came after a period was closed is kept beside what was billed (metering.writer.add_late). A bill stays; where
+    something ran is told by what is known now, so of such an hour the late rows speak.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT x.release_uid, x.cluster_id, x.workspace_id, x.hour, sum(x.allocated_gpu_ms), false
+              FROM metering_hourfact x
+             WHERE x.hour >= %(start)s AND x.hour < %(end)s AND x.release_uid IS NOT NULL
+               AND NOT EXISTS (SELECT FROM metering_hourstatus s
+                                WHERE s.cluster_id = x.cluster_id AND s.hour = x.hour AND s.late_hash <> '')
+             GROUP BY 1, 2, 3, 4
+             UNION ALL
+            SELECT x.release_uid, x.cluster_id, x.workspace_id, x.hour, sum(x.allocated_gpu_ms), true
+              FROM metering_hourstatus s
+              JOIN metering_latefact x
+                ON x.cluster_id = s.cluster_id AND x.hour = s.hour AND x.revision = s.late_revision
+             WHERE s.hour >= %(start)s AND s.hour < %(end)s AND s.late_hash <> '' AND x.release_uid IS NOT NULL
+             GROUP BY 1, 2, 3, 4
+             ORDER BY 1, 2, 4
+            """,
+            {"start": start, "end": end},
+        )
+        names = ("release_uid", "cluster_id", "workspace_id", "hour", "gpu_ms", "late")
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def corrections(month: date) -> list[dict[str, Any]]:
+    """Return the revisions of earlier months' statements since the statement before `month`'s: what came late."""
+    before = billing.month_of(billing.month_bounds(month)[0] - timedelta(hours=1))
+    since = (
+        PlacementStatement.objects.filter(month=before).order_by("revision").values_list("made_at", flat=True).first()
+    )
+    rows = PlacementStatement.objects.filter(month__lt=month, revision__gt=1)
+    if since is not None:
+        rows = rows.filter(made_at__gt=since)
+    return [
+        {
+            "month": f"{row.month:%Y-%m}", "revision": row.revision, "statement": row.digest,
+            "replaces": json.loads(bytes(row.body))["replaces"], "lines": row.lines, "violations": row.violations,
+        }
+        for row in rows.order_by("month", "revision")
+    ]  # fmt: skip
 
 
 @transaction.atomic
@@ -151,7 +200,7 @@ def make(month: date, *, patience: timedelta = PATIENCE) -> PlacementStatement |
     revision = last.revision + 1 if last is not None else 1
     raw = statement.body_of(
         f"{month:%Y-%m}", billing.zone_name(), gathered.lines, made_at=now, revision=revision,
-        replaces=last.digest if last is not None else "",
+        replaces=last.digest if last is not None else "", corrections=corrections(month) if last is None else (),
     )  # fmt: skip
     body = json.loads(raw)
     if last is not None and statement.content(json.loads(bytes(last.body))) == statement.content(body):
@@ -177,8 +226,23 @@ def months_due() -> list[date]:
     for _ in range(LOOK_BACK):
         month = billing.month_of(billing.month_bounds(month)[0] - timedelta(hours=1))
         found.append(month)
+    oldest = billing.month_bounds(found[-1])[0]
+    found += [month for month in _told_late(oldest) if month not in found]
     first = ServingInterval.objects.order_by("pk").values_list("valid", flat=True).first()
-    return [one for one in reversed(found) if first is not None and billing.month_bounds(one)[1] > first.lower]
+    return [one for one in sorted(found) if first is not None and billing.month_bounds(one)[1] > first.lower]
+
+
+def _told_late(before: datetime) -> list[date]:
+    """Return the stated months before a moment of which metering told something after their newest statement."""
+    stated = PlacementStatement.objects.values_list("month").annotate(made=Max("made_at"))
+    found = []
+    for month, made in stated:
+        start, end = billing.month_bounds(month)
+        later = Q(written_at__gte=made) | (Q(read_at__gte=made) & ~Q(late_hash=""))
+        hours = HourStatus.objects.filter(later, hour__gte=start, hour__lt=end)
+        if start < before and hours.exists():
+            found.append(month)
+    return found
 
 
 def make_due() -> int:

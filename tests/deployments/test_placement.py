@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.clusters import regions
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
@@ -29,6 +30,11 @@ places = st.builds(
 )
 
 
+def _member(place: Place, rule: Rule) -> bool:
+    """Whether the place is a member of the only group that the rules of these tests name."""
+    return place.jurisdiction == "DE" and "EU" in rule.jurisdictions
+
+
 @pytest.mark.requirement("releases-2.4")
 @given(st.sets(st.sampled_from(CLASSES)), st.lists(rules, max_size=6), places)
 def test_p13_placed_only_where_every_rule_holds(classes: set[str], held: list[Rule], place: Place) -> None:
@@ -36,7 +42,7 @@ def test_p13_placed_only_where_every_rule_holds(classes: set[str], held: list[Ru
     applying = [rule for rule in held if rule.data_class in classes]
     allowed = all(
         (not rule.location or rule.location == place.location)
-        and (not rule.jurisdictions or place.jurisdiction in rule.jurisdictions)
+        and (not rule.jurisdictions or place.jurisdiction in rule.jurisdictions or _member(place, rule))
         for rule in applying
     )
     assert verdict.ok is allowed
@@ -48,6 +54,36 @@ def test_p13_placed_only_where_every_rule_holds(classes: set[str], held: list[Ru
 def test_p13_health_never_leaves_the_premises(classes: set[str], place: Place) -> None:
     if judge(classes | {"health"}, [PHI, EU], place).ok:
         assert place.location == "on_premises"
+
+
+@pytest.mark.requirement("releases-2.4")
+@pytest.mark.parametrize(
+    ("stated", "wanted", "day", "holds"),
+    [
+        ("DE", "EU", None, True), ("RE", "EU", None, True), ("EU", "EU", None, True), ("EU", "EEA", None, True),
+        ("NO", "EEA", None, True), ("NO", "EU", None, False), ("EEA", "EU", None, False), ("EU", "DE", None, False),
+        ("CH", "EEA", None, False), ("US", "EU", None, False), ("GB", "UK", None, True), ("UK", "GB", None, True),
+        ("GB", "EU", None, False), ("GB", "EU", date(2020, 1, 31), True), ("GB", "EU", date(2020, 2, 1), False),
+        ("HR", "EU", date(2013, 6, 30), False), ("XX", "EU", None, False), ("", "EU", None, False),
+        ("NC", "EU", None, False),
+    ],
+)  # fmt: skip
+def test_a_group_covers_its_members_of_the_day_and_no_member_covers_its_group(
+    stated: str, wanted: str, day: date | None, holds: bool
+) -> None:
+    assert regions.within(stated, [wanted], day) is holds
+    rule = Rule("1", "personal", "", (wanted,), "It stays there.")
+    assert judge(["personal"], [rule], Place("Atlas", "cloud", stated), day).ok is holds
+
+
+@pytest.mark.requirement("releases-2.4")
+def test_the_vocabulary_is_whole_and_what_is_too_wide_or_unknown_is_told() -> None:
+    assert len(regions.COUNTRIES) == 249
+    assert all(group.members <= regions.COUNTRIES and group.source for group in regions.GROUPS)
+    assert len(regions.members("EU") - {"AX", "GF", "GP", "MF", "MQ", "RE", "YT"}) == 27
+    rule = Rule("1", "personal", "", ("DE",), "It stays in Germany.")
+    assert "states only EU" in judge(["personal"], [rule], Place("Atlas", "cloud", "EU")).refusals[0]
+    assert "no known place" in judge(["personal"], [rule], Place("Atlas", "cloud", "MOON")).refusals[0]
 
 
 @pytest.mark.requirement("releases-2.4")

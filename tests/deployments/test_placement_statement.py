@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
 from django.urls import reverse
 
+from apps.clusters.administering import update_cluster
+from apps.clusters.models import ClusterPlace
 from apps.core import clock, signing
+from apps.core.actor import Actor
 from apps.core.partitions import ensure_month
 from apps.deployments import placement_rules, placement_statement_making
 from apps.deployments.models import PlacementStatement, Release
 from apps.deployments.placement import Place, Rule
 from apps.deployments.placement_statement import DatedRule, Ran, line
 from apps.metering.models import HourFact, HourStatus
+from apps.metering.rows import FACT_COLUMNS
 from tests.deployments.world import World, make_world
 from tests.factories import Company, client_for
 
@@ -117,6 +122,68 @@ def test_a_month_is_stated_signed_revised_and_verified(world: World, tmp_path: P
     PlacementStatement.objects.filter(pk=second.pk).update(body=bytes(second.body) + b" ")
     settings.COMMONS_SIGNING_KEYS = [KEY]
     assert "The signature does not hold" in auditor.get(url).content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("placement-1.1")
+def test_each_hour_is_judged_by_what_was_stated_of_the_cluster_then(world: World) -> None:
+    release, admin = world.live(), Actor.of(world["admin"])
+    start = clock.now()
+    clock.advance(timedelta(hours=5))
+    update_cluster(world.cluster.pk, location="cloud", jurisdiction="DE", actor=admin)
+    clock.advance(timedelta(hours=5))
+    update_cluster(world.cluster.pk, location="on_premises", actor=admin)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        ClusterPlace.objects.update(location="on_premises")
+    for number in (1, 6, 7, 11):
+        _fact(world, release, start + timedelta(hours=number))
+    clock.advance(timedelta(days=20))
+    lines = placement_statement_making.gather(MONTH).lines
+    assert [(one["location"], one["jurisdiction"], one["hours_metered"], one["violations"]) for one in lines] == [
+        ("on_premises", "EU", 1, 0), ("cloud", "DE", 2, 1), ("on_premises", "DE", 1, 0),
+    ]  # fmt: skip
+    assert [one["hours_serving"] for one in lines][:2] == [5, 5]
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("placement-1.3")
+def test_what_is_told_of_a_closed_month_corrects_it_and_stands_in_the_next_statement(world: World) -> None:
+    release = world.live()
+    start = clock.now()
+    for number in range(2):
+        _fact(world, release, start + timedelta(hours=number))
+        HourStatus.objects.create(cluster=world.cluster, hour=start + timedelta(hours=number), state="final")
+    clock.advance(timedelta(days=24))
+    assert placement_statement_making.make_due() == 1
+    clock.advance(timedelta(days=150))  # out of the months that are looked at anyway
+    placement_statement_making.make_due()
+    assert PlacementStatement.objects.filter(month=MONTH).count() == 1
+    clock.advance(timedelta(days=1))
+    late = start + timedelta(hours=1)
+    HourStatus.objects.filter(hour=late).update(late_hash="x", late_revision=2, read_at=clock.now())
+    ensure_month("metering_latefact", late)
+    with connection.cursor() as cursor:
+        told = {"allocated_gpu_ms": "1800000", "revision": "2"}
+        cursor.execute(
+            f"INSERT INTO metering_latefact ({', '.join(FACT_COLUMNS)}) "  # noqa: S608 (own constants)
+            f"SELECT {', '.join(told.get(one, one) for one in FACT_COLUMNS)} FROM metering_hourfact WHERE hour = %s",
+            [late],
+        )
+    assert placement_statement_making.make_due() == 1
+    second = PlacementStatement.objects.get(month=MONTH, revision=2)
+    [told] = json.loads(bytes(second.body))["lines"]
+    assert (told["hours_metered"], told["hours_late"], told["gpu_ms"]) == (2, 1, str(5_400_000))
+    assert placement_statement_making.make_due() == 0
+    clock.advance(timedelta(days=40))
+    placement_statement_making.make_due()
+    newest = PlacementStatement.objects.order_by("month", "revision").last()
+    assert newest is not None
+    [named] = json.loads(bytes(newest.body))["corrections"]
+    assert (named["month"], named["revision"], named["statement"]) == ("2026-11", 2, second.digest)
+    page = client_for(world.company.auditor).get(
+        reverse("deployments:placement-detail", kwargs={"statement_uid": newest.uid})
+    )
+    assert "Correction of 2026-11" in page.content.decode()
 
 
 @pytest.mark.django_db
