@@ -61,6 +61,14 @@ class Scheme(models.TextChoices):
     PVC = "pvc", "Volume claim"
 
 
+#: Said wherever somebody is about to upload a model's files, or looks at a version that has some.
+UPLOADED_NOT_SERVED = (
+    "Files uploaded here can be catalogued, hashed, reviewed and approved, but not deployed: no cluster reaches the"
+    " portal's own storage. To serve these bytes, put them into an OCI registry or an object store and register a"
+    " version from there; the hashes will be the same."
+)
+
+
 class VersionStatus(models.TextChoices):
     """A version is edited as a draft, hashed, then sealed for ever."""
 

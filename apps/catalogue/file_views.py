@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.catalogue import blobs, file_actions, scanner
 from apps.catalogue.access import EDIT, VIEW
-from apps.catalogue.choices import Scheme, VersionStatus
+from apps.catalogue.choices import UPLOADED_NOT_SERVED, Scheme, VersionStatus
 from apps.catalogue.events import MODELS_EXPORTED
 from apps.catalogue.file_reading import record_taken
 from apps.catalogue.forms import NoteForm, UploadForm
@@ -97,6 +97,7 @@ class Upload(VersionAction):
                 "begin_url": reverse("api:model-version-uploads", kwargs={"uid": self.object.uid}),
                 "piece_bytes": file_actions.MAX_PIECE // 2,
                 "done_url": version_url(self.object),
+                "not_served": UPLOADED_NOT_SERVED,
                 **extra,
             }
         )

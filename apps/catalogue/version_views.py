@@ -11,7 +11,7 @@ from django.urls import reverse
 from apps.catalogue import hash_jobs, lineage, selectors, version_actions
 from apps.catalogue.access import EDIT, MANAGE, VIEW
 from apps.catalogue.blobs import mib
-from apps.catalogue.choices import JobStatus, Scheme, VersionStatus
+from apps.catalogue.choices import UPLOADED_NOT_SERVED, JobStatus, Scheme, VersionStatus
 from apps.catalogue.classification import Origin
 from apps.catalogue.events import MODELS_EXPORTED
 from apps.catalogue.forms import VersionForm, version_initial
@@ -121,6 +121,7 @@ class VersionDetail(DetailView):
             may_edit=may_edit,
             may_manage=may(user, MANAGE, version),
             draft=draft,
+            not_served=UPLOADED_NOT_SERVED if version.scheme == Scheme.UPLOAD else "",
             uris=model_uris(sealed) if sealed else [],
             images=images(sealed) if sealed else [],
             bound=bound_by(sealed) if sealed else "",
@@ -241,7 +242,8 @@ class VersionCreate(_OfModel):
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the places to choose from."""
-        return super().get_context(schemes=Scheme.choices, scheme=self.scheme, **extra)
+        not_served = UPLOADED_NOT_SERVED if self.scheme == Scheme.UPLOAD else ""
+        return super().get_context(schemes=Scheme.choices, scheme=self.scheme, not_served=not_served, **extra)
 
     def perform(self, form: Any) -> str:
         """Create the draft."""

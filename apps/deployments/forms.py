@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 
-from apps.catalogue.choices import VersionStatus
+from apps.catalogue.choices import Scheme, VersionStatus
 from apps.catalogue.models import ModelVersion
+from apps.clusters import regions
 from apps.clusters.choices import DeviceClass, Location
 from apps.clusters.models import Flavour
 from apps.core.forms import CommonsForm, WholeNumberField
@@ -72,9 +73,11 @@ def may_deploy_to(user: Any) -> Any:
 
 
 def _versions(user: Any, chosen: Any) -> Any:
-    """Return the sealed versions to choose from: the newest, and the one that was chosen."""
+    """Return the sealed versions to choose from: the newest that a cluster can load, and the one that was chosen."""
     sealed = ModelVersion.objects.visible_to(user).filter(status=VersionStatus.SEALED)
-    keys = list(sealed.order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED])
+    keys = list(
+        sealed.exclude(scheme=Scheme.UPLOAD).order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED]
+    )
     if str(chosen or "").isdecimal():
         keys.append(int(str(chosen)))
     return sealed.filter(pk__in=keys).select_related("model").order_by("model__name", "-number")
@@ -374,7 +377,7 @@ class RuleForm(CommonsForm):
     )  # fmt: skip
     jurisdictions = forms.CharField(
         label="Jurisdictions", required=False, max_length=300,
-        help_text='Codes separated by commas, such as EU, DE. Empty: any.',
+        help_text=f"Separated by commas; a group covers its members. {regions.HINT} Empty: any.",
     )  # fmt: skip
     text = forms.CharField(
         label="The rule in a sentence", max_length=500, help_text="People read it where it refuses a release."

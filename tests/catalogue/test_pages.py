@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.forms import ModelChoiceField
 from django.urls import reverse
 
 from apps.approvals.models import ApprovalRequest, Grant, Policy, PolicyVersion
@@ -18,6 +19,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.testing import assert_queries
+from apps.deployments.forms import ReleaseForm
 from tests.catalogue import doubles
 from tests.catalogue.world import add_source, make_card, make_model, make_sealed, make_store, make_version
 from tests.factories import client_for
@@ -218,6 +220,23 @@ def test_an_upload_that_is_refused_says_which_file(company: Any, model: Model, b
     assert response.status_code == 400
     assert "empty" in text(response)
     assert client.post(page(version, "upload"), {}).status_code == 400
+
+
+@pytest.mark.requirement("catalogue-3.1")
+def test_it_is_said_before_and_after_an_upload_that_it_cannot_be_served(company: Any, model: Model) -> None:
+    client = client_for(company.member_finance)
+    version = make_version(model, company.member_finance, files={})
+    create = reverse("catalogue:version-create", kwargs={"model_uid": model.uid})
+    for url in (f"{create}?scheme=upload", page(version, "upload"), page(version)):
+        assert "no cluster reaches" in text(client.get(url))
+    elsewhere = make_sealed(model, company.member_finance, scheme="oci")
+    for url in (f"{create}?scheme=oci", page(elsewhere)):
+        assert "no cluster reaches" not in text(client.get(url))
+    uploaded = make_sealed(model, company.member_finance)
+    offered = ReleaseForm(user=company.lead_finance).fields["model_version"]
+    assert isinstance(offered, ModelChoiceField)
+    assert set(offered.queryset or ()) == {elsewhere}
+    assert uploaded.digest
 
 
 @pytest.mark.requirement("catalogue-7.2", "catalogue-5.2")
