@@ -7,12 +7,13 @@ request, in any stage. A *step* is one stage, or the consecutive stages of one g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
+from apps.approvals.matching import Panel, unfillable
 from apps.approvals.policy_reader import Fault, PolicyError, parse_policy, parse_text
 from apps.approvals.policy_rules import (
     Outcome,
@@ -51,15 +52,6 @@ class StageSpec:
     escalate_hours: int | None = None
     escalation_role: str = ""
     fallback_role: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Who holds, at a moment, the roles of a stage where it asks for them: its own, and those that may step in."""
-
-    own: frozenset[int]
-    escalation: frozenset[int] = frozenset()
-    fallback: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,28 +330,6 @@ def why_not(
     if seat not in held:
         return "Does not hold the role this stage asks for, where it asks for it."
     return _unseated(case, state.seats, state.opened, state.completed, word)
-
-
-def unfillable(needs: Sequence[tuple[int, Collection[int]]]) -> list[int]:
-    """Return the indexes of stages that cannot get their quorum from `(quorum, who could)`, one seat a person.
-
-    Maximum bipartite matching by augmenting paths (Kuhn), earlier stages first, so that the complaint names the last
-    stages to starve.
-    """
-    seat_of: dict[int, int] = {}
-    slots = [stage for stage, (quorum, _) in enumerate(needs) for _ in range(quorum)]
-
-    def place(slot: int, tried: set[int]) -> bool:
-        for person in sorted(needs[slots[slot]][1]):
-            if person in tried:
-                continue
-            tried.add(person)
-            if person not in seat_of or place(seat_of[person], tried):
-                seat_of[person] = slot
-                return True
-        return False
-
-    return sorted({slots[slot] for slot in range(len(slots)) if not place(slot, set())})
 
 
 class GrantLike(Protocol):

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from apps.approvals.subject_ports import (
+    Anchored,
+    Authored,
+    AuthoredByPerson,
+    Checked,
+    Dated,
+    Matter,
+    Queued,
+    Renewable,
+    Scoped,
+    SidedByTeam,
+    Span,
+    Summarised,
+    Timed,
+    meet,
+)
 
 if TYPE_CHECKING:
     from apps.approvals.models import ApprovalRequest, Grant
@@ -99,141 +116,6 @@ class Subject(Protocol):
 
     def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
         """Take note that the request ended as rejected, withdrawn, lapsed or superseded, or waits for capacity."""
-        ...
-
-
-@runtime_checkable
-class Queued(Protocol):
-    """A subject whose grants stand in a line: nobody in the same line is granted before an earlier waiting request."""
-
-    def queue(self, uid: uuid.UUID) -> str:
-        """Return the name of the line (a pool's uid), or "" for a change that takes nothing from it."""
-        ...
-
-
-#: A stretch of time `[start, end)`; `end` None: no end.
-Span: TypeAlias = tuple[datetime, datetime | None]
-
-
-@runtime_checkable
-class Timed(Protocol):
-    """A queued subject that takes from its line only at certain times.
-
-    What takes at another time takes nothing that somebody before it could use, so it need not stand behind them.
-    """
-
-    def spans(self, uid: uuid.UUID, at: datetime) -> Sequence[Span]:
-        """Return when the change, granted at `at` or later, could take anything from its line."""
-        ...
-
-
-def meet(one: Sequence[Span] | None, other: Sequence[Span] | None) -> bool:
-    """Whether an instant lies in spans of both; None: at any time, so it meets everything."""
-    if one is None or other is None:
-        return True
-    return any(
-        (end is None or other_start < end) and (other_end is None or start < other_end)
-        for start, end in one
-        for other_start, other_end in other
-    )
-
-
-@runtime_checkable
-class SidedByTeam(Protocol):
-    """A subject that counts everybody who belongs to the request's team now to the requester's side.
-
-    Then whose side a person is on follows from their own teams: a list asks no request by itself.
-    """
-
-    team_is_side: bool
-
-
-@runtime_checkable
-class Summarised(Protocol):
-    """A subject whose `summary_template` needs more than `approval_request` and `changes`."""
-
-    def summary_context(self, uid: uuid.UUID) -> Mapping[str, object]:
-        """Return the template's further context."""
-        ...
-
-
-@runtime_checkable
-class Scoped(Protocol):
-    """A subject whose grant is good for something else than "this subject on these clusters"."""
-
-    def grant_scope(self, uid: uuid.UUID) -> Mapping[str, Any]:
-        """Return JSON-ready keys of `Grant.scope`, laid over the usual ones (`engine.covers` reads them)."""
-        ...
-
-
-@runtime_checkable
-class Dated(Protocol):
-    """A subject that asks for its grant from or until a date."""
-
-    def validity(self, uid: uuid.UUID) -> tuple[datetime | None, datetime | None]:
-        """Return (not before, expires at), None: not asked for. The earlier end of this and the policy's counts."""
-        ...
-
-
-@runtime_checkable
-class Checked(Protocol):
-    """A subject with a checklist whose answers belong to a decision."""
-
-    def checklist_digest(self, uid: uuid.UUID) -> str:
-        """Return the SHA-256 (lower-case hexadecimal) of what the checklist answers now; kept with each decision."""
-        ...
-
-
-@runtime_checkable
-class Anchored(Protocol):
-    """A subject that has parts, besides its leaves, that people comment on."""
-
-    def anchors(self, uid: uuid.UUID) -> Sequence[tuple[str, str]]:
-        """Return each part's anchor ("control:CODE", "evidence:UID"; at most 200 characters) and what it is called."""
-        ...
-
-
-@runtime_checkable
-class Authored(Protocol):
-    """A subject that knows who wrote it and who produced its evidence, besides `requester_side`."""
-
-    def authors(self, uid: uuid.UUID) -> set[int]:
-        """Return the user ids of everybody who wrote any part of it, the last editor included: they never decide."""
-        ...
-
-    def evidence_producers(self, uid: uuid.UUID) -> set[int]:
-        """Return the user ids of who produced its evidence: they decide only where the policy says so."""
-        ...
-
-
-@runtime_checkable
-class AuthoredByPerson(Protocol):
-    """An authored subject that can be asked the other way round, so that lists ask no request by itself."""
-
-    def written_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
-        """Return the uids of the subjects that `authors` names any of these people for: a query, not asked yet."""
-        ...
-
-    def proved_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
-        """Return the uids of the subjects that `evidence_producers` names any of these people for: a query, too."""
-        ...
-
-
-@runtime_checkable
-class Matter(Protocol):
-    """A subject that knows what an emergency of it is about, beyond the one request."""
-
-    def matter(self, uid: uuid.UUID) -> str:
-        """Return the same text for all that is about the same (a model in a workspace, say)."""
-        ...
-
-
-@runtime_checkable
-class Renewable(Protocol):
-    """A subject whose grant may be taken over by a later one before it ends."""
-
-    def renewed(self, uid: uuid.UUID, at: datetime) -> bool:
-        """Return whether something else takes over, so that nobody needs to hear that this grant ends."""
         ...
 
 
@@ -444,3 +326,14 @@ def register_starting_policy(policy: StartingPolicy) -> None:
 def starting_policies() -> list[StartingPolicy]:
     """Return what rooms propose, by short name."""
     return [_starting[slug] for slug in sorted(_starting)]
+
+
+__all__ = [
+    "MONTHLY_COST", "Anchored", "Authored", "AuthoredByPerson", "CannotTake", "Change", "Checked", "Dated",
+    "FactContext", "FactMeaning", "FactProvider", "FactValue", "GrantEnded", "Leaf", "Matter", "Queued", "Renewable",
+    "Scoped", "SidedByTeam", "Span", "StartingPolicy", "Subject", "Summarised", "Timed", "authored", "describe_fact",
+    "describe_term", "forget_grant_ended", "gather_facts", "get_subject", "hears_of_ends", "known_facts",
+    "known_terms", "label_of", "meaning_of", "meet", "on_grant_ended", "read_fact", "register_fact_provider",
+    "register_starting_policy", "register_subject", "sided_by_team", "starting_policies", "subject_types",
+    "tell_ended", "terms", "terms_for", "unregister_subject",
+]  # fmt: skip

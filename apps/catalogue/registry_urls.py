@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
+from apps.catalogue import registry_entry_views as entries
 from apps.catalogue import registry_views as views
 
 _ONE = "catalogue/registries/<uuid:registry_uid>"
@@ -16,16 +17,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_ONE}/poll/", views.RegistryPoll.as_view(), name="registry-poll"),
     path(f"{_ONE}/enable/", views.RegistryEnable.as_view(), name="registry-enable"),
     path(f"{_ONE}/disable/", views.RegistryDisable.as_view(), name="registry-disable"),
-    path("catalogue/registered-models/", views.EntryList.as_view(), name="registry-model-list"),
+    path("catalogue/registered-models/", entries.EntryList.as_view(), name="registry-model-list"),
     path(
         "catalogue/registered-models/<uuid:entry_uid>/assign/",
-        views.EntryAssign.as_view(),
+        entries.EntryAssign.as_view(),
         name="registry-model-assign",
     ),
-    path("catalogue/registry-findings/", views.FindingList.as_view(), name="registry-finding-list"),
+    path("catalogue/registry-findings/", entries.FindingList.as_view(), name="registry-finding-list"),
     path(
         "catalogue/registry-findings/<uuid:finding_uid>/acknowledge/",
-        views.FindingAcknowledge.as_view(),
+        entries.FindingAcknowledge.as_view(),
         name="registry-finding-acknowledge",
     ),
 ]
