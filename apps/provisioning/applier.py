@@ -60,6 +60,8 @@ class Outcome:
     applied: list[Key] = field(default_factory=list)
     removed: list[Key] = field(default_factory=list)
     live: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    #: Observations (id, resource version) that still say what lives there: only seen once more, nothing else.
+    as_seen: dict[Key, tuple[int, str]] = field(default_factory=dict)
     settled: dict[Key, dict[str, Any]] = field(default_factory=dict)
     #: What was taken over from other managers because it lived as the portal had applied it, in words.
     taken: list[str] = field(default_factory=list)

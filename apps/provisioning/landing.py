@@ -18,7 +18,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.sweeps import nudge
-from apps.provisioning import events, observing, ports
+from apps.provisioning import drifting, events, observing, ports, sightings
 from apps.provisioning.applier import Outcome
 from apps.provisioning.choices import DeclarationStatus, Handling, PlanStatus, Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Plan
@@ -49,7 +49,10 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
         for name, value in _CLEAN.items():
             setattr(declaration, name, value)
     _settle(applied)
-    observing.record_applied(cluster.pk, [(d, outcome.live, outcome.removed) for d, outcome in applied], now)
+    told = [(row, outcome.live, outcome.removed) for row, outcome in applied if outcome.live or outcome.removed]
+    observing.record_applied(cluster.pk, told, now)
+    sightings.seen_again([pair for _, outcome in applied for pair in outcome.as_seen.values()], now)
+    drifting.applied({row.pk: {*outcome.live, *outcome.as_seen} for row, outcome in applied}, now)
     audit.record_many(
         events.APPLIED,
         [

@@ -25,7 +25,7 @@ from apps.clusters.health import record_contact
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
 from apps.provisioning import diff, drifting, ports, queue_reading
-from apps.provisioning.choices import Handling, Removal
+from apps.provisioning.choices import Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Observation, WatchCursor
 from apps.provisioning.ordering import Key, key_of
 
@@ -255,32 +255,6 @@ ON CONFLICT (cluster_id, kind, namespace, name) DO UPDATE SET declaration_id = E
 """
 
 
-def versions_as_declared(declaration_ids: Sequence[int]) -> dict[int, dict[Key, tuple[int, str]]]:
-    """Return by declaration, for each of its objects, its id and the resource version last seen to live as declared.
-
-    An object that the portal applied as it is declared now, and that still has this version, needs no other look; ""
-    where there is none. Declarations with something to remove or to leave are not among them.
-    """
-    found: dict[int, dict[Key, tuple[int, str]]] = {}
-    barred: set[int] = set()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT object.declaration_id, object.id, object.kind, object.namespace, object.name, object.removal <> ''"
-            " OR object.handling = %s, CASE WHEN object.settled <> '' AND object.applied_body = object.body"
-            " THEN seen.resource_version END FROM provisioning_declaredobject object LEFT JOIN provisioning_observation"
-            " seen ON seen.cluster_id = object.cluster_id AND seen.kind = object.kind AND seen.namespace ="
-            " object.namespace AND seen.name = object.name AND seen.declaration_id = object.declaration_id"
-            " AND seen.declared_digest = object.digest AND NOT seen.missing"
-            " WHERE object.declaration_id = ANY(%s) AND object.removal <> %s ORDER BY object.ordinal, object.id",
-            [Handling.LEAVE, list(declaration_ids), Removal.RETAINED],
-        )
-        for declaration_id, pk, kind, namespace, name, special, version in cursor.fetchall():
-            found.setdefault(declaration_id, {})[Key(kind, namespace, name)] = (pk, version or "")
-            if special:
-                barred.add(declaration_id)
-    return {pk: objects for pk, objects in found.items() if pk not in barred}
-
-
 def record_applied(
     cluster_id: int,
     applied: Sequence[tuple[Declaration, Mapping[Key, Object], Sequence[Key]]],
@@ -290,6 +264,8 @@ def record_applied(
 
     The applier has compared every answer with what is declared, so nothing is compared again here.
     """
+    if not applied:
+        return
     owners = Q(declaration__in=[declaration.pk for declaration, _, _ in applied])
     digests = _declared(cluster_id, owners)
     held = _seen(cluster_id, owners, status=False)  # locks as the observer does: the two never wait for each other
@@ -312,7 +288,6 @@ def record_applied(
     _store(batch)
     if gone:
         Observation.objects.filter(_named(gone), cluster_id=cluster_id).delete()
-    drifting.applied({declaration.pk: set(live) for declaration, live, _ in applied}, at)
 
 
 def absent(cluster_id: int, kind: str, present: Iterable[Key], at: datetime) -> list[Key]:

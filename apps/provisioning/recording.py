@@ -105,6 +105,37 @@ def finish_many(cluster: Cluster, token: uuid.UUID, finished: Sequence[tuple[App
         _save_runs([run for run, _ in finished])
 
 
+def record_unchanged(cluster: Cluster, token: uuid.UUID, alike: Sequence[tuple[Declaration, Outcome]]) -> int:
+    """Record that declarations live as declared by a list just read: nothing is sent, so attempts begin and end here.
+
+    Returns how many; one that was declared anew since it was read is left to its own attempt. Raises Conflict where
+    the lease moved.
+    """
+    health.record_contact(cluster.pk, True)
+    with transaction.atomic():
+        leases.require(lease_name(cluster), token)
+        for row, _ in alike:
+            if (lock := ports.owner_of(row.kind).lock) is not None:
+                lock(row)
+        locked = Declaration.objects.select_for_update(of=("self",)).filter(pk__in=[row.pk for row, _ in alike])
+        versions = dict(locked.order_by("pk").values_list("pk", "version"))
+        same = [(row, outcome) for row, outcome in alike if versions.get(row.pk) == row.version]
+        now = clock.now()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO provisioning_applyrun (uid, declaration_id, generation, outcome, lease_token, started_at,"
+                " finished_at, results, error_class, error) SELECT gen_random_uuid(), new.declaration, new.generation,"
+                " %s, %s, %s, %s, '[]', '', '' FROM unnest(%s::bigint[], %s::integer[]) AS new(declaration, generation)"
+                " ORDER BY new.declaration",
+                [
+                    RunOutcome.SUCCEEDED, token, now, now, [row.pk for row, _ in same],
+                    [row.generation for row, _ in same],
+                ],
+            )  # fmt: skip
+        landing.record(cluster, same, now)
+    return len(same)
+
+
 def _telling(finished: Sequence[tuple[ApplyRun, Outcome]]) -> Sequence[tuple[ApplyRun, Outcome]]:
     """Return what the breaker has to hear of: every failure of the cluster, else one answer for all."""
     bad = [pair for pair in finished if pair[1].error is not None and pair[1].error.cluster_wide]

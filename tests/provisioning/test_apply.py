@@ -25,7 +25,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import Lease, OutboxMessage
 from apps.core.testing import settle
 from apps.demo.cluster import SimulatedCluster
-from apps.provisioning import actions, planning, ports, recording, running, selectors
+from apps.provisioning import actions, planning, ports, recording, running, selectors, works
 from apps.provisioning.choices import DeclarationStatus, PlanStatus, RunOutcome
 from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Plan
 from tests.cluster.fixtures import (
@@ -329,7 +329,7 @@ def test_a_killed_worker_is_completed_by_the_next(
         raise Killed
 
     with monkeypatch.context() as patch:
-        target = (running, "works_of") if where == "before the network" else (recording, "finish")
+        target = (works, "works_of") if where == "before the network" else (recording, "finish")
         patch.setattr(*target, die)
         with pytest.raises(Killed):
             running.apply_cluster(cluster.pk)
@@ -534,6 +534,27 @@ def test_many_due_declarations_are_read_by_list(
     settle(only=("provisioning.apply",))
     assert {method for method, _ in asked} == {"GET"}
     assert len(asked) == 2
+    runs = ApplyRun.objects.filter(generation=2, declaration__cluster=cluster)
+    assert [(run.outcome, run.results) for run in runs] == [(RunOutcome.SUCCEEDED, [])] * len(spaces)
+
+    real_record = recording.record_unchanged
+    moved: list[Declaration] = []
+
+    def declared_meanwhile(on: Cluster, token: uuid.UUID, alike: Any) -> int:
+        if not moved:
+            owner, ns = spaces[0]
+            moved.append(declare(cluster, [namespace(ns), quota(ns, 5)], owner_uid=owner))
+        return real_record(on, token, alike)
+
+    monkeypatch.setattr(recording, "record_unchanged", declared_meanwhile)
+    for owner, ns in spaces:
+        declare(cluster, [namespace(ns), quota(ns, 4)], owner_uid=owner)
+    settle(only=("provisioning.apply",))
+    declaration = Declaration.objects.get(pk=moved[0].pk)
+    assert (declaration.generation, declaration.observed_generation) == (4, 4)
+    generations = declaration.runs.order_by("generation").values_list("generation", "outcome")
+    assert list(generations) == [(one, RunOutcome.SUCCEEDED) for one in (1, 2, 4)]
+    assert live.get("ResourceQuota", "gpu-quota", spaces[0][1])["spec"]["hard"]["requests.nvidia.com/gpu"] == "5"
 
 
 @pytest.mark.requirement("clusters-1.5")
