@@ -158,7 +158,9 @@ def test_noticed_kept_idle_again_stopped_and_started(place: Place, company: Comp
         settle(only=ONLY)
         case.refresh_from_db()
         assert case.status == IdleStatus.STOPPED
-        assert place.live.get("Deployment", "serve", place.workspace.namespace)["spec"]["replicas"] == 0
+        scaled = place.live.get("Deployment", "serve", place.workspace.namespace)
+        assert scaled["spec"]["replicas"] == 0
+        assert "gpu-commons-idle" in managers(scaled)
         stopped_at = case.stopped_at
         assert stopped_at is not None
     with at(10.4):
