@@ -23,6 +23,9 @@ from django.urls import resolve, reverse
 
 from apps.accounts import sessions
 from apps.accounts.api_auth import needed_by
+from apps.core.models import OutboxMessage
+from apps.notifications import delivery
+from apps.notifications.models import Notification, SentMail
 from portal import health
 from tests.sweep import world as worlds
 from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
@@ -77,7 +80,26 @@ def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch
         for persona in personas:
             if differs(name, route, persona):
                 failures += check(world, clients[persona], name, route, persona, url, own)
+    failures += told(world, personas)
     assert not failures, f"{len(failures)} failures:\n" + "\n".join(failures)
+
+
+def told(world: SimpleNamespace, personas: tuple[str, ...]) -> list[str]:
+    """Spread what the world's making told people; returns what mails and notices show to whom it is foreign."""
+    found = []
+    with transaction.atomic():
+        delivery.spread_due(limit=5000)
+        assert Notification.objects.count() > 5
+        assert not OutboxMessage.objects.filter(delivered_at__isnull=True).exists(), "some cannot be read"
+        for persona in personas:
+            person = world.people.get(persona)
+            mails = SentMail.objects.filter(user=person).values_list("event", "subject", "body_text", "body_html")
+            notices = Notification.objects.filter(user=person).values_list("event", "title", "body", "path")
+            for event, *texts in [*mails, *notices] if person is not None else []:
+                if shown := worlds.leaks(" ".join(texts), world.secrets[persona], []):
+                    found.append(f"what tells {persona} of {event}: shows {shown}")
+        transaction.set_rollback(True)
+    return found
 
 
 def differs(name: str, route: Route, persona: str) -> bool:
