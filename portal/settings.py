@@ -8,6 +8,8 @@ from typing import Any
 
 import environ
 
+from portal.openapi_names import ENUM_NAMES
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
@@ -353,48 +355,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "portal.openapi.describe"],
-    # Names for choices that several rooms call "status" or "kind".
-    "ENUM_NAME_OVERRIDES": {
-        "RoleEnum": "apps.teams.choices.Role",
-        "ServiceRoleEnum": [("member", "Member"), ("team_lead", "Team lead"), ("auditor", "Auditor")],
-        "ApprovalStatusEnum": "apps.approvals.choices.RequestStatus",
-        "QuotaRequestStatusEnum": "apps.quotas.choices.RequestStatus",
-        "DeclarationStatusEnum": "apps.provisioning.choices.DeclarationStatus",
-        "PlanStatusEnum": "apps.provisioning.choices.PlanStatus",
-        "DeclarationKindEnum": "apps.provisioning.choices.DeclarationKind",
-        "PoolKindEnum": "apps.clusters.choices.PoolKind",
-        "RunStatusEnum": "apps.metering.choices.RunStatus",
-        "ChargeKindEnum": "apps.costs.choices.ChargeKind",
-        "SourceKindEnum": "apps.metering.choices.SourceKind",
-        "MailStatusEnum": "apps.notifications.choices.MailStatus",
-        "WebhookStatusEnum": "apps.notifications.choices.WebhookStatus",
-        "ChangeKindEnum": "apps.quotas.choices.ChangeKind",
-        "FindingKindEnum": "apps.insights.choices.FindingKind",
-        "DecisionVerdictEnum": "apps.approvals.choices.Verdict",
-        "RequestKindEnum": "apps.approvals.choices.RequestKind",
-        "ReviewOutcomeEnum": "apps.approvals.choices.ReviewOutcome",
-        "LineageKindEnum": "apps.catalogue.choices.SourceKind",
-        "EvidenceKindEnum": "apps.catalogue.choices.EvidenceKind",
-        "ExceptionKindEnum": "apps.catalogue.choices.ExceptionKind",
-        "RegistryKindEnum": "apps.catalogue.choices.RegistryKind",
-        "ModelRequestStatusEnum": "apps.catalogue.choices.AskStatus",
-        "SchemeEnum": "apps.catalogue.choices.Scheme",
-        "ObjectiveKindEnum": "apps.deployments.choices.ObjectiveKind",
-        "ReleaseStatusEnum": "apps.deployments.choices.ReleaseStatus",
-        "EnforcementModeEnum": "apps.deployments.choices.EnforcementMode",
-        "BillingModeEnum": "apps.costs.choices.BillingMode",
-        "KueueModeEnum": "apps.clusters.choices.KueueMode",
-        "DataClassEnum": "apps.quotas.choices.DataClass",
-        "VerdictStatusEnum": "apps.costs.choices.Verdict",
-        "DisputeStatusEnum": "apps.costs.choices.DisputeStatus",
-        "FileStatusEnum": "apps.costs.choices.FileStatus",
-        "FileKindEnum": "apps.costs.choices.FileKind",
-        "WaiverKindEnum": "apps.costs.choices.WaiverKind",
-        "CheckKindEnum": "apps.costs.choices.CheckKind",
-        "StopStatusEnum": "apps.provisioning.choices.StopStatus",
-        "LineKindEnum": "apps.metering.choices.LineKind",
-        "EvidenceVerdictEnum": [("pass", "Pass"), ("fail", "Fail"), ("info", "No verdict")],
-    },
+    "ENUM_NAME_OVERRIDES": ENUM_NAMES,
 }
 
 # -- Logs: one JSON object a line, with the request id; never a secret -----------------------------------------------
