@@ -20,6 +20,7 @@ from apps.costs.forecasting import Forecast
 from apps.costs.models import Budget
 
 _PER_MILLE = 1000
+_EXPORTED = {"cell": {"class": "d-none"}}
 
 
 def tone_of(share: Decimal | None) -> str:
@@ -45,10 +46,9 @@ class StandingTable(CommonsTable):
     """Budgets in force, the fullest first."""
 
     owner = tables.Column(accessor="budget", verbose_name="Whose", orderable=False)
-    kind = tables.Column(accessor="budget__team_id", verbose_name="Kind", empty_values=())
-    unit = tables.Column(
-        accessor="budget", verbose_name="Unit", orderable=False, attrs={"cell": {"class": "d-none d-lg-table-cell"}}
-    )
+    # Said below the name; columns of their own in files.
+    kind = tables.Column(accessor="budget__team_id", verbose_name="Kind", empty_values=(), attrs=_EXPORTED)
+    unit = tables.Column(accessor="budget", verbose_name="Unit", orderable=False, attrs=_EXPORTED)
     share = tables.Column(verbose_name="Used", empty_values=())
     spent = MoneyColumn(verbose_name="So far", order_by="spent__amount")
     amount = MoneyColumn(accessor="budget__monthly", verbose_name="Budget a month", orderable=False)
@@ -63,16 +63,21 @@ class StandingTable(CommonsTable):
     )  # fmt: skip
     reached = tables.Column(verbose_name="Step reached", orderable=False, empty_values=("",))
     month_from = tables.DateColumn(
-        accessor="budget__month_from", verbose_name="From month", format="Y-m", orderable=False,
-        attrs={"cell": {"class": "d-none d-lg-table-cell"}},
-    )  # fmt: skip
+        accessor="budget__month_from", verbose_name="From month", format="Y-m", orderable=False, attrs=_EXPORTED
+    )
 
     class Meta(CommonsTable.Meta):
         caption = "Budgets"
 
     def render_owner(self, value: Budget) -> Any:
-        """Link to the budget."""
-        return format_html('<a href="{}">{}</a>', detail_url(value), value.team or value.unit)
+        """Link to the budget, and say whose it is."""
+        below = f"Team of {value.team.unit}" if value.team is not None else "Unit and below"
+        return format_html(
+            '<a href="{}">{}</a><div class="text-secondary">{}</div>',
+            detail_url(value),
+            value.team or value.unit,
+            below,
+        )
 
     def value_owner(self, value: Budget) -> str:
         """Export the name."""

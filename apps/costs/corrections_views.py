@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.urls import reverse
 
 from apps.core.filters import CommonsFilterSet
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
-from apps.core.tables import CommonsTable, QuantityColumn, TimeColumn, UidLinkColumn
+from apps.core.tables import CommonsTable, QuantityColumn, UidLinkColumn
 from apps.core.views import Crumb, DetailView, ListView
 from apps.costs import corrections_books
 from apps.costs.adjusting_events import CORRECTIONS_EXPORTED
@@ -25,6 +26,8 @@ from apps.costs.tables import MonthFilter, UnitFilter
 from apps.metering import billing
 
 _WIDE = {"cell": {"class": "d-none d-md-table-cell"}}
+_CENTS = Decimal("0.01")
+_ONE_LINE = {"cell": {"class": "text-nowrap d-none d-md-table-cell"}}
 _SHOWN = Decimal("0.000001")
 _EXACT = DecimalField(max_digits=40, decimal_places=16)
 
@@ -39,22 +42,35 @@ def priced() -> QuerySet[Correction]:
 class CorrectionTable(CommonsTable):
     """Corrections: original hour, cause, quantity, price, amount."""
 
-    hour = TimeColumn(verbose_name="Original hour")
-    period = tables.Column(accessor="period__month", verbose_name="Billed in")
+    hour = UidLinkColumn("costs:correction-detail", kwarg="correction_uid", verbose_name="Original hour")
+    period = tables.Column(accessor="period__month", verbose_name="Billed in", attrs=_ONE_LINE)
     corrects = tables.Column(accessor="corrects__month", verbose_name="Of month", attrs=_WIDE)
     team_name = tables.Column(verbose_name="Team", empty_values=())
     kind = tables.Column(attrs=_WIDE)
     cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster", attrs=_WIDE)
-    gpu_ms = QuantityColumn(verbose_name="GPU-hours")
+    gpu_ms = QuantityColumn(verbose_name="GPU-hours", attrs=_WIDE)
     price = tables.Column(accessor="rate__amount", verbose_name="Price per hour", attrs=_WIDE)
     exact = tables.Column(verbose_name="Amount, exact", attrs={"cell": {"class": "figure"}})
-    reason = UidLinkColumn("costs:correction-detail", kwarg="correction_uid", verbose_name="Cause")
+    reason = tables.Column(verbose_name="Cause", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
 
     class Meta(CommonsTable.Meta):
         model = Correction
         fields = ("hour", "period", "corrects", "team_name", "kind", "cluster", "gpu_ms", "price", "exact", "reason")
         order_by = ("-hour",)
         caption = "Corrections"
+
+    def render_hour(self, value: datetime, record: Any, column: UidLinkColumn) -> Any:
+        """Write the hour as a link to the correction."""
+        return column.render(f"{value:%Y-%m-%d %H:%M} UTC", record)
+
+    def value_hour(self, value: datetime) -> datetime:
+        """Export the moment."""
+        return value
+
+    def render_reason(self, value: str, record: Any) -> str:
+        """Write the cause without the hour that it begins with: that is a column of its own."""
+        words = value.removeprefix(f"{record.hour:%Y-%m-%d %H:%M} UTC ")
+        return words[:1].upper() + words[1:]
 
     def render_period(self, value: Any) -> str:
         """Write the month."""
@@ -67,8 +83,8 @@ class CorrectionTable(CommonsTable):
         return value or "Platform"
 
     def render_price(self, value: Decimal) -> str:
-        """Write the price without zeros at its end."""
-        return f"{value.normalize():f}"
+        """Write the price without zeros at its end, but with cents."""
+        return f"{value.normalize():f}" if value != value.quantize(_CENTS) else f"{value:.2f}"
 
     def render_exact(self, value: Decimal, record: Any) -> str:
         """Write the amount with what lies below the cent: rounding is a matter of whole statements, not of rows."""

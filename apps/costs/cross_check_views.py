@@ -17,7 +17,7 @@ from apps.core.filters import CommonsFilterSet
 from apps.core.forms import AmountField, CommonsForm, WholeNumberField
 from apps.core.money import Money
 from apps.core.pages import PageView
-from apps.core.tables import CommonsTable, MoneyColumn, TimeColumn, UidLinkColumn
+from apps.core.tables import AgeColumn, CommonsTable, MoneyColumn, UidLinkColumn
 from apps.core.templatetags.commons import status_badge
 from apps.core.views import ActionView, Crumb, DetailView, ListView
 from apps.costs import cross_check_actions, cross_checks
@@ -72,16 +72,18 @@ class CrossCheckTable(CommonsTable):
 
     day = UidLinkColumn("costs:cross-check-detail", kwarg="check_uid")
     cluster = tables.Column()
-    kind = tables.Column(verbose_name="Compared with")
-    ours = MoneyColumn()
-    theirs = MoneyColumn()
+    kind = tables.Column(verbose_name="Compared with", attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    ours = MoneyColumn(attrs={"cell": {"class": "figure d-none d-md-table-cell"}})
+    theirs = MoneyColumn(attrs={"cell": {"class": "figure d-none d-md-table-cell"}})
     difference = tables.Column(empty_values=(), orderable=False, attrs={"cell": {"class": "figure"}})
     remainder = tables.Column(
-        empty_values=(), orderable=False, verbose_name="Without a known cause", attrs={"cell": {"class": "figure"}}
-    )
+        empty_values=(), orderable=False, verbose_name="Without a known cause",
+        attrs={"cell": {"class": "figure d-none d-md-table-cell"}},
+    )  # fmt: skip
     state = tables.Column()
     explained_by = tables.Column(attrs={"cell": {"class": "d-none d-lg-table-cell"}})
-    checked_at = TimeColumn(attrs={"cell": {"class": "d-none d-lg-table-cell"}})
+    # On a day's own page, and in files.
+    checked_at = AgeColumn(verbose_name="Checked", attrs={"cell": {"class": "d-none"}})
 
     class Meta(CommonsTable.Meta):
         model = CrossCheck
@@ -184,23 +186,30 @@ class CrossCheckDetail(ForReaders, DetailView):
         """Add the causes and what may be done."""
         row = self.object
         open_or_explained = row.state != CheckState.MATCHED
-        difference = None if row.ours is None or row.theirs is None else row.ours - row.theirs
         return super().get_context(
-            ours=None if row.ours is None else Money(row.ours, row.currency).quantized(),
-            theirs=None if row.theirs is None else Money(row.theirs, row.currency).quantized(),
-            difference=signed(difference, row.currency),
-            remainder=signed(remainder_of(row), row.currency),
+            **sides(row),
             causes=[
                 (causes.NAMES.get(cause["code"], cause["code"]), signed(Decimal(cause["amount"]), row.currency))
                 for cause in row.causes
             ],
-            is_bill=row.kind == CheckKind.BILL,
-            tone=TONES[CheckState(row.state)],
             zone=billing.zone_name(),
             setting=cross_checks.setting_for(row.cluster),
             may_explain=open_or_explained and may_manage(self.request.user),
             **extra,
         )
+
+
+def sides(row: CrossCheck) -> dict[str, Any]:
+    """Return what pages show of both sides of a comparison."""
+    difference = None if row.ours is None or row.theirs is None else row.ours - row.theirs
+    return {
+        "ours": None if row.ours is None else Money(row.ours, row.currency).quantized(),
+        "theirs": None if row.theirs is None else Money(row.theirs, row.currency).quantized(),
+        "difference": signed(difference, row.currency),
+        "remainder": signed(remainder_of(row), row.currency),
+        "is_bill": row.kind == CheckKind.BILL,
+        "tone": TONES[CheckState(row.state)],
+    }
 
 
 class ExplainForm(CommonsForm):
@@ -219,6 +228,7 @@ class CrossCheckExplain(ForFinance, ActionView):
 
     queryset = CrossCheck.objects.select_related("cluster")
     form_class = ExplainForm
+    summary_template = "costs/cross_check_sides.html"
     submit_label = "Explain"
     success_message = "The difference is explained."
 
@@ -237,6 +247,10 @@ class CrossCheckExplain(ForFinance, ActionView):
         """Raise Conflict where there is no difference."""
         if self.object.state == CheckState.MATCHED:
             raise Conflict("There is no difference beyond the tolerance to explain.")
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Show what is to be explained."""
+        return super().get_context(**sides(self.object), **extra)
 
     def perform(self, form: Any) -> str:
         """Explain it."""

@@ -25,8 +25,20 @@ from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.models import QuotaRequest
 from apps.rates.models import Rate
 
-#: Kinds that propose something which saves money; what they save is not in each other.
+#: Kinds that propose something which saves money.
 PROPOSED = (FindingKind.IDLE_WORK, FindingKind.RIGHT_SIZE, FindingKind.OFF_HOURS)
+
+
+_EFFECTS = ("Price", "Quantity", "Mix")
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeHours:
+    """The unusual hours of a day in words ("09:00 to 20:00", UTC), what they cost, and what is usual for them."""
+
+    words: str
+    cost: Money
+    usual: Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +171,25 @@ def evidence_workloads(finding: Finding) -> list[EvidenceWorkload]:
 def evidence_effects(finding: Finding) -> list[tuple[str, Money]]:
     """Return what moved the cost of a spike's day against the same day of the week before."""
     currency = finding.evidence.get("currency", settings.COMMONS_CURRENCY)
-    return [(name, Money(Decimal(value), currency)) for name, value in finding.evidence.get("effects", {}).items()]
+    effects = finding.evidence.get("effects", {})
+    # As a report names them; stored JSON has no order.
+    return [(name, Money(Decimal(effects[name]), currency)) for name in _EFFECTS if name in effects]
+
+
+def evidence_hours(finding: Finding) -> SpikeHours | None:
+    """Return a spike's unusual hours with what they cost and what is usual; None: no spike."""
+    seen = finding.evidence
+    if finding.kind != FindingKind.SPIKE or "cost" not in seen:
+        return None
+    currency = seen.get("currency", settings.COMMONS_CURRENCY)
+    spans: list[list[datetime]] = []
+    for hour in sorted(datetime.fromisoformat(text) for text in seen.get("hours", [])):
+        if spans and spans[-1][1] == hour:
+            spans[-1][1] = hour + timedelta(hours=1)
+        else:
+            spans.append([hour, hour + timedelta(hours=1)])
+    words = ", ".join(f"{first:%H:%M} to {last:%H:%M}" for first, last in spans)
+    return SpikeHours(words, Money(Decimal(seen["cost"]), currency), Money(Decimal(seen["usual"]), currency))
 
 
 def cost_of(finding: Finding) -> Money | None:
@@ -190,7 +220,7 @@ def summary(findings: Iterable[Finding]) -> Summary:
     amounts = [monthly_of(row) for row in hoards]
     known = [amount for amount in amounts if amount is not None]
     proposed = [row for row in rows if row.kind in PROPOSED]
-    savings = [amount for row in proposed if (amount := monthly_of(row)) is not None]
+    savings = _savings(proposed)
     return Summary(
         count=len(hoards),
         gpus=_plain(gpus),
@@ -202,6 +232,25 @@ def summary(findings: Iterable[Finding]) -> Summary:
         saving=sum(savings[1:], savings[0]) if savings else None,
         spikes=sum(1 for row in rows if row.kind == FindingKind.SPIKE),
     )
+
+
+def _savings(proposed: Iterable[Finding]) -> list[Money]:
+    """Return what proposals save a month: of idle work and of resting by the clock in one workspace the greater alone.
+
+    Both stop the same GPUs: an hour at which everything rests is mostly an idle hour, too.
+    """
+    found: list[Money] = []
+    stops: dict[int, Money] = {}
+    for row in proposed:
+        amount = monthly_of(row)
+        if amount is None:
+            continue
+        if row.workspace_id is None or row.kind == FindingKind.RIGHT_SIZE:
+            found.append(amount)
+        else:
+            known = stops.get(row.workspace_id)
+            stops[row.workspace_id] = amount if known is None or amount.amount > known.amount else known
+    return [*found, *stops.values()]
 
 
 def _plain(value: Fraction) -> str:

@@ -141,6 +141,7 @@ class FindingDetail(DetailView):
             pool_url=_pool_url(finding),
             workloads=selectors.evidence_workloads(finding),
             effects=selectors.evidence_effects(finding),
+            unusual=selectors.evidence_hours(finding),
             action=selectors.action_of(finding) if may_decide else None,
             realised=selectors.realised_of(finding),
             day_url=_day_url(finding),

@@ -78,6 +78,7 @@ def test_a_day_is_shown_with_its_causes_and_explained(world: World, company: Any
     assert url not in text(get(company.auditor, "costs:cross-check-detail", check_uid=row.uid))
     assert client_for(company.auditor).post(url, {"reason": "Because it is so.", "version": "1"}).status_code == 403
     client = client_for(company.finance)
+    assert "Without a known cause" in text(client.get(url))  # what is to be explained
     assert client.post(url, {"reason": "short", "version": "1"}).status_code == 400
     assert client.post(url, {"reason": "Their node was relabelled at noon.", "version": "1"}).status_code == 303
     assert "Their node was relabelled at noon." in text(

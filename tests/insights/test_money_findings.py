@@ -146,7 +146,26 @@ def test_a_spike_says_what_moved(world: World, company: Company) -> None:
     assert effects == {"Price": 0, "Quantity": Decimal("385.00"), "Mix": 0}
     page = client_for(company.lead_finance).get(reverse("insights:finding-detail", kwargs={"finding_uid": found.uid}))
     assert page.status_code == 200
-    assert "385.00" in page.content.decode()
+    text = page.content.decode()
+    assert "385.00" in text
+    assert f"{day + 3 * HOUR:%H:%M} to {day + 8 * HOUR:%H:%M}" in text
+    assert text.index("Price</td>") < text.index("Quantity</td>") < text.index("Mix</td>")
+
+
+@pytest.mark.requirement("monthly-report-3.4")
+def test_what_stops_the_same_gpus_is_worth_the_greater_once() -> None:
+    def proposal(kind: FindingKind, workspace: int, monthly: str) -> Finding:
+        return Finding(kind=kind, workspace_id=workspace, proposal={"monthly": monthly, "currency": "USD"})
+
+    found = selectors.summary(
+        [
+            proposal(FindingKind.OFF_HOURS, 1, "300.00"),
+            proposal(FindingKind.IDLE_WORK, 1, "200.00"),
+            proposal(FindingKind.RIGHT_SIZE, 1, "50.00"),
+            proposal(FindingKind.IDLE_WORK, 2, "7.00"),
+        ]
+    )
+    assert (found.saving, found.proposals) == (Money(Decimal("357.00"), "USD"), 4)
 
 
 @pytest.mark.requirement("monthly-report-2.6")
