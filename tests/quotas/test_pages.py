@@ -201,11 +201,22 @@ def test_pool_aggregates_are_for_those_with_quota_or_a_request_there_and_name_no
     marketing = client_for(world["lead_marketing"])
     assert marketing.get(url).status_code == 404
     assert "No pools to see yet" in text(marketing.get(reverse("quotas:pool-list")))
+    figures = "/api/v1/pool-figures"
+    assert marketing.get(figures).json() == []
     world.ask("marketing", 10)
     page = text(marketing.get(url))
     assert ">20<" in page.replace(" ", "").replace("\n", "")
     assert "finance" not in page.lower().replace("finance lead", "")
     assert "A100" in text(marketing.get(reverse("quotas:pool-list")))
+    # The one declared exception from the walls holds sums and the pool's own name, nothing of whose they are.
+    (told,) = marketing.get(figures).json()
+    assert set(told) == {
+        "uid", "cluster", "gpu_model", "unit", "committable", "observed", "observed_at", "guaranteed", "borrowable",
+        "borrowed", "used", "used_at", "unpromised", "free", "workspaces",
+    }  # fmt: skip
+    assert told["guaranteed"] == "20"
+    assert "finance" not in str(told).lower()
+    assert client_for(world["vp_other"]).get(figures).json() == []
     assert client_for(world["admin"]).get(url).status_code == 200
     assert client_for(world["vp_other"]).get(url).status_code == 404
 
