@@ -20,7 +20,8 @@ from apps.costs import period_events as events
 from apps.costs.checklist import CheckItem, blockers, checklist
 from apps.costs.choices import UNDER_WAY, BillingMode, FileStatus, OwnerKind, PeriodStatus
 from apps.costs.models import Period, Statement, StatementLine
-from apps.costs.statement_rows import Preview, digest_of_period, preview
+from apps.costs.statement_digests import digest_of_period
+from apps.costs.statement_rows import Preview, preview
 from apps.teams import scope
 from apps.teams.choices import Role
 from apps.teams.models import RoleGrant

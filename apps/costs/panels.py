@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from apps.core import clock
 from apps.core.permissions import may
-from apps.costs import selectors
+from apps.costs import latest, selectors
 from apps.costs.budget_views import standing_seen
 from apps.costs.views import day_url, month_url
 from apps.costs.waiting import waiting_for
@@ -50,7 +50,7 @@ def money(request: HttpRequest, team: Team) -> dict[str, Any]:
     standing = standing_seen(request, team, month)
     budget = standing.budget.monthly if standing is not None else None
     adjusted = standing.billed.adjusted.quantized() if standing is not None else None
-    running = selectors.running_workloads(team, request.user, since=now - timedelta(hours=3))
+    running = latest.running_workloads(team, request.user, since=now - timedelta(hours=3))
     return {
         "template": "costs/panels/team.html",
         "team": team,

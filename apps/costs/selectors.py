@@ -28,7 +28,7 @@ from apps.teams.models import Team
 __all__ = [
     "DayCell", "DayLine", "HourLine", "MonthReport", "TeamLine", "UnallocatedLine", "WorkloadLine", "budget_for",
     "budget_remaining", "clusters_of", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
-    "running_workloads", "team_month_days", "workload_hours",
+    "team_month_days", "workload_hours",
 ]  # fmt: skip
 
 
@@ -304,34 +304,6 @@ def clusters_of(teams: Iterable[Team], month: date) -> list[int]:
         team_id__in=[team.pk for team in teams], day__gte=first, day__lt=billing.following(first)
     )
     return sorted(rows.values_list("cluster_id", flat=True).distinct())
-
-
-@dataclass(frozen=True, slots=True)
-class RunningLine:
-    """What a team ran in the latest metered hours."""
-
-    workload_name: str
-    workload_kind: str
-    namespace: str
-    flavour_name: str
-    last_hour: datetime
-    units: int
-
-
-def running_workloads(team: Team, user: Any, *, since: datetime) -> list[RunningLine]:
-    """Return the workloads with facts since `since`, latest and largest first; units as held at the end of the hour."""
-    facts = HourFact.objects.visible_to(user).filter(team_id=team.pk, hour__gte=since)
-    found: dict[tuple[str, str, str], RunningLine] = {}
-    columns = ("workload_name", "workload_kind", "namespace", "flavour_name", "hour", "spans")
-    for name, kind, namespace, flavour, hour, spans in facts.order_by("-hour", "uid").values_list(*columns)[:2000]:
-        key = (name, namespace, flavour)
-        units = spans[-1] if spans else 0
-        known = found.get(key)
-        if known is None:
-            found[key] = RunningLine(name, kind, namespace, flavour, hour, units)
-        elif known.last_hour == hour:
-            found[key] = RunningLine(name, kind, namespace, flavour, hour, known.units + units)
-    return sorted(found.values(), key=lambda line: (-line.last_hour.timestamp(), -line.units, line.workload_name))
 
 
 # ---------------------------------------------------------------- budgets

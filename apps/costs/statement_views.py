@@ -19,7 +19,7 @@ from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
 from apps.core.views import Crumb, ListView
-from apps.costs import statement_rows
+from apps.costs import statement_digests
 from apps.costs.choices import BillingMode, ChargeKind, LineSort, OwnerKind
 from apps.costs.models import RunningStatement, Statement, StatementLine
 from apps.costs.period_events import LINES_EXPORTED, STATEMENTS_EXPORTED
@@ -277,7 +277,7 @@ class StatementDetail(ListView):
             common=row.total - row.own,
             # What the platform keeps is mostly time that nobody had allocated.
             gpu_label="GPU time" if row.owner_kind == OwnerKind.PLATFORM else "Allocated",
-            intact=statement_rows.digest_from_rows(row) == row.digest,
+            intact=statement_digests.digest_from_rows(row) == row.digest,
             days_url=month_url(team, row.period.month) if team else "",
             charges_url=_charges_url(row),
             may_dispute=row.superseded_at is None

@@ -23,7 +23,7 @@ from apps.costs import freezing, periods, ports
 from apps.costs.choices import LineSort
 from apps.costs.models import Bill, BillLine, Charge, Correction, Credit, DayCharge, Period, Statement, StatementLine
 from apps.costs.period_calendar import months_with_charges
-from apps.costs.statement_rows import digest_from_rows
+from apps.costs.statement_digests import digest_from_rows
 from apps.metering import actions
 from apps.metering.models import HourFact, HourStatus, SourceCheck
 from tests.metering.world import MODEL, FakeAdapter, World, add_rate, guarantee, hold, make_world, utc

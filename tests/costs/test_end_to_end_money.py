@@ -31,7 +31,7 @@ from apps.costs import credits, period_books, periods, reopening
 from apps.costs.choices import OwnerKind, PeriodStatus
 from apps.costs.distribution import RULES
 from apps.costs.models import Charge, Correction, DistributionPolicy, Period, Statement
-from apps.costs.statement_rows import digest_from_rows
+from apps.costs.statement_digests import digest_from_rows
 from apps.metering import actions as metering
 from apps.metering import billing
 from apps.metering.engine import HOUR_MS
