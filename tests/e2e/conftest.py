@@ -27,7 +27,7 @@ VENDOR = Path(settings.BASE_DIR) / "static_vendor" / "tabler.min.css"
 AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE, DESKTOP = 390, 1440
 #: How long a page may take for what it is waited for: nothing waits longer than it takes, and machines are shared.
-PATIENCE_MS = 45_000
+PATIENCE_MS = 90_000
 expect.set_options(timeout=PATIENCE_MS)
 
 

@@ -47,7 +47,7 @@ _FRAGMENTS = {
 }  # fmt: skip
 
 #: Side by side, processes divide the pages.
-_SHARES = 3
+_SHARES = 2
 
 
 def _wanted(name: str, route: Route, *, every: bool) -> bool:
