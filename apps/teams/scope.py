@@ -42,6 +42,11 @@ class Scopes:
     _units: dict[int, Unit] = field(default_factory=dict, compare=False, repr=False)
     #: (team, units) → whether the team lies below one of them: pages ask several permissions for one row.
     _known: dict[tuple[int, frozenset[int]], bool] = field(default_factory=dict, compare=False, repr=False)
+    #: Permission → where it is held: the sidebar asks thirty, and the page some of them again. Never carried over to a
+    #: copy, which may be under another limit.
+    _reached: dict[str, tuple[bool, frozenset[int], frozenset[int]]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def _tree(self) -> dict[int, Unit]:
         """Return every unit that any of the person's roles reaches, archived ones too: one query a request."""
@@ -61,16 +66,22 @@ class Scopes:
             return []
         return [unit for unit in self._tree().values() if everywhere or not units.isdisjoint(unit.path)]
 
-    def _below(self, units: set[int]) -> frozenset[int]:
+    def _below(self, units: frozenset[int]) -> frozenset[int]:
         return frozenset(pk for pk, unit in self._tree().items() if not units.isdisjoint(unit.path))
 
-    def _reach(self, permission: str) -> tuple[bool, set[int], set[int]]:
+    def _reach(self, permission: str) -> tuple[bool, frozenset[int], frozenset[int]]:
+        known = self._reached.get(permission)
+        if known is None:
+            known = self._reached[permission] = self._find_reach(permission)
+        return known
+
+    def _find_reach(self, permission: str) -> tuple[bool, frozenset[int], frozenset[int]]:
         roles = roles_with(permission)
         if self.barred(permission):
-            return False, set(), set()
+            return False, frozenset(), frozenset()
         everywhere = bool(self.installation & roles)
-        units = set().union(*(ids for role, ids in self.units.items() if role in roles))
-        teams = set().union(*(ids for role, ids in self.teams.items() if role in roles))
+        units = frozenset[int]().union(*(ids for role, ids in self.units.items() if role in roles))
+        teams = frozenset[int]().union(*(ids for role, ids in self.teams.items() if role in roles))
         return everywhere, units, teams
 
     def barred(self, permission: str) -> bool:
@@ -147,7 +158,7 @@ class Scopes:
                 return True
             if not units:
                 return False
-            key = (int(team_id), frozenset(units))
+            key = (int(team_id), units)
             if key not in self._known:
                 self._known[key] = Team.objects.filter(pk=team_id, unit__path__overlap=list(units)).exists()
             return self._known[key]
