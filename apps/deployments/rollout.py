@@ -14,51 +14,15 @@ from django.db import transaction
 
 from apps.core import clock
 from apps.core.actor import Actor
-from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
+from apps.core.errors import Conflict
 from apps.core.formats import datetime_utc
-from apps.core.permissions import may
 from apps.deployments import granting, grants, ladder, rendering
 from apps.deployments.choices import RELEASE_TRANSITIONS, ExpiryAction, LoadState, ReleaseStatus, StepKind
+from apps.deployments.endpoint_lock import OPERATE, checked_reason, locked
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.moving import Moved, leads_told, locked_release, move, put_status
 from apps.deployments.reading import spec_of
 from apps.quotas.choices import Environment
-
-OPERATE = "deployments.release.operate"
-MIN_REASON = 10
-MAX_REASON = 2000
-_RELATED = (
-    "workspace__team", "workspace__cluster", "model",
-    "current__model_version__model", "current__flavour", "candidate__model_version__model", "candidate__flavour",
-)  # fmt: skip
-
-
-def locked(endpoint_id: int, *, actor: Actor, expected_version: int | None = None) -> Endpoint:
-    """Return an endpoint locked, the person's permission checked. Raises NotVisible, NotAllowed, Conflict."""
-    if not actor.is_system:
-        from apps.accounts.models import User
-
-        user = User.objects.filter(pk=actor.user_id or 0, is_active=True).first()
-        seen = Endpoint.objects.visible_to(user).select_related("workspace").filter(pk=endpoint_id).first()
-        if user is None or seen is None:
-            raise NotVisible
-        if not may(user, OPERATE, seen):
-            raise NotAllowed("Releases are operated by the team's leads and platform admins.", rule=OPERATE)
-    endpoint = Endpoint.objects.locked(endpoint_id, expected_version=expected_version)
-    whole = Endpoint.objects.select_related(*_RELATED).get(pk=endpoint.pk)
-    if whole.removed_at is not None:
-        raise Conflict("This endpoint was removed.", current={"version": whole.version})
-    return whole
-
-
-def checked_reason(reason: str, *, required: bool = True) -> str:
-    """Return a reason without blanks around it. Raises Invalid where it is missing or too long."""
-    text = reason.strip()
-    if required and len(text) < MIN_REASON:
-        raise Invalid({"reason": f"Say in at least {MIN_REASON} characters why: it stays in the log."})
-    if len(text) > MAX_REASON:
-        raise Invalid({"reason": f"At most {MAX_REASON:,} characters."})
-    return text
 
 
 def binding(endpoint: Endpoint, release: Release) -> bool:
@@ -442,6 +406,6 @@ def remove(endpoint_id: int, *, actor: Actor, reason: str, expected_version: int
 
 
 __all__ = [
-    "binding", "climb", "earlier_releases", "go_live", "hold", "leads_told", "next_move", "promote", "promotion",
-    "remove", "resume", "roll_back", "start_again", "step", "stop",
+    "OPERATE", "binding", "checked_reason", "climb", "earlier_releases", "go_live", "hold", "leads_told", "locked",
+    "next_move", "promote", "promotion", "remove", "resume", "roll_back", "start_again", "step", "stop",
 ]  # fmt: skip
