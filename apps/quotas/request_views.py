@@ -1,4 +1,4 @@
-"""Pages of quota requests: ask, see at once what it means, follow, withdraw, correct."""
+"""Pages of quota requests: ask, see at once what it means, follow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from apps.clusters.models import Flavour
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
-from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
+from apps.core.views import CreateView, Crumb, DetailView, ListView, LiveView
 from apps.provisioning.views import plan_links
 from apps.quotas import actions, live_views, recurrence, renewal, selectors, timeline, windows
 from apps.quotas.assess import guaranteed_word
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
-from apps.quotas.forms import CorrectionForm, RequestForm, WithdrawForm, may_ask_for, repetition_initial
+from apps.quotas.forms import RequestForm, may_ask_for, repetition_initial
 from apps.quotas.models import Quota, QuotaRequest, Workspace
 from apps.quotas.records import borrow_words, held_words, lend_words
 from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
@@ -41,15 +41,18 @@ _RELATED = (
 )
 
 
-def _requests() -> Any:
+def requests_of_pages() -> Any:
+    """Return quota requests with what their pages show beside them."""
     return QuotaRequest.objects.select_related(*_RELATED)
 
 
-def _list_crumb() -> Crumb:
+def list_crumb() -> Crumb:
+    """Return the way back to the list."""
     return Crumb("Quota requests", reverse("quotas:request-list"))
 
 
-def _url(request: QuotaRequest) -> str:
+def url_of(request: QuotaRequest) -> str:
+    """Return the address of a request's page."""
     return reverse("quotas:request-detail", kwargs={"request_uid": request.uid})
 
 
@@ -61,7 +64,7 @@ def _next_end(start: datetime, end: datetime | None) -> datetime | None:
     return min(end + (end - start), furthest)
 
 
-def _extras_initial(request: QuotaRequest) -> dict[str, Any]:
+def extras_initial(request: QuotaRequest) -> dict[str, Any]:
     """Return what the form shows first of a request's repetition, lending and serving."""
     lending = {"lend_mode": request.lend_mode, "lend_limit": request.lend_limit, "serving": request.serving}
     return {**lending, **repetition_initial(request.recurrence)}
@@ -105,7 +108,7 @@ class RequestCreate(CreateView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""
-        return [_list_crumb()]
+        return [list_crumb()]
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """The form's choices depend on the person."""
@@ -196,7 +199,7 @@ class RequestCreate(CreateView):
         )
         approved = request.status not in (RequestStatus.IN_REVIEW, RequestStatus.WAITING)
         self.success_message = "Approved by policy: it is on its way." if approved else "Submitted. Follow it here."
-        return _url(request)
+        return url_of(request)
 
 
 def _said_wrong(form: Any) -> list[str]:
@@ -209,7 +212,7 @@ def _said_wrong(form: Any) -> list[str]:
     ]
 
 
-class _Estimate(LiveView):
+class EstimateView(LiveView):
     """What a half-filled request would mean."""
 
     permission = "quotas.request.create"
@@ -266,14 +269,14 @@ class _Estimate(LiveView):
         other = self.open_request(workspace, flavour)
         return {
             "change": change,
-            "open_url": _url(other) if other is not None else "",
+            "open_url": url_of(other) if other is not None else "",
             "held": held_words(before) if before is not None else "",
             "then": held_words(draft.holding),
             "word": guaranteed_word(draft.pool),
         }
 
 
-class RequestEstimate(_Estimate):
+class RequestEstimate(EstimateView):
     """Beside the form of a new request."""
 
     form_class = RequestForm
@@ -282,7 +285,7 @@ class RequestEstimate(_Estimate):
 class RequestDetail(DetailView):
     """One quota request: what it asks for, what it means, and its way."""
 
-    queryset = staticmethod(_requests)
+    queryset = staticmethod(requests_of_pages)
     permission = "quotas.request.view"
     url_kwarg = "request_uid"
     template_name = "quotas/request_detail.html"
@@ -293,7 +296,7 @@ class RequestDetail(DetailView):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the list."""
-        return [_list_crumb()]
+        return [list_crumb()]
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add evidence, timeline and what the person may do."""
@@ -325,132 +328,3 @@ class RequestDetail(DetailView):
         if approval is None or not type(approval).objects.visible_to(self.request.user).filter(pk=approval.pk).exists():
             return ""
         return reverse("approvals:request-detail", kwargs={"request_uid": approval.uid})
-
-
-class _RequestAction(ActionView):
-    """Something that is done with an open request."""
-
-    queryset = staticmethod(_requests)
-    permission = "quotas.request.withdraw"
-    url_kwarg = "request_uid"
-    object: QuotaRequest
-
-    def breadcrumbs(self) -> list[Crumb]:
-        """Back to the request."""
-        return [_list_crumb(), Crumb(f"{self.object.guaranteed:,} × {self.object.flavour}", _url(self.object))]
-
-    def check_state(self) -> None:
-        """Only an open request can be changed."""
-        if not self.object.is_open:
-            label = RequestStatus(self.object.status).label.lower()
-            raise Conflict(
-                f"This request is {label}: it can no longer be changed.",
-                current={"status": self.object.status, "version": self.object.version},
-            )
-
-
-class RequestWithdraw(_RequestAction):
-    """Take a request back."""
-
-    title = "Withdraw the request"
-    intro = "Nothing that is in force changes. What was decided so far is void."
-    form_class = WithdrawForm
-    submit_label = "Withdraw it"
-    danger = True
-    success_message = "Withdrawn."
-
-    def perform(self, form: Any) -> str:
-        """Withdraw it."""
-        request = actions.withdraw_request(
-            self.object.pk,
-            actor=self.actor,
-            expected_version=self.expected_version,
-            reason=form.cleaned_data.get("reason", ""),
-        )
-        return _url(request)
-
-
-class RequestCorrect(_RequestAction):
-    """Replace a request by a corrected one."""
-
-    title = "Correct the request"
-    intro = "A corrected request starts its approval anew: decisions made so far count no more."
-    form_class = CorrectionForm
-    template_name = "quotas/request_form.html"
-    submit_label = "Submit the correction"
-    success_message = "Corrected. Earlier decisions are void."
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        """The form is about the request's workspace."""
-        return {"user": self.request.user, "workspace": self.object.workspace}
-
-    def get_initial(self) -> dict[str, Any]:
-        """Start from the request as it stands."""
-        request = self.object
-        return {
-            "flavour": request.flavour_id,
-            "guaranteed": request.guaranteed,
-            "borrow_mode": request.borrow_mode,
-            "borrow_limit": request.borrow_limit,
-            "valid_from": request.valid_from if request.valid_from > request.created_at else None,
-            "valid_until": request.valid_until,
-            "reason": request.reason,
-            **_extras_initial(request),
-        }
-
-    def get_context(self, **extra: Any) -> dict[str, Any]:
-        """Add where the live estimate comes from."""
-        url = reverse("quotas:request-correct-estimate", kwargs={"request_uid": self.object.uid})
-        return super().get_context(estimate_url=url, **extra)
-
-    def perform(self, form: Any) -> str:
-        """Submit the correction."""
-        data = form.cleaned_data
-        request = actions.correct_request(
-            self.object.pk,
-            data["flavour"].pk,
-            data["guaranteed"],
-            data["borrow_mode"],
-            data["borrow_limit"],
-            data["valid_from"],
-            data["valid_until"],
-            data["reason"],
-            actor=self.actor,
-            expected_version=self.expected_version,
-            extras=form.extras(),
-        )
-        return _url(request)
-
-
-class CorrectEstimate(_Estimate):
-    """Beside the form of a correction."""
-
-    permission = "quotas.request.withdraw"
-    form_class = CorrectionForm
-    object: QuotaRequest
-
-    def prepare(self) -> None:
-        """Load the request. Raises NotVisible."""
-        rows = QuotaRequest.objects.select_related("workspace__cluster", "workspace__team")
-        self.object = rows.get_visible(self.request.user, self.kwargs["request_uid"])
-
-    def scope_object(self) -> Any:
-        """Ask permissions for the request."""
-        return self.object
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        """The form is about the request's workspace."""
-        return {"user": self.request.user, "workspace": self.object.workspace}
-
-    def workspace_of(self, data: Mapping[str, Any]) -> Any:
-        """The request's."""
-        return self.object.workspace
-
-    def open_request(self, workspace: Workspace, flavour: Flavour) -> QuotaRequest | None:
-        """Another one than that which is corrected."""
-        other = super().open_request(workspace, flavour)
-        return other if other is not None and other.pk != self.object.pk else None
-
-    def corrects(self) -> Mapping[str, Any] | None:
-        """The request's: a renewal keeps its place."""
-        return dict(self.object.change)

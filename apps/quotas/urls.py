@@ -12,6 +12,7 @@ from apps.quotas import (
     idle_policy_views,
     limits_views,
     live_views,
+    request_change_views,
     request_views,
     use_views,
     views,
@@ -43,9 +44,11 @@ urlpatterns = [
     path("quotas/requests/new/", request_views.RequestCreate.as_view(), name="request-create"),
     path("quotas/requests/estimate/", request_views.RequestEstimate.as_view(), name="request-estimate"),
     path(_REQUEST, request_views.RequestDetail.as_view(), name="request-detail"),
-    path(f"{_REQUEST}withdraw/", request_views.RequestWithdraw.as_view(), name="request-withdraw"),
-    path(f"{_REQUEST}correct/", request_views.RequestCorrect.as_view(), name="request-correct"),
-    path(f"{_REQUEST}correct/estimate/", request_views.CorrectEstimate.as_view(), name="request-correct-estimate"),
+    path(f"{_REQUEST}withdraw/", request_change_views.RequestWithdraw.as_view(), name="request-withdraw"),
+    path(f"{_REQUEST}correct/", request_change_views.RequestCorrect.as_view(), name="request-correct"),
+    path(
+        f"{_REQUEST}correct/estimate/", request_change_views.CorrectEstimate.as_view(), name="request-correct-estimate"
+    ),
     path("quotas/baselines/<uuid:cluster_uid>/", baseline_views.BaselineRequest.as_view(), name="baseline"),
     path("quotas/clusters/<uuid:cluster_uid>/adopt/", adopt_views.AdoptNamespace.as_view(), name="adopt-namespace"),
     path("quotas/adoptions/<uuid:reading_uid>/", adopt_views.AdoptionDetail.as_view(), name="adoption"),
