@@ -14,7 +14,8 @@ import environ
 import pytest
 from celery.app.task import Task
 from django.conf import settings
-from django.test import TransactionTestCase
+from django.http.response import HttpResponseBase
+from django.test import Client, TransactionTestCase
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -106,6 +107,32 @@ def _process_of_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_security, "close_by_default", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def _streamed() -> Iterator[list[HttpResponseBase]]:
+    """What test clients were sent in pieces and may not have read to its end, where the file behind it is closed."""
+    found: list[HttpResponseBase] = []
+    request = Client.request
+
+    def noted(self: Client, **environ: Any) -> Any:
+        response: Any = request(self, **environ)
+        if response.streaming:
+            found.append(response)
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "request", noted)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _close_streamed(_streamed: list[HttpResponseBase]) -> Iterator[None]:
+    """Close files of exports that a test looked at from outside only, as servers do when a browser goes away."""
+    yield
+    while _streamed:
+        for close in _streamed.pop()._resource_closers:  # type: ignore[attr-defined]  # close() would end connections, too
+            close()
 
 
 @pytest.fixture(autouse=True)

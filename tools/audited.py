@@ -24,7 +24,8 @@ EXEMPT: dict[str, str] = {
     "apps.catalogue.file_actions.append_piece": "a piece of an upload is nothing yet; finish_upload records the file",
     "apps.catalogue.file_actions.begin_upload": "an announced upload is nothing yet; finish_upload records the file",
     "apps.catalogue.version_actions.locked_draft": "loads and locks for an action",
-    "apps.deployments.rollout.locked": "loads and locks for an action",
+    "apps.clusters.places.note_change": "writes the history row of what clusters.administering records as its event",
+    "apps.deployments.endpoint_lock.locked": "loads and locks for an action",
     "apps.metering.actions.ingest_hours": "the sweep's work, on its run with source proof; what a person asks for again"
     " is recorded where it is asked for (retry_hours)",
     "apps.notifications.actions.mark_all_read": "somebody looked at their own news",
