@@ -27,7 +27,7 @@ from apps.teams.models import Team
 
 __all__ = [
     "DayCell", "DayLine", "HourLine", "MonthReport", "TeamLine", "UnallocatedLine", "WorkloadLine", "budget_for",
-    "budget_remaining", "clusters_of", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
+    "clusters_of", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
     "team_month_days", "workload_hours",
 ]  # fmt: skip
 
@@ -355,20 +355,6 @@ def budget_for(team_id: int, month: date) -> Money | None:
         Budget.objects.filter(team_id=team_id, month_from__lte=month.replace(day=1)).order_by("-month_from").first()
     )
     return None if budget is None else budget.monthly
-
-
-def budget_remaining(team_id: int, at: datetime) -> Money | None:
-    """Return the month's budget minus the month's cost so far; negative when overspent.
-
-    None where the team has no budget, or where part of the month's cost is unknown (no rate): a limit must not be
-    checked against a guess.
-    """
-    month = billing.month_of(at)
-    budget = budget_for(team_id, month)
-    if budget is None:
-        return None
-    cost = cost_of_month(team_id, month)
-    return None if cost.unpriced_ms else (budget - cost.amount).quantized()
 
 
 def month_completeness(month: date, cluster_ids: list[int] | None = None) -> Completeness:

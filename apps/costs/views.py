@@ -18,7 +18,7 @@ from apps.core.middleware import after_read
 from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.views import Crumb, ListView, PageView
-from apps.costs import actions, charge_stream, selectors
+from apps.costs import actions, budget_figures, charge_stream, selectors
 from apps.costs.drilldown import Downloadable, Table, day_rows, fact_rows, hour_rows, month_rows
 from apps.costs.events import CHARGES_EXPORTED
 from apps.costs.models import Charge, DayCharge
@@ -139,7 +139,8 @@ class TeamMonth(TeamPage):
             Series("Idle", [hours(day.idle_gpu_ms) for day in days], "caution"),
         ]
         total = _sum([day.amount for day in days])
-        budget = selectors.budget_for(self.team.pk, month)
+        budget = budget_figures.budget_of(("team", self.team.pk), month)
+        standing = None if budget is None else budget_figures.standings([budget], month)[0]
         return super().get_context(
             team=self.team,
             month=month,
@@ -154,8 +155,10 @@ class TeamMonth(TeamPage):
             allocated=sum(day.allocated_gpu_ms for day in days),
             idle=sum(day.idle_gpu_ms for day in days),
             unpriced=sum(day.unpriced_gpu_ms for day in days),
-            budget=budget,
-            left=None if budget is None or total is None else budget - total,
+            budget=None if budget is None else budget.monthly,
+            budget_url="" if budget is None else reverse("costs:budget-detail", kwargs={"budget_uid": budget.uid}),
+            left=None if standing is None else standing.left,
+            adjusted=standing is not None and bool(standing.billed.adjusted.amount),
             completeness=selectors.month_completeness(month, selectors.clusters_of([self.team], month)),
             may_set=may(self.request.user, "costs.budget.set", self.team),
             **extra,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,13 +19,15 @@ from django.urls import reverse
 from apps.core import clock
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.costs.choices import PeriodStatus
-from apps.costs.forecasting import Forecast, forecast
+from apps.costs.forecasting import forecast
 from apps.costs.reporting import MonthReport, TeamLine
 from apps.insights import advice
 from apps.insights.selectors import right_size_url
 from apps.insights.workloads import PROPOSED
 from apps.metering import billing
 from apps.rates.pricing import HOURS_PER_MONTH
+from apps.reports.budget_rows import budgets
+from apps.reports.extra_rows import Extras, Proposal, Span, TopWorkload
 from apps.teams.models import Unit
 
 #: Workloads and proposals on the page; their lists have all of them.
@@ -52,6 +53,10 @@ SELECT json_build_object(
         WHERE s.budget_id = b.id AND s.month = %(month)s) AS steps
     FROM costs_budget b WHERE b.month_from <= %(month)s AND (b.unit_id = %(unit)s OR b.team_id = ANY(%(shown)s))
     ORDER BY b.team_id, b.unit_id, b.month_from DESC) b),
+  'adjusted', EXISTS (SELECT 1 FROM costs_correction c JOIN costs_period p ON p.id = c.period_id
+      WHERE p.month = %(month)s)
+    OR EXISTS (SELECT 1 FROM costs_credit c JOIN costs_period p ON p.id = c.period_id
+      WHERE p.month = %(month)s AND c.status = 'approved'),
   'idle', (SELECT json_agg(i) FROM (
     SELECT w.team_id AS team, w.workspace_id AS workspace, k.uid AS workspace_uid, k.namespace,
       max(w.currency) AS currency,
@@ -99,98 +104,6 @@ SELECT json_build_object(
 """  # noqa: S608 (constants of this module)
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetRow:
-    """A budget and where it stands. `left` None: part of the cost is unknown, or no limit in money."""
-
-    uid: uuid.UUID
-    name: str
-    limit: Money | None
-    gpu_hours: int | None
-    spent: Money | None
-    gpu_ms: int
-    left: Money | None
-    steps: list[str]
-
-    @property
-    def over(self) -> bool:
-        """Whether more is spent than the limit."""
-        return self.left is not None and self.left.amount < 0
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """Something to do: in a sentence, worth so much a month, with its evidence and its action."""
-
-    text: str
-    monthly: Money | None
-    evidence: str
-    action: str
-    action_label: str
-    coverage_permille: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TopWorkload:
-    """One of the dearest workloads. `idle_share` None: its use is not known well enough."""
-
-    name: str
-    kind: str
-    namespace: str
-    team: str
-    flavour: str
-    gpu_ms: int
-    cost: Money | None
-    idle_share: Decimal | None
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Some whole days and as many before them: those of the week before, or of the month before from its first on."""
-
-    start: date
-    end: date
-    cost: Money
-    before: Money
-    before_start: date
-
-    @property
-    def before_end(self) -> date:
-        """The last of the days before."""
-        return self.before_start + (self.end - self.start)
-
-    @property
-    def change(self) -> Money:
-        """These days less those before."""
-        return self.cost - self.before
-
-
-@dataclass(slots=True)
-class Extras:
-    """Everything beside the month's figures."""
-
-    status: str = ""
-    closed: bool = False
-    budgets: list[BudgetRow] = field(default_factory=list)
-    proposals: list[Proposal] = field(default_factory=list)
-    workloads: list[TopWorkload] = field(default_factory=list)
-    workloads_at: datetime | None = None
-    realised: Money | None = None
-    forecast: Forecast | None = None
-    forecast_low: Money | None = None
-    forecast_mid: Money | None = None
-    forecast_high: Money | None = None
-    week: Span | None = None
-    so_far: Span | None = None
-
-    @property
-    def saving(self) -> Money | None:
-        """What the proposals save a month together, where known."""
-        known = [one.monthly for one in self.proposals if one.monthly is not None]
-        return sum(known[1:], known[0]) if known else None
-
-
 def read(unit: Unit, report: MonthReport, units: Sequence[int], teams: Sequence[TeamLine]) -> Extras:
     """Read what stands beside the figures (one query), freeze the report's lines where the month is closed.
 
@@ -215,7 +128,8 @@ def read(unit: Unit, report: MonthReport, units: Sequence[int], teams: Sequence[
         closed=found["period"] == PeriodStatus.CLOSED, status=_status(found["period"], running, report, now)
     )
     _freeze(report, found["statements"] or [])
-    extras.budgets = _budgets(unit, report, found["budgets"] or [])
+    adjusted = found["adjusted"] and not extras.closed
+    extras.budgets = budgets(unit, report, found["budgets"] or [], adjusted=adjusted)
     extras.proposals = _proposals(report, found, now)
     extras.workloads = [_workload(one) for one in found["workloads"] or []]
     if found["workloads"]:
@@ -256,30 +170,6 @@ def _freeze(report: MonthReport, statements: list[dict[str, Any]]) -> None:
         report.frozen_total = money(own_unit["own"])
         report.shared_total = money(own_unit["amount"]) - report.frozen_total
         report.statement, report.statement_uid = own_unit["number"], uuid.UUID(own_unit["uid"])
-
-
-def _budgets(unit: Unit, report: MonthReport, rows: list[dict[str, Any]]) -> list[BudgetRow]:
-    lines = {line.team_id: line for line in report.lines}
-    found = []
-    for row in rows:
-        own = row["unit"] is not None
-        line = None if own else lines.get(row["team"])
-        spent = report.cost if own else line.cost if line is not None else None
-        unpriced = report.unpriced_gpu_ms if own else line.unpriced_gpu_ms if line is not None else 0
-        limit = Money(Decimal(row["amount"]), row["currency"]) if row["amount"] is not None else None
-        found.append(
-            BudgetRow(
-                uid=uuid.UUID(row["uid"]),
-                name=unit.name if own else line.name if line is not None else "",
-                limit=limit,
-                gpu_hours=row["gpu_hours"],
-                spent=spent,
-                gpu_ms=report.allocated_gpu_ms if own else line.allocated_gpu_ms if line is not None else 0,
-                left=limit - spent if limit is not None and spent is not None and not unpriced else None,
-                steps=sorted(row["steps"] or [], key=lambda step: (not step.isdecimal(), step.zfill(4))),
-            )
-        )
-    return sorted(found, key=lambda one: (one.name != unit.name, one.name))
 
 
 def _proposals(report: MonthReport, found: dict[str, Any], now: datetime) -> list[Proposal]:

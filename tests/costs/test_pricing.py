@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.money import Money
-from apps.costs import actions, pricing, selectors
+from apps.costs import actions, budget_figures, pricing, selectors
 from apps.costs.models import Charge, DayCharge, PricedHour
 from apps.costs.pricing import Cut, cuts_of_hour, split_quantity
 from apps.costs.tally import Tally, round_to_total
@@ -181,7 +181,7 @@ def test_no_rate_is_unknown_until_one_appears(world: World, company: Any) -> Non
     report = selectors.month_report(None, DAY.date(), company.vp)
     assert [(line.amount, line.unpriced_gpu_ms) for line in report.lines] == [(None, 4 * HOUR_MS)]
     assert report.total is None
-    assert selectors.budget_remaining(company.finance_team.pk, NOW) is None
+    assert budget_figures.remaining(company.finance_team.pk, NOW) is None
     assert actions.price_due() == 0
     clock.advance(timedelta(minutes=5))
     add_rate(world.card, world.flavour, "3.85", utc(2025, 1, 1))

@@ -18,7 +18,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.money import Money
 from apps.core.partitions import ensure_month
-from apps.costs import actions, pricing, selectors
+from apps.costs import actions, budget_figures, pricing, selectors
 from apps.costs.models import Charge, DayCharge, PricedHour
 from apps.costs.overview import money_of
 from apps.metering import actions as metering
@@ -234,7 +234,7 @@ def test_resources_are_charged_from_their_first_price_and_never_mixed_into_gpu_h
     assert cost.resources is not None
     assert cost.resources.amount == cpu
     assert cost.unpriced_ms == 8 * 900_000
-    assert selectors.budget_remaining(team.pk, NOW) is None
+    assert budget_figures.remaining(team.pk, NOW) is None
     money = money_of([team.pk], DAY.date())[team.pk]
     assert (money.spent, money.unpriced_gpu_ms, money.unpriced_ms) == (cost.amount, 0, 8 * 900_000)
 

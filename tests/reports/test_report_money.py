@@ -16,7 +16,8 @@ from apps.core.actor import Actor
 from apps.core.errors import NotVisible
 from apps.core.models import OutboxMessage
 from apps.core.money import Money
-from apps.costs.models import Budget, BudgetStep, Period, Statement
+from apps.costs import budget_figures
+from apps.costs.models import Budget, BudgetStep, Credit, Period, Statement
 from apps.costs.report_types import DaySum, MonthReport
 from apps.costs.reporting import month_report
 from apps.insights import workloads
@@ -114,6 +115,30 @@ def test_a_closed_month_shows_what_its_statements_say(books: Books) -> None:
     tenants = page_of(books.report(company.vp, query="?platform=0"))
     assert "679.01" not in tenants
     assert "4,321.09" in tenants
+
+
+@pytest.mark.requirement("budgets-2.5", "monthly-report-2.5")
+def test_budgets_of_an_open_month_count_what_is_billed_beside_its_charges(books: Books) -> None:
+    company = books.company
+    start, end = billing.month_bounds(MONTH)
+    period = Period.objects.create(month=MONTH, start=start, end=end, currency="USD")
+    rows = [
+        Budget.objects.create(month_from=MONTH, amount=Decimal(90_000), currency="USD", **owner)
+        for owner in ({"team": company.finance_team}, {"unit": company.unit})
+    ]
+    before = {budget_figures.standing_of(row, MONTH).left for row in rows}
+    Credit.objects.create(
+        period=period, team=company.finance_team, amount=Decimal("40.01"), currency="USD", reason="for the outage",
+        status="approved", proposed_by=company.finance, decided_by=company.auditor, decided_at=NOW,
+    )  # fmt: skip
+    after = {budget_figures.standing_of(row, MONTH).left for row in rows}
+    assert {left and left.amount - Decimal("40.01") for left in after} == {left and left.amount for left in before}
+    shown = page_of(books.report(company.vp)).partition('id="report-budgets"')[2]
+    for left in after:
+        assert str(left) in shown
+    month = browser(company.vp).get(f"/costs/teams/{company.finance_team.slug}/2026-10/").content.decode()
+    assert "after corrections and credits" in month
+    assert str(budget_figures.standing_of(rows[0], MONTH).left) in month
 
 
 @pytest.mark.requirement("monthly-report-2.4", "monthly-report-2.7")

@@ -1,0 +1,103 @@
+"""What the report's other parts are made of: budgets, proposals, dearest workloads, stretches of days."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+
+from apps.core.money import Money
+from apps.costs.forecasting import Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """A budget and where it stands. `left` None: part of the cost is unknown, or no limit in money."""
+
+    uid: uuid.UUID
+    name: str
+    limit: Money | None
+    gpu_hours: int | None
+    spent: Money | None
+    gpu_ms: int
+    left: Money | None
+    steps: list[str]
+
+    @property
+    def over(self) -> bool:
+        """Whether more is spent than the limit."""
+        return self.left is not None and self.left.amount < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Something to do: in a sentence, worth so much a month, with its evidence and its action."""
+
+    text: str
+    monthly: Money | None
+    evidence: str
+    action: str
+    action_label: str
+    coverage_permille: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopWorkload:
+    """One of the dearest workloads. `idle_share` None: its use is not known well enough."""
+
+    name: str
+    kind: str
+    namespace: str
+    team: str
+    flavour: str
+    gpu_ms: int
+    cost: Money | None
+    idle_share: Decimal | None
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Some whole days and as many before them: those of the week before, or of the month before from its first on."""
+
+    start: date
+    end: date
+    cost: Money
+    before: Money
+    before_start: date
+
+    @property
+    def before_end(self) -> date:
+        """The last of the days before."""
+        return self.before_start + (self.end - self.start)
+
+    @property
+    def change(self) -> Money:
+        """These days less those before."""
+        return self.cost - self.before
+
+
+@dataclass(slots=True)
+class Extras:
+    """Everything beside the month's figures."""
+
+    status: str = ""
+    closed: bool = False
+    budgets: list[BudgetRow] = field(default_factory=list)
+    proposals: list[Proposal] = field(default_factory=list)
+    workloads: list[TopWorkload] = field(default_factory=list)
+    workloads_at: datetime | None = None
+    realised: Money | None = None
+    forecast: Forecast | None = None
+    forecast_low: Money | None = None
+    forecast_mid: Money | None = None
+    forecast_high: Money | None = None
+    week: Span | None = None
+    so_far: Span | None = None
+
+    @property
+    def saving(self) -> Money | None:
+        """What the proposals save a month together, where known."""
+        known = [one.monthly for one in self.proposals if one.monthly is not None]
+        return sum(known[1:], known[0]) if known else None
