@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from django.db import DatabaseError, transaction
 
+from apps.accounts.models import User
 from apps.approvals import actions, engine, ports, selectors
 from apps.approvals.models import ApprovalRequest, Decision, Grant, PolicyVersion
 from apps.approvals.tasks import lapse_overdue, retry_waiting
@@ -543,7 +544,8 @@ def test_waiting_for_says_what_the_engine_says(office, company):
     ]
 
     def compare():
-        for person in everybody:
+        for loaded in everybody:
+            person = User.objects.get(pk=loaded.pk)  # as each request loads them: what is open is read once in it
             listed = set(selectors.waiting_for(person).values_list("pk", flat=True))
             able = set()
             for request in ApprovalRequest.objects.filter(status="in_review"):
