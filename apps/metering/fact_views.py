@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import django_tables2
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from apps.core import clock
@@ -152,6 +153,12 @@ def _namespaces() -> Crumb:
     return Crumb("Namespaces without an owner", reverse("metering:namespace-list"))
 
 
+def _claimable(user: Any) -> QuerySet[Team]:
+    """Return the teams that a person may claim for."""
+    allowed = scope.of(user).team_filter(claims.PERMISSION, field="")
+    return Team.objects.filter(allowed).select_related("unit").order_by("name", "pk")
+
+
 def _claims() -> Crumb:
     return Crumb("Claimed namespaces", reverse("metering:claim-list"))
 
@@ -178,7 +185,10 @@ class NamespaceList(ListView):
 
     def build(self) -> tuple[django_tables2.Table, None]:
         """Return the table; the rows come grouped from the facts."""
-        table = UnownedTable(unowned.unowned(), **_without_actions(self.request.user, claims.PERMISSION))
+        rows = unowned.unowned()
+        if may(self.request.user, claims.PERMISSION):
+            rows = unowned.with_claimants(rows, _claimable(self.request.user))
+        table = UnownedTable(rows, **_without_actions(self.request.user, claims.PERMISSION))
         table.request = self.request
         if sort := self.request.GET.getlist(table.prefixed_order_by_field):
             table.order_by = sort
@@ -223,7 +233,7 @@ class ClaimCreate(CreateView):
         "The team pays for the namespace from then on. Its hours in open months move to the team with everything that"
         " hangs on them; this takes a moment. It can be ended or taken back."
     )
-    success_message = "The namespace is claimed; its past hours are being moved."
+    success_message = "The namespace is claimed; its past hours are being moved. It can be taken back below."
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the namespaces."""
@@ -231,8 +241,7 @@ class ClaimCreate(CreateView):
 
     def get_form_kwargs(self) -> dict[str, Any]:
         """Offer the teams that the person may claim for."""
-        allowed = scope.of(self.request.user).team_filter(claims.PERMISSION, field="")
-        return {"teams": Team.objects.filter(allowed).select_related("unit").order_by("name", "pk")}
+        return {"teams": _claimable(self.request.user)}
 
     def get_initial(self) -> dict[str, Any]:
         """Take over what the row's button names; begin with the open months."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.money import Money
 from apps.metering import billing, ports
 from apps.metering.models import Source
+from apps.quotas.models import Workspace
 from apps.rates.choosing import SQL_ORDER
+from apps.teams.models import Team
 
 #: Months back that can still be open.
 MONTHS = 13
@@ -38,6 +42,9 @@ class Unowned:
     first_hour: datetime
     last_hour: datetime
     coverage_permille: int
+    #: The one team that it can be claimed for without asking more, and the words that say why; None: somebody chooses.
+    claimant: Team | None = None
+    because: str = ""
 
     @property
     def cost(self) -> Money | None:
@@ -114,6 +121,29 @@ def unowned(*, cluster_id: int | None = None) -> list[Unowned]:
             },
         )
         return [_row(row) for row in cursor.fetchall()]
+
+
+def with_claimants(rows: Sequence[Unowned], teams: QuerySet[Team]) -> list[Unowned]:
+    """Return the rows with the team that may claim each in one click, out of `teams`, those the person may claim for.
+
+    Clear is the only team that there is; else the only one that has, or had, a workspace by that name on any cluster.
+    Two queries at any number of rows.
+    """
+    first = list(teams[:2])
+    if len(first) == 1:
+        return [replace(row, claimant=first[0], because=f"{first[0].name} takes it as its own.") for row in rows]
+    named: dict[str, set[Team]] = {}
+    if first and rows:
+        places = Workspace.objects.filter(namespace__in={row.namespace for row in rows}, team__in=teams)
+        for place in places.select_related("team"):
+            named.setdefault(place.namespace, set()).add(place.team)
+    found = []
+    for row in rows:
+        owners = named.get(row.namespace, set())
+        team = next(iter(owners)) if len(owners) == 1 else None
+        because = f"{team.name} has or had a workspace by this name." if team is not None else ""
+        found.append(replace(row, claimant=team, because=because))
+    return found
 
 
 def _row(row: tuple[Any, ...]) -> Unowned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.metering import actions, capacity_report, reattribution, unowned
 from apps.metering.engine import HOUR_MS
 from apps.metering.models import CapacityLine, HourFact, HourStatus, NamespaceOwner
+from apps.quotas.models import Workspace
+from apps.teams.models import Team
 from tests.factories import client_for
 from tests.metering.world import FakeAdapter, World, guarantee, hold, utc
 
@@ -113,6 +117,7 @@ def test_one_click_from_the_list_to_the_team(metered: World, company: Any, djang
     claim = f"{reverse('metering:claim-create')}?cluster={metered.cluster.slug}&amp;namespace=strays"
     assert claim in page
     assert "46.20" in page
+    assert "Claim for " + company.finance_team.name in page
     form = client.get(reverse("metering:claim-create"), {"cluster": metered.cluster.slug, "namespace": "strays"})
     text = form.content.decode()
     assert 'value="strays"' in text
@@ -146,3 +151,48 @@ def test_one_click_from_the_list_to_the_team(metered: World, company: Any, djang
         pass
     assert "strays" in client.get(listing).content.decode()
     assert client_for(company.member_finance).get(listing).status_code == 403
+
+
+def _posted(page: str, button: str) -> dict[str, str]:
+    """Return what the row's own form posts, as a browser would."""
+    form = next(part for part in page.split("<form")[1:] if button in part).split("</form>")[0]
+    return dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+
+
+@pytest.mark.requirement("metering-facts-5.1")
+def test_a_clear_owner_claims_in_one_click_and_takes_it_back(metered: World, company: Any) -> None:
+    client, listing = client_for(company.lead_finance), reverse("metering:namespace-list")
+    data = _posted(client.get(listing).content.decode(), "Claim for ")
+    data.pop("csrfmiddlewaretoken", None)
+    assert (data["namespace"], data["team"], data["valid_from"]) == ("strays", "finance", f"{START:%Y-%m-%dT%H:%M}")
+    done = client.post(reverse("metering:claim-create"), data)
+    assert done.status_code == 303
+    shown = client.get(done.headers["Location"]).content.decode()
+    made = NamespaceOwner.objects.get()
+    assert reverse("metering:claim-withdraw", args=[made.uid]) in shown
+    assert made.reason == "Finance takes it as its own."
+    assert client.post(reverse("metering:claim-create"), data).status_code == 400  # a second click claims nothing
+
+
+@pytest.mark.requirement("metering-facts-5.1")
+def test_who_claims_for_many_is_offered_the_one_that_has_such_a_workspace(
+    metered: World, company: Any, django_assert_num_queries: Any
+) -> None:
+    admin, listing = client_for(company.admin), reverse("metering:namespace-list")
+    assert "Claim for " not in admin.get(listing).content.decode()
+    rows, teams = unowned.unowned(), Team.objects.order_by("name", "pk")
+    elsewhere = Cluster.objects.create(name="Elsewhere", slug="elsewhere", api_url="https://elsewhere.example")
+    place = Workspace.objects.create(
+        cluster=elsewhere, namespace="strays", team=company.marketing_team, environment="development"
+    )
+    with django_assert_num_queries(2):
+        (row,) = unowned.with_claimants(rows, teams)
+    assert (row.claimant, row.because) == (
+        company.marketing_team, f"{company.marketing_team.name} has or had a workspace by this name.",
+    )  # fmt: skip
+    assert "Claim for " + company.marketing_team.name in admin.get(listing).content.decode()
+    third = Cluster.objects.create(name="Third", slug="third", api_url="https://third.example")
+    Workspace.objects.create(
+        cluster=third, namespace="strays", team=company.finance_team, environment=place.environment
+    )
+    assert [row.claimant for row in unowned.with_claimants(rows, teams)] == [None]
