@@ -204,7 +204,15 @@ def _proposals(report: MonthReport, found: dict[str, Any], now: datetime) -> lis
             + urlencode({"month": f"{report.month:%Y-%m}", "team": name if places[row["team"]] == 1 else ""})
         )
         proposals.append(
-            Proposal(text, saving, evidence, f"{where}?{urlencode(query)}", "Stop it when idle", work.coverage_permille)
+            Proposal(
+                text,
+                saving,
+                evidence,
+                f"{where}?{urlencode(query)}",
+                "Stop it when idle",
+                work.coverage_permille,
+                stops=f"{row['workspace_uid']} {row['team']}",
+            )
         )
     for row in found["findings"] or []:
         proposals.append(_of_finding(row))
@@ -214,7 +222,7 @@ def _proposals(report: MonthReport, found: dict[str, Any], now: datetime) -> lis
 def _of_finding(row: dict[str, Any]) -> Proposal:
     monthly = Money(Decimal(row["monthly"]), row["currency"]).quantized() if row["monthly"] else None
     page = reverse("insights:finding-detail", kwargs={"finding_uid": row["uid"]})
-    action, label = page, "Look at it"
+    action, label, stops = page, "Look at it", ""
     if row["kind"] == "hoarded_quota":
         action, label = reverse("insights:finding-give-back", kwargs={"finding_uid": row["uid"]}), "Give it back"
     elif row["kind"] == "right_size" and row["workspace_uid"]:
@@ -223,7 +231,8 @@ def _of_finding(row: dict[str, Any]) -> Proposal:
     elif row["kind"] == "off_hours" and row["workspace_uid"]:
         where = reverse("quotas:workspace-idle-policy", kwargs={"workspace_uid": row["workspace_uid"]})
         action, label = f"{where}?{urlencode({'reason': row['title']})}", "Stop it when idle"
-    return Proposal(row["title"], monthly, page, action, label)
+        stops = f"{row['workspace_uid']} {row['team']}"
+    return Proposal(row["title"], monthly, page, action, label, stops=stops)
 
 
 def _workload(row: dict[str, Any]) -> TopWorkload:

@@ -26,6 +26,7 @@ from apps.metering import billing
 from apps.metering.models import HourFact
 from apps.notifications import attachments, delivery
 from apps.reports import extras, files, sending
+from apps.reports.extra_rows import Proposal
 from tests.metering.world import hold, make_world, utc
 from tests.reports.conftest import NOW, OCTOBER, Books, browser, page_of, read
 
@@ -34,6 +35,29 @@ MONTH = date(2026, 10, 1)
 
 def usd(text: str) -> Money:
     return Money(Decimal(text), "USD")
+
+
+@pytest.mark.requirement("monthly-report-3.4")
+def test_what_stops_the_same_gpus_is_added_once() -> None:
+    def proposal(monthly: str | None, stops: str = "") -> Proposal:
+        return Proposal("", usd(monthly) if monthly else None, "", "", "", stops=stops)
+
+    several = [proposal("300.00", "a"), proposal("200.00", "a"), proposal("50.00"), proposal(None, "b"),
+               proposal("7.00", "b"), proposal("40.00")]  # fmt: skip
+    assert extras.Extras(proposals=several).saving == usd("397.00")
+    assert extras.Extras(proposals=[proposal(None)]).saving is None
+
+
+@pytest.mark.requirement("monthly-report-3.4")
+@pytest.mark.parametrize("kind", ["off_hours", "right_size"])
+def test_resting_by_the_clock_stops_what_idle_work_stops(kind: str) -> None:
+    row = {
+        "uid": "5f0c7a52-6a0a-4b6e-9d3a-0d2f3f6f7a11", "kind": kind, "title": "Rests at night", "team": 3,
+        "monthly": "5.00", "currency": "USD", "flavour": "h100", "change": None,
+        "workspace_uid": "5f0c7a52-6a0a-4b6e-9d3a-0d2f3f6f7a12",
+    }  # fmt: skip
+    found = extras._of_finding(row)
+    assert found.stops == (f"{row['workspace_uid']} 3" if kind == "off_hours" else "")
 
 
 @pytest.mark.requirement("monthly-report-1.1", "monthly-report-1.2")
