@@ -21,9 +21,13 @@ MODEL_VARIABLES = (
 MODEL_FLAGS = (
     "--model", "--model-id", "--model_id", "--model-path", "--model_path", "--model_name_or_path",
     "--model-name-or-path", "--model-dir", "--model_dir", "--model-repository", "--model-store", "--lora-modules",
-    "--lora-adapters", "--speculative-model", "--speculative-config", "--tokenizer", "serve",
+    "--lora-adapters", "--speculative-model", "--speculative-config", "--tokenizer", "--model-url", "--hf-repo",
+    "--repo-id", "serve",
 )  # fmt: skip
 _FLAG = "^(" + "|".join(flag for flag in MODEL_FLAGS if flag.startswith("-")) + ")="
+#: The same inside one text with blanks, as a shell takes it ("vllm serve x", "exec server --model=x").
+_BLANK = r"\s"
+_LINE = r"(^|[\s;&|(='\"`])(" + "|".join(MODEL_FLAGS) + r")(\s|=)"
 #: Keys of an InferenceService's component that hold a model as KServe's own runtimes do.
 FRAMEWORKS = (
     "model", "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton",
@@ -84,7 +88,8 @@ def _named(value: str) -> str:
 def variable_covered(name: str = "v") -> str:
     """Return whether an environment variable names no model, or an approved one."""
     unnamed = f"!({name}.name in {listed(MODEL_VARIABLES)})"
-    quiet = f"(!has({name}.value) || !{name}.value.matches({text(_SCHEMES)}))"
+    said = f"{name}.value"
+    quiet = f"(!has({said}) || (!{said}.matches({text(_SCHEMES)}) && {line_covered(said)}))"
     # An empty value is left out of what the server stores: without a source it is empty.
     stated = f"!has({name}.valueFrom) && (!has({name}.value) || {_named(f'{name}.value')})"
     return f"({unnamed} && {quiet}) || ({stated})"
@@ -97,7 +102,13 @@ def words_covered(words: str = "w") -> str:
     # Each value after a flag begins a piece; the first piece, before any, is told by a line that no model is called.
     pieces = f"('#\\n' + {words}.join('\\n') + '\\n').split('\\n' + f + '\\n')"
     apart = f"{listed(MODEL_FLAGS)}.all(f, {pieces}.all(t, {_first_line('t')} == '#' || {_named(_first_line('t'))}))"
-    return " && ".join(f"({one})" for one in (scheme, joined, apart))
+    lines = f"{words}.all(s, {line_covered('s')})"
+    return " && ".join(f"({one})" for one in (scheme, joined, apart, lines))
+
+
+def line_covered(value: str) -> str:
+    """Return whether a text with blanks names no model to a shell or a wrapper, or is approved word for word."""
+    return f"(!{value}.matches({text(_BLANK)}) || !{value}.matches({text(_LINE)}) || {covered(value)})"
 
 
 def fetched_covered(words: str = "w") -> str:

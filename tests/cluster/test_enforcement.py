@@ -219,6 +219,14 @@ BYPASSES: dict[str, tuple[Callable[[str], Manifest], str]] = {
     ),
     "path that leads out": (lambda ns: _service(ns, _model(args=["--model=/mnt/models/../../data"])), SETTINGS),
     "command": (lambda ns: _service(ns, _model(command=["vllm", "serve", "someone/else"])), SETTINGS),
+    "line for a shell": (
+        lambda ns: _service(
+            ns, _without_model(containers=_custom(IMAGE, command=["sh", "-c", "vllm serve someone/else"]))
+        ), SETTINGS,
+    ),
+    "variable with arguments": (
+        lambda ns: _service(ns, _model(env=[{"name": "EXTRA", "value": "--model someone/else"}])), SETTINGS,
+    ),
     "adapter as an argument": (lambda ns: _service(ns, _model(args=[f"--lora-modules=x={EVIL}"])), SETTINGS),
     "claim": (
         lambda ns: _service(

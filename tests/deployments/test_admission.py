@@ -114,8 +114,14 @@ def _judged(words: list[str], values: list[str]) -> bool:
         (["--load=S3://elsewhere/x"], False),
         (["name=hf://someone/else"], False),
         (["oci+native://registry.example.com/x"], False),
+        (["--hf-repo", "example/other"], False),
+        (["sh", "-c", "vllm serve example/other"], False),
+        (["sh", "-c", "exec python -m server --model=example/other"], False),
+        (["sh", "-c", "cd /tmp;\tvllm serve example/other"], False),
+        (["sh", "-c", "exec vllm serve /mnt/models --port 80"], True),
+        (["sh", "-c", "exec python -m server --port 80"], True),
     ],
 )
 def test_words_that_name_a_model(words: list[str], covered: bool) -> None:
     """Whatever way they are written."""
-    assert _judged(words, ["example/fraud"]) is covered
+    assert _judged(words, ["example/fraud", "exec vllm serve /mnt/models --port 80"]) is covered
