@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import django_tables2 as tables
 from django import forms
+from django.core.paginator import EmptyPage, PageNotAnInteger, Paginator
 from django.db.models import Count, Q
 from django.urls import reverse
 
 from apps.clusters.models import Cluster
 from apps.core import clock
-from apps.core.errors import Conflict, NotAllowed, NotVisible
+from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.core.forms import CommonsForm, UtcDateTimeField
+from apps.core.lists import PER_PAGE
 from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, StatusColumn, TimeColumn, UidLinkColumn
@@ -123,6 +126,15 @@ class _PeriodMixin(DetailView):
         """Return the month."""
         return f"{self.object.month:%B %Y}"
 
+    def paged(self, paginate: Any) -> Any:
+        """Return the page asked for. Raises Invalid for one that is no number, NotVisible past the end."""
+        try:
+            return paginate(self.request.GET.get("page", 1))
+        except PageNotAnInteger as error:
+            raise Invalid({"page": "The page is a whole number."}) from error
+        except EmptyPage as error:
+            raise NotVisible("There are fewer pages than that.") from error
+
 
 class PeriodDetail(_PeriodMixin):
     """One month: where it stands, its statements, and (for who reads everything) its checklist."""
@@ -208,6 +220,7 @@ class PeriodPreview(_Everything):
     """All statements of a month as they would be frozen now; nothing is written."""
 
     template_name = "costs/period_preview.html"
+    htmx_template = "costs/period_preview.html#list"
 
     def get_title(self) -> str:
         """Return the title."""
@@ -218,12 +231,16 @@ class PeriodPreview(_Everything):
         if self.object.status == PeriodStatus.CLOSED:
             raise Conflict("This month is closed: its statements stand.", current={"status": "closed"})
         found = statement_rows.preview(self.object)
+        kinds = (OwnerKind.PLATFORM, OwnerKind.UNIT, OwnerKind.TEAM)
+        rows = [sheet.statement for kind in kinds for sheet in found.of_kind(kind)]
+        page = self.paged(Paginator(rows, PER_PAGE).page)
+        groups = [
+            (OwnerKind(kind).label, list(shown))
+            for kind, shown in groupby(page.object_list, lambda row: row.owner_kind)
+        ]
         return super().get_context(
-            period=self.object, found=found, zone=billing.zone_name(),
-            groups=[(OwnerKind(kind).label, [sheet.statement for sheet in found.of_kind(kind)])
-                    for kind in (OwnerKind.PLATFORM, OwnerKind.UNIT, OwnerKind.TEAM)],
-            **extra,
-        )  # fmt: skip
+            period=self.object, found=found, zone=billing.zone_name(), groups=groups, pages=page, **extra
+        )
 
 
 class _Step(_PeriodMixin, ActionView):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from django.core.paginator import EmptyPage, PageNotAnInteger, Paginator
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 
-from apps.core.errors import Conflict, Invalid, NotVisible
+from apps.core.errors import Conflict, NotVisible
 from apps.core.lists import PER_PAGE
 from apps.core.middleware import after_read
 from apps.core.sweeps import nudge
@@ -38,15 +38,6 @@ class _Running(_PeriodMixin):
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the month."""
         return [*super().breadcrumbs(), Crumb(f"{self.object.month:%B %Y}", period_url(self.object))]
-
-    def paged(self, paginate: Any) -> Any:
-        """Return the page asked for. Raises Invalid for one that is no number, NotVisible past the end."""
-        try:
-            return paginate(self.request.GET.get("page", 1))
-        except PageNotAnInteger as error:
-            raise Invalid({"page": "The page is a whole number."}) from error
-        except EmptyPage as error:
-            raise NotVisible("There are fewer pages than that.") from error
 
 
 class RunningList(_Running):

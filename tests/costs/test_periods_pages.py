@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,7 +17,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.core.testing import assert_queries, settle
-from apps.costs import distribution_actions, periods, running
+from apps.costs import distribution_actions, period_views, periods, running
 from apps.costs.distribution import DEFAULT
 from apps.costs.models import DistributionPolicy, Period, PeriodWaiver, RunningStatement, Statement
 from apps.costs.statement_rows import policy_for, preview
@@ -82,6 +83,15 @@ def test_finance_closes_a_month_on_pages(world: World, company: Any) -> None:
     shown = text(get(finance, "costs:period-preview", **MONTH))
     assert "12,936.00 USD" in shown
     assert "2026-09-T-0001" in shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(period_views, "PER_PAGE", 2)
+        first, second = (get(finance, "costs:period-preview", f"?page={number}", **MONTH) for number in (1, 2))
+        assert "1–2 of " in text(first)
+        assert set(re.findall(r"2026-09-[PUT]-\d{4}", text(first))).isdisjoint(
+            re.findall(r"2026-09-[PUT]-\d{4}", text(second))
+        )
+        assert get(finance, "costs:period-preview", "?page=99", **MONTH).status_code == 404
+        assert get(finance, "costs:period-preview", "?page=x", **MONTH).status_code == 400
     assert post(finance, "costs:period-close", **MONTH).status_code == 303
     page = text(get(finance, "costs:period-detail", **MONTH))
     assert "being frozen" in page
