@@ -18,6 +18,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from apps.core.canonical import canonical_bytes
@@ -41,11 +42,16 @@ class ActorFields:
 def split_payload(event: EventType, payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the payload's fields as (hashed, private). Raises TypeError for a payload of another type."""
     data = event.dump(payload)
-    private = {field.name for field in dataclasses.fields(payload) if is_private(field)}
+    private = _private_fields(payload.__class__)
     return (
         {name: value for name, value in data.items() if name not in private},
         {name: value for name, value in data.items() if name in private},
     )
+
+
+@cache
+def _private_fields(payload: Any) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(payload) if is_private(field))
 
 
 def refuse_addresses(value: Any, where: str = "changes") -> None:
@@ -82,7 +88,12 @@ def event_bytes(
             "v": VERSION,
             "id": uid,
             "at": at,
-            "actor": dataclasses.asdict(actor),
+            "actor": {
+                "type": actor.type,
+                "id": actor.id,
+                "channel": actor.channel,
+                "on_behalf_of": actor.on_behalf_of,
+            },
             "action": action,
             "object": {"type": object_type, "id": object_id},
             "team": team,

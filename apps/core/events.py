@@ -76,6 +76,8 @@ def _impersonal(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Return `value` as JSON-ready data the way audit and outbox store it (RFC 8785-safe: no floats, no big ints)."""
+    if type(value) is str:  # nearly all of them are
+        return value
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, int):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from django.db.models import F, Q
 
 from apps.clusters import kinds
 from apps.clusters.clients.guard import no_transaction
-from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.clients.kubernetes import KubernetesClient, Page
 from apps.clusters.errors import ClusterError, NotFound, Throttled
 from apps.clusters.health import record_contact, record_throttle
 from apps.clusters.models import Cluster
@@ -45,7 +46,7 @@ LEASE_SECONDS = 30.0
 #: From so many due declarations on, live objects are read by LIST instead of one by one.
 LIST_FROM = 20
 #: Then so many attempts are begun and recorded in one transaction, and so many where nothing had to be sent.
-AT_ONCE, UNCHANGED_AT_ONCE = 25, 250
+AT_ONCE, UNCHANGED_AT_ONCE = 25, 500
 #: More are begun as soon as no more than so many wait: as long as they last the lanes need nothing of the database.
 LOW_WATER = 15
 #: How often the task looks for newly declared work, and how long it waits for an outcome.
@@ -108,6 +109,16 @@ def apply_cluster(cluster_id: int, *, seconds: float = SLICE_SECONDS) -> tuple[i
         if piece.lost or time.monotonic() >= deadline:
             return done, True
         # Once more round: what was declared after the last look saw the lease held and left.
+
+
+def _pages(client: KubernetesClient, wanted: Sequence[str]) -> Iterator[Page]:
+    """Read the managed objects of these kinds, page by page. Raises ClusterError."""
+    for kind in wanted:
+        try:
+            yield from client.pages(kind, label_selector=kinds.MANAGED_SELECTOR)
+        except NotFound:
+            # The kind itself is gone (its definition was deleted): that ails what is of it, not the whole cluster.
+            continue
 
 
 class _Slice:
@@ -179,8 +190,7 @@ class _Slice:
                 removal=Removal.NONE,
             ).order_by()
             self.snapshot = {Key(*key): None for key in keys.values_list("kind", "namespace", "name")}
-            for kind in sorted({key.kind for key in self.snapshot}):
-                self._list_kind(client, kind)
+            self._read(_pages(client, sorted({key.kind for key in self.snapshot})))
         except ClusterError as error:
             if isinstance(error, Throttled):
                 record_throttle(self.cluster.pk, error.retry_after)
@@ -193,16 +203,16 @@ class _Slice:
         self.listed, self.batch = set(rows), AT_ONCE
         return True
 
-    def _list_kind(self, client: KubernetesClient, kind: str) -> None:
-        try:
-            for page in client.pages(kind, label_selector=kinds.MANAGED_SELECTOR):
+    def _read(self, pages: Iterator[Page]) -> None:
+        """Keep of the pages what is declared; the server makes the next one while this one is looked through."""
+        with ThreadPoolExecutor(1, thread_name_prefix="list") as reader:
+            ahead = reader.submit(next, pages, None)
+            while (page := ahead.result()) is not None:
+                ahead = reader.submit(next, pages, None)
                 for item in page.items:
                     if (key := key_of(item)) in self.snapshot:
                         self.snapshot[key] = item
                 self._keep_lease()
-        except NotFound:
-            # The kind itself is gone (its definition was deleted): that ails what is of it, not the whole cluster.
-            self._keep_lease()
 
     def _keep_lease(self) -> None:
         if time.monotonic() >= self.deadline:
@@ -222,7 +232,10 @@ class _Slice:
             if self.closing:
                 break
             some = due(self.cluster.pk).filter(pk__in=pks[start : start + UNCHANGED_AT_ONCE])
-            alike = self._alike(list(some.select_related("cluster", "team").order_by("pk")))
+            chunk = list(some.select_related("team").order_by("pk"))
+            for row in chunk:
+                row.cluster = self.cluster  # one object for all: each of them would be made anew from its columns
+            alike = self._alike(chunk)
             if not alike:
                 continue
             try:
