@@ -28,6 +28,7 @@ from apps.notifications import delivery
 from apps.notifications.models import Notification, SentMail
 from portal import health
 from tests.sweep import world as worlds
+from tests.sweep.implied import AS_FILE, api_methods, implied
 from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
 
 #: Every persona is in exactly one share; a share has some that get through to much and some that are refused much.
@@ -49,6 +50,9 @@ def test_every_route_is_declared_and_every_declared_route_exists() -> None:
     known = {name.partition("#")[0] for name in worlds.declared()}
     assert not exist - known, f"declare in tests/sweep/routes/: {sorted(exist - known)}"
     assert not known - exist, f"declared, but no such route: {sorted(known - exist)}"
+    asked = {(name.partition("#")[0], route.method) for name, route in worlds.declared().items()}
+    assert not api_methods() - asked, f"declare each method, too: {sorted(api_methods() - asked)}"
+    assert len(api_methods()) > 400
 
 
 @pytest.mark.requirement("shell-1.1", "shell-1.2", "shell-1.3")
@@ -69,7 +73,8 @@ def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch
     world = worlds.build()
     clients = worlds.clients(world)
     failures: list[str] = []
-    for name, route in worlds.declared().items():
+    declared = worlds.declared()
+    for name, route in (declared | implied(declared)).items():
         try:
             kwargs = dict(route.kwargs(world))
             url = reverse(name.partition("#")[0], kwargs=kwargs) + route.query
@@ -104,6 +109,8 @@ def told(world: SimpleNamespace, personas: tuple[str, ...]) -> list[str]:
 
 def differs(name: str, route: Route, persona: str) -> bool:
     """Whether a route can answer this persona otherwise than somebody who is asked anyway."""
+    if name.endswith(AS_FILE):
+        return persona not in worlds.SEES_ALL | {"anonymous", "deactivated"} | set(TOKENS)
     if persona in TOKENS:
         return name.startswith("api:")  # pages know no tokens
     if persona in READERS:

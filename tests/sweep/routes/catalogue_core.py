@@ -145,6 +145,7 @@ ROUTES: dict[str, Route] = {
     "api:model-version-cancel-hashing": Route(allowed=_EDIT, kwargs=_uid("hashing"), method="POST"),
     "api:model-version-uploads": Route(allowed=_EDIT, kwargs=_uid("draft"), method="POST"),
     "api:model-upload": Route(allowed={"member_finance"}, kwargs=_uid("upload"), note="one's own only"),
+    "api:model-upload#PUT": Route(allowed={"member_finance"}, kwargs=_uid("upload"), method="PUT"),
     "api:model-upload-finish": Route(allowed={"member_finance"}, kwargs=_uid("upload"), method="POST"),
     "api:model-store-list": Route(allowed=_STORES),
     "api:model-store-detail": Route(allowed=_STORES, kwargs=_uid("model_store")),
