@@ -72,16 +72,23 @@ class Signed:
     kept: Mapping[str, str]
 
 
+#: Said of what must not have come here.
+PRIVATE = "This is a private key. Keep it secret, make a new pair, and paste the public key."
+
+
+def is_private(text: str) -> bool:
+    """Whether a text holds a private key, of whatever kind."""
+    return "PRIVATE KEY" in text.upper()
+
+
 def read_public_key(pem: str, *, pss: bool = True) -> PublicKey:
     """Return a key from PEM (SubjectPublicKeyInfo). `pss` tells the padding of an RSA key.
 
     Raises Invalid beside `public_key` for anything but ECDSA on P-256, Ed25519, or RSA of at least 2,048 bits.
     """
     text = pem.strip()
-    if "PRIVATE KEY" in text:
-        raise Invalid(
-            {"public_key": "This is a private key. Keep it secret, make a new pair, and paste the public key."}
-        )
+    if is_private(text):
+        raise Invalid({"public_key": PRIVATE})
     if not text.startswith(_PEM):
         raise Invalid({"public_key": f"Paste the public key as PEM: it begins with {_PEM}."})
     try:

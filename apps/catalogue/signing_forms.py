@@ -62,6 +62,16 @@ class SigningKeyForm(CommonsForm):
         super().__init__(*args, **kwargs)
         self.fields["teams"].queryset = Team.objects.order_by("name")  # type: ignore[attr-defined]  # a model field
 
+    def clean_public_key(self) -> str:
+        """Send a private key that was pasted by mistake into no page again."""
+        text = str(self.cleaned_data["public_key"])
+        if signatures.is_private(text):
+            typed: Any = self.data
+            self.data = typed = typed.copy()
+            typed[self.add_prefix("public_key")] = ""
+            raise forms.ValidationError(signatures.PRIVATE)
+        return text
+
 
 class KeyRevocationForm(CommonsForm):
     """Take a key out of use."""

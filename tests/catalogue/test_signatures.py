@@ -364,6 +364,11 @@ def test_pages_api_and_ci_systems_take_signatures(world: World) -> None:
     }  # fmt: skip
     create = reverse("catalogue:signing-key-create")
     assert compliance.post(create, data | {"public_key": "nothing"}).status_code == 400
+    secret = "-----BEGIN EC PRIVATE KEY-----\nnobody reads this\n-----END EC PRIVATE KEY-----"
+    pasted = compliance.post(create, data | {"public_key": secret})
+    assert pasted.status_code == 400
+    assert "This is a private key." in pasted.content.decode()
+    assert "nobody reads this" not in pasted.content.decode()
     assert compliance.post(create, data).status_code == 303
     key = SigningKey.objects.get()
     page = reverse("catalogue:signing-key-detail", kwargs={"key_uid": key.uid})
