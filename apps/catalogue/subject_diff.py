@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from django.db.models import F, Q
+
 from apps.approvals.ports import Change
 from apps.catalogue import cards
 from apps.catalogue.choices import AskStatus
@@ -17,11 +19,21 @@ MOST_FILES = 200
 
 
 def before_of(row: ModelRequest) -> ModelRequest | None:
-    """Return the request that was approved last for the same model before this one, whatever its version."""
+    """Return the request that was approved last for the same model, whatever its version.
+
+    While this one is open that is the last one to this day, also where it was asked for later; once it has ended, the
+    last one before that.
+    """
     rows = ModelRequest.objects.filter(
-        model_version__model=row.model_version.model_id, status=AskStatus.APPROVED, pk__lt=row.pk or 2**62
-    )
-    return rows.select_related("model_version__card", "model_version__model").order_by("-pk").first()
+        model_version__model=row.model_version.model_id, status=AskStatus.APPROVED, approval__isnull=False
+    ).exclude(pk=row.pk)
+    ended = row.approval.concluded_at if row.approval is not None else None
+    if ended is not None:
+        rows = rows.filter(
+            Q(approval__concluded_at__lt=ended) | Q(approval__concluded_at=ended, pk__lt=row.pk or 2**62)
+        )
+    rows = rows.select_related("model_version__card", "model_version__model")
+    return rows.order_by(F("approval__concluded_at").desc(nulls_last=True), "-pk").first()
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:

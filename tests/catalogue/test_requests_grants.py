@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apps.approvals import engine, granting, ports
 from apps.approvals.models import ApprovalRequest, Grant
-from apps.catalogue import evidence, exceptions, grants, recertify, subject
+from apps.catalogue import evidence, exceptions, grants, recertify, subject, subject_diff
 from apps.catalogue import ports as catalogue_ports
 from apps.catalogue import requests as asks
 from apps.catalogue.choices import AskStatus
@@ -337,6 +337,15 @@ def test_what_is_approved_is_shown_against_what_was_approved_last(world: World) 
     assert lines["model card", "Description"] == ("Scores payments.", "Scores payments and refunds.")
     assert lines["manifest", "arguments[0]"] == ("", "--max=8")
     assert ("manifest", "image") not in lines
+    # What was asked for later and approved meanwhile is what an open request is laid against; an ended one is not.
+    earlier, world.version = row, world.seal(card=card, files={"model.onnx": b"newest"})
+    world.add("evaluation")
+    later = world.approved([world.staging])
+    earlier.refresh_from_db()
+    assert subject_diff.before_of(earlier) == later
+    lines = {(one.object, one.path): (one.before, one.after) for one in subject_diff.changes_of(earlier)}
+    assert lines["file", "files[tokens.json].path"] == ("", "tokens.json")
+    assert subject_diff.before_of(later) != earlier
 
 
 @pytest.mark.requirement("evidence-4.4")

@@ -128,6 +128,11 @@ def test_the_approver_sees_the_change_against_what_is_live(world: World) -> None
     assert page.status_code == 200
     for part in ("against what is live now", "2 to 2", "3 to 3", "10 % for 12 h", "Does it fit?", "fraud-r2"):
         assert part in shown
+    compare = f"{reverse('catalogue:compare')}?a={second.change['before']['version']}&amp;b={second.model_version.uid}"
+    assert compare in page.content.decode()
+    against = client_for(world["vp"]).get(compare.replace("&amp;", "&"))
+    assert "1.0.0" in text_of(against)
+    assert "or you may not see it" not in text_of(against)
 
 
 @pytest.mark.requirement("releases-4.4")
