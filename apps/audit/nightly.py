@@ -10,7 +10,7 @@ from django.db import transaction
 from apps.audit import checkpoints, verification
 from apps.audit.actions import INSTALLATION, record
 from apps.audit.events import TRAIL_ALARM, TRAIL_VERIFIED, TrailAlarm, TrailVerified
-from apps.audit.models import VerificationRun
+from apps.audit.models import AuditLink, VerificationRun
 from apps.audit.verification import Outcome, Report
 from apps.core import clock, leases, outbox
 from apps.core.actor import Actor
@@ -95,7 +95,13 @@ def alarm_if_overdue() -> int:
 def overdue() -> str:
     """Return in a sentence that the verification is late, or ""."""
     last = VerificationRun.objects.first()
-    if last is None or clock.now() - last.finished_at <= OVERDUE:
+    if last is None:
+        # Where no run ever came to its end there is none to count from but the trail's own beginning.
+        first = AuditLink.objects.order_by("seq").first()
+        if first is None or clock.now() - first.sealed_at <= OVERDUE:
+            return ""
+        return f"The audit trail, kept since {first.sealed_at:%Y-%m-%d %H:%M} UTC, was never verified to its end."
+    if clock.now() - last.finished_at <= OVERDUE:
         return ""
     return (
         f"The audit trail was last verified at {last.finished_at:%Y-%m-%d %H:%M} UTC: the nightly run did not happen."

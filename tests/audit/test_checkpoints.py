@@ -255,6 +255,17 @@ def test_the_night_verifies_once_and_alarms_when_it_did_not(
     assert OutboxMessage.objects.filter(event="audit.trail.alarm").count() == 1
 
 
+@pytest.mark.requirement("audit-checkpoints-2.5")
+def test_a_trail_that_no_night_ever_verified_raises_the_alarm(
+    signed: list[AuditEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nightly.overdue() == ""
+    later = clock.now() + timedelta(hours=27)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert nightly.alarm_if_overdue() == 1
+    assert "never verified" in OutboxMessage.objects.get(event="audit.trail.alarm").payload["text"]
+
+
 @pytest.mark.requirement("audit-checkpoints-3.1", "audit-checkpoints-3.2")
 def test_a_bundle_is_verified_by_python_alone(signed: list[AuditEvent], tmp_path: Path) -> None:
     path = tmp_path / "events.zip"
