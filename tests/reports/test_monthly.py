@@ -155,6 +155,11 @@ def test_allocated_and_unallocated_are_the_bill_of_the_pools(books: Books) -> No
     for words in ("Reserved but unused: Finance", "Reserved but unused: Marketing", "Unsold"):
         assert words in shown
     assert f"{report_of(books).unallocated_total.amount:,.2f}" in shown  # type: ignore[union-attr]  # has charges
+    below = re.search(r'href="(/costs/charges/[^"]*kind=reserved_unused[^"]*)"', shown)
+    assert below
+    charges = page_of(browser(books.company.vp).get(below[1].replace("&amp;", "&") + "&team=finance"))
+    assert "Reserved" in charges
+    assert "No charges in this month" not in charges
 
 
 @pytest.mark.requirement("reports-2.3")
