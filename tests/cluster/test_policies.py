@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from apps.clusters import errors
 from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.quotas.guard_policy import guard_manifests
 from tests.cluster.conftest import PREFIX, await_that, fresh
-from tests.cluster.fixtures import namespace, quota
-from tests.cluster.helpers import thing
+from tests.cluster.fixtures import LABELS, namespace, quota
+from tests.cluster.helpers import merge_patch, thing
 
 pytestmark = pytest.mark.cluster
 
@@ -118,6 +120,47 @@ def test_a_namespace_goes_where_its_controller_is_exempt(api: KubernetesClient, 
     api.apply(_marked(space, name))
     api.delete("Namespace", space)
     await_that(lambda: space not in [n["metadata"]["name"] for n in api.list("Namespace").items], seconds=60)
+    _lift(api, name)
+
+
+def _own_guard(api: KubernetesClient, name: str, portal: str) -> None:
+    """Declare the portal's guard as it is shipped, under another name and for the namespaces of that label alone."""
+    policy, binding = guard_manifests("deny", portal, {})
+    for manifest in (policy, binding):
+        manifest["metadata"]["name"] = name
+    policy["spec"]["matchConstraints"]["namespaceSelector"] = {"matchLabels": {_MARK: name}}
+    binding["spec"]["policyName"] = name
+    api.apply(policy)
+    api.apply(binding)
+
+
+@pytest.mark.requirement("drift-3.1", "drift-3.2")
+def test_the_portals_own_guard(api: KubernetesClient, myself: str) -> None:
+    """Content, label and object stay; finalizers, annotations and further labels pass; the portal itself may all."""
+    name, space = fresh(), fresh()
+    api.apply(namespace(space, **{_MARK: name}))
+    api.apply(quota(space, 1))
+    _own_guard(api, name, "nobody@example.com")
+
+    def edit(**changes: Any) -> Exception | None:
+        try:
+            merge_patch(api, thing("ResourceQuota", "gpu-quota", space) | changes, "kubectl-edit")
+        except errors.ClusterError as error:
+            return error
+        return None
+
+    identity = {"name": "gpu-quota", "namespace": space}
+    # Each time another number: one that lives already is no change, and passes.
+    numbers = itertools.count(90)
+    assert isinstance(await_that(lambda: edit(spec={"hard": {"pods": str(next(numbers))}})), errors.Forbidden)
+    unlabelled = {"metadata": {**identity, "labels": dict.fromkeys(LABELS)}}
+    assert "GPU Commons owns this object" in str(edit(**unlabelled))
+    assert edit(metadata={**identity, "annotations": {"note": "looked at"}, "labels": {"cost": "12"}}) is None
+    with pytest.raises(errors.Forbidden):
+        api.delete("ResourceQuota", "gpu-quota", space)
+    _own_guard(api, name, myself)
+    await_that(lambda: edit(spec={"hard": {"pods": "7"}}) is None)
+    assert api.get("ResourceQuota", "gpu-quota", space)["spec"]["hard"]["pods"] == "7"
     _lift(api, name)
 
 
