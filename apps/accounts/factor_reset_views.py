@@ -16,9 +16,19 @@ from apps.core.errors import Conflict
 from apps.core.views import ActionView, Crumb, ListView
 
 
+class ResetReasonForm(ReasonForm):
+    """Why somebody's factors are removed: more than auditors read it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Say who reads it."""
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].help_text = "Whoever has to agree reads it, and auditors do: kept beside the audit event."
+
+
 class UserFactorsReset(StepUpMixin, OnUser):
     """Removes all factors of somebody who lost theirs, or proposes it where a second person has to agree."""
 
+    form_class = ResetReasonForm
     danger = True
 
     @property

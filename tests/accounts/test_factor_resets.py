@@ -48,7 +48,9 @@ def test_factors_of_a_role_take_two_persons(company: Company, other_admin: User,
         _reset(lead, admin)
     page = client_for(admin)
     path = f"/people/{lead.uid}/factors/reset/"
-    assert "has to agree" in page.get(path).content.decode()
+    form = page.get(path).content.decode()
+    assert "Whoever has to agree reads it" in form
+    assert "only auditors read it" not in form
     assert page.post(path, {"reason": "lost the phone"}).status_code == 303
     assert second_step.needed(lead), "nothing happens before somebody agrees"
     row = FactorReset.objects.get()
