@@ -140,7 +140,6 @@ def test_the_portals_own_guard(api: KubernetesClient, myself: str) -> None:
     name, space = fresh(), fresh()
     api.apply(namespace(space, **{_MARK: name}))
     api.apply(quota(space, 1))
-    _own_guard(api, name, "nobody@example.com")
 
     def edit(**changes: Any) -> Exception | None:
         try:
@@ -149,19 +148,22 @@ def test_the_portals_own_guard(api: KubernetesClient, myself: str) -> None:
             return error
         return None
 
-    identity = {"name": "gpu-quota", "namespace": space}
-    # Each time another number: one that lives already is no change, and passes.
-    numbers = itertools.count(90)
-    assert isinstance(await_that(lambda: edit(spec={"hard": {"pods": str(next(numbers))}})), errors.Forbidden)
-    unlabelled = {"metadata": {**identity, "labels": dict.fromkeys(LABELS)}}
-    assert "GPU Commons owns this object" in str(edit(**unlabelled))
-    assert edit(metadata={**identity, "annotations": {"note": "looked at"}, "labels": {"cost": "12"}}) is None
-    with pytest.raises(errors.Forbidden):
-        api.delete("ResourceQuota", "gpu-quota", space)
-    _own_guard(api, name, myself)
-    await_that(lambda: edit(spec={"hard": {"pods": "7"}}) is None)
-    assert api.get("ResourceQuota", "gpu-quota", space)["spec"]["hard"]["pods"] == "7"
-    _lift(api, name)
+    try:
+        _own_guard(api, name, "nobody@example.com")
+        identity = {"name": "gpu-quota", "namespace": space}
+        # Each time another number: one that lives already is no change, and passes.
+        numbers = itertools.count(90)
+        assert isinstance(await_that(lambda: edit(spec={"hard": {"pods": str(next(numbers))}})), errors.Forbidden)
+        unlabelled = {"metadata": {**identity, "labels": dict.fromkeys(LABELS)}}
+        assert "GPU Commons owns this object" in str(edit(**unlabelled))
+        assert edit(metadata={**identity, "annotations": {"note": "looked at"}, "labels": {"cost": "12"}}) is None
+        with pytest.raises(errors.Forbidden):
+            api.delete("ResourceQuota", "gpu-quota", space)
+        _own_guard(api, name, myself)
+        await_that(lambda: edit(spec={"hard": {"pods": "7"}}) is None)
+        assert api.get("ResourceQuota", "gpu-quota", space)["spec"]["hard"]["pods"] == "7"
+    finally:
+        _lift(api, name)
 
 
 @pytest.mark.requirement("simulated-operations-2.5")
