@@ -17,7 +17,7 @@ from apps.costs.reporting import MonthReport, TeamLine, month_report
 from apps.metering import billing
 from apps.reports import extras as beside
 from apps.reports import months
-from apps.reports.extras import Extras
+from apps.reports.extra_rows import Extras
 from apps.reports.folding import Folded
 from apps.teams import scope
 from apps.teams.models import Team, Unit

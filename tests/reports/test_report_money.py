@@ -26,7 +26,7 @@ from apps.metering import billing
 from apps.metering.models import HourFact
 from apps.notifications import attachments, delivery
 from apps.reports import extras, files, sending
-from apps.reports.extra_rows import Proposal
+from apps.reports.extra_rows import Extras, Proposal
 from tests.metering.world import hold, make_world, utc
 from tests.reports.conftest import NOW, OCTOBER, Books, browser, page_of, read
 
@@ -44,8 +44,8 @@ def test_what_stops_the_same_gpus_is_added_once() -> None:
 
     several = [proposal("300.00", "a"), proposal("200.00", "a"), proposal("50.00"), proposal(None, "b"),
                proposal("7.00", "b"), proposal("40.00")]  # fmt: skip
-    assert extras.Extras(proposals=several).saving == usd("397.00")
-    assert extras.Extras(proposals=[proposal(None)]).saving is None
+    assert Extras(proposals=several).saving == usd("397.00")
+    assert Extras(proposals=[proposal(None)]).saving is None
 
 
 @pytest.mark.requirement("monthly-report-3.4")
