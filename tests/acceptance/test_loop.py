@@ -21,6 +21,7 @@ from apps.core import clock
 from apps.core.errors import NotAllowed
 from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.core.testing import settle
+from apps.costs import budget_figures
 from apps.costs import selectors as costing
 from apps.costs.reporting import month_report
 from apps.demo import company, seed
@@ -186,7 +187,7 @@ def test_once_round_the_loop(world: World, way: str) -> None:
     assert 6 * full_hours <= spent <= 6 * (full_hours + 1)
     assert line.amount == Money(spent * company.HOURLY_RATE, "USD").quantized()
     assert costing.month_to_date(team).quantized() == line.amount
-    remaining = costing.budget_remaining(team.pk, clock.now())
+    remaining = budget_figures.remaining(team.pk, clock.now())
     assert remaining == Money(Decimal("26000"), "USD") - line.amount
     assert f"{line.amount.amount:,}" in text(world.client("finance-lead").get("/teams/finance/"))
     shown = text(vp.get(f"/reports/monthly/business-lines/{month:%Y-%m}/"))
