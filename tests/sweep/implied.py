@@ -1,4 +1,4 @@
-"""What a page does beside being opened, asked though no room declared it: taking a form, leaving as a file."""
+"""What pages do beside being opened, asked though no room declared it: taking a form, leaving as a file, searching."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from apps.core.filters import SearchFilter
 from apps.core.views import ListView
 from tests.sweep.types import Route
 
@@ -17,6 +18,8 @@ NOT_SENT = {
 }
 #: Ends the names of what leaves as a file; whoever sees every tenant is not asked for them: nothing there is foreign.
 AS_FILE = "#as a file"
+#: Ends the names of lists that are searched, for a letter that nearly every name holds.
+SEARCHED, LETTER = "#searched", "e"
 
 
 def _patterns(patterns: Iterable[Any], namespace: str = "") -> Iterator[tuple[str, URLPattern]]:
@@ -39,10 +42,18 @@ def api_methods() -> set[tuple[str, str]]:
     }
 
 
-def implied(declared: Mapping[str, Route]) -> dict[str, Route]:
-    """Return an empty form for every page that takes one, and a file for every list, where neither is declared.
+def _search_of(view: type[ListView]) -> str:
+    """Return the parameter of a list's search, "" for one without."""
+    filters: Mapping[str, Any] = getattr(view.filterset_class, "base_filters", {})
+    return next((name for name, one in filters.items() if isinstance(one, SearchFilter)), "")
 
-    Both for whom the page is: who may not open it gets no further by another way.
+
+def implied(declared: Mapping[str, Route]) -> dict[str, Route]:
+    """Return an empty form for every page that takes one, a file and a search for every list that has them.
+
+    Forms and files only where they are not declared.
+
+    All for whom the page is: who may not open it gets no further by another way.
     """
     asked = {(name.partition("#")[0], route.method) for name, route in declared.items()}
     files = {name.partition("#")[0] for name, route in declared.items() if "export=" in route.query}
@@ -57,4 +68,6 @@ def implied(declared: Mapping[str, Route]) -> dict[str, Route]:
             found[f"{name}#empty form"] = replace(route, method="POST", ok=route.ok | {405})
         if issubclass(view, ListView) and view.exportable and name not in files:
             found[name + AS_FILE] = replace(route, query="?export=csv")
+        if issubclass(view, ListView) and (field := _search_of(view)):
+            found[name + SEARCHED] = replace(route, query=f"?{field}={LETTER}")
     return found

@@ -28,13 +28,15 @@ from apps.notifications import delivery
 from apps.notifications.models import Notification, SentMail
 from portal import health
 from tests.sweep import world as worlds
-from tests.sweep.implied import AS_FILE, api_methods, implied
+from tests.sweep.implied import AS_FILE, SEARCHED, api_methods, implied
 from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
 
 #: Every persona is in exactly one share; a share has some that get through to much and some that are refused much.
 _SHARES = [ALL[first::4] for first in range(4)]
 #: Whose refusals are compared with those for rows that do not exist: one outsider says it for all.
 _COMPARED = "lead_marketing"
+#: Who searches lists: outsiders, to whom most of what a list has is foreign.
+SEARCHING = frozenset({"lead_marketing", "vp_other"})
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
 
 
@@ -53,6 +55,12 @@ def test_every_route_is_declared_and_every_declared_route_exists() -> None:
     asked = {(name.partition("#")[0], route.method) for name, route in worlds.declared().items()}
     assert not api_methods() - asked, f"declare each method, too: {sorted(api_methods() - asked)}"
     assert len(api_methods()) > 400
+
+
+@pytest.mark.requirement("tenant-walls-1.1")
+def test_lists_are_searched_too() -> None:
+    searched = [name for name in implied(worlds.declared()) if name.endswith(SEARCHED)]
+    assert len(searched) > 30
 
 
 @pytest.mark.requirement("shell-1.1", "shell-1.2", "shell-1.3")
@@ -81,7 +89,9 @@ def test_every_route_for_every_persona(db: None, monkeypatch: pytest.MonkeyPatch
         except Exception as error:  # noqa: BLE001 (a broken declaration is one failure of many, not the end of the sweep)
             failures.append(f"{name}: its URL cannot be built: {type(error).__name__}: {error}")
             continue
-        own = [url, quote(url), *(str(value) for value in kwargs.values()), *dict(parse_qsl(route.query[1:])).values()]
+        # A letter that is searched for is no secret that the request brought along.
+        typed = [] if name.endswith(SEARCHED) else dict(parse_qsl(route.query[1:])).values()
+        own = [url, quote(url), *(str(value) for value in kwargs.values()), *typed]
         for persona in personas:
             if differs(name, route, persona):
                 failures += check(world, clients[persona], name, route, persona, url, own)
@@ -111,6 +121,8 @@ def differs(name: str, route: Route, persona: str) -> bool:
     """Whether a route can answer this persona otherwise than somebody who is asked anyway."""
     if name.endswith(AS_FILE):
         return persona not in worlds.SEES_ALL | {"anonymous", "deactivated"} | set(TOKENS)
+    if name.endswith(SEARCHED):
+        return persona in SEARCHING
     if persona in TOKENS:
         return name.startswith("api:")  # pages know no tokens
     if persona in READERS:
