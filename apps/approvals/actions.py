@@ -74,7 +74,7 @@ def submit(
         # Before the facts are read: two submissions must not both see room below the limit.
         granting.take_turn("automatic", str(team_id or "platform"))
     if kind != RequestKind.EMERGENCY:
-        emergencies.refuse_while_under_review(subject_type, team_id)
+        emergencies.refuse_while_under_review(team_id)
     else:
         emergencies.refuse_second(subject_type, subject_uid, team_id)
     at = clock.now()

@@ -8,11 +8,9 @@ from apps.approvals.models import ApprovalRequest, EmergencyReview, StandardLoss
 from apps.teams.models import Team
 
 
-def open_reviews(user: Any, subject_type: str = "") -> list[EmergencyReview]:
+def open_reviews(user: Any) -> list[EmergencyReview]:
     """Return the open reviews that block requests of teams whose requests this person sees, oldest due first."""
     rows = EmergencyReview.objects.visible_to(user).open().select_related("request__team")
-    if subject_type:
-        rows = rows.filter(request__subject_type=subject_type)
     return list(rows.order_by("due_at", "pk")[:10])
 
 

@@ -1,4 +1,4 @@
-"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request."""
+"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request of any kind."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CLOSE_PERMISSION = "approvals.review.close"
 PARTY_RULE = "Took part in the emergency: somebody else has to review it."
 
 
-def take_turn_of(subject_type: str, team_id: int | None) -> None:
-    """Wait until no other transaction opens, or asks for, the reviews of a team's subjects of one kind."""
-    take_turn("review", f"{subject_type}:{team_id or 'platform'}")
+def take_turn_of(team_id: int | None) -> None:
+    """Wait until no other transaction opens, or asks for, the reviews of a team (None: the platform)."""
+    take_turn("review", str(team_id or "platform"))
 
 
 def terms_of(request: ApprovalRequest) -> Emergency:
@@ -40,10 +40,10 @@ def terms_of(request: ApprovalRequest) -> Emergency:
     return section
 
 
-def refuse_while_under_review(subject_type: str, team_id: int | None) -> None:
-    """Refuse a normal request of a team that owes a review of this kind. Raises Conflict naming the emergency."""
-    take_turn_of(subject_type, team_id)
-    found = blocking(subject_type, team_id)
+def refuse_while_under_review(team_id: int | None) -> None:
+    """Refuse a normal request, of whatever kind, of a team that owes a review. Raises Conflict naming the emergency."""
+    take_turn_of(team_id)
+    found = blocking(team_id)
     if found is not None:
         raise Conflict(
             f"An emergency of this team has not been reviewed yet: “{found.request.title}”. Somebody who took no part "
@@ -52,9 +52,12 @@ def refuse_while_under_review(subject_type: str, team_id: int | None) -> None:
         )
 
 
-def blocking(subject_type: str, team_id: int | None) -> EmergencyReview | None:
-    """Return the oldest open review that blocks a team's next normal request of this kind."""
-    rows = EmergencyReview.objects.open().for_team(team_id).filter(request__subject_type=subject_type)
+def blocking(team_id: int | None) -> EmergencyReview | None:
+    """Return the oldest open review that blocks a team's next normal request, whatever it is about.
+
+    Were it only requests of the emergency's own kind, a team could go on with everything else and never be looked at.
+    """
+    rows = EmergencyReview.objects.open().for_team(team_id)
     return rows.select_related("request").order_by("created_at", "pk").first()
 
 
@@ -63,7 +66,7 @@ def refuse_second(subject_type: str, subject_uid: uuid.UUID, team_id: int | None
 
     Otherwise nobody would ever need the normal way again: one emergency after the other, and no review.
     """
-    take_turn_of(subject_type, team_id)
+    take_turn_of(team_id)
     if (found := unreviewed(subject_type, subject_uid, team_id)) is not None:
         raise Conflict(second_refused(found), current={"review": str(found.uid)})
 

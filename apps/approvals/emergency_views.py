@@ -106,7 +106,8 @@ class ReviewList(ListView):
 
     title = "Emergency reviews"
     intro = (
-        "Every emergency is looked at afterwards. Until then the team's next normal request of that kind is refused."
+        "Every emergency is looked at afterwards. Until then the team's next normal request, whatever it is about, is"
+        " refused."
     )
     queryset = staticmethod(_reviews)
     table_class = ReviewTable

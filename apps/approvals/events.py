@@ -265,7 +265,9 @@ REVIEW_OVERDUE = declare(
     audience="those who can close it, and platform admins",
     mail=True,
     headline=lambda p: f"Review after an emergency is overdue: {p.title}",
-    body=lambda p: f"It was due on {p.due}. The team's next normal request of this kind is refused until it is closed.",
+    body=lambda p: (
+        f"It was due on {p.due}. The team's next normal request, whatever it is about, is refused until it is closed."
+    ),
     path=lambda p: p.path,
 )
 REVIEW_CLOSED = declare(

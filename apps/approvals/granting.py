@@ -35,7 +35,7 @@ def attempt(request: ApprovalRequest, *, actor: Actor) -> bool:
     reason = " ".join(blocked(request, at))
     if request.kind == RequestKind.EMERGENCY:
         # Before the line: a normal request of the team waits for the same turn, and must see the review.
-        emergencies.take_turn_of(request.subject_type, request.team_id)
+        emergencies.take_turn_of(request.team_id)
     if request.queue and not reason:
         take_turn("line", request.queue)
         ahead = waiting_ahead(request, at)

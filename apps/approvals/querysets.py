@@ -135,7 +135,7 @@ class EmergencyReviewQuerySet(ScopedQuerySet["EmergencyReview"]):
         return self.filter(Q(request__team__isnull=True) if team_id is None else Q(request__team_id=team_id))
 
     def open(self) -> Self:
-        """Return those not closed yet: each blocks its team's next normal request of that kind."""
+        """Return those not closed yet: each blocks its team's next normal request, of any kind."""
         return self.filter(closed_at__isnull=True)
 
     def visible_to(self, user: Any) -> Self:

@@ -175,7 +175,7 @@ class ReleaseForm(CommonsForm):
     )  # fmt: skip
     emergency = forms.BooleanField(
         label="This is an emergency", required=False,
-        help_text="Two people, some hours, and a review that blocks the team's next normal release.",
+        help_text="Two people, some hours, and a review that blocks the team's next normal request.",
     )  # fmt: skip
     reason = forms.CharField(
         label="Reason", min_length=10, max_length=4000, widget=forms.Textarea(attrs={"rows": 3}),

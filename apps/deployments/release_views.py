@@ -106,7 +106,7 @@ class ReleaseCreate(CreateView):
         """Add where the live panel comes from."""
         return super().get_context(
             estimate_url=reverse("deployments:release-estimate"),
-            reviews=open_reviews(self.request.user, SUBJECT_TYPE),
+            reviews=open_reviews(self.request.user),
             **extra,
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from apps.approvals import actions, emergencies, engine, tasks
+from apps.approvals import actions, emergencies, engine, ports, tasks
 from apps.approvals.models import ApprovalRequest, EmergencyReview, Grant
 from apps.audit.selectors import events_for
 from apps.core import clock
@@ -15,6 +15,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
 from apps.teams.choices import Role
 from tests.approvals.conftest import ONE_STAGE, Office
+from tests.approvals.subjects import ThingSubject
 from tests.factories import forget_scopes, grant, make_user
 
 pytestmark = pytest.mark.django_db
@@ -110,6 +111,29 @@ def test_the_open_review_refuses_the_teams_next_normal_request_and_no_other(nigh
     assert urgent(night).status == "in_review"
     close(review, company.compliance)
     assert night.submit().status == "in_review"
+
+
+@pytest.mark.requirement("approval-engine-4.3")
+def test_the_open_review_refuses_a_normal_request_about_anything_else_too(night: Office, company: Any) -> None:
+    other = ThingSubject()
+    other.subject_type = "tests.other"
+    ports.register_subject(other)
+    try:
+        actions.publish_policy("others", "Others", "tests.other", ONE_STAGE, actor=Actor.of(company.admin))
+        night.decide(urgent(night), company.admin)
+
+        def ask() -> ApprovalRequest:
+            return actions.submit(
+                "tests.other", other.add().uid, actor=Actor.of(company.lead_finance), policy_slug="others",
+                team_id=company.finance_team.pk, unit_id=company.finance_team.unit_id,
+            )  # fmt: skip
+
+        with pytest.raises(Conflict, match="has not been reviewed"):
+            ask()
+        close(EmergencyReview.objects.get(), company.compliance)
+        assert ask().status == "in_review"
+    finally:
+        ports.unregister_subject("tests.other")
 
 
 @pytest.mark.requirement("approval-engine-4.3")

@@ -67,6 +67,21 @@ def test_emergencies_are_left_out_and_fifty_is_enough(office, company, query_lim
 
 
 @pytest.mark.requirement("compliance-inbox-6.2")
+def test_the_newest_are_taken_after_emergencies_are_left_out(office, company, monkeypatch):
+    monkeypatch.setattr(rehearsal, "REQUESTS", 2)
+    office.publish(
+        {**ONE_STAGE, "emergency": {"role": "compliance", "hours": 4, "review_hours": 72, "review_role": "compliance"}}
+    )
+    office.submit(kind="emergency", reason="Before all of these: it counts no more.")
+    for number in range(2):
+        office.submit(office.subject.add(text=f"normal {number}"))
+        office.submit(kind="emergency", reason="The model in production answers nothing.")
+    found = rehearsal.rehearse(rules(ONE_STAGE), "tests.thing", company.compliance)
+    assert [line.request.title for line in found.lines] == ["normal 1", "normal 0"]
+    assert found.emergencies == 2
+
+
+@pytest.mark.requirement("compliance-inbox-6.2")
 def test_on_the_page_only_what_the_reader_sees_is_rehearsed_and_nothing_is_stored(office, company):
     office.submit(office.subject.add(text="20 GPUs for finance"))
     office.submit(
