@@ -10,6 +10,13 @@ from typing import Any
 from apps.costs.focus_rules import COLUMNS, DEFECTS, FOCUS_COLUMNS, MANDATORY, NUMBER, RULES, Row
 
 
+#: Rules over all rows of a service: one category, one subcategory.
+_SERVICE_RULES = (
+    ("ServiceName-C-005-C", "ServiceName MUST have one and only one ServiceCategory."),
+    ("ServiceName-C-008-C", "ServiceName SHOULD have one and only one ServiceSubcategory."),
+)
+
+
 @dataclass
 class _Count:
     rows: int = 0
@@ -36,6 +43,8 @@ class Checker:
         self._sums: dict[str, Decimal] = {}
         self._parents: dict[str, str] = {}
         self._orphans = _Count()
+        self._services: dict[str, tuple[str, str]] = {}
+        self._split_services = (_Count(), _Count())
         self._currencies: set[str] = set()
         self._categories: dict[str, int] = {}
         self.rows = 0
@@ -69,6 +78,13 @@ class Checker:
             self._sums[invoice] = self._sums.get(invoice, Decimal(0)) + Decimal(row["BilledCost"])
         self._currencies.add(row["BillingCurrency"])
         self._categories[row["ChargeCategory"]] = self._categories.get(row["ChargeCategory"], 0) + 1
+        if name := row["ServiceName"]:
+            kept = self._services.setdefault(name, (row["ServiceCategory"], row["ServiceSubcategory"]))
+            for count, first, here in zip(
+                self._split_services, kept, (row["ServiceCategory"], row["ServiceSubcategory"]), strict=True
+            ):
+                if first != here:
+                    count.fail(f"row {self.rows}: {name} is {first} and {here}")
         if price := row["SkuPriceId"]:
             parent = self._parents.setdefault(price, row["SkuId"])
             if parent != row["SkuId"]:
@@ -111,6 +127,8 @@ class Checker:
         found.append(_entry("BillingCurrency-C-005-M", "BillingCurrency MUST match the invoice's currency.", 1, one))
         text = "SkuPriceId MUST have one and only one parent SkuId."
         found.append(_entry("SkuPriceId-C-008-M", text, len(self._parents), self._orphans))
+        for (rule, text), count in zip(_SERVICE_RULES, self._split_services, strict=True):
+            found.append(_entry(rule, text, len(self._services), count))
         if self._invoices is not None:
             invoices = _Count()
             for number in sorted(self._invoices.keys() | self._sums.keys()):

@@ -25,9 +25,13 @@ _UNITS = {
     ChargeKind.EGRESS: "GiB",
 }  # fmt: skip
 _SHARED_UNITS = {"mig": "MIG-Slice-Hours", "time_sliced": "GPU-Share-Hours", "mps": "GPU-Share-Hours"}
+#: Name, category and subcategory: a service has exactly one of each (ServiceName-C-005, -C-008).
+_COMPUTE = ("GPU Pool", "Compute", "Containers")
 _SERVICES = {
-    ChargeKind.STORAGE: ("Storage", "Block Storage"), ChargeKind.EGRESS: ("Networking", "Network Infrastructure"),
+    ChargeKind.STORAGE: ("GPU Pool Storage", "Storage", "Block Storage"),
+    ChargeKind.EGRESS: ("GPU Pool Network", "Networking", "Network Infrastructure"),
 }  # fmt: skip
+_BILLING = ("GPU Pool Billing", "Management and Governance", "Cost Management")
 _PRICING = {"reserved": "Committed", "spot": "Dynamic"}
 #: Kinds in which nobody consumed anything.
 _UNUSED = (ChargeKind.RESERVED_UNUSED, ChargeKind.UNSOLD, ChargeKind.STRANDED, ChargeKind.MAINTENANCE)
@@ -124,7 +128,6 @@ def template(month: Month, invoice: Invoice, charge: Charge) -> dict[str, str]:
         ProviderName=_text(month.issuer),
         PublisherName=_text(month.issuer),
         PricingCurrency=month.currency,
-        ServiceName="GPU Pool",
         SubAccountId=invoice.account_id,
         SubAccountName=_text(invoice.account),
         SubAccountType="Team" if invoice.account_id != PLATFORM else "Platform",
@@ -148,7 +151,7 @@ def template(month: Month, invoice: Invoice, charge: Charge) -> dict[str, str]:
     else:
         row["ChargeCategory"] = "Credit" if charge.sort == LineSort.CREDIT else "Adjustment"
         row["ChargeFrequency"] = "One-Time"
-        row["ServiceCategory"], row["ServiceSubcategory"] = "Management and Governance", "Cost Management"
+        row["ServiceName"], row["ServiceCategory"], row["ServiceSubcategory"] = _BILLING
         row["ResourceId"] = f"statement/{invoice.number}"
         row["ResourceName"], row["ResourceType"] = invoice.number, "Statement"
     return row
@@ -166,11 +169,12 @@ def is_usage(charge: Charge) -> bool:
 
 def _usage(row: dict[str, str], invoice: Invoice, charge: Charge) -> None:
     resource = charge.kind in RESOURCES
-    category, subcategory = _SERVICES.get(ChargeKind(charge.kind), ("Compute", "Containers"))
+    service, category, subcategory = _SERVICES.get(ChargeKind(charge.kind), _COMPUTE)
     unit = _UNITS.get(ChargeKind(charge.kind)) or _SHARED_UNITS.get(charge.share, "GPU-Hours")
     row.update(
         ChargeCategory="Usage",
         ChargeFrequency="Usage-Based",
+        ServiceName=service,
         ServiceCategory=category,
         ServiceSubcategory=subcategory,
         PricingCategory=_PRICING.get(charge.capacity_type, "Standard"),

@@ -364,6 +364,19 @@ DEFECTS = (
         lambda row: row["ConsumedQuantity"] == "" and _charged(row),
     ),
     Defect(
+        "CapacityReservationStatus-C-003-C, -C-004-C",
+        "The model's conditions have no check function at their root, so that the validator asks every row for a status"
+        " and every row for none. Here the status is filled exactly where CapacityReservationId is, as the text of the"
+        " rules says.",
+        lambda row: True,
+    ),
+    Defect(
+        "CommitmentDiscountStatus-C-003-C, -C-004-C",
+        "The model wants the status filled where CommitmentDiscountId is null, against its own text. There are no"
+        " commitment discounts in a pool: both are empty.",
+        _empty("CommitmentDiscountStatus"),
+    ),
+    Defect(
         "PricingCurrency-C-004-M",
         "The model requires PricingCurrency and the columns beside it although the specification makes them"
         " conditional: they are written, equal to the billing currency.",

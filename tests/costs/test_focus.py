@@ -272,8 +272,10 @@ def test_sums_and_columns_are_rules_of_the_file() -> None:
     checker.header([name for name in COLUMNS if name != "ChargeClass"])
     checker.row(row)
     checker.row({**row, "SkuId": "another", "BillingCurrency": "EUR", "BilledCost": "0", "ContractedCost": "0"})
+    checker.row({**row, "ServiceCategory": "Storage", "ServiceSubcategory": "Block Storage"})
     found = failures(checker.report())
     wanted = {"BilledCost-C-007-M", "x_Bill", "CostAndUsage-D-026-M", "BillingCurrency-C-005-M", "SkuPriceId-C-008-M"}
+    wanted |= {"ServiceName-C-005-C", "ServiceName-C-008-C"}
     assert wanted <= set(found)
 
 
