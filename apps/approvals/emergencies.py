@@ -1,4 +1,4 @@
-"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request of any kind."""
+"""Break-glass: two people, some hours, loudly; then a review that holds up the team's next normal request."""
 
 from __future__ import annotations
 

@@ -100,6 +100,36 @@ class SourceKind(models.TextChoices):
     ADAPTER = "adapter", "Adapter"
 
 
+class RecertificationStatus(models.TextChoices):
+    """What became of the draft that is opened before an approval ends."""
+
+    OPEN = "open", "To be confirmed"
+    SUBMITTED = "submitted", "Asked for"
+    RENEWED = "renewed", "Renewed"
+    SUPERSEDED = "superseded", "Covered by another approval"
+    DECLINED = "declined", "Shall end"
+    ENDED = "ended", "Ended"
+
+
+#: `reopen`: what it became was rejected, withdrawn or lapsed; the approval still ends.
+RECERTIFICATION_TRANSITIONS = Transitions(
+    {
+        RecertificationStatus.OPEN: {
+            "submit": RecertificationStatus.SUBMITTED, "supersede": RecertificationStatus.SUPERSEDED,
+            "decline": RecertificationStatus.DECLINED, "end": RecertificationStatus.ENDED,
+        },
+        RecertificationStatus.SUBMITTED: {
+            "renew": RecertificationStatus.RENEWED, "reopen": RecertificationStatus.OPEN,
+            "supersede": RecertificationStatus.SUPERSEDED, "end": RecertificationStatus.ENDED,
+        },
+        RecertificationStatus.RENEWED: {},
+        RecertificationStatus.SUPERSEDED: {},
+        RecertificationStatus.DECLINED: {"submit": RecertificationStatus.SUBMITTED, "end": RecertificationStatus.ENDED},
+        RecertificationStatus.ENDED: {},
+    }
+)  # fmt: skip
+
+
 class JobStatus(models.TextChoices):
     """State of background work on bytes."""
 

@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from apps.catalogue.choices import Answer, ControlKind, EvidenceKind, ExceptionKind
 from apps.catalogue.models import DIGEST_LENGTH, Blob, Model, ModelVersion
 from apps.catalogue.querysets import (
+    CitationConfirmationQuerySet,
     ClassificationRecordQuerySet,
     ControlAnswerQuerySet,
     ControlQuerySet,
@@ -177,7 +178,13 @@ class Control(Row):
     max_age_days = models.PositiveIntegerField(null=True, help_text="Evidence older than that has expired.")
     applies_from = models.DateField(null=True)
     applies_until = models.DateField(null=True)
+    dated_by = models.CharField(
+        max_length=400, blank=True, help_text="The provision that sets from when it applies, with the official journal."
+    )
     confirmed = models.BooleanField(default=True, help_text="False: from a secondary source, to be confirmed.")
+    unconfirmed = models.CharField(
+        max_length=500, blank=True, help_text="What exactly is not confirmed, as of which day; empty where all is."
+    )
     revision = models.PositiveIntegerField(default=1)
     superseded_at = models.DateTimeField(null=True)
     published_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
@@ -192,6 +199,18 @@ class Control(Row):
             ),
         ]
         ordering: ClassVar = ["code"]
+
+
+class CitationConfirmation(Row):
+    """That a person read the official text of one revision of a control: which text, on which day. Never changed."""
+
+    control = models.OneToOneField(Control, models.PROTECT, related_name="confirmation")
+    source = models.CharField(max_length=500, help_text="What was read: the act, its number in the official journal.")
+    read_on = models.DateField(help_text="The day on which that text was read.")
+    confirmed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    confirmed_at = models.DateTimeField()
+
+    objects = CitationConfirmationQuerySet.as_manager()
 
 
 class ControlAnswer(Row):

@@ -242,6 +242,9 @@ class ModelStore(VersionedRow):
     ca_certificate = models.TextField(blank=True)
     credentials = models.BinaryField(default=b"", help_text="Encrypted JSON (clusters.crypto).")
     teams = models.ManyToManyField(Team, blank=True, related_name="model_stores", help_text="None: every team.")
+    takes_copies = models.BooleanField(
+        default=False, help_text="The portal may write approved, uploaded files there, for clusters to load."
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
 
     objects = ModelStoreQuerySet.as_manager()
@@ -321,7 +324,9 @@ class ModelRequest(VersionedRow):
         return self.model_version.model.team_id
 
 
+from apps.catalogue.copy_models import StoredCopy  # noqa: E402  (it points at the rows above)
 from apps.catalogue.evidence_models import (  # noqa: E402  (they point at the rows above)
+    CitationConfirmation,
     ClassificationRecord,
     Control,
     ControlAnswer,
@@ -331,6 +336,7 @@ from apps.catalogue.evidence_models import (  # noqa: E402  (they point at the r
     Regime,
     VersionException,
 )
+from apps.catalogue.recertification_models import Recertification  # noqa: E402  (as above)
 from apps.catalogue.registry_models import (  # noqa: E402  (as above)
     Registry,
     RegistryDelivery,
@@ -341,8 +347,8 @@ from apps.catalogue.registry_models import (  # noqa: E402  (as above)
 from apps.catalogue.signing_models import SigningKey  # noqa: E402  (as above)
 
 __all__ = [
-    "Blob", "CardRevision", "ClassificationRecord", "Control", "ControlAnswer", "EvaluationResult", "Evidence",
-    "EvidenceProducer", "HashJob", "Model", "ModelRequest", "ModelStore", "ModelVersion", "Regime", "Registry",
-    "RegistryDelivery", "RegistryFinding", "RegistryModel", "RegistryVersion", "SigningKey", "Upload",
-    "VersionException", "VersionFile", "VersionSource",
+    "Blob", "CardRevision", "CitationConfirmation", "ClassificationRecord", "Control", "ControlAnswer",
+    "EvaluationResult", "Evidence", "EvidenceProducer", "HashJob", "Model", "ModelRequest", "ModelStore",
+    "ModelVersion", "Recertification", "Regime", "Registry", "RegistryDelivery", "RegistryFinding", "RegistryModel",
+    "RegistryVersion", "SigningKey", "StoredCopy", "Upload", "VersionException", "VersionFile", "VersionSource",
 ]  # fmt: skip

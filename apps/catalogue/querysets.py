@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from apps.catalogue.models import (
         Blob,
         CardRevision,
+        CitationConfirmation,
         ClassificationRecord,
         Control,
         ControlAnswer,
@@ -248,6 +249,14 @@ class RegimeQuerySet(ScopedQuerySet["Regime"]):
 
 class ControlQuerySet(ScopedQuerySet["Control"]):
     """Controls: everybody signed in may read the rules."""
+
+    def visible_to(self, user: Any) -> Self:
+        """Return all to any active person."""
+        return self.all() if _signed_in(user) else self.none()
+
+
+class CitationConfirmationQuerySet(ScopedQuerySet["CitationConfirmation"]):
+    """Who read which official text: everybody signed in may know."""
 
     def visible_to(self, user: Any) -> Self:
         """Return all to any active person."""

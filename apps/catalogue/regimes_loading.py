@@ -101,6 +101,7 @@ def after_migrate(sender: object, **options: Any) -> None:
     try:
         if rows is not None:
             rows.get_model("catalogue", "Regime")._meta.get_field("card_fields")
+            rows.get_model("catalogue", "Control")._meta.get_field("unconfirmed")
     except (LookupError, FieldDoesNotExist):
         return  # migrated back to before the columns: there is nothing to load into
     load_regimes(rows=rows, using=str(options.get("using", "default")))
