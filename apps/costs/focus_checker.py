@@ -9,7 +9,6 @@ from typing import Any
 
 from apps.costs.focus_rules import COLUMNS, DEFECTS, FOCUS_COLUMNS, MANDATORY, NUMBER, RULES, Row
 
-
 #: Rules over all rows of a service: one category, one subcategory.
 _SERVICE_RULES = (
     ("ServiceName-C-005-C", "ServiceName MUST have one and only one ServiceCategory."),
