@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 from apps.accounts.models import SecondFactor, SignInSession
 from apps.core import clock
 from tests.e2e.conftest import PHONE
-from tests.factories import PASSWORD, make_user
+from tests.factories import PASSWORD, grant, make_user
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def _virtual_key(page: Any) -> Any:
     return session
 
 
-def _sign_in(page: Any) -> None:
-    page.get_by_label("E-mail address").fill("lead@example.com")
+def _sign_in(page: Any, email: str = "lead@example.com") -> None:
+    page.get_by_label("E-mail address").fill(email)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in", exact=True).click()
 
@@ -92,3 +93,47 @@ def test_what_was_typed_outlives_the_session(person: Any, browse: Any, watch: An
     expect(page.get_by_label("Name")).to_have_value("Nightly pipeline")
     page.get_by_role("button", name="Make token").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Your new API token")
+
+
+@pytest.mark.requirement("sessions-1.9")
+def test_a_form_that_was_not_taken_comes_back_with_what_was_typed(person: Any, browse: Any) -> None:
+    grant(person, "platform_admin")
+    page = browse(person, "/roles/new/")
+    reason = "Covers for the finance lead until March"
+    page.locator("[name=reason]").fill(reason)
+    page.locator("[name=role]").select_option("auditor")
+
+    def send() -> None:
+        page.get_by_role("button", name="Give role").click()
+
+    # The proof of who it is has run out: it is asked for, and leads back.
+    SignInSession.objects.update(proved_at=clock.now() - timedelta(hours=1))
+    send()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Go on", exact=True).click()
+    expect(page.locator("[data-kept-notice]")).to_contain_text("Nothing was sent")
+    expect(page.locator("[name=reason]")).to_have_value(reason)
+    expect(page.locator("[name=role]")).to_have_value("auditor")
+    # The session has ended, and nothing on the page could know it.
+    SignInSession.objects.update(closed_at=clock.now())
+    for secret in (
+        "<input type=password name=a value='tell nobody'>",
+        "<textarea name=b autocomplete=off>tell nobody</textarea>",
+    ):
+        page.locator("main form").evaluate("(form, secret) => form.insertAdjacentHTML('beforeend', secret)", secret)
+    send()
+    kept = page.evaluate("sessionStorage.getItem('commons-kept')")
+    assert reason in kept
+    assert "tell nobody" not in kept
+    _sign_in(page)
+    expect(page.locator("[data-kept-notice]")).to_be_visible()
+    expect(page.locator("[name=reason]")).to_have_value(reason)
+    assert page.evaluate("sessionStorage.getItem('commons-kept')") is None
+    # Another person at the same tab gets nothing of it.
+    SignInSession.objects.update(closed_at=clock.now())
+    send()
+    other = make_user("other@example.com", password=PASSWORD)
+    grant(other, "platform_admin")
+    _sign_in(page, other.email)
+    expect(page.locator("[name=reason]")).to_have_value("")
+    assert page.evaluate("sessionStorage.getItem('commons-kept')") is None
