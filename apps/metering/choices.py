@@ -67,3 +67,4 @@ class CheckVerdict(models.TextChoices):
     PASSED = "passed", "Fit to bill from"
     WARNED = "warned", "Fit, with remarks"
     FAILED = "failed", "Not fit to bill from"
+    UNKNOWN = "unknown", "Unknown: another server or question, not tested yet"

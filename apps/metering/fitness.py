@@ -21,6 +21,7 @@ TONES = {
     "warned": "caution",
     "waived": "caution",
     "unfit": "critical",
+    "unknown": "critical",
     "untested": "neutral",
 }
 WORDS = {
@@ -28,8 +29,13 @@ WORDS = {
     "warned": "Fit, with remarks",
     "waived": "Fit by waiver",
     "unfit": "Not fit to bill from",
+    "unknown": "Unknown since it was changed",
     "untested": "Not tested yet",
 }
+
+
+#: Verdicts that must not be billed on without a waiver: it fails, or nothing is known of it since it was changed.
+_FAILING = (CheckVerdict.FAILED, CheckVerdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +69,11 @@ class Health:
 
     @property
     def word(self) -> str:
-        """The source in one word: untested, unfit, waived, warned or passed."""
+        """The source in one word: untested, unknown, unfit, waived, warned or passed."""
         if self.check is None:
             return "untested"
         if self.unfit:
-            return "unfit"
+            return "unknown" if self.check.verdict == CheckVerdict.UNKNOWN else "unfit"
         if self.failing:
             return "waived"
         return "warned" if self.check.verdict == CheckVerdict.WARNED else "passed"
@@ -87,7 +93,7 @@ def health_of(sources: Iterable[Source], at: datetime | None = None) -> dict[int
     moment = at or clock.now()
     ids = [source.pk for source in sources]
     checks = newest_checks(ids, at)
-    failing = {pk: failed_codes(check.findings) for pk, check in checks.items() if check.verdict == CheckVerdict.FAILED}
+    failing = {pk: failed_codes(check.findings) for pk, check in checks.items() if check.verdict in _FAILING}
     waivers: dict[int, dict[str, datetime]] = {}
     if failing:
         for waiver in SourceWaiver.objects.standing(moment).filter(source_id__in=failing):

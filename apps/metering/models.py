@@ -108,6 +108,8 @@ class HourStatus(models.Model):
     inputs_hash = models.CharField(max_length=64, blank=True)
     revision = models.PositiveIntegerField(default=0)
     facts = models.PositiveIntegerField(default=0)
+    # Without a constraint, as everything that refers to facts: capacity lines name no proof of their own.
+    proof_id = models.BigIntegerField(null=True, help_text="The proof of the reading that the rows came from.")
     flags: ArrayField[list[str], list[str]] = ArrayField(models.CharField(max_length=30), default=list)
     reason = models.TextField(blank=True)
     attempts = models.PositiveIntegerField(default=0)

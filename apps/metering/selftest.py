@@ -26,6 +26,7 @@ FAILED: Final = "failed"
 
 #: Checks by code, in the order of pages. Codes are stored with waivers: never rename one.
 TITLES: dict[str, str] = {
+    "changed": "Tested as it is asked now",
     "reachable": "The server answers",
     "version": "Version",
     "schema": "Version and schema",
@@ -92,6 +93,17 @@ def verdict(findings: Iterable[Finding]) -> str:
     if FAILED in statuses:
         return CheckVerdict.FAILED
     return CheckVerdict.WARNED if WARNING in statuses else CheckVerdict.PASSED
+
+
+def voided(changed: Sequence[str]) -> Finding:
+    """Return the finding that stands between a change of a source and its next self-test: nothing is known of it."""
+    words = listed(changed)
+    return Finding(
+        "changed",
+        FAILED,
+        f"Changed ({words}): what was found of the former server or question says nothing of this one.",
+        "Wait for the self-test, which begins within a minute, or have it begin now.",
+    )
 
 
 def failed_codes(findings: Iterable[Mapping[str, Any]]) -> list[str]:

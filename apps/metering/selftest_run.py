@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ from apps.metering.actions import require
 from apps.metering.choices import CheckVerdict, SourceKind
 from apps.metering.events import SOURCE_TEST_FAILED, SOURCE_TESTED, SourceTested, SourceTestFailed
 from apps.metering.models import Source, SourceCheck
-from apps.metering.selftest import FAILED, Finding, Knowledge, Outcome, failed_codes, unanswered, verdict
+from apps.metering.selftest import FAILED, Finding, Knowledge, Outcome, failed_codes, unanswered, verdict, voided
 from apps.metering.selftest_intervals import check_intervals
 from apps.metering.source_exclusive import ALLOCATION_KINDS, shared_gpus
 from apps.metering.sources.base import gpu_resources
@@ -71,6 +71,33 @@ def request_check(source_id: int, *, actor: Actor) -> Source:
     source.save(update_fields=["check_requested_at", "check_requested_by"])
     nudge(check_sources)
     return source
+
+
+def void_verdict(source: Source, changed: Sequence[str], *, actor: Actor) -> SourceCheck | None:
+    """Put "unknown" after the newest self-test of a source that is asked otherwise from now on; None: never tested.
+
+    Inside the transaction that changes the source, which is locked.
+    """
+    newest = fitness.newest_checks([source.pk]).get(source.pk)
+    if newest is None:
+        return None
+    return SourceCheck.objects.create(
+        source=source,
+        verdict=CheckVerdict.UNKNOWN,
+        findings=[voided(changed).as_json()],
+        started_by_id=actor.user_id,
+        checked_at=max(clock.now(), newest.checked_at + timedelta(microseconds=1)),
+    )
+
+
+#: Options that change how patiently a server is asked, or what was imported, but not what is asked of whom.
+_NO_QUESTION = frozenset({"timeout_seconds", "test_seconds", "windows"})
+
+
+def _question(source: Source) -> tuple[str, str, dict[str, object]]:
+    """Return what is asked of whom: a verdict counts for this and nothing else."""
+    options = {key: value for key, value in (source.options or {}).items() if key not in _NO_QUESTION}
+    return source.kind, source.url, options
 
 
 def moving(source: Source, newest: SourceCheck | None = None) -> Moving | None:
@@ -125,7 +152,8 @@ def check_source(source_id: int, *, actor: Actor, at: datetime | None = None) ->
     """Test one source now and record the outcome; None while another worker tests it.
 
     `at`: the moment that the server is asked about (default: now, or the source's end). Whatever the source does, the
-    outcome is a row. Raises NotVisible, NotAllowed, Conflict where the lease moved to another worker meanwhile.
+    outcome is a row. Raises NotVisible, NotAllowed, Conflict where the lease moved to another worker, or the source was
+    changed, meanwhile.
     """
     require(actor, "metering.run.retry")
     source = Source.objects.select_related("cluster").filter(pk=source_id).first()
@@ -201,8 +229,15 @@ def _ask(source: Source, at: datetime, tell: Callable[[int, int, str], None]) ->
 def _record(
     source: Source, outcome: Outcome, name: str, token: uuid.UUID, actor: Actor, asked_by: int | None
 ) -> SourceCheck:
-    """Write a finished test; those who answer for the bill are told where it fails anew. Raises Conflict."""
+    """Write a finished test; those who answer for the bill are told where it fails anew.
+
+    Raises Conflict where the lease moved, or the source is asked otherwise since the test began: the outcome is of the
+    former server, and the test that was asked for with the change is still due.
+    """
     leases.require(name, token)
+    locked = Source.objects.select_for_update().get(pk=source.pk)
+    if _question(locked) != _question(source):
+        raise Conflict("The source was changed while it was tested: it is tested again.")
     before = fitness.newest_checks([source.pk]).get(source.pk)
     # What was asked for before the test began is answered by it, however coarse the clock is.
     now = max(clock.now(), source.check_requested_at or clock.now())
@@ -214,7 +249,6 @@ def _record(
         started_by_id=asked_by,
         checked_at=now,
     )
-    locked = Source.objects.select_for_update().get(pk=source.pk)
     if locked.check_requested_at is not None and locked.check_requested_at <= check.checked_at:
         locked.check_requested_by_id = None
         locked.save(update_fields=["check_requested_by"])

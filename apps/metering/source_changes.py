@@ -11,12 +11,11 @@ from apps import audit
 from apps.clusters import crypto
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid
-from apps.metering import source_options, waivers
+from apps.metering import selftest_run, source_options, waivers
 from apps.metering.actions import require
 from apps.metering.choices import POLLED
 from apps.metering.events import SOURCE_CHANGED, SourceChanged
 from apps.metering.models import Source
-from apps.metering.selftest_run import request_check
 
 CHANGE = "metering.import.create"
 LONGEST_NAME, LONGEST_URL, LONGEST_TOKEN = 120, 300, 4000
@@ -42,7 +41,8 @@ def change_source(
     """Change what is given of a polled source, have it tested, and read what waits at once.
 
     `token` "" leaves the stored one; `options` replaces the named ones (`source_options`), None taking one away. Hours
-    read so far stand until they are read again. Where another server is asked, or something else, waivers end. Raises
+    read so far stand until they are read again. Where another server is asked, or something else, waivers end and the
+    verdict is unknown until the new self-test: nobody bills on what the former server could tell. Raises
     NotVisible, NotAllowed, Conflict (another version; a source that is not asked over the network), Invalid for a value
     that cannot be, for nothing to change, and for a stored token that would be sent to another server.
     """
@@ -81,6 +81,8 @@ def change_source(
     # What was waived was that server, asked those questions. A new name, token or patience changes neither.
     other = [word for word in changed if word not in _SAME_QUESTIONS]
     ended = waivers.end_for_change(source, other, actor=actor) if other else []
+    if other:
+        selftest_run.void_verdict(source, other, actor=actor)
     source.name, source.url, source.options = new_name, new_url, new_options
     if token or forget_token:
         source.credentials = crypto.encrypt(token)
@@ -94,7 +96,7 @@ def change_source(
         subject_type="metering.source",
         subject_uid=source.uid,
     )
-    request_check(source.pk, actor=actor)
+    selftest_run.request_check(source.pk, actor=actor)
     source.refresh_from_db()
     return source
 

@@ -20,7 +20,7 @@ from apps.metering.models import Source, SourceCheck, SourceWaiver
 from apps.metering.selftest import NEVER_WAIVED, TITLES
 from apps.metering.source_forms import ChangeSourceForm, WaiveForm
 
-VERDICT_TONES = {"passed": "positive", "warned": "caution", "failed": "critical"}
+VERDICT_TONES = {"passed": "positive", "warned": "caution", "failed": "critical", "unknown": "critical"}
 FINDING_TONES = {"ok": "positive", "warning": "caution", "failed": "critical"}
 _SHOWN = {"failed": 0, "warning": 1, "ok": 2}
 
@@ -95,7 +95,7 @@ class SourceChange(ActionView):
     intro = (
         "What is changed holds for whatever is read from now on; hours read so far stand until they are read again."
         " The source is tested at once. Another address, and options that change what is asked, end the waivers of its"
-        " failed checks: whoever may waive decides anew on what then fails."
+        " failed checks, and its verdict is unknown until that test: whoever may waive decides anew on what then fails."
     )
     success_message = "The source is changed, and is tested now; its waivers stand only if the same is asked as before."
 

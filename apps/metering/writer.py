@@ -118,17 +118,19 @@ def write_hours(
             status.written_at = now
             changed.append((status, rows))
         _read(status, rows, source, now)
+    kept = _keep_proof(source, proof, run, window) if changed or late else None
+    proof_id = kept.pk if kept else None
+    for status, _ in changed:
+        status.proof_id = proof_id
     HourStatus.objects.bulk_create([status for status in statuses if status.hour not in known], batch_size=2000)
     HourStatus.objects.bulk_update(
         [status for status in statuses if status.hour in known],
         ["state", "source", "coverage_permille", "inputs_hash", "revision", "facts", "flags", "reason", "attempts",
-         "retry_at", "read_at", "written_at", "late_revision", "late_hash"],
+         "retry_at", "read_at", "written_at", "late_revision", "late_hash", "proof_id"],
         batch_size=1000,
     )  # fmt: skip
     facts = 0
     if changed or late:
-        kept = _keep_proof(source, proof, run, window)
-        proof_id = kept.pk if kept else None
         facts = replace_hours(
             cluster_id, [Change(s.hour, rows, s.revision, source.pk, proof_id) for s, rows in changed]
         )

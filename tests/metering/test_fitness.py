@@ -108,7 +108,9 @@ def test_health_in_a_word_and_at_a_time(world: World, company: Any, frozen_clock
     ]  # fmt: skip
     clock.advance(timedelta(hours=3))
     assert word() == "unfit"
-    assert fitness.TONES.keys() == fitness.WORDS.keys() == {"untested", "passed", "warned", "unfit", "waived"}
+    assert fitness.TONES.keys() == fitness.WORDS.keys() == {
+        "untested", "passed", "warned", "unfit", "waived", "unknown",
+    }  # fmt: skip
 
 
 def test_two_queries_for_any_number_of_sources(world: World, query_limit: Any) -> None:

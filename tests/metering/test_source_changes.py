@@ -17,8 +17,9 @@ from apps.core.models import OutboxMessage
 from apps.metering import fitness, selftest_run, waivers
 from apps.metering.choices import SourceKind
 from apps.metering.models import Source
+from apps.metering.selftest import Finding, Outcome
 from apps.metering.source_changes import change_source
-from tests.metering.test_fitness import checked
+from tests.metering.test_fitness import checked, ingest
 from tests.metering.world import World
 
 OLD, NEW = "old-token-1", "new-token-2"
@@ -237,3 +238,59 @@ def test_a_waiver_ends_with_what_it_was_given_for(
         assert changed["waivers_ended"] == 1
         page = client_for(company.admin).get(reverse("metering:source-detail", kwargs={"source_uid": source.uid}))
         assert "ended when the source was changed" in page.content.decode()
+
+
+@pytest.mark.requirement("metering-sources-2.3", "metering-sources-2.1", "metering-sources-3.1")
+def test_a_verdict_is_unknown_until_the_new_server_is_tested(source: Source, company: Any, client_for: Any) -> None:
+    admin = Actor.of(company.admin)
+    checked(source)
+    assert fitness.unfit(source) is None
+    change_source(source.pk, name="Renamed", actor=admin)
+    assert fitness.unfit(source) is None  # the same server: what it said still counts
+    change_source(source.pk, url="https://other.example", token=NEW, actor=admin)
+    source.refresh_from_db()
+    found = fitness.unfit(source)
+    assert found is not None
+    assert found.codes == ("changed",)
+    assert "former server" in found.reasons[0]
+    assert fitness.health_of([source])[source.pk].word == "unknown"
+    assert [one.source.pk for one in fitness.unfit_sources(clock.now() - timedelta(days=1), clock.now())] == [source.pk]
+    assert source in selftest_run.due_sources()
+    page = client_for(company.admin).get(reverse("metering:source-detail", kwargs={"source_uid": source.uid}))
+    assert "Unknown since it was changed" in page.content.decode()
+    # Finance may bill on it all the same, by name.
+    until = clock.now() + timedelta(days=1)
+    waivers.waive(source.pk, ["changed"], "The same Prometheus, renamed.", until, actor=Actor.of(company.finance))
+    assert fitness.unfit(source) is None
+    checked(source, at=clock.now() + timedelta(seconds=1))
+    assert fitness.health_of([source])[source.pk].word == "passed"
+
+
+@pytest.mark.requirement("metering-sources-2.3")
+def test_hours_read_from_a_server_that_was_not_tested_carry_the_flag(world: World, company: Any) -> None:
+    checked(world.source)
+    Source.objects.filter(pk=world.source.pk).update(kind=SourceKind.PROMETHEUS, url="https://prom.example")
+    assert ingest(world) == [[]] * 3
+    change_source(world.source.pk, url="https://other.example", actor=Actor.of(company.admin))
+    assert ingest(world) == [["source_unfit"]] * 3
+
+
+@pytest.mark.requirement("metering-sources-2.3", "metering-sources-1.13")
+def test_a_test_of_the_former_server_does_not_count(
+    source: Source, company: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked(source)
+
+    def slow(asked: Source, *_: Any) -> Outcome:
+        """Find everything well at the old address while somebody enters another one."""
+        change_source(asked.pk, url="https://other.example", token=NEW, actor=Actor.of(company.admin))
+        return Outcome([Finding("version", "ok", "fine")])
+
+    monkeypatch.setattr(selftest_run, "_ask", slow)
+    with pytest.raises(Conflict):
+        selftest_run.check_source(source.pk, actor=Actor.system("test"))
+    assert fitness.health_of([source])[source.pk].word == "unknown"
+    assert source.pk in {one.pk for one in selftest_run.due_sources()}
+    monkeypatch.setattr(selftest_run, "_ask", lambda *_: Outcome([Finding("version", "ok", "fine")]))
+    assert selftest_run.check_source(source.pk, actor=Actor.system("test")) is not None
+    assert fitness.health_of([source])[source.pk].word == "passed"
