@@ -37,6 +37,7 @@ from apps.costs.period_models import (
 from apps.costs.querysets import BudgetQuerySet, BudgetStepQuerySet, ChargeQuerySet, DayChargeQuerySet
 from apps.costs.rollup_models import DayTotal, MonthTotal, TeamMonth, UnitMonth
 from apps.costs.running_models import RunningMonth, RunningStatement
+from apps.costs.whatif_models import WhatIfRun
 from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
 
@@ -46,7 +47,7 @@ __all__ = [
     "Dispute", "DisputeComment", "DistributionPolicy", "JournalAccount", "MonthTotal", "Period", "PeriodWaiver",
     "PricedHour", "ReopenRequest", "RunningMonth", "RunningStatement", "Statement", "StatementFile", "StatementLine",
     "TeamMonth", "UnitBilling",
-    "UnitMonth",
+    "UnitMonth", "WhatIfRun",
 ]  # fmt: skip
 
 

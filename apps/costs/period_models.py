@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.conf import settings
@@ -128,7 +129,45 @@ class ReopenRequest(VersionedRow):
         ]
 
 
-class Statement(Row):
+class StatementLike:
+    """What a frozen statement and a running one say of themselves alike. The columns are the rows' own."""
+
+    team_id: int | None
+    unit_id: int | None
+    cost_centre: str
+    team_name: str
+    unit_name: str
+    own_amount: Decimal
+    amount: Decimal
+    currency: str
+
+    @property
+    def scope_team_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.team_id
+
+    @property
+    def scope_unit_id(self) -> int | None:
+        """Where this row belongs, for the permission gate."""
+        return self.unit_id
+
+    @property
+    def total(self) -> Money:
+        """The statement's total."""
+        return Money(self.amount, self.currency)
+
+    @property
+    def own(self) -> Money:
+        """The total without shares of common costs."""
+        return Money(self.own_amount, self.currency)
+
+    @property
+    def owner_name(self) -> str:
+        """Whose statement it is, in words."""
+        return self.team_name or self.unit_name or self.cost_centre or "Platform"
+
+
+class Statement(StatementLike, Row):
     """One owner's month, frozen: number, lines, total, digest. Never changed; a re-opened month supersedes it."""
 
     period = models.ForeignKey(Period, models.PROTECT, related_name="statements")
@@ -164,31 +203,6 @@ class Statement(Row):
 
     def __str__(self) -> str:
         return self.number
-
-    @property
-    def scope_team_id(self) -> int | None:
-        """Where this row belongs, for the permission gate."""
-        return self.team_id
-
-    @property
-    def scope_unit_id(self) -> int | None:
-        """Where this row belongs, for the permission gate."""
-        return self.unit_id
-
-    @property
-    def total(self) -> Money:
-        """The statement's total."""
-        return Money(self.amount, self.currency)
-
-    @property
-    def own(self) -> Money:
-        """The total without shares of common cost."""
-        return Money(self.own_amount, self.currency)
-
-    @property
-    def owner_name(self) -> str:
-        """Whose statement it is, in words."""
-        return self.team_name or self.unit_name or self.cost_centre or "Platform"
 
 
 class StatementLine(models.Model):

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import JSONField
 
-from apps.core.money import Money
 from apps.costs import choices
-from apps.costs.period_models import Period
+from apps.costs.period_models import DistributionPolicy, Period, StatementLike
 from apps.costs.period_querysets import RunningQuerySet
 
 
 class RunningMonth(models.Model):
-    """When the running statements of a month were made."""
+    """When the running statements of a month were made, what they stand on, and how far they are being made anew."""
 
     period = models.OneToOneField(Period, models.CASCADE, primary_key=True, related_name="running")
-    made_at = models.DateTimeField()
+    made_at = models.DateTimeField(null=True, help_text="NULL: never yet.")
+    state = models.CharField(max_length=20, choices=choices.FileStatus.choices, default=choices.FileStatus.DONE)
+    asked_at = models.DateTimeField(null=True, help_text="Somebody asked to have them made anew; done once made later.")
+    asked_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    alive_at = models.DateTimeField(null=True, help_text="Last sign of life of the worker that is at it.")
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    marker = models.CharField(max_length=64, blank=True, help_text="Digest of what they were made from.")
+    policy = models.ForeignKey(DistributionPolicy, models.PROTECT, null=True, related_name="+")
+    bill = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    unpriced_ms = models.BigIntegerField(default=0)
+    statements = models.PositiveIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 over all numbers and amounts.")
+    confirmed: JSONField[dict[str, Any] | None, dict[str, Any] | None] = JSONField(
+        null=True, help_text="What the person saw who confirmed the close: digest, bill, when it was made."
+    )
 
 
-class RunningStatement(models.Model):
+class RunningStatement(StatementLike, models.Model):
     """One owner's running statement: what its statement would have been at `made_at`, lines included."""
 
     id = models.BigAutoField(primary_key=True)
@@ -50,28 +66,3 @@ class RunningStatement(models.Model):
 
     def __str__(self) -> str:
         return self.number
-
-    @property
-    def scope_team_id(self) -> int | None:
-        """Where this row belongs, for the permission gate."""
-        return self.team_id
-
-    @property
-    def scope_unit_id(self) -> int | None:
-        """Where this row belongs, for the permission gate."""
-        return self.unit_id
-
-    @property
-    def total(self) -> Money:
-        """The total so far."""
-        return Money(self.amount, self.currency)
-
-    @property
-    def own(self) -> Money:
-        """The total without shares of common cost."""
-        return Money(self.own_amount, self.currency)
-
-    @property
-    def owner_name(self) -> str:
-        """Whose statement it is, in words."""
-        return self.team_name or self.unit_name or self.cost_centre or "Platform"
