@@ -18,6 +18,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid, NotAllowed, NotVisible
+from apps.core.formats import datetime_utc
 from apps.core.permissions import may
 from apps.quotas import events
 from apps.quotas.assess import MIN_REASON, Draft, Extras, assess, check
@@ -139,6 +140,26 @@ def checked_draft(
     )
 
 
+def standing_in_the_way(draft: Draft) -> QuotaRequest | None:
+    """Return the open request beside which a draft cannot be submitted; a plain renewal has a place of its own."""
+    return QuotaRequest.objects.filter(
+        workspace=draft.workspace, flavour=draft.flavour, status__in=OPEN_STATUSES, is_renewal=draft.is_renewal
+    ).first()
+
+
+def in_the_way_words(draft: Draft) -> str:
+    """Say why a draft cannot be submitted beside the open request, and what can be."""
+    if draft.is_renewal:
+        return "A renewal of this is open already. Correct or withdraw that one."
+    text = "There is already an open request for this workspace and flavour. Correct or withdraw that one."
+    if draft.renews is not None:
+        text += (
+            f" Only a renewal may be open beside it: one that begins on {datetime_utc(draft.renews.until)} and asks "
+            f"for at most {draft.renews.guaranteed:,}."
+        )
+    return text
+
+
 def _checked_reason(reason: str) -> str:
     text = reason.strip()
     if len(text) < MIN_REASON:
@@ -168,16 +189,15 @@ def _submit(
                 lend_mode=draft.lend_mode,
                 lend_limit=draft.lend_limit,
                 serving=draft.serving,
+                is_renewal=draft.is_renewal,
                 reason=reason,
                 requester=requester,
                 supersedes=supersedes,
             )
     except IntegrityError as error:
-        other = QuotaRequest.objects.filter(
-            workspace=draft.workspace, flavour=draft.flavour, status__in=OPEN_STATUSES
-        ).first()
+        other = standing_in_the_way(draft)
         raise Conflict(
-            "There is already an open request for this workspace and flavour. Correct or withdraw that one.",
+            in_the_way_words(draft),
             current={"request": str(other.uid), "status": other.status} if other else {},
         ) from error
     assessment = assess(draft)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +16,7 @@ from apps.core.formats import datetime_utc
 from apps.quotas import book, cluster_side, renewal, terms
 from apps.quotas import recurrence as weekly
 from apps.quotas.choices import BorrowMode, Environment, LendMode
-from apps.quotas.ledger import Holding, Room, gpus, in_force, most
+from apps.quotas.ledger import Holding, Profile, Room, Step, gpus, in_force, most
 from apps.quotas.models import Workspace
 from apps.quotas.recurrence import Recurrence
 from apps.quotas.renewal import Renews
@@ -77,9 +77,13 @@ class Draft:
 
     @property
     def place(self) -> datetime | None:
-        """The place among renewals; None: it has no precedence."""
-        held = self.renews is not None and self.renews.held_at(clock.now())
-        return self.renews.asked_at if held and self.renews is not None else None
+        """The place among renewals; None: it stands in line like any other request."""
+        return self.renews.precedence(self.guaranteed, clock.now()) if self.renews is not None else None
+
+    @property
+    def is_renewal(self) -> bool:
+        """Whether it may be open beside another request of its workspace and flavour."""
+        return self.renews is not None and self.renews.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +150,10 @@ def check(
     if errors or pool is None:
         raise Invalid(errors)
     now = clock.now()
-    renews = renewal.found(workspace, flavour, start, repetition, now)
-    if renews is not None:
-        # A start typed to the minute meets the very second at which the quota before ends.
-        start = renews.until
-    kept = renewal.continued(corrects, start, now) if corrects is not None else None
-    renews = kept or renews
+    asked = Holding(start, until, units, mode, limit, lend_mode=lend_mode, lend_limit=lend_limit, serving=serving)
+    renews, start = renewal.found(workspace, flavour, asked, repetition, now)
+    if corrects is not None:
+        renews = renewal.continued(corrects, replace(asked, start=start), now) or renews
     if until is not None and until <= start:
         raise Invalid({"valid_until": "The end must lie after the start."})
     other = book.indistinguishable(workspace, flavour, start, until)
@@ -219,14 +221,16 @@ def assess(draft: Draft) -> Assessment:
     begins, ends = windows[0]
     before = in_force(own, begins)
     at_end = in_force(own, ends) if ends else None
-    had = before.guaranteed if before else 0
+    counted_at = most_added_at(draft.guaranteed, own, windows)
+    compared = in_force(own, counted_at)
+    had = compared.guaranteed if compared else 0
     delta = draft.guaranteed - had
     room = view.room_in(draft.workspace.pk, draft.flavour, draft.guaranteed, windows, asked_at=draft.place)
-    estimate = _monthly(draft, delta, begins)
+    estimate = _monthly(draft, delta, counted_at)
     with_borrowed: Estimate | None = None
     if draft.borrow_mode == BorrowMode.LIMITED:
-        most_before = had + (before.borrow_limit if before else 0)
-        with_borrowed = _monthly(draft, draft.guaranteed + draft.borrow_limit - most_before, begins)
+        most_before = had + (compared.borrow_limit if compared else 0)
+        with_borrowed = _monthly(draft, draft.guaranteed + draft.borrow_limit - most_before, counted_at)
     return Assessment(
         draft,
         before,
@@ -236,8 +240,20 @@ def assess(draft: Draft) -> Assessment:
         estimate,
         with_borrowed,
         room,
-        _warnings(draft, before, room),
+        _warnings(draft, before, room, delta if counted_at != begins else 0, counted_at),
     )
+
+
+def most_added_at(units: int, own: Sequence[Holding], windows: Sequence[tuple[datetime, datetime | None]]) -> datetime:
+    """Return the first instant of the windows at which `units` are most above what is held, or their start.
+
+    Cost, rules and the pool's line go by what a request adds there: whoever asks to keep beyond its end what is held
+    until then adds all of it. What adds nothing anywhere counts from its start.
+    """
+    held = Profile.of(Step(item.start, item.end, Fraction(item.guaranteed)) for item in own)
+    moments = [at for start, end in windows for at in (start, *held.within(start, end))]
+    found = min(moments, key=lambda at: (held.at(at), at))
+    return found if units > held.at(found) else windows[0][0]
 
 
 def _monthly(draft: Draft, units: int, at: datetime) -> Estimate:
@@ -250,14 +266,19 @@ def _monthly(draft: Draft, units: int, at: datetime) -> Estimate:
     return replace(estimate, amount=amount, hours_per_month=hours)
 
 
-def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
-    """Return what a person should know before submitting, in sentences."""
+def _warnings(draft: Draft, before: Holding | None, room: Room, later: int, since: datetime) -> list[str]:
+    """Return what a person should know before submitting, in sentences. `later`: units that it adds `since` only."""
     found: list[str] = []
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
         found.append(f"The pool is full: once approved, the request waits for capacity.{when}")
     if draft.valid_until is None and before is not None and before.end is not None:
         found.append(f"What the workspace holds now would have ended on {datetime_utc(before.end)}.")
+    if later > 0:
+        found.append(
+            f"From {datetime_utc(since)} on, when less is held, this adds {later:,}: its cost and who has to approve "
+            "it go by that."
+        )
     shared = _shared_names(draft)
     if shared:
         found.append(
@@ -274,11 +295,9 @@ def _warnings(draft: Draft, before: Holding | None, room: Room) -> list[str]:
     if draft.workspace.archived_at is not None:
         found.append("The workspace is archived. Granting this restores it: roles, labels and limits as before.")
     found += _over_use(draft)
-    if draft.renews is not None:
-        found.append(
-            f"This renews what ends on {datetime_utc(draft.renews.until)}. Until it is decided nobody else is promised "
-            f"those GPUs, from {renewal.HOLD_BEFORE.days} days before that end until {renewal.HOLD_AFTER.days} after."
-        )
+    if draft.renews is not None and draft.guaranteed:
+        ends = datetime_utc(draft.renews.until)
+        found.append(f"This renews what ends on {ends}. {renewal.words(draft.renews, draft.guaranteed)}")
     return found
 
 
@@ -337,4 +356,15 @@ def _shared_names(draft: Draft) -> str:
     return ", ".join(models)
 
 
-__all__ = ["MAX_UNITS", "MIN_REASON", "Assessment", "Draft", "Extras", "assess", "check", "guaranteed_word", "number"]
+__all__ = [
+    "MAX_UNITS",
+    "MIN_REASON",
+    "Assessment",
+    "Draft",
+    "Extras",
+    "assess",
+    "check",
+    "guaranteed_word",
+    "most_added_at",
+    "number",
+]

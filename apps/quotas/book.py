@@ -90,13 +90,14 @@ class PoolBook:
             if (workspace, flavour) != (workspace_id, flavour_id)
             for step in steps(items, self.flavours[flavour])
         ]
-        return taken + [
-            step
+        counted = [
+            hold
             for hold in self.holds
             if (hold.workspace_id, hold.flavour_id) != (workspace_id, flavour_id)
             and (asked_at is None or hold.asked_at < asked_at)
-            for step in hold.steps
         ]
+        held = renewal.kept(counted, lambda *key: steps(self.own(*key), self.flavours[key[1]]))
+        return taken + [step for found in held.values() for step in found]
 
     def all_promises(self) -> list[Step]:
         """Return every promise."""

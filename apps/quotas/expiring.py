@@ -13,6 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 from apps import audit
 from apps.core import clock, outbox
 from apps.core.actor import Actor
+from apps.core.formats import datetime_utc
 from apps.quotas import book, events, expiry, ladder, recurrence, renewal
 from apps.quotas.choices import BorrowMode, RequestStatus
 from apps.quotas.ledger import Holding
@@ -121,5 +122,11 @@ def _renewal_words(renewed: QuotaRequest | None) -> str:
     if renewed.status == RequestStatus.SCHEDULED:
         return "What comes after is granted already."
     label = RequestStatus(renewed.status).label.lower()
-    held = " Until it is decided, nobody else is promised these GPUs." if renewal.read(renewed.change) else ""
+    renews = renewal.read(renewed.change)
+    held = ""
+    if renews is not None and (kept := min(renewed.guaranteed, renews.guaranteed)):
+        held = (
+            f" Until it is decided, nobody else is promised {kept:,} of these GPUs; at the latest until "
+            f"{datetime_utc(renews.until + renewal.HOLD_AFTER)}."
+        )
     return f"A request for what comes after is {label}.{held}"

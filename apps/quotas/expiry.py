@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -22,7 +22,7 @@ from apps.core.formats import datetime_utc
 from apps.core.permissions import may
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import Declaration
-from apps.quotas import book, cluster_side, events, ladder
+from apps.quotas import book, cluster_side, events, ladder, renewal
 from apps.quotas.choices import BorrowMode, ChangeKind, Rung
 from apps.quotas.ladder import ExpiryPolicy, Facts, Step
 from apps.quotas.ladder_manifests import archived, at_rung
@@ -87,8 +87,8 @@ def facts_of(
     seen: cluster_side.Usage | None = None,
     quotas: Iterable[Quota] | None = None,
 ) -> Facts:
-    """Return how a workspace stands. About seven queries; none where a page has `seen` its use and limits already, and
-    all of its `quotas`."""
+    """Return how a workspace stands. About eight queries; at most one where a page has `seen` its use and limits
+    already, and all of its `quotas`."""
     if quotas is None:
         quotas = Quota.objects.filter(_SOMETHING, workspace=workspace)
     times = [row.valid for row in quotas if row.guaranteed or row.borrow_mode != BorrowMode.NONE]
@@ -103,7 +103,9 @@ def facts_of(
         limits = {name: units for name, units in book.gpu_limits(workspace, at).items() if "/" in name}
     used = sum(usage.used.get(name, 0) for name in limits) if usage.at is not None else None
     over = any(usage.used.get(name, 0) > units for name, units in limits.items())
-    return Facts(workspace.rung, max(marks, default=at), holds, over, coming, used)
+    # While something is held nothing is stopped by itself, so nobody needs to know.
+    kept = None if holds else renewal.kept_until(workspace, at)
+    return Facts(workspace.rung, max(marks, default=at), holds, over, coming, used, kept)
 
 
 def standing_of(
@@ -176,7 +178,7 @@ def _move(workspace: Workspace, rung: str, policy: ExpiryPolicy, facts: Facts, a
     workspace.rung, workspace.rung_at = rung, at
     workspace.archived_at = at if rung == Rung.ARCHIVED else None
     workspace.bump("rung", "rung_at", "archived_at")
-    after = ladder.upcoming(policy, Facts(rung, at, facts.holds, facts.over, facts.coming, facts.used))
+    after = ladder.upcoming(policy, replace(facts, rung=rung, since=at))
     announce(workspace, rung, after)
 
 

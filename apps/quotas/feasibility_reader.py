@@ -14,11 +14,12 @@ from apps.clusters.models import Flavour, Node, Pool
 from apps.core import clock
 from apps.core.formats import datetime_utc
 from apps.quotas import book, cluster_side, waitlist
-from apps.quotas.assess import Draft, number
+from apps.quotas.assess import Draft, most_added_at, number
 from apps.quotas.choices import LendMode
 from apps.quotas.feasibility import Ask, Borrowable, Found, Ground, LimitKind, Verdict, Window, fits, judge
-from apps.quotas.ledger import gpus
+from apps.quotas.ledger import Holding, gpus, in_force
 from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.records import windows_left
 
 #: Figures of use that are older do not count as idle.
 FRESH = timedelta(minutes=3)
@@ -150,10 +151,16 @@ def units_on_nodes(pool: Pool, flavour: Flavour) -> int | None:
     return int(flavour_capacity(flavour, nodes).built * Fraction(pool.commit_factor))
 
 
+def adds(units: int, own: Sequence[Holding], windows: Sequence[Window]) -> bool:
+    """Whether so many units are more than what is held at any instant of the windows: then they stand in line."""
+    held = in_force(own, most_added_at(units, own, windows))
+    return units > (held.guaranteed if held is not None else 0)
+
+
 def of_draft(draft: Draft, at: datetime | None = None, *, stored: QuotaRequest | None = None) -> Feasibility:
     """Return the feasibility of a checked draft. `stored`: the request that it is, which keeps its place in line."""
     now = (at or clock.now()).replace(microsecond=0)
-    windows = tuple(draft.windows_from(max(draft.valid_from, now)))
+    windows = tuple(draft.windows_from(max(draft.valid_from, now)) if stored is None else windows_left(stored, now))
     if not windows:
         return refused(LimitKind.RULE, "All of the time that it asks for has passed.")
     return of_terms(
@@ -181,15 +188,20 @@ def of_terms(
 ) -> Feasibility:
     """Return whether `units` of a flavour would fit for a workspace in all windows, were they approved at `at`.
 
-    `place`: the place among renewals of one that is a renewal. Raises ValueError without a window.
+    `place`: the place among renewals of one that passes the line (`Renews.precedence`, as for the grant). Raises
+    ValueError without a window.
     """
     view = book.load(pool, windows[0][0])
     share = gpus(1, flavour.numerator, flavour.denominator)
     own = view.own(workspace.pk, flavour.pk)
     ground = Ground(view.capacity, view.others(workspace.pk, flavour.pk, asked_at=place), book.steps(own, flavour))
     ask = Ask(units, share, tuple(windows))
-    holds = max((item.guaranteed for item in own if item.until > at), default=0)
-    line = waitlist.before(pool, windows, at, but=stored) if units > holds and place is None else []
+    # The same question as `QuotaRequestSubject.queue` and `.spans` answer for the grant.
+    if stored is not None and stored.approval is not None:
+        lined = stored.approval.queue != ""
+    else:
+        lined = adds(units, own, windows)
+    line = waitlist.before(pool, windows, at, but=stored) if lined and place is None else []
     elastic = None
     if pool.kind == PoolKind.ELASTIC and pool.max_gpus is not None:
         elastic = Fraction(pool.max_gpus) * Fraction(pool.commit_factor)
@@ -313,6 +325,7 @@ __all__ = [
     "FRESH",
     "Feasibility",
     "Offer",
+    "adds",
     "idle_with_others",
     "of_draft",
     "of_terms",

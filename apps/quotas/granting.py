@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
 
+from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+from django.db.models import F
 
 from apps import audit
-from apps.approvals.models import Grant
+from apps.approvals import actions as approvals
+from apps.approvals.models import ApprovalRequest, Grant
 from apps.approvals.ports import CannotTake
 from apps.clusters.models import Pool
 from apps.core import clock, outbox
@@ -38,6 +41,7 @@ from apps.quotas.records import (
     holdings_in,
     made_anew,
     manifests_at,
+    overtaken,
     own_holdings,
     plan_request,
     windows_left,
@@ -45,6 +49,10 @@ from apps.quotas.records import (
 from apps.teams import scope
 
 SYSTEM = Actor.system("quotas.granting")
+OVERTAKEN = (
+    "Another request of this workspace, granted since this was submitted, counts in all of its time: nothing is left "
+    "to renew."
+)
 _CLOSING = {
     "rejected": ("reject", events.REQUEST_REJECTED),
     "withdrawn": ("withdraw", events.REQUEST_WITHDRAWN),
@@ -137,6 +145,8 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     at = clock.now()
     windows = windows_left(request, at)
     if not windows:
+        if overtaken(request, at):
+            raise CannotTake(OVERTAKEN)
         raise Conflict("The end of the requested time has passed: correct the request or let it go.")
     start = windows[0][0]
     pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
@@ -174,7 +184,7 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
 
 def _check_room(request: QuotaRequest, pool: Pool, windows: Sequence[tuple[datetime, datetime | None]]) -> None:
     view = book.load(pool, windows[0][0])
-    place = renewal.place_of(request.change)
+    place = renewal.place_of(request)
     room = view.room_in(request.workspace_id, request.flavour, request.guaranteed, windows, asked_at=place)
     if not room.fits:
         when = f" It would fit from {datetime_utc(room.first_fit_from)}." if room.first_fit_from else ""
@@ -216,6 +226,34 @@ def replan_others(request: QuotaRequest) -> None:
     for other in others.select_related("workspace__team", "workspace__cluster", "flavour").order_by("pk"):
         plan_request(other)
     replan_open(request.workspace)
+
+
+def close_overtaken() -> int:
+    """Withdraw plain renewals that another granted request has overtaken altogether; returns how many.
+
+    A sweep does it, not the grant: that holds the locks of the other approval already.
+    """
+    at = clock.now()
+    rows = QuotaRequest.objects.filter(is_renewal=True, status__in=OPEN_STATUSES, approval__isnull=False)
+    rows = rows.filter(
+        workspace__quotas__flavour=F("flavour"), workspace__quotas__request__granted_at__gt=F("approval__submitted_at")
+    )
+    closed = 0
+    for row in rows.select_related("approval").distinct().order_by("pk"):
+        closed += _close_overtaken(row, at)
+    return closed
+
+
+@transaction.atomic
+def _close_overtaken(seen: QuotaRequest, at: datetime) -> int:
+    if seen.approval_id is None:
+        return 0
+    approval = ApprovalRequest.objects.locked(seen.approval_id)
+    row = QuotaRequest.objects.select_for_update(of=("self",)).select_related("approval").get(pk=seen.pk)
+    if row.status not in OPEN_STATUSES or not overtaken(row, at):
+        return 0
+    approvals.withdraw(approval.pk, OVERTAKEN, actor=SYSTEM)
+    return 1
 
 
 def on_concluded(uid: uuid.UUID, status: str, reason: str) -> None:
@@ -281,6 +319,8 @@ def on_applied(declaration: Declaration) -> None:
 
 
 __all__ = [
+    "OVERTAKEN",
+    "close_overtaken",
     "describe",
     "lay_over",
     "on_applied",

@@ -44,7 +44,8 @@ class Facts:
     """How a workspace stands. `used` None: never observed, which is unknown and not zero.
 
     `holds`: some quota is in force; `over`: more runs than that allows; `coming`: a quota begins later; `since`: since
-    when it stands where it stands (the last rung was reached, and the last quota ended).
+    when it stands where it stands (the last rung was reached, and the last quota ended); `kept_until`: an open renewal
+    keeps its GPUs until then at the latest, and until then nothing of it is stopped.
     """
 
     rung: str
@@ -53,6 +54,7 @@ class Facts:
     over: bool
     coming: bool
     used: int | None
+    kept_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,17 @@ def upcoming(policy: ExpiryPolicy, facts: Facts) -> Step | None:
         return Step(Rung.STOPPED_ADMITTING, facts.since)
     drain = timedelta(hours=policy.drain_after_hours)
     if facts.rung == Rung.STOPPED_ADMITTING and policy.last_rung in (Rung.DRAINED, Rung.ARCHIVED):
-        return Step(Rung.DRAINED, facts.since + drain)
+        return Step(Rung.DRAINED, _not_before(facts.since + drain, facts))
     if facts.rung == Rung.DRAINED and policy.last_rung == Rung.ARCHIVED and not facts.coming:
         # So many days after admitting stopped, which was `drain` before this rung.
-        return Step(Rung.ARCHIVED, facts.since + timedelta(days=policy.archive_after_days) - drain)
+        due = facts.since + timedelta(days=policy.archive_after_days) - drain
+        return Step(Rung.ARCHIVED, _not_before(due, facts))
     return None
+
+
+def _not_before(due: datetime, facts: Facts) -> datetime:
+    """Return when a rung is due: what an open renewal keeps is neither stopped nor archived before it is decided."""
+    return due if facts.kept_until is None else max(due, facts.kept_until)
 
 
 def decide(policy: ExpiryPolicy, facts: Facts, at: datetime) -> str:

@@ -198,6 +198,22 @@ def most(steps: Sequence[Step], start: datetime, end: datetime | None) -> Fracti
     return max(profile.at(at) for at in [start, *profile.within(start, end)])
 
 
+def beyond(wanted: Sequence[Sequence[Step]], own: Sequence[Step]) -> list[Step]:
+    """Return by how much, and when, the largest of several series exceeds `own`: never below zero.
+
+    Each of `wanted` is one reading of the same GPUs (the open requests of one workspace and flavour), so that they do
+    not add up.
+    """
+    series, mine = [Profile.of(one) for one in wanted], Profile.of(own)
+    edges = sorted({edge for profile in (*series, mine) for edge in profile.edges})
+    found = []
+    for low, high in itertools.pairwise(edges):
+        more = max((profile.at(low) for profile in series), default=Fraction(0)) - mine.at(low)
+        if more > 0:
+            found.append(Step(low, None if high == FOREVER else high, more))
+    return found
+
+
 def in_force(holdings: Iterable[Holding], at: datetime) -> Holding | None:
     """Return the holding in force at `at`; None: nothing is held, which is zero."""
     return next((holding for holding in holdings if holding.covers(at)), None)

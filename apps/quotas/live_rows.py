@@ -102,6 +102,8 @@ class QuotaRow:
     word: str
     standing: str = Standing.UNKNOWN.value
     standing_why: str = ""
+    #: Whole devices of what is promised that are not there now.
+    standing_missing: Fraction = Fraction(0)
 
     @property
     def usable(self) -> bool:
@@ -306,6 +308,7 @@ def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> l
                     word=guaranteed_word(pool),
                     standing=stand.standing.value,
                     standing_why=stand.why,
+                    standing_missing=stand.missing,
                 )
             )
     order = {workspace.pk: index for index, workspace in enumerate(workspaces)}

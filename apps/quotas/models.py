@@ -116,6 +116,12 @@ class QuotaRequest(VersionedRow):
     recurrence: models.JSONField = models.JSONField(
         null=True, blank=True, help_text='Weekly windows in UTC: {"days": [0-6], "start": "HH:MM", "minutes": n}.'
     )
+    is_renewal = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="It continues a quota from its end on and takes no more: one may be open beside another request.",
+    )
     reason = models.TextField()
     status = models.CharField(max_length=30, choices=RequestStatus.choices, default=RequestStatus.IN_REVIEW)
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="quota_requests")
@@ -144,7 +150,12 @@ class QuotaRequest(VersionedRow):
             models.UniqueConstraint(
                 fields=["workspace", "flavour"],
                 name="request_one_open",
-                condition=Q(status__in=["in_review", "waiting_for_capacity"]),
+                condition=Q(status__in=["in_review", "waiting_for_capacity"], is_renewal=False),
+            ),
+            models.UniqueConstraint(
+                fields=["workspace", "flavour"],
+                name="request_one_renewal_open",
+                condition=Q(status__in=["in_review", "waiting_for_capacity"], is_renewal=True),
             ),
         ]
         indexes: ClassVar = [

@@ -92,9 +92,9 @@ class PoolTime:
         return profile_of(self.capacity)
 
     @cached_property
-    def holds(self) -> Sequence[renewal.Hold]:
-        """What open renewals keep from others. At most one query."""
-        return renewal.holds(self.pool, self.flavours, self.begin) if self.renewing else ()
+    def kept(self) -> Mapping[tuple[int, int], Sequence[Step]]:
+        """What open renewals keep from others beyond what is promised, by workspace and flavour. At most one query."""
+        return renewal.kept(renewal.holds(self.pool, self.flavours, self.begin), self.own) if self.renewing else {}
 
     def own(self, workspace_id: int, flavour_id: int) -> list[Step]:
         """Return what one workspace holds of one flavour, in whole devices."""

@@ -15,7 +15,7 @@ from apps.quotas import book, events, kueue_state, recurrence, renewal
 from apps.quotas.assess import Assessment
 from apps.quotas.change import Asked, creation_leaves, held, quota_leaves
 from apps.quotas.choices import BorrowMode, LendMode, RequestStatus, Rung
-from apps.quotas.cluster_side import declaration_of, declared_manifests, request_plan
+from apps.quotas.cluster_side import close_plans, declaration_of, declared_manifests, request_plan
 from apps.quotas.ladder_manifests import at_rung, restored
 from apps.quotas.ledger import Holding, overlay_all
 from apps.quotas.manifests import Manifest, with_quota, workspace_manifests
@@ -198,11 +198,26 @@ def effective_start(request: QuotaRequest, at: datetime) -> datetime:
 
 
 def windows_left(request: QuotaRequest, at: datetime) -> list[tuple[datetime, datetime | None]]:
-    """Return the dated windows that a grant at `at` would lay over; empty where all of its time has passed."""
+    """Return the dated windows that a grant at `at` would lay over; empty where nothing of its time is left.
+
+    A plain renewal leaves out what another request was granted since it was submitted.
+    """
+    windows = windows_ahead(request, at)
+    taken = renewal.granted_beside(request) if windows else []
+    return renewal.left_over(windows, taken) if taken else windows
+
+
+def windows_ahead(request: QuotaRequest, at: datetime) -> list[tuple[datetime, datetime | None]]:
+    """Return the dated windows of a request from `at` on; empty where all of its time has passed."""
     start = effective_start(request, at)
     if request.valid_until is not None and request.valid_until <= start:
         return []
     return renewal.windows_of(start, request.valid_until, recurrence.parse(request.recurrence))
+
+
+def overtaken(request: QuotaRequest, at: datetime) -> bool:
+    """Whether another request, granted meanwhile, counts in all that is left of a plain renewal's time."""
+    return request.is_renewal and bool(windows_ahead(request, at)) and not windows_left(request, at)
 
 
 def holdings_in(request: QuotaRequest, windows: Sequence[tuple[datetime, datetime | None]]) -> list[Holding]:
@@ -238,6 +253,9 @@ def manifests_for(request: QuotaRequest) -> list[Manifest]:
 def plan_request(request: QuotaRequest) -> None:
     """Ask for a plan of the request (the cluster's dry run) as evidence beside its approval, and remember it."""
     workspace = request.workspace
+    if overtaken(request, clock.now()):
+        close_plans(request.uid)
+        return
     plan = request_plan(workspace, request.uid, manifests_for(request))
     if request.plan_id != plan.pk:
         request.plan = plan
@@ -286,8 +304,10 @@ __all__ = [
     "made_anew",
     "manifests_at",
     "manifests_for",
+    "overtaken",
     "own_holdings",
     "plan_request",
     "span_words",
+    "windows_ahead",
     "windows_left",
 ]

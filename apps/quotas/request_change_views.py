@@ -7,13 +7,13 @@ from typing import Any
 
 from django.urls import reverse
 
-from apps.clusters.models import Flavour
 from apps.core.errors import Conflict
 from apps.core.views import ActionView, Crumb
 from apps.quotas import actions
+from apps.quotas.assess import Draft
 from apps.quotas.choices import RequestStatus
 from apps.quotas.forms import CorrectionForm, WithdrawForm
-from apps.quotas.models import QuotaRequest, Workspace
+from apps.quotas.models import QuotaRequest
 from apps.quotas.request_views import EstimateView, extras_initial, list_crumb, requests_of_pages, url_of
 
 
@@ -136,9 +136,9 @@ class CorrectEstimate(EstimateView):
         """The request's."""
         return self.object.workspace
 
-    def open_request(self, workspace: Workspace, flavour: Flavour) -> QuotaRequest | None:
+    def in_the_way(self, draft: Draft) -> QuotaRequest | None:
         """Another one than that which is corrected."""
-        other = super().open_request(workspace, flavour)
+        other = super().in_the_way(draft)
         return other if other is not None and other.pk != self.object.pk else None
 
     def corrects(self) -> Mapping[str, Any] | None:

@@ -19,11 +19,11 @@ from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import CreateView, Crumb, DetailView, ListView, LiveView
 from apps.provisioning.views import plan_links
-from apps.quotas import actions, live_views, recurrence, renewal, selectors, timeline, windows
-from apps.quotas.assess import guaranteed_word
-from apps.quotas.choices import OPEN_STATUSES, RequestStatus
+from apps.quotas import actions, live_views, recurrence, selectors, timeline, windows
+from apps.quotas.assess import Draft, guaranteed_word
+from apps.quotas.choices import RequestStatus
 from apps.quotas.forms import RequestForm, may_ask_for, repetition_initial
-from apps.quotas.models import Quota, QuotaRequest, Workspace
+from apps.quotas.models import Quota, QuotaRequest
 from apps.quotas.records import borrow_words, held_words, lend_words
 from apps.quotas.tables import REQUESTS_EXPORTED, RequestFilter, RequestTable
 
@@ -231,13 +231,9 @@ class EstimateView(LiveView):
         """Return the frozen change of the request that the draft would replace."""
         return None
 
-    def open_request(self, workspace: Workspace, flavour: Flavour) -> QuotaRequest | None:
+    def in_the_way(self, draft: Draft) -> QuotaRequest | None:
         """Return the open request that stands in the way of a new one."""
-        return (
-            QuotaRequest.objects.visible_to(self.request.user)
-            .filter(workspace=workspace, flavour=flavour, status__in=OPEN_STATUSES)
-            .first()
-        )
+        return actions.standing_in_the_way(draft)
 
     def compute(self, form: Any) -> Mapping[str, Any]:
         """Return estimate, room, budget and approvers, or what is wrong so far."""
@@ -266,10 +262,11 @@ class EstimateView(LiveView):
             return {"problems": [text for texts in invalid.errors.values() for text in texts]}
         change = selectors.estimate_change(draft, cast("User", self.request.user))
         before = change.assessment.before
-        other = self.open_request(workspace, flavour)
+        other = self.in_the_way(draft)
         return {
             "change": change,
             "open_url": url_of(other) if other is not None else "",
+            "open_words": actions.in_the_way_words(draft) if other is not None else "",
             "held": held_words(before) if before is not None else "",
             "then": held_words(draft.holding),
             "word": guaranteed_word(draft.pool),
@@ -310,7 +307,6 @@ class RequestDetail(DetailView):
             lend=lend_words(request.lend_mode, request.lend_limit),
             kueue=request.workspace.cluster.kueue_mode != KueueMode.OFF,
             repeats=windows.of(request),
-            renews=renewal.read(request.change),
             timeline=timeline.of(request),
             later=later,
             # The story card asks again by itself while something is on its way.

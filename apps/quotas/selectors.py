@@ -18,7 +18,7 @@ from apps.core import clock
 from apps.core.money import Money
 from apps.provisioning.models import Plan
 from apps.provisioning.selectors import Standing, drift_context
-from apps.quotas import book, cluster_side, feasibility_reader, recurrence, waitlist
+from apps.quotas import book, cluster_side, feasibility_reader, recurrence, renewal, waitlist
 from apps.quotas.assess import Assessment, assess, guaranteed_word, number
 from apps.quotas.choices import OPEN_STATUSES, RequestStatus
 from apps.quotas.feasibility_reader import Feasibility
@@ -292,6 +292,7 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
     reviewed = draft is not None and request.status == RequestStatus.IN_REVIEW
     return {
         "quota_request": request,
+        **_held_for(request, now),
         "pool": draft.pool if draft is not None else None,
         "word": guaranteed_word(draft.pool if draft is not None else None),
         "cost": Money(Decimal(amount), estimate["currency"]) if amount is not None else None,
@@ -321,6 +322,27 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
         "at_end": request.change.get("at_end"),
         "creates_workspace": request.change.get("creates_workspace", False),
     }
+
+
+def _held_for(request: QuotaRequest, at: datetime) -> dict[str, Any]:
+    """Return what is held for an open request and why, and what else is open beside it. At most one query."""
+    if not request.is_open:
+        return {"renews_words": "", "beside": []}
+    others = QuotaRequest.objects.filter(
+        workspace=request.workspace_id, flavour=request.flavour_id, status__in=OPEN_STATUSES
+    )
+    return {
+        "renews_words": renewal.held_for(request, at),
+        "beside": list(others.exclude(pk=request.pk).select_related("flavour").order_by("pk")),
+    }
+
+
+def open_renewals(workspace: Workspace) -> list[tuple[QuotaRequest, str]]:
+    """Return a workspace's open requests for which GPUs are held, or will be, with what is held and why. One query."""
+    now = clock.now()
+    rows = QuotaRequest.objects.filter(workspace=workspace, status__in=OPEN_STATUSES, change__has_key="renews")
+    found = ((row, renewal.held_for(row, now)) for row in rows.select_related("flavour").order_by("pk"))
+    return [(row, words) for row, words in found if words]
 
 
 def open_requests(team: Team) -> list[QuotaRequest]:

@@ -23,7 +23,16 @@ from apps.quotas.change import canonical
 from apps.quotas.choices import BorrowMode
 from apps.quotas.ledger import Room
 from apps.quotas.models import QuotaRequest
-from apps.quotas.records import asked_of, auto_approved, borrow_words, describe, lend_words, made_anew, windows_left
+from apps.quotas.records import (
+    asked_of,
+    auto_approved,
+    borrow_words,
+    describe,
+    lend_words,
+    made_anew,
+    overtaken,
+    windows_left,
+)
 from apps.teams import scope
 
 if TYPE_CHECKING:
@@ -148,7 +157,7 @@ def room_left(request: QuotaRequest, draft: Draft, at: datetime) -> Room | None:
     if not windows:
         return None
     view = book.load(draft.pool, windows[0][0])
-    place = renewal.place_of(request.change, at)
+    place = renewal.place_of(request, at)
     return view.room_in(draft.workspace.pk, draft.flavour, draft.guaranteed, windows, asked_at=place)
 
 
@@ -223,6 +232,9 @@ class QuotaRequestSubject:
             ),
             *_extra_changes(request, cluster, held, when),
         ]
+        if request.is_renewal:
+            stands = "what another request is granted meanwhile stands"
+            lines.append(Change(cluster, held, "beside it", "", stands, "and this fills in the rest of its time"))
         if at_end is not None and request.valid_until is not None:
             after = f"{at_end['guaranteed']:,}, {borrow_words(at_end['borrow_mode'], at_end['borrow_limit'])}"
             ends = f"at the end, {datetime_utc(request.valid_until)}, what is below shows again"
@@ -268,7 +280,9 @@ class QuotaRequestSubject:
         """Return why nobody may approve it now: its time has passed, the flavour is gone, the plan shows a conflict."""
         request = load(uid)
         found: list[str] = []
-        if not windows_left(request, at):
+        if overtaken(request, at):
+            found.append(granting.OVERTAKEN)
+        elif not windows_left(request, at):
             found.append("The end of the requested time has passed.")
         if book.pool_of(request.workspace.cluster_id, request.flavour_id) is None:
             found.append(f"{request.workspace.cluster} no longer offers {request.flavour}.")
@@ -313,7 +327,7 @@ class QuotaRequestSubject:
         from apps.quotas.waitlist import spans_of
 
         request = load(uid)
-        return [] if renewal.takes_no_more(request, at) else spans_of(request, at)
+        return [] if renewal.place_of(request, at) is not None else spans_of(request, at)
 
     def on_granted(self, uid: uuid.UUID, grant: Grant) -> None:
         """Lay the quota over and declare the objects; raises CannotTake where the pool is full."""

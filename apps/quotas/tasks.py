@@ -11,7 +11,7 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import Conflict, Invalid
 from apps.core.sweeps import sweep
-from apps.quotas import adopting, baseline_asking, baseline_look, change_granting, expiring, expiry, rolling
+from apps.quotas import adopting, baseline_asking, baseline_look, change_granting, expiring, expiry, granting, rolling
 
 logger = logging.getLogger(__name__)
 #: A sweep plans at most so many portions of one change before others get their turn.
@@ -31,6 +31,12 @@ def roll_quotas() -> int:
         except OperationalError as error:
             logger.warning("a workspace is locked, the next sweep rolls it", extra={"error": str(error)})
     return rolled
+
+
+@sweep("quotas.close_overtaken_renewals", every=timedelta(minutes=1))
+def close_overtaken_renewals() -> int:
+    """Withdraw renewals that are open although another granted request counts in all of their time."""
+    return granting.close_overtaken()
 
 
 @sweep("quotas.climb_ladder", every=timedelta(minutes=1))

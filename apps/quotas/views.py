@@ -99,6 +99,7 @@ class WorkspaceDetail(DetailView):
             **live_views.table_context([workspace], may_use=may_use, show_workspace=False),
             dated=selectors.coming_quotas(selectors.quotas_of(workspace)),
             requests=list(requests),
+            renewals=selectors.open_renewals(workspace),
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
             first_panels=[one for one in panels if one.order < _BESIDE_NOW],

@@ -27,7 +27,7 @@ from apps.core.row_security import lifted
 from apps.quotas import book, pool_calendar, recurrence
 from apps.quotas.assess import number
 from apps.quotas.choices import RequestStatus
-from apps.quotas.ledger import Step, gpus
+from apps.quotas.ledger import gpus
 from apps.quotas.line_forecast import PoolLeft, Turn
 from apps.quotas.line_places import ORDER, OwnPlace, Place, PoolLine
 from apps.quotas.models import QuotaRequest
@@ -120,9 +120,7 @@ def _entries(names: Iterable[str], at: datetime) -> dict[str, list[_Entry]]:
 
 def _reckon(view: PoolTime, line: Sequence[_Entry], at: datetime) -> None:
     """Work out whose turn is when if nothing happens but what is dated, and everybody is served in order."""
-    keeps: dict[tuple[int, int], list[Step]] = {}
-    for hold in view.holds:
-        keeps.setdefault((hold.workspace_id, hold.flavour_id), []).extend(hold.steps)
+    keeps = view.kept
     shares = {pk: gpus(1, one.numerator, one.denominator) for pk, one in view.flavours.items()}
     kept = profile_of(list(itertools.chain.from_iterable(keeps.values())))
     pool = PoolLeft.of(view.there, [view.promised, kept], [*shares.values(), *(entry.gpus for entry in line)])

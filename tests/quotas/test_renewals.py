@@ -94,7 +94,7 @@ def test_the_quota_ends_on_time_and_the_hold_outlives_it_for_a_fortnight(held: W
     clock.advance(timedelta(hours=1))
     assert free_for_marketing(held, clock.now() + timedelta(hours=1)) == 50
     # The hold is over; the request is not, and stands like any other.
-    assert not renewal.takes_no_more(new)
+    assert renewal.place_of(new) is None
 
 
 @pytest.mark.requirement("quota-time-3.3")
@@ -106,7 +106,7 @@ def test_no_hold_long_before_the_end_for_more_than_was_held_or_once_decided(worl
         clock.advance(timedelta(days=17))
         # As much as was held, not as much as is asked for.
         assert free_for_marketing(world, END + timedelta(days=1)) == 20
-        assert not renewal.takes_no_more(request)
+        assert renewal.place_of(request) is None
         actions.withdraw_request(request.pk, actor=Actor.of(world["lead_finance"]))
         assert free_for_marketing(world, END + timedelta(days=1)) == 50
         # What begins later, or was asked for after the end, renews nothing.
