@@ -24,7 +24,7 @@ from django.http import HttpRequest
 
 PAGES = (
     "home", "team", "unit", "cluster", "pool", "workspace", "person", "model", "model_version", "model_compare",
-    "endpoint", "release", "provider",
+    "endpoint", "release", "provider", "inbox", "grant",
 )  # fmt: skip
 
 #: The groups of the sidebar, in their order; "" stands first and has no heading.

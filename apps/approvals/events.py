@@ -88,6 +88,7 @@ class GrantEvent:
     days: int
     title: str = private()
     note: str = private(default="")
+    renewal_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,13 +301,14 @@ STANDARD_RESTORED = declare(
 GRANT_ENDING = declare(
     "approvals.grant.ending",
     GrantEvent,
-    audience="the requester, the team's leads, and those who approved it",
+    audience="the requester, the team's leads, those who approved it; late and not taken up, those above them as well",
     mail=True,
     headline=lambda p: f"Approval ends in {p.days} day{'s' if p.days != 1 else ''}: {p.title}",
     body=lambda p: (
-        f"It ends on {p.ends}. Ask for it anew in time: what runs stays, nothing new can be rolled out after."
+        f"It ends on {p.ends}. {p.note or 'Ask for it anew in time.'} After that what runs stays, and"
+        " nothing new can be rolled out."
     ),
-    path=lambda p: p.path,
+    path=lambda p: p.renewal_path or p.path,
 )
 GRANT_ENDED = declare(
     "approvals.grant.ended",

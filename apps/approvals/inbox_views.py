@@ -22,6 +22,7 @@ from apps.core.filters import CommonsFilterSet, SearchFilter
 from apps.core.tables import AgeColumn, CommonsTable, TimeColumn
 from apps.core.templatetags.commons import moment, status_badge
 from apps.core.views import ListView
+from portal.panels import panels_for
 
 SOON = timedelta(hours=24)
 FROM_INBOX = "?from=inbox"
@@ -184,4 +185,4 @@ class Inbox(ListView):
         table = extra.get("table")
         if table is not None and getattr(table, "page", None):
             table.explain([row.record for row in table.page.object_list])
-        return super().get_context(**extra)
+        return super().get_context(panels=panels_for("inbox", self.request, None), **extra)

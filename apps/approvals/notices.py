@@ -102,6 +102,7 @@ def tell_of_grant(
     actor: Actor,
     note: str = "",
     reason: str = "",
+    renewal_path: str = "",
 ) -> None:
     """Record an event of a grant in the audit trail and queue it for `recipients`, in the caller's transaction."""
     from apps.audit import actions as audit
@@ -121,6 +122,7 @@ def tell_of_grant(
         days=max(0, -(-int(left) // 86_400)),
         title=request.title,
         note=note,
+        renewal_path=renewal_path,
     )
     audit.record(
         event,

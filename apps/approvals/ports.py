@@ -17,7 +17,9 @@ from apps.approvals.subject_ports import (
     Dated,
     Matter,
     Queued,
+    Recertified,
     Renewable,
+    Renewal,
     Scoped,
     SidedByTeam,
     Span,
@@ -330,7 +332,8 @@ def starting_policies() -> list[StartingPolicy]:
 
 __all__ = [
     "MONTHLY_COST", "Anchored", "Authored", "AuthoredByPerson", "CannotTake", "Change", "Checked", "Dated",
-    "FactContext", "FactMeaning", "FactProvider", "FactValue", "GrantEnded", "Leaf", "Matter", "Queued", "Renewable",
+    "FactContext", "FactMeaning", "FactProvider", "FactValue", "GrantEnded", "Leaf", "Matter", "Queued", "Recertified",
+    "Renewable", "Renewal",
     "Scoped", "SidedByTeam", "Span", "StartingPolicy", "Subject", "Summarised", "Timed", "authored", "describe_fact",
     "describe_term", "forget_grant_ended", "gather_facts", "get_subject", "hears_of_ends", "known_facts",
     "known_terms", "label_of", "meaning_of", "meet", "on_grant_ended", "read_fact", "register_fact_provider",

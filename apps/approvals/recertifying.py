@@ -1,4 +1,4 @@
-"""Grants that end: notices 30 and 7 days before and at the end, and the room is told once. Usable is never stored."""
+"""Grants that end: notices 30 and 7 days before and at the end, the room prepares and hears. Usable is never stored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Q
 
-from apps.approvals import events, notices, ports
+from apps.approvals import deciders, events, notices, ports
 from apps.approvals.models import Grant
 from apps.core import clock
 from apps.core.actor import Actor
+from apps.teams.choices import Role
 
 #: So many days before the end; a grant shorter than that gets no such notice.
 LADDER: Final = (30, 7)
@@ -59,7 +60,7 @@ def attend(grant_id: int, *, actor: Actor) -> bool:
         grant.noticed_days = days
         grant.save(update_fields=["noticed_days"])
         if not _renewed(grant, at):
-            notices.tell_of_grant(events.GRANT_ENDING, grant, notices.concerned(request), actor=actor)
+            _tell_ending(grant, days, at, actor)
         return True
     grant.end_handled_at, grant.noticed_days = at, 0
     grant.save(update_fields=["end_handled_at", "noticed_days"])
@@ -67,6 +68,22 @@ def attend(grant_id: int, *, actor: Actor) -> bool:
     people = set() if _renewed(grant, at) else notices.concerned(request)
     notices.tell_of_grant(events.GRANT_ENDED, grant, people, actor=actor)
     return True
+
+
+def _tell_ending(grant: Grant, days: int, at: datetime, actor: Actor) -> None:
+    """Have the room prepare the renewal, tell the people concerned, and late in time those above them as well."""
+    request = grant.request
+    subject, people = ports.get_subject(request.subject_type), notices.concerned(request)
+    prepared = None
+    if isinstance(subject, ports.Recertified):
+        prepared = subject.on_ending(request.subject_uid, grant, at)
+        if prepared is not None and prepared.waiting and days == min(LADDER):
+            people |= notices.watchers(request) | set(deciders.holders(Role.UNIT_OWNER, request.unit_id))
+            subject.on_escalated(request.subject_uid, grant, at)
+    notices.tell_of_grant(
+        events.GRANT_ENDING, grant, people, actor=actor, note=prepared.note if prepared is not None else "",
+        renewal_path=prepared.path if prepared is not None else "",
+    )  # fmt: skip
 
 
 def _renewed(grant: Grant, at: datetime) -> bool:

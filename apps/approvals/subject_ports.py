@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    pass
+    from apps.approvals.models import Grant
 
 
 @runtime_checkable
@@ -134,6 +135,28 @@ class Matter(Protocol):
 
     def matter(self, uid: uuid.UUID) -> str:
         """Return the same text for all that is about the same (a model in a workspace, say)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a room has prepared for a grant that ends: its page, what to say of it, whether nobody has taken it up."""
+
+    path: str
+    note: str
+    waiting: bool
+
+
+@runtime_checkable
+class Recertified(Protocol):
+    """A subject whose room prepares, in good time, that an ending grant is looked at again."""
+
+    def on_ending(self, uid: uuid.UUID, grant: Grant, at: datetime) -> Renewal | None:
+        """Prepare it once, in the transaction of the notice and under the grant's lock; None: nothing to renew."""
+        ...
+
+    def on_escalated(self, uid: uuid.UUID, grant: Grant, at: datetime) -> None:
+        """Take note that those above were told, because nobody has taken it up."""
         ...
 
 

@@ -24,6 +24,7 @@ from apps.approvals.tables import RequestTable
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.permissions import may
 from apps.core.views import ActionView, Crumb, DetailView, ListView, ObjectMixin
+from portal.panels import panels_for
 
 _REQUESTS = ("team", "unit", "requester", "policy_version__policy", "supersedes")
 
@@ -92,6 +93,7 @@ class RequestDetail(_RequestPage, DetailView):
         later = ApprovalRequest.objects.visible_to(user).filter(supersedes=request).first()
         in_review = request.status == RequestStatus.IN_REVIEW
         rule = selectors.why_not(self.seen, user) if in_review and not voices else ""
+        held = Grant.objects.visible_to(user).filter(request=request).first()
         open_now = REQUEST_TRANSITIONS.can(request.status, "withdraw")
         return super().get_context(
             **presentation.request_context(self.seen),
@@ -100,7 +102,8 @@ class RequestDetail(_RequestPage, DetailView):
             remarks=commenting.remarks(request, user),
             comment_form=self.comment_form(),
             later=later,
-            grant=Grant.objects.visible_to(user).filter(request=request).first(),
+            grant=held,
+            grant_panels=panels_for("grant", self.request, held) if held is not None else [],
             why_not=rule if may(user, "approvals.request.decide", request) else "",
             can_withdraw=open_now and actions.may_withdraw(user, request),
             can_retry=request.status == RequestStatus.WAITING and may(user, "approvals.request.decide", request),

@@ -112,6 +112,25 @@ class ModelRequestEvent:
     reason: str = private(default="")
 
 
+@dataclass(frozen=True, slots=True)
+class RecertificationEvent:
+    """Something happened to the draft that is opened before an approval ends. `what` names model and version."""
+
+    recertification_uid: uuid.UUID
+    version_uid: uuid.UUID
+    manifest_digest: str
+    grant_uid: uuid.UUID
+    status: str
+    due_at: str
+    renewal_uid: uuid.UUID | None = None
+    what: str = private(default="")
+    reason: str = private(default="")
+
+
+def _recertification(payload: RecertificationEvent) -> str:
+    return f"/catalogue/recertifications/{payload.recertification_uid}/"
+
+
 def _request(payload: ModelRequestEvent) -> str:
     return f"/catalogue/requests/{payload.request_uid}/"
 
@@ -155,4 +174,20 @@ RECERTIFICATION_DUE = declare(
     "catalogue.recertification.opened", ModelRequestEvent, audience="the leads of the owning team", mail=True,
     path=_request, headline=lambda p: f"To be looked at again: {p.what}", body=lambda p: p.reason,
 )  # fmt: skip
+RECERTIFICATION_DRAFTED = declare(
+    "catalogue.recertification.drafted", RecertificationEvent, audience="auditors", path=_recertification
+)
+RECERTIFICATION_CONFIRMED = declare(
+    "catalogue.recertification.confirmed", RecertificationEvent, audience="auditors", path=_recertification
+)
+RECERTIFICATION_REOPENED = declare(
+    "catalogue.recertification.reopened", RecertificationEvent, audience="auditors", path=_recertification
+)
+RECERTIFICATION_ESCALATED = declare(
+    "catalogue.recertification.escalated", RecertificationEvent, audience="auditors", path=_recertification
+)
+RECERTIFICATION_CLOSED = declare(
+    "catalogue.recertification.closed", RecertificationEvent, audience="auditors", path=_recertification
+)
+RECERTIFICATIONS_EXPORTED = declare("catalogue.recertifications.exported", Exported, audience="auditors")
 REQUESTS_EXPORTED = declare("catalogue.requests.exported", Exported, audience="auditors")

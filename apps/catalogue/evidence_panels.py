@@ -6,14 +6,15 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from apps.catalogue import cards, cards_saving, controls_state, evidence
+from apps.catalogue import cards, cards_saving, controls_state, evidence, recertifying
 from apps.catalogue import requests as asks
 from apps.catalogue.access import EDIT, VIEW
 from apps.catalogue.cards_views import regimes_of
 from apps.catalogue.choices import AskStatus, VersionStatus
-from apps.catalogue.models import Evidence, Model, ModelRequest, ModelVersion
+from apps.catalogue.models import Evidence, Model, ModelRequest, ModelVersion, Recertification
 from apps.catalogue.requests_selectors import status_words, submitted_scope
 from apps.core.permissions import may
+from apps.teams import scope as teams_scope
 from portal.panels import nav, panel
 
 nav("Requests", "catalogue:request-list", icon="clipboard-check", order=20, permission=VIEW, group="Models")
@@ -50,12 +51,58 @@ def approval_of_version(request: HttpRequest, version: ModelVersion) -> dict[str
         "applying": len(standing.applying),
         "first_open": standing.open[:5],
         "evidence_count": pieces.count(),
+        "ending": list(
+            Recertification.objects.filter(model_version=version, status__in=recertifying.UNFINISHED).order_by("due_at")
+        ),
         "asked": [{"row": one, "where": submitted_scope(one), "words": status_words(one)} for one in asked],
         "may_add": bool(version.digest) and may(request.user, evidence.ADD, version),
         "may_ask": sealed
         and may(request.user, asks.SUBMIT, version)
         and not any(one.status == AskStatus.IN_REVIEW for one in asked),
     }
+
+
+def _ending(request: HttpRequest) -> Any:
+    """The drafts that wait for the person to confirm them."""
+    if not may(request.user, asks.SUBMIT):
+        return None
+    mine = teams_scope.of(request.user).team_filter(asks.SUBMIT, field="model_version__model__team")
+    return Recertification.objects.open().filter(mine)
+
+
+nav(
+    "Recertifications", "catalogue:recertification-list", icon="refresh", order=22, permission=VIEW, group="Models",
+    badge=_ending,
+)  # fmt: skip
+
+
+def _panel_of(rows: list[Recertification], place: str, subtitle: str) -> dict[str, Any] | None:
+    shown = {"template": "catalogue/panels/recertifications.html", "rows": rows, "place": place, "subtitle": subtitle}
+    return shown if rows else None
+
+
+@panel(page="home", order=12)
+def approvals_that_end(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
+    """Approvals of one's own models that end, to be confirmed."""
+    rows = _ending(request)
+    if rows is None:
+        return None
+    found = list(rows.select_related("model_version__model").order_by("due_at", "pk")[:10])
+    return _panel_of(found, "home", "Confirm them, or say that they shall end; what ends first on top.")
+
+
+@panel(page="inbox", order=10, permission=VIEW)
+def approvals_that_end_unattended(request: HttpRequest, obj: Any) -> dict[str, Any] | None:
+    """For who decides: approvals in sight that end, and that nobody has confirmed yet."""
+    found = Recertification.objects.visible_to(request.user).open().select_related("model_version__model")
+    return _panel_of(list(found.order_by("due_at", "pk")[:10]), "inbox", "Nobody has confirmed these yet.")
+
+
+@panel(page="grant", order=10, permission=None)
+def recertification_of_grant(request: HttpRequest, held: Any) -> dict[str, Any] | None:
+    """Where the approval of a version that ends is prepared to be asked for again."""
+    found = Recertification.objects.visible_to(request.user).filter(grant=held).select_related("model_version__model")
+    return _panel_of(list(found), "grant", "Opened by the portal before this approval ends.")
 
 
 @panel(page="model", order=10, permission=VIEW)

@@ -10,6 +10,7 @@ from apps.catalogue import (
     evidence_views,
     exceptions_views,
     producers_views,
+    recertifying_views,
     requests_views,
     signing_views,
 )
@@ -18,6 +19,7 @@ _CARD, _VERSION = "catalogue/models/<uuid:model_uid>/card", "catalogue/versions/
 _EVIDENCE, _REQUEST = "catalogue/evidence/<uuid:evidence_uid>", "catalogue/requests/<uuid:request_uid>"
 _EXCEPTION, _PRODUCER = "catalogue/exceptions/<uuid:exception_uid>", "catalogue/producers/<uuid:producer_uid>"
 _KEY = "catalogue/signing-keys/<uuid:key_uid>"
+_RECERTIFICATION = "catalogue/recertifications/<uuid:recertification_uid>"
 _CONTROL = "catalogue/controls/<uuid:control_uid>"
 urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CARD}/", cards_views.CardDetail.as_view(), name="card-detail"),
@@ -59,6 +61,18 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("catalogue/signing-keys/new/", signing_views.SigningKeyCreate.as_view(), name="signing-key-create"),
     path(f"{_KEY}/", signing_views.SigningKeyDetail.as_view(), name="signing-key-detail"),
     path(f"{_KEY}/revoke/", signing_views.SigningKeyRevoke.as_view(), name="signing-key-revoke"),
+    path("catalogue/recertifications/", recertifying_views.RecertificationList.as_view(), name="recertification-list"),
+    path(f"{_RECERTIFICATION}/", recertifying_views.RecertificationDetail.as_view(), name="recertification-detail"),
+    path(
+        f"{_RECERTIFICATION}/confirm/",
+        recertifying_views.RecertificationConfirm.as_view(),
+        name="recertification-confirm",
+    ),
+    path(
+        f"{_RECERTIFICATION}/decline/",
+        recertifying_views.RecertificationDecline.as_view(),
+        name="recertification-decline",
+    ),
     path("catalogue/requests/", requests_views.RequestList.as_view(), name="request-list"),
     path(f"{_REQUEST}/", requests_views.RequestDetail.as_view(), name="request-detail"),
     path(f"{_REQUEST}/withdraw/", requests_views.RequestWithdraw.as_view(), name="request-withdraw"),

@@ -15,7 +15,7 @@ from apps.accounts.models import User
 from apps.approvals import actions as approvals
 from apps.approvals.choices import RequestKind
 from apps.approvals.models import ApprovalRequest
-from apps.catalogue import checking, controls_state
+from apps.catalogue import checking, controls_state, recertifying
 from apps.catalogue import evidence_events as events
 from apps.catalogue.access import locked_version, person
 from apps.catalogue.choices import REGULATED, AskStatus, VersionStatus
@@ -169,6 +169,8 @@ def submit(
     if row.approval_id is None:
         row.approval = approval
         row.bump("approval")
+    if row.status == AskStatus.IN_REVIEW:
+        recertifying.asked(row)
     return row
 
 

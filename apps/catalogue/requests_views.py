@@ -10,7 +10,7 @@ import django_tables2 as tables
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from apps.catalogue import controls_state, requests_selectors
+from apps.catalogue import controls_state, recertifying, requests_selectors
 from apps.catalogue import requests as asks
 from apps.catalogue.access import VIEW
 from apps.catalogue.choices import AskStatus, VersionStatus
@@ -135,6 +135,7 @@ class RequestDetail(DetailView):
             status_words=requests_selectors.status_words(row),
             timeline=requests_selectors.timeline_of(row),
             grant=requests_selectors.grant_of(row),
+            ending=row.recertifications.filter(status__in=recertifying.UNFINISHED).first(),
             environments=", ".join(asks.environments_of(row.scope)),
             may_withdraw=asks.may_withdraw(user, row),
             may_correct=is_open and may_submit,

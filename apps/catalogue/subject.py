@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from django.urls import reverse
 
-from apps.approvals.ports import Change, FactValue, Leaf, StartingPolicy, describe_fact, register_starting_policy
-from apps.catalogue import controls, controls_state, people, subject_diff
+from apps.approvals.ports import (
+    Change,
+    FactValue,
+    Leaf,
+    Renewal,
+    StartingPolicy,
+    describe_fact,
+    register_starting_policy,
+)
+from apps.catalogue import controls, controls_state, people, recertifying, subject_diff
 from apps.catalogue import evidence_events as events
 from apps.catalogue import manifest as manifests
 from apps.catalogue import requests as asks
@@ -269,7 +277,16 @@ class VersionRequestSubject:
         if leads:
             payload = asks.event_of(row, detail=detail)
             outbox.publish(events.REQUEST_GRANTED, payload, recipients=leads, subject_uid=row.uid)
+        recertifying.granted(row, grant)
         tell_grant_change([uuid.UUID(one) for one in row.scope["workspaces"]])
+
+    def on_ending(self, uid: uuid.UUID, grant: Grant, at: datetime) -> Renewal | None:
+        """Open the draft of its recertification, once."""
+        return recertifying.on_ending(grant, at)
+
+    def on_escalated(self, uid: uuid.UUID, grant: Grant, at: datetime) -> None:
+        """Note that those above the team were told."""
+        recertifying.note_escalation(grant, at)
 
     def on_concluded(self, uid: uuid.UUID, status: str, reason: str) -> None:
         """Take note of an end without a grant; a request that waits stays in review."""
@@ -278,6 +295,7 @@ class VersionRequestSubject:
             return
         row.status = _STATUS[status]
         row.bump("status")
+        recertifying.not_granted(row)
         asks.record(events.REQUEST_ENDED, row, SYSTEM, detail=status, reason=reason)
 
 
@@ -298,6 +316,7 @@ def on_grant_ended(grant: Grant) -> None:
     row = ModelRequest.objects.select_related("model_version__model__team").filter(approval=grant.request_id).first()
     if row is None:
         return
+    recertifying.ended(grant)
     revoked = grant.revoked_at is not None
     asks.record(
         events.GRANT_ENDED, row, SYSTEM, detail="revoked" if revoked else "expired", reason=grant.revoked_reason

@@ -8,13 +8,14 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from apps.approvals.models import ApprovalRequest, Policy, PolicyVersion, Stage
+from apps.approvals.models import ApprovalRequest, Grant, Policy, PolicyVersion, Stage
 from apps.catalogue.models import (
     CardRevision,
     Control,
     Evidence,
     EvidenceProducer,
     ModelRequest,
+    Recertification,
     Regime,
     SigningKey,
     VersionException,
@@ -33,19 +34,20 @@ _CARD = {"name": "Sweep fraud", "overview": "Okapi overview"}
 _SCOPE = {"environments": ["production"], "clusters": ["atlas"], "workspaces": [], "max_traffic": 50}
 
 
-def _asked(world: SimpleNamespace, version: Any, requester: Any, slug: str) -> ModelRequest:
+def _asked(world: SimpleNamespace, version: Any, requester: Any, slug: str, status: str = "in_review") -> ModelRequest:
     policy = Policy.objects.create(slug=slug, name="Versions", subject_type="catalogue.version")
     body = {"stages": [{"name": "Compliance", "role": "compliance", "scope": "unit", "quorum": 1}]}
     rules = PolicyVersion.objects.create(
         policy=policy, number=1, body=body, digest=digest_of(body), published_at=clock.now()
     )
     row = ModelRequest.objects.create(
-        model_version=version, scope=_SCOPE, reason=f"For {slug}, this quarter.", requester=requester, digest="5" * 64
-    )
+        model_version=version, scope=_SCOPE, reason=f"For {slug}, this quarter.", requester=requester, digest="5" * 64,
+        status=status,
+    )  # fmt: skip
     team = version.model.team
     row.approval = ApprovalRequest.objects.create(
         subject_type="catalogue.version", subject_uid=row.uid, subject_digest="5" * 64, title=f"Approve {slug}",
-        policy_version=rules, requester=requester, team=team, unit=team.unit, submitted_at=clock.now(),
+        policy_version=rules, requester=requester, team=team, unit=team.unit, submitted_at=clock.now(), status=status,
     )  # fmt: skip
     Stage.objects.create(
         request=row.approval, ordinal=0, name="Compliance", role="compliance", rule="Always.", opened_at=clock.now()
@@ -80,6 +82,14 @@ def build(world: SimpleNamespace) -> None:
         fingerprint="8" * 64, valid_from=clock.now(), expires_at=clock.now() + timedelta(days=5),
         registered_by=world.compliance,
     )  # fmt: skip
+    ending = _asked(world, world.sealed, world.lead_finance, "okapi-ending", "approved")
+    held = Grant.objects.create(
+        request=ending.approval, subject_digest="5" * 64, scope=_SCOPE, not_before=clock.now(),
+        expires_at=clock.now() + timedelta(days=20), noticed_days=30,
+    )  # fmt: skip
+    world.recertification = Recertification.objects.create(
+        grant=held, model_version=world.sealed, request=ending, due_at=held.expires_at
+    )
     world.model_request = _asked(world, world.sealed, world.lead_finance, "okapi-asked")
     world.keep_secret("Okapi overview", "Okapi review", "Okapi reason", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("Sweep CI", "Sweep release key")
@@ -120,7 +130,7 @@ def _both(name: str, allowed: set[str], kwargs: Any) -> dict[str, Route]:
 _MODEL, _SEALED = _of("model", "model_uid"), _of("sealed", "version_uid")
 _EVIDENCE, _ASKED = _of("evidence", "evidence_uid"), _of("model_request", "request_uid")
 _EXCEPTION, _PRODUCER = _of("exception", "exception_uid"), _of("producer", "producer_uid")
-_KEY = _of("signing_key", "key_uid")
+_KEY, _ENDING = _of("signing_key", "key_uid"), _of("recertification", "recertification_uid")
 _WITHDRAW = {"lead_finance", "vp"}
 ROUTES: dict[str, Route] = {
     "catalogue:card-detail": Route(allowed=_SEE, kwargs=_MODEL),
@@ -158,6 +168,10 @@ ROUTES: dict[str, Route] = {
     **_both("catalogue:signing-key-create", {"compliance"}, lambda world: {}),
     "catalogue:signing-key-detail": Route(allowed=_PRODUCERS, kwargs=_KEY),
     **_both("catalogue:signing-key-revoke", {"compliance"}, _KEY),
+    "catalogue:recertification-list": Route(allowed=_LISTS),
+    "catalogue:recertification-detail": Route(allowed=_SEE, kwargs=_ENDING),
+    **_both("catalogue:recertification-confirm", _SUBMIT, _ENDING),
+    **_both("catalogue:recertification-decline", _SUBMIT, _ENDING),
     "catalogue:request-list": Route(allowed=_LISTS),
     "catalogue:request-detail": Route(allowed=_SEE, kwargs=_ASKED),
     **_both("catalogue:request-withdraw", _WITHDRAW, _ASKED),
