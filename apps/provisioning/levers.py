@@ -183,10 +183,22 @@ def _released(client: Client, target: Target, before: Mapping[str, Any]) -> str:
     if target.kind == "Deployment":
         # Letting go of `replicas` would leave the server's default of 1: set first, then let go of what is set.
         _set(body, path, int(before.get("replicas", 1)))
-        client.disown(client.apply(body, force=True, manager=MANAGER).object, MANAGER)
+        _let_go(client, client.apply(body, force=True, manager=MANAGER).object)
         return ""
     answer = client.apply(body, manager=MANAGER)
     return "Its owner has stopped it, too, so it stays stopped." if is_stopped(answer.object) else ""
+
+
+def _let_go(client: Client, obj: JSON) -> None:
+    """Give up our hold; its controller may write its status between the two calls, and that is no owner's start."""
+    meta = obj["metadata"]
+    for _ in range(_READS):
+        try:
+            client.disown(obj, MANAGER)
+            return
+        except StaleRead:
+            obj = _read(client, str(obj["kind"]), meta["namespace"], meta["name"], meta["uid"])
+    raise StaleRead("the object keeps changing")
 
 
 def look(client: Client, namespace: str, before: Mapping[str, Any]) -> bool:

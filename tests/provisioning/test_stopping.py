@@ -248,6 +248,28 @@ def test_an_order_creates_nothing(cluster: Cluster, live: KubernetesClient, spac
         levers.release(live, space, target.before)
 
 
+@pytest.mark.requirement("insights-1.2")
+def test_a_status_written_while_it_is_given_back_is_no_owners_start(
+    live: KubernetesClient, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the replicas and letting go of them a controller writes; what is told stays true."""
+    owner_applies(live, deployment(space, replicas=3))
+    target = levers.prepare(live, "Deployment", space, "serve", {})
+    levers.pull(live, target)
+    real, moved = KubernetesClient.disown, iter([StaleRead("it moved")])
+
+    def disown(self: KubernetesClient, obj: Any, manager: str) -> Answer:
+        for error in moved:
+            raise error
+        return real(self, obj, manager)
+
+    monkeypatch.setattr(KubernetesClient, "disown", disown)
+    assert levers.release(live, space, target.before) == ""
+    back = live.get("Deployment", "serve", space)
+    assert back["spec"]["replicas"] == 3
+    assert levers.MANAGER not in managers(back)
+
+
 # -- workers and failures -------------------------------------------------------------------------------------------
 
 

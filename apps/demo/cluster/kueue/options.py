@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.kinds import CONFIG_MAP, DEPLOYMENT, JOB, LOCAL_QUEUE, NAMESPACE, POD, Kind
+from apps.demo.cluster.kinds import CLUSTER_QUEUE, CONFIG_MAP, DEPLOYMENT, JOB, LOCAL_QUEUE, NAMESPACE, POD, Kind
 from apps.demo.cluster.selectors import selector_matches
 from apps.demo.cluster.store import Store
 
@@ -17,6 +17,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 MANAGED_LABEL = "kueue.x-k8s.io/managed"
 GATE = "kueue.x-k8s.io/admission"
+FINALIZER = "kueue.x-k8s.io/resource-in-use"
 DEFAULT_QUEUE = "default"
 _NOT_SYSTEM: Obj = {
     "matchExpressions": [
@@ -73,6 +74,9 @@ class Webhook:
 
     def __call__(self, kind: Kind, obj: Obj) -> None:
         """Change a new object in place."""
+        if kind is CLUSTER_QUEUE:  # at once: a queue may be deleted before its first round
+            finalizers = obj["metadata"].setdefault("finalizers", [])
+            finalizers += [] if FINALIZER in finalizers else [FINALIZER]
         if kind not in (JOB, DEPLOYMENT, POD) or (kind is not JOB and not self._options.pods):
             return
         meta = obj["metadata"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from apps.demo.cluster.errors import UNCHECKED, ApiError, Obj, invalid
@@ -270,6 +271,8 @@ def _cel_flavor(obj: Obj, old: Obj | None) -> Iterator[Problem]:
             yield _rule("spec.tolerations", text)
         if each.get("operator") == "Exists" and each.get("value"):
             yield _rule("spec.tolerations", "a value must be empty when 'operator' is 'Exists'")
+        if "tolerationSeconds" in each and each.get("effect") != "NoExecute":
+            yield _rule("spec.tolerations", "effect must be 'NoExecute' when 'tolerationSeconds' is set")
     if "topologyName" in spec and not spec.get("nodeLabels"):
         missing = "" if "nodeLabels" in spec else '"object": no such key: nodeLabels evaluating rule: '
         yield _rule("spec", f"{missing}at least one nodeLabel is required when topology is set")
@@ -305,7 +308,9 @@ def _webhook(kind: Kind, obj: Obj) -> Iterator[str]:
     has_parent = bool(spec.get("cohortName" if kind is CLUSTER_QUEUE else "parentName"))
     weight = (spec.get("fairSharing") or {}).get("weight")
     if weight is not None and parse(weight) < 0:
-        yield f'spec.fairSharing.weight: Invalid value: "{weight}": must be greater than or equal to 0'
+        yield f'spec.fairSharing: Invalid value: "{weight}": must be greater than or equal to 0'
+    elif weight is not None and 0 < parse(weight) <= Decimal("1e-9"):
+        yield f'spec.fairSharing: Invalid value: "{weight}": When not 0, weight must be > 10e-9'
     resources: set[str] = set()
     flavors: set[str] = set()
     for index, group in enumerate(spec.get("resourceGroups") or []):

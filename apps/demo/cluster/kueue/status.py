@@ -6,11 +6,10 @@ from apps.demo.cluster.apply import clone
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.kueue.engine import Plan
 from apps.demo.cluster.kueue.model import Snapshot, limits_of
+from apps.demo.cluster.kueue.options import FINALIZER
 from apps.demo.cluster.kueue.quota import Key
 from apps.demo.cluster.kueue.units import Unit, put_condition, quantity
 from apps.demo.cluster.store import Entry, Store
-
-FINALIZER = "kueue.x-k8s.io/resource-in-use"
 
 
 def write(store: Store, snapshot: Snapshot, units: list[Unit], plan: Plan, now: str) -> None:
