@@ -44,6 +44,8 @@ class StagePreview:
     quorum: int = 1
     rule: str = ""
     group: int = 0
+    #: Where nobody is left: who holds the role, each with the rule that keeps them out.
+    shut: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +216,23 @@ def preview_rules(
             stages.append(StagePreview(rule.name, deciders.role_label(rule.role), [], rule.quorum, "", rule.group))
             continue
         goes = deciders.route(rule, unit, requester_id if requester_id is not None else 0)
-        near = deciders.nearest(deciders.holders(goes.role, goes.unit_id), barred)
+        held = deciders.holders(goes.role, goes.unit_id)
+        near = deciders.nearest(held, barred)
         names = sorted(str(person) for person in User.objects.filter(pk__in=near))
+        shut = _shut(held, excluded, requester_id) if not names else []
         stages.append(
-            StagePreview(rule.name, deciders.role_label(goes.role), names, rule.quorum, goes.note, rule.group)
+            StagePreview(rule.name, deciders.role_label(goes.role), names, rule.quorum, goes.note, rule.group, shut)
         )
     return Preview(policy, None, stages, missing, terms, gone)
+
+
+def _shut(held: Collection[int], excluded: Collection[int], requester_id: int | None) -> list[str]:
+    """Return who holds a role that nobody may use here, each with the rule that keeps them out, where it is known."""
+    rules = dict(excluded) if isinstance(excluded, Mapping) else dict.fromkeys(excluded, engine.SIDE_RULE)
+    if requester_id is not None:
+        rules[requester_id] = engine.SIDE_RULE
+    people = User.objects.filter(pk__in=[one for one in held if one in rules]).order_by("display_name", "pk")
+    return [f"{person}: {rules[person.pk]}" for person in people]
 
 
 def automatic_requests(subject_type: str, team_id: int, since: datetime) -> ApprovalRequestQuerySet:

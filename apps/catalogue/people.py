@@ -22,9 +22,14 @@ def writers(version: ModelVersion) -> set[int]:
 
 
 @lifted("the separation of duties looks at everybody's evidence")
-def producers(version: ModelVersion) -> set[int]:
-    """Return who added evidence about these bytes, who keeps the CI systems that did, and who answered controls."""
-    rows = Evidence.objects.filter(subject_digest=version.digest, withdrawn_at__isnull=True)
+def producers(version: ModelVersion, *, ever: bool = False) -> set[int]:
+    """Return who added evidence about these bytes, who keeps the CI systems that did, and who answered controls.
+
+    `ever`: also of evidence that was withdrawn since, which an approval in the meantime may rest on.
+    """
+    rows = Evidence.objects.filter(subject_digest=version.digest)
+    if not ever:
+        rows = rows.filter(withdrawn_at__isnull=True)
     people = set(rows.filter(produced_by__isnull=False).values_list("produced_by_id", flat=True))
     kept = rows.filter(producer__isnull=False).values_list("producer__created_by_id", "producer__keepers").distinct()
     for created_by, keepers in kept:
@@ -45,12 +50,13 @@ def wrote(user_ids: Collection[int]) -> Q:
     )
 
 
-def proved(user_ids: Collection[int]) -> Q:
+def proved(user_ids: Collection[int], *, ever: bool = False) -> Q:
     """Return the condition "`producers` names any of these people", for rows that point at a `model_version`."""
     gave = (
         Q(produced_by__in=user_ids)
         | Q(producer__created_by__in=user_ids)
         | Q(producer__keepers__overlap=list(user_ids))
     )
-    digests = Evidence.objects.filter(gave, withdrawn_at__isnull=True).values("subject_digest")
+    found = Evidence.objects.filter(gave) if ever else Evidence.objects.filter(gave, withdrawn_at__isnull=True)
+    digests = found.values("subject_digest")
     return Q(model_version__digest__in=digests) | Q(model_version__answers__author__in=user_ids)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from apps.catalogue.controls import CheckResult, FactValue
 
@@ -34,6 +34,42 @@ class CheckContext:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A version that serves on an endpoint of a workspace at a time, with its share of the traffic in per cent."""
+
+    version_id: int
+    workspace: Workspace
+    endpoint: str
+    release_uid: uuid.UUID
+    number: int
+    traffic: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLine:
+    """One line of what would change on a cluster; `path` "" where all of an object comes, goes or cannot be."""
+
+    cluster: str
+    object: str
+    path: str
+    before: str
+    after: str
+
+
+class Serving(Protocol):
+    """Who knows what serves (the deployments room)."""
+
+    def live(self, model_id: int, workspace_uids: Collection[uuid.UUID], at: datetime) -> Sequence[Live]:
+        """Return what of the model serves at `at` in these workspaces, gravest environment and largest share first."""
+        ...
+
+    def objects(self, live: Live, version: ModelVersion) -> Sequence[ObjectLine]:
+        """Return how the endpoint's objects would change if the version took over at the release's present size."""
+        ...
+
+
 Check: TypeAlias = Callable[[CheckContext], CheckResult]
 #: Whether a cluster verifies the bytes it loads (slug → yes or no).
 Verifier: TypeAlias = Callable[[str], bool]
@@ -41,6 +77,7 @@ Verifier: TypeAlias = Callable[[str], bool]
 _listeners: dict[str, GrantListener] = {}
 _checks: dict[str, Check] = {}
 _verifiers: dict[str, Verifier] = {}
+_serving: dict[str, Serving] = {}
 
 
 def on_grant_change(name: str, fn: GrantListener) -> None:
@@ -84,6 +121,21 @@ def forget_verifier(name: str) -> None:
 def verifies(cluster_slug: str) -> bool:
     """Whether a cluster verifies the bytes it loads; where nobody knows, it does not."""
     return any(verifier(cluster_slug) for verifier in _verifiers.values())
+
+
+def register_serving(name: str, serving: Serving) -> None:
+    """Register who knows what serves where (deployments does); registering the name again replaces it."""
+    _serving[name] = serving
+
+
+def live_of(model_id: int, workspace_uids: Collection[uuid.UUID], at: datetime) -> list[Live]:
+    """Return what of a model serves at `at` in these workspaces; nothing where nobody knows."""
+    return [one for serving in _serving.values() for one in serving.live(model_id, workspace_uids, at)]
+
+
+def objects_with(live: Live, version: ModelVersion) -> list[ObjectLine]:
+    """Return how the objects that serve would change with another version of the model."""
+    return [line for serving in _serving.values() for line in serving.objects(live, version)]
 
 
 def recertify(model_version_id: int, reason: str, *, actor: Actor) -> ModelRequest | None:

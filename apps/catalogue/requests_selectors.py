@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from apps.approvals.choices import RequestStatus
 from apps.approvals.models import ApprovalRequest, Decision, Grant
+from apps.approvals.ports import Change
 from apps.catalogue import controls_state, subject_diff
 from apps.catalogue import requests as asks
 from apps.catalogue.choices import AskStatus, ControlStatus
@@ -57,8 +58,6 @@ def evidence_of(row: ModelRequest) -> dict[str, Any]:
             }
         )  # fmt: skip
         group["open"] += 1 if state.blocks else 0
-    changes = subject_diff.changes_of(row)
-    before = subject_diff.before_of(row)
     return {
         "model_request": row,
         "groups": list(groups.values()),
@@ -66,16 +65,36 @@ def evidence_of(row: ModelRequest) -> dict[str, Any]:
         "applying": len(standing.applying),
         "places": places_of(row.scope),
         "pieces": list(titles.values()),
-        "before": before,
-        "rows": [
+        **comparisons_of(row),
+    }
+
+
+def comparisons_of(row: ModelRequest) -> dict[str, Any]:
+    """Return what a request is laid against, base by base, each with its lines."""
+    bases = subject_diff.bases_of(row)
+    return {
+        "bases": bases,
+        "comparisons": [
             {
-                "path": f"{one.object}: {one.path}", "before": one.before or None, "after": one.after or None,
-                "kind": "added" if not one.before else "removed" if not one.after else "changed",
+                "base": base,
+                "rows": [
+                    {
+                        "path": _line(one),
+                        "before": one.before or None, "after": one.after or None,
+                        "kind": "added" if not one.before else "removed" if not one.after else "changed",
+                    }
+                    for one in subject_diff.changes_against(row, base)
+                    if one.before != one.after
+                ],
             }
-            for one in changes
-            if one.before != one.after
+            for base in bases.all
         ],
     }  # fmt: skip
+
+
+def _line(one: Change) -> str:
+    """Return what a line is about; of objects on a cluster also whose they are."""
+    return f"{one.object}: {one.path}".removesuffix(": ") + (f" ({one.note})" if one.cluster else "")
 
 
 TONES = {

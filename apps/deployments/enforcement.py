@@ -245,7 +245,7 @@ def usable(workspace: Workspace, at: datetime) -> list[Entry]:
             )
         )  # fmt: skip
     for grant, release in grants.emergency_entries(workspace.uid, at):
-        manifest = manifests.parse(release.model_version.manifest)
+        manifest = locations.manifest_of(release.model_version)
         found.append(
             enforcement_entries.entry(
                 manifest, grant=str(grant.uid), version=str(release.model_version.uid), not_before=grant.not_before,
@@ -266,7 +266,7 @@ def serving_on(workspace: Workspace, covered: Collection[str]) -> list[Entry]:
     verified = verifying.verifies(workspace.cluster)
     found = []
     for release in rows.select_related("model_version").order_by("pk"):
-        manifest = manifests.parse(bytes(release.model_version.manifest))
+        manifest = locations.manifest_of(release.model_version)
         own = grants.release_grant(release)
         found.append(
             enforcement_entries.entry(
@@ -279,8 +279,7 @@ def serving_on(workspace: Workspace, covered: Collection[str]) -> list[Entry]:
 
 
 def _versions(uids: set[uuid.UUID]) -> dict[uuid.UUID, manifests.Manifest]:
-    rows = ModelVersion.objects.filter(uid__in=uids).values_list("uid", "manifest")
-    return {uid: manifests.parse(bytes(raw)) for uid, raw in rows}
+    return locations.manifests_of(uids)
 
 
 def platform_images(cluster: Cluster) -> list[str]:

@@ -35,7 +35,7 @@ def entry(
     """
     uris = catalogue.model_uris(manifest)
     if verified and catalogue.verifiable(manifest):
-        uris = [verifying.location(uri) if uri == manifest.storage_uri else uri for uri in uris]
+        uris = [verifying.location(uri) if _downloaded(uri, manifest) else uri for uri in uris]
     return Entry(
         grant=grant,
         manifest=manifest.digest,
@@ -51,6 +51,11 @@ def entry(
         bound=bound,
         release=release,
     )
+
+
+def _downloaded(uri: str, manifest: catalogue.Manifest) -> bool:
+    """Whether the verifying container loads this: the model's own files, wherever copies of them lie."""
+    return uri in manifest.storage_uris and verifying.scheme_of(uri) in verifying.SCHEMES
 
 
 def _digest(image: str) -> str:

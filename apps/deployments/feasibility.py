@@ -31,10 +31,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a workspace may hold of a flavour. `maximum` with what it may borrow."""
+    """What a workspace may hold of a flavour. `maximum` with what it may borrow.
+
+    `kept`: the share kept for serving, where jobs queue and services do not; None: no share decides.
+    """
 
     guaranteed: int
     maximum: int
+    kept: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,13 @@ def fit(
 ) -> Fit:
     """Return how a release fits. `room` is that of its flavour; `canary`: both releases stand side by side for a while.
 
-    Production has to fit into what is guaranteed; elsewhere what may be borrowed counts, too.
+    Production has to fit into what is guaranteed, or into the share of it that is kept for serving where one decides;
+    elsewhere what may be borrowed counts, too.
     """
     limit, have = (f"Guaranteed quota of {wanted.flavour}", room.guaranteed)
-    if not production and room.maximum > room.guaranteed:
+    if production and room.kept is not None:
+        limit, have = f"Share of {wanted.flavour} kept for serving", room.kept
+    elif not production and room.maximum > room.guaranteed:
         limit, have = f"Quota of {wanted.flavour} with what may be borrowed", room.maximum
     same = current if current is not None and current.flavour == wanted.flavour else None
     return Fit(

@@ -76,7 +76,7 @@ def _versions(user: Any, chosen: Any) -> Any:
     """Return the sealed versions to choose from: the newest that a cluster can load, and the one that was chosen."""
     sealed = ModelVersion.objects.visible_to(user).filter(status=VersionStatus.SEALED)
     keys = list(
-        sealed.exclude(scheme=Scheme.UPLOAD).order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED]
+        locations.loadable(sealed).order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED]
     )
     if str(chosen or "").isdecimal():
         keys.append(int(str(chosen)))

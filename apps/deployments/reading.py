@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from apps.catalogue import locations
 from apps.catalogue.choices import SENSITIVITY
 from apps.catalogue.manifest import Manifest
-from apps.catalogue.manifest import parse as parse_manifest
 from apps.catalogue.models import ModelVersion
-from apps.clusters.choices import DeviceClass
+from apps.clusters.choices import DeviceClass, KueueMode
 from apps.clusters.models import Cluster, Flavour
 from apps.deployments.choices import ON_CLUSTER
 from apps.deployments.feasibility import Held, Room, Size
@@ -18,7 +18,7 @@ from apps.deployments.placement import Place, Rule
 from apps.deployments.spec import Spec
 from apps.provisioning.choices import DeclarationKind
 from apps.provisioning.models import DeclaredObject
-from apps.quotas import book
+from apps.quotas import book, kueue_state
 from apps.quotas.choices import Environment
 from apps.quotas.ledger import in_force
 from apps.quotas.models import Quota, Workspace
@@ -26,7 +26,7 @@ from apps.quotas.models import Quota, Workspace
 
 def manifest_of(version: ModelVersion) -> Manifest:
     """Return a sealed version's manifest, read from the bytes that its digest covers."""
-    return parse_manifest(bytes(version.manifest))
+    return locations.manifest_of(version)
 
 
 def spec_of(release: Release) -> Spec:
@@ -67,7 +67,18 @@ def room_of(workspace: Workspace, flavour: Flavour, at: datetime) -> Room:
     limit = book.gpu_limits(workspace, at).get(flavour.resource_name, item.guaranteed)
     # Of a CPU class the limit holds the workspace's own cores, too.
     own = workspace.cpu_cores if flavour.device_class == DeviceClass.CPU else 0
-    return Room(item.guaranteed, max(item.guaranteed, limit - own))
+    return Room(item.guaranteed, max(item.guaranteed, limit - own), item.serving if share_decides(workspace) else None)
+
+
+def share_decides(workspace: Workspace) -> bool:
+    """Whether production's services have the share kept for serving alone: jobs queue there, and services do not.
+
+    The cluster holds pods of production priority to exactly that share (quotas.priorities).
+    """
+    cluster = workspace.cluster
+    if cluster.kueue_mode != KueueMode.JOBS or workspace.environment != Environment.PRODUCTION:
+        return False
+    return kueue_state.queued(workspace)
 
 
 def held_elsewhere(workspace: Workspace, but: Endpoint | None) -> Held:

@@ -14,9 +14,9 @@ from apps.catalogue.models import ModelVersion
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
 from apps.core.views import ActionView, CreateView, Crumb, DetailView, ListView, LiveView
-from apps.deployments import actions, reading, selectors
+from apps.deployments import actions, reading, room_reading, selectors
 from apps.deployments.choices import ReleaseStatus
-from apps.deployments.drafting import SUBJECT_TYPE, Assessment
+from apps.deployments.drafting import Assessment
 from apps.deployments.forms import ReleaseForm, WithdrawForm, initial_of, may_deploy_to
 from apps.deployments.models import Endpoint, Release
 from apps.deployments.tables import RELEASES_EXPORTED, ReleaseFilter, ReleaseTable
@@ -179,6 +179,7 @@ class ReleaseEstimate(LiveView):
             return {"problems": [text for texts in invalid.errors.values() for text in texts]}
         return {
             "a": assessment,
+            "room": room_reading.of_assessment(assessment),
             "refused": list(assessment.problems.values()),
             "approval": selectors.approvers(assessment, user),
             "open_url": _open_url(assessment, user),

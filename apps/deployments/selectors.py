@@ -11,13 +11,16 @@ from typing import Any
 from django.db.models import Case, Q, Value, When
 from django.urls import reverse
 
+from apps.approvals import deciders, standing
+from apps.approvals.engine import SIDE_RULE
 from apps.approvals.ports import Change, known_terms
-from apps.approvals.selectors import preview
+from apps.approvals.selectors import newest, preview_rules
+from apps.catalogue import people
 from apps.core import clock
 from apps.core.errors import Invalid
 from apps.core.money import Money
 from apps.core.permissions import may
-from apps.deployments import granting, grants, ladder, money, placement, reading, records, rollout
+from apps.deployments import granting, grants, ladder, money, placement, reading, records, rollout, room_reading
 from apps.deployments.choices import CanaryMode, ExpiryAction, ReleaseStatus, StepKind
 from apps.deployments.drafting import POLICY, SUBJECT_TYPE, Assessment
 from apps.deployments.models import Endpoint, Release, RolloutStep
@@ -218,6 +221,7 @@ def release_evidence(release: Release) -> dict[str, Any]:
         "cost_after": _amounts(estimate.get("after"), currency),
         "canary_cost": _money(estimate.get("canary"), currency),
         "fit": granting.fit_now(release) if open_now else None,
+        "room": room_reading.of_release(release, clock.now()) if open_now else None,
         "frozen_fit": release.change["feasibility"]["lines"],
         "placement": placement.read(release.change["placement"]),
         "placement_now": granting.placed_now(release) if open_now else None,
@@ -257,12 +261,19 @@ def _money(amount: Any, currency: str) -> Money | None:
 
 def approvers(assessment: Assessment, requester: Any) -> Any:
     """Return who would be asked: an automatic rule or stages; None where no policy is published."""
-    team = assessment.draft.workspace.team
-    side = scope.members(team.pk) | {requester.pk}
+    team, version = assessment.draft.workspace.team, assessment.draft.version
     try:
-        return preview(
-            POLICY, assessment.facts, unit_id=team.unit_id, requester_id=requester.pk, excluded=side, team_id=team.pk
-        )
+        version_now = newest(POLICY)
+        rules = deciders.rules_of(version_now)
+        # In the order in which the request itself names the rules: who is on the side hears of that first.
+        shut = dict.fromkeys(people.writers(version), deciders.AUTHOR_RULE)
+        if rules.separation.evidence_producers:
+            shut = dict.fromkeys(people.producers(version, ever=True), deciders.PRODUCER_RULE) | shut
+        shut |= dict.fromkeys(scope.members(team.pk) | {requester.pk}, SIDE_RULE)
+        return preview_rules(
+            rules, assessment.facts, policy=str(version_now), unit_id=team.unit_id, requester_id=requester.pk,
+            excluded=shut, lost=standing.lost_rules(version_now.policy_id, team.pk),
+        )  # fmt: skip
     except Invalid:
         return None
 

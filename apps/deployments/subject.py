@@ -143,16 +143,23 @@ class ReleaseSubject:
         return {release.requester_id} | people.writers(release.model_version)
 
     def evidence_producers(self, uid: uuid.UUID) -> set[int]:
-        """Return nobody: evidence belongs to the version's approval."""
-        return set()
+        """Return who produced evidence about the bytes that it releases, answered their controls, or keeps such a CI.
+
+        Evidence that was withdrawn since counts: the version may have been approved on it. A release has none besides:
+        what it is judged by (room, placement, hours, plan) the portal computes.
+        """
+        release = Release.objects.select_related("model_version").filter(uid=uid).first()
+        if release is None:
+            raise NotVisible
+        return people.producers(release.model_version, ever=True)
 
     def written_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
         """Return the releases that any of these people asked for, or whose version they wrote."""
         return Release.objects.filter(Q(requester__in=user_ids) | people.wrote(user_ids)).values_list("uid", flat=True)
 
     def proved_by(self, user_ids: Collection[int]) -> Iterable[uuid.UUID]:
-        """Return nothing: evidence belongs to the version's approval."""
-        return Release.objects.none().values_list("uid", flat=True)
+        """Return the releases of versions about which any of these people produced evidence or answers."""
+        return Release.objects.filter(people.proved(user_ids, ever=True)).values_list("uid", flat=True)
 
     def facts(self, uid: uuid.UUID) -> Mapping[str, FactValue]:
         """Return the facts; the cost is the frozen estimate's, whether it fits is as of now."""
