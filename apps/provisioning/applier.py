@@ -60,8 +60,12 @@ class Outcome:
     applied: list[Key] = field(default_factory=list)
     removed: list[Key] = field(default_factory=list)
     live: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    #: Observations (id, resource version) that still say what lives there: only seen once more, nothing else.
-    as_seen: dict[Key, tuple[int, str]] = field(default_factory=dict)
+    #: Objects that live at the very version at which the observation says so already: nothing to write of them.
+    as_seen: list[Key] = field(default_factory=list)
+    #: By the lists everything lives as declared, and there was nothing to remove and nothing decided for once.
+    reconciled: bool = False
+    #: Then: an earlier run had applied this very generation already, so nothing has come to pass but another look.
+    confirmed: bool = False
     settled: dict[Key, dict[str, Any]] = field(default_factory=dict)
     #: What was taken over from other managers because it lived as the portal had applied it, in words.
     taken: list[str] = field(default_factory=list)

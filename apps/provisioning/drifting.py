@@ -11,6 +11,7 @@ from apps import audit
 from apps.core import outbox
 from apps.core.actor import Actor
 from apps.provisioning import diff, events, ownership
+from apps.provisioning.among import Among
 from apps.provisioning.choices import DeclarationStatus, DriftDecision, DriftResolution
 from apps.provisioning.models import Declaration, DeclaredObject, Drift
 from apps.provisioning.ordering import Key
@@ -130,7 +131,7 @@ def _moved_on(row: Drift, found: Found) -> bool:
 
 def applied(live: Mapping[int, set[Key]], at: datetime) -> None:
     """Resolve the findings of objects that an apply run has just made live as declared (declaration → keys)."""
-    rows = Drift.objects.filter(declaration_id__in=list(live), resolved_at__isnull=True)
+    rows = Drift.objects.filter(Among("declaration_id", live), resolved_at__isnull=True)
     by_resolution: dict[DriftResolution, list[int]] = {}
     for row in rows:
         if Key(row.kind, row.namespace, row.name) in live[row.declaration_id]:

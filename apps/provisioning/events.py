@@ -33,6 +33,15 @@ class DeclarationEvent(_OfDeclaration):
 
 
 @dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Declarations ("uid generation") that an earlier run had applied live so still: nothing was sent."""
+
+    cluster: str
+    count: int
+    declarations: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RunAbandoned:
     """A worker went away in mid-apply; the next one completes what it began."""
 
@@ -70,6 +79,7 @@ _ADMINS = "platform admins"
 
 DECLARED = declare("provisioning.declaration.declared", DeclarationEvent, audience=_ADMINS)
 APPLIED = declare("provisioning.declaration.applied", DeclarationEvent, audience=_ADMINS)
+RECONCILED = declare("provisioning.cluster.reconciled", Reconciled, audience=_ADMINS)
 FAILING = declare("provisioning.declaration.failing", DeclarationEvent, audience=_ADMINS)
 STOPPED = declare(
     "provisioning.declaration.stopped",

@@ -18,7 +18,8 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.sweeps import nudge
-from apps.provisioning import drifting, events, observing, ports, sightings
+from apps.provisioning import drifting, events, observing, ports
+from apps.provisioning.among import Among
 from apps.provisioning.applier import Outcome
 from apps.provisioning.choices import DeclarationStatus, Handling, PlanStatus, Removal
 from apps.provisioning.models import Declaration, DeclaredObject, Plan
@@ -39,7 +40,7 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
         return
     declarations = [declaration for declaration, _ in applied]
     pks = [declaration.pk for declaration in declarations]
-    Declaration.objects.filter(pk__in=pks).update(
+    Declaration.objects.filter(Among("pk", pks)).update(
         observed_generation=F("generation"), status=DeclarationStatus.APPLIED, applied_at=now, updated_at=now,
         version=F("version") + 1, **_CLEAN,
     )  # fmt: skip
@@ -51,8 +52,17 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
     _settle(applied)
     told = [(row, outcome.live, outcome.removed) for row, outcome in applied if outcome.live or outcome.removed]
     observing.record_applied(cluster.pk, told, now)
-    sightings.seen_again([pair for _, outcome in applied for pair in outcome.as_seen.values()], now)
     drifting.applied({row.pk: {*outcome.live, *outcome.as_seen} for row, outcome in applied}, now)
+    _audit(cluster, applied)
+    _tell_owners(declarations)
+    _make_plans_anew(cluster, declarations)
+
+
+def _audit(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]]) -> None:
+    """Write down every generation that came to live on the cluster; what had been looked at again, in one event.
+
+    A reconcile of a whole cluster changes nothing: a thousand events would say so, each holding up everybody's trail.
+    """
     audit.record_many(
         events.APPLIED,
         [
@@ -68,12 +78,20 @@ def record(cluster: Cluster, applied: Sequence[tuple[Declaration, Outcome]], now
                 row.team.uid if row.team is not None else None,
             )
             for row, outcome in applied
+            if not outcome.confirmed
         ],
         actor=Actor.system(ACTOR_NAME),
         subject_type="provisioning.declaration",
     )
-    _tell_owners(declarations)
-    _make_plans_anew(cluster, declarations)
+    if again := [row for row, outcome in applied if outcome.confirmed]:
+        looked = [f"{row.uid} {row.generation}" for row in again]
+        audit.record(
+            events.RECONCILED,
+            events.Reconciled(cluster.slug, len(again), looked),
+            actor=Actor.system(ACTOR_NAME),
+            subject_type="clusters.cluster",
+            subject_uid=cluster.uid,
+        )
 
 
 def _tell_owners(declarations: Sequence[Declaration]) -> None:
@@ -90,10 +108,11 @@ def _tell_owners(declarations: Sequence[Declaration]) -> None:
 
 def _settle(applied: Sequence[tuple[Declaration, Outcome]]) -> None:
     """Keep what was applied and what the server made of it; forget what has been removed or decided for once."""
-    pks = [declaration.pk for declaration, _ in applied]
-    objects = DeclaredObject.objects.filter(declaration_id__in=pks)
-    objects.filter(removal__in=[Removal.PLANNED, Removal.UNPLANNED]).delete()
-    objects.exclude(handling=Handling.NORMAL).update(handling=Handling.NORMAL)
+    pks = [declaration.pk for declaration, outcome in applied if not outcome.reconciled]
+    if pks:
+        objects = DeclaredObject.objects.filter(Among("declaration_id", pks))
+        objects.filter(removal__in=[Removal.PLANNED, Removal.UNPLANNED]).delete()
+        objects.exclude(handling=Handling.NORMAL).update(handling=Handling.NORMAL)
     answers = [
         {
             "declaration": declaration.pk, "kind": key.kind, "namespace": key.namespace, "name": key.name,
@@ -121,8 +140,8 @@ def _make_plans_anew(cluster: Cluster, declarations: Sequence[Declaration]) -> N
     """
     generations = {(row.kind, row.owner_uid): row.generation for row in declarations}
     open_plans = Plan.objects.filter(
+        Among("owner_uid", [owner for _, owner in generations]),
         cluster=cluster,
-        owner_uid__in=[owner for _, owner in generations],
         closed_at__isnull=True,
         created_at__gte=clock.now() - _OPEN_PLANS,
     ).exclude(status=PlanStatus.PENDING)

@@ -20,6 +20,7 @@ from apps.core.actor import Actor
 from apps.core.events import EventType
 from apps.provisioning import events, landing, ports, retries
 from apps.provisioning.actions import declaration_event, team_uid_of
+from apps.provisioning.among import Among
 from apps.provisioning.applier import Outcome
 from apps.provisioning.choices import DeclarationStatus, RunOutcome
 from apps.provisioning.models import ApplyRun, Declaration
@@ -117,7 +118,7 @@ def record_unchanged(cluster: Cluster, token: uuid.UUID, alike: Sequence[tuple[D
         for row, _ in alike:
             if (lock := ports.owner_of(row.kind).lock) is not None:
                 lock(row)
-        locked = Declaration.objects.select_for_update(of=("self",)).filter(pk__in=[row.pk for row, _ in alike])
+        locked = Declaration.objects.select_for_update(of=("self",)).filter(Among("pk", [row.pk for row, _ in alike]))
         versions = dict(locked.order_by("pk").values_list("pk", "version"))
         same = [(row, outcome) for row, outcome in alike if versions.get(row.pk) == row.version]
         now = clock.now()

@@ -11,12 +11,12 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q, prefetch_related_objects
 
 from apps.clusters import kinds
 from apps.clusters.clients.guard import no_transaction
@@ -28,8 +28,9 @@ from apps.clusters.selectors import may_apply_now
 from apps.core import clock, leases
 from apps.core.errors import Conflict
 from apps.provisioning import applier, recording, sightings, works
+from apps.provisioning.among import Among
 from apps.provisioning.applier import Outcome, Work
-from apps.provisioning.choices import DeclarationStatus, Removal
+from apps.provisioning.choices import DeclarationStatus, Removal, RunOutcome
 from apps.provisioning.lanes import Lanes
 from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject
 from apps.provisioning.ordering import Key, key_of
@@ -46,7 +47,7 @@ LEASE_SECONDS = 30.0
 #: From so many due declarations on, live objects are read by LIST instead of one by one.
 LIST_FROM = 20
 #: Then so many attempts are begun and recorded in one transaction, and so many where nothing had to be sent.
-AT_ONCE, UNCHANGED_AT_ONCE = 25, 500
+AT_ONCE, UNCHANGED_AT_ONCE = 25, 1000
 #: More are begun as soon as no more than so many wait: as long as they last the lanes need nothing of the database.
 LOW_WATER = 15
 #: How often the task looks for newly declared work, and how long it waits for an outcome.
@@ -132,6 +133,9 @@ class _Slice:
         self.closing = False
         self.snapshot: dict[Key, dict[str, Any] | None] = {}
         self.listed: set[int] = set()
+        #: Those that were applied before and what is known of them, read before the lists were.
+        self.landed: list[Declaration] = []
+        self.known = sightings.Known()
         #: Declarations with an attempt that is written down and not yet recorded.
         self.taken: set[int] = set()
         self.finished: list[tuple[ApplyRun, Outcome]] = []
@@ -179,18 +183,23 @@ class _Slice:
 
     def _list(self, client: KubernetesClient) -> bool:
         """Read live objects by LIST where much is due; False where the cluster failed."""
-        rows = list(due(self.cluster.pk).values_list("pk", flat=True)[: LIST_FROM * 500])
+        rows = list(due(self.cluster.pk).values_list("pk", "applied_at", "version")[: LIST_FROM * 500])
         if len(rows) < LIST_FROM:
             return True
+        landed = {pk: version for pk, applied_at, version in rows if applied_at is not None}
+        known = sightings.known_of(list(landed))
+        # What was never applied mostly lies in a namespace that is not there yet: then nothing else is asked for.
+        new = DeclaredObject.objects.filter(
+            namespace="", removal=Removal.NONE, declaration_id__in=[pk for pk, *_ in rows if pk not in landed]
+        )
+        self.snapshot = dict.fromkeys(key for objects in known.objects.values() for key in objects)
+        self.snapshot |= {Key(*key): None for key in new.order_by().values_list("kind", "namespace", "name")}
         try:
-            # What was never applied mostly lies in a namespace that is not there yet: then nothing else is asked for.
-            keys = DeclaredObject.objects.filter(
-                Q(namespace="") | Q(declaration__applied_at__isnull=False),
-                declaration_id__in=rows,
-                removal=Removal.NONE,
-            ).order_by()
-            self.snapshot = {Key(*key): None for key in keys.values_list("kind", "namespace", "name")}
-            self._read(_pages(client, sorted({key.kind for key in self.snapshot})))
+            with ThreadPoolExecutor(1, thread_name_prefix="list") as reader:
+                pages = _pages(client, sorted({key.kind for key in self.snapshot}))
+                ahead = reader.submit(next, pages, None)
+                self._load(landed, known)  # while the first page is on its way
+                self._read(reader, pages, ahead)
         except ClusterError as error:
             if isinstance(error, Throttled):
                 record_throttle(self.cluster.pk, error.retry_after)
@@ -200,19 +209,29 @@ class _Slice:
                 self.snapshot = {}
                 return True
             return False
-        self.listed, self.batch = set(rows), AT_ONCE
+        self.listed, self.batch = {pk for pk, *_ in rows}, AT_ONCE
         return True
 
-    def _read(self, pages: Iterator[Page]) -> None:
+    def _load(self, landed: dict[int, int], known: sightings.Known) -> None:
+        """Read the declarations that may turn out to live as declared, unless declared anew since that was read."""
+        before = ApplyRun.objects.filter(
+            declaration=OuterRef("pk"), generation=OuterRef("generation"), outcome=RunOutcome.SUCCEEDED
+        )
+        pks = landed.keys() & known.objects.keys() - known.barred
+        rows = Declaration.objects.filter(Among("pk", pks)).annotate(confirmed=Exists(before)).order_by("pk")
+        self.known, self.landed = known, [row for row in rows if row.version == landed[row.pk]]
+        prefetch_related_objects(self.landed, "team")
+        for row in self.landed:
+            row.cluster = self.cluster  # one object for all: each of them would be made anew from its columns
+
+    def _read(self, reader: ThreadPoolExecutor, pages: Iterator[Page], ahead: Future[Page | None]) -> None:
         """Keep of the pages what is declared; the server makes the next one while this one is looked through."""
-        with ThreadPoolExecutor(1, thread_name_prefix="list") as reader:
+        while (page := ahead.result()) is not None:
             ahead = reader.submit(next, pages, None)
-            while (page := ahead.result()) is not None:
-                ahead = reader.submit(next, pages, None)
-                for item in page.items:
-                    if (key := key_of(item)) in self.snapshot:
-                        self.snapshot[key] = item
-                self._keep_lease()
+            for item in page.items:
+                if (key := key_of(item)) in self.snapshot:
+                    self.snapshot[key] = item
+            self._keep_lease()
 
     def _keep_lease(self) -> None:
         if time.monotonic() >= self.deadline:
@@ -225,17 +244,11 @@ class _Slice:
     def _record_unchanged(self) -> int:
         """Record at once what lives as declared by the lists: nothing is sent for it. Returns how many."""
         recorded = 0
-        rows = due(self.cluster.pk).filter(applied_at__isnull=False).order_by("pk") if self.listed else due().none()
-        pks = [pk for pk in rows.values_list("pk", flat=True) if pk in self.listed]
-        for start in range(0, len(pks), UNCHANGED_AT_ONCE):
+        for start in range(0, len(self.landed), UNCHANGED_AT_ONCE):
             self._keep_lease()
             if self.closing:
                 break
-            some = due(self.cluster.pk).filter(pk__in=pks[start : start + UNCHANGED_AT_ONCE])
-            chunk = list(some.select_related("team").order_by("pk"))
-            for row in chunk:
-                row.cluster = self.cluster  # one object for all: each of them would be made anew from its columns
-            alike = self._alike(chunk)
+            alike = self._alike(self.landed[start : start + UNCHANGED_AT_ONCE])
             if not alike:
                 continue
             try:
@@ -250,26 +263,23 @@ class _Slice:
 
     def _alike(self, chunk: Sequence[Declaration]) -> list[tuple[Declaration, Outcome]]:
         """Return which of these live as declared: by resource version, else by a look at every field."""
-        known = sightings.versions_as_declared([row.pk for row in chunk])
-        same = {
-            key
-            for objects in known.values()
-            for key, one in objects.items()
-            if applier.unmoved(one.version, self.snapshot.get(key))
-        }
-        moved = [one.pk for objects in known.values() for key, one in objects.items() if key not in same]
-        looked = DeclaredObject.objects.filter(pk__in=moved) if moved else ()
-        targets = {target.key: target for target in map(works.target_of, looked)}
+        same: dict[int, list[Key]] = {}
+        moved: dict[int, list[Key]] = {}
+        for row in chunk:
+            objects = self.known.objects[row.pk]
+            same[row.pk] = [key for key, version in objects.items() if applier.unmoved(version, self.snapshot[key])]
+            if len(same[row.pk]) < len(objects):
+                moved[row.pk] = [key for key in objects if key not in same[row.pk]]
+        looked = works.works_of([row for row in chunk if row.pk in moved])
         alike = []
         for row in chunk:
-            objects = known.get(row.pk)
-            if objects is None:
-                continue
-            work = Work([targets[key] for key in objects if key in targets])
-            if len(work.targets) + len(objects.keys() & same) < len(objects):
+            targets = looked[row.pk].targets if row.pk in looked else ()
+            work = Work([target for target in targets if target.key in moved[row.pk]])
+            if len(work.targets) < len(moved.get(row.pk, ())):
                 continue  # declared anew between the two readings
             if (outcome := applier.unchanged(work, self.snapshot)) is not None:
-                outcome.as_seen = {key: (one.seen, one.version) for key, one in objects.items() if key in same}
+                outcome.reconciled, outcome.confirmed = True, bool(getattr(row, "confirmed", False))
+                outcome.as_seen = same[row.pk]
                 outcome.applied.extend(outcome.as_seen)
                 alike.append((row, outcome))
         return alike

@@ -23,11 +23,11 @@ from apps.core import clock, leases
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import Lease, OutboxMessage
-from apps.core.testing import settle
+from apps.core.testing import assert_queries, settle
 from apps.demo.cluster import SimulatedCluster
 from apps.provisioning import actions, planning, ports, recording, running, selectors, works
 from apps.provisioning.choices import DeclarationStatus, PlanStatus, RunOutcome
-from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Plan
+from apps.provisioning.models import ApplyRun, Declaration, DeclaredObject, Observation, Plan
 from tests.cluster.fixtures import (
     client_of,
     declare,
@@ -555,6 +555,39 @@ def test_many_due_declarations_are_read_by_list(
     generations = declaration.runs.order_by("generation").values_list("generation", "outcome")
     assert list(generations) == [(one, RunOutcome.SUCCEEDED) for one in (1, 2, 4)]
     assert live.get("ResourceQuota", "gpu-quota", spaces[0][1])["spec"]["hard"]["requests.nvidia.com/gpu"] == "5"
+
+
+@pytest.mark.requirement("provisioning-3.2")
+def test_another_look_at_many_is_told_once_and_misses_nothing(
+    cluster: Cluster, live: KubernetesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lived so already: a run each, one event for all. What somebody changed meanwhile is none of it."""
+    spaces = [fresh_namespace() for _ in range(running.LIST_FROM)]
+    rows = [declare(cluster, [namespace(ns), quota(ns, 4)]) for ns in spaces]
+    settle(only=("provisioning.apply",))
+    places = Observation.objects.filter(cluster=cluster, kind="Namespace").order_by("pk")
+    seen = list(places.values())
+    _foreign_edit(live, spaces[0], **{"requests.nvidia.com/gpu": "99"})
+    live.apply({**namespace(spaces[1]), "metadata": {"name": spaces[1], "labels": {"team": "a"}}}, manager="someone")
+    live.delete("ResourceQuota", "gpu-quota", spaces[2])
+    with transaction.atomic():
+        for row in Declaration.objects.select_for_update().filter(cluster=cluster):
+            actions.apply_again(row)
+    with assert_queries(120):  # those three need attempts of their own
+        settle(only=("provisioning.apply",))
+    told = AuditEvent.objects.filter(action="provisioning.cluster.reconciled", object_id=cluster.uid).get()
+    changes = json.loads(bytes(told.canonical))["changes"]
+    assert changes["count"] == len(spaces) - 2
+    assert sorted(changes["declarations"]) == sorted(f"{row.uid} 1" for row in (rows[1], *rows[3:]))
+    assert _audited("provisioning.declaration.applied") == len(spaces) + 1  # the quota that had to be made anew
+    assert Counter(ApplyRun.objects.filter(declaration__in=rows).values_list("outcome", flat=True)) == {
+        RunOutcome.SUCCEEDED: 2 * len(rows) - 1, RunOutcome.STOPPED: 1,
+    }  # fmt: skip
+    rows[0].refresh_from_db()
+    assert (rows[0].status, rows[0].error_class) == (DeclarationStatus.STOPPED, "conflict")
+    assert _hard(live, spaces[2])["requests.nvidia.com/gpu"] == "4"
+    moved = {was["name"] for was, now in zip(seen, places.values(), strict=True) if was != now}
+    assert moved == {spaces[1], spaces[2]}  # nothing is written of what did not move
 
 
 @pytest.mark.requirement("clusters-1.5")
