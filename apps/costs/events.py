@@ -46,12 +46,22 @@ class BudgetReached:
     actions: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WhatIfAsked:
+    """A person asked a worker what stored hours would have cost at other prices."""
+
+    run_uid: uuid.UUID
+    start: str
+    end: str
+
+
 def month_name(month: date) -> str:
     """Return a month as it is written in events and addresses: yyyy-mm."""
     return f"{month:%Y-%m}"
 
 
 WHATIF_EXPORTED = events.declare("costs.whatif.exported", Exported, audience="auditors")
+WHATIF_ASKED = events.declare("costs.whatif.asked", WhatIfAsked, audience="auditors")
 CHARGES_EXPORTED = events.declare("costs.charges.exported", Exported, audience="auditors")
 BUDGET_SET = events.declare(
     "costs.budget.set",

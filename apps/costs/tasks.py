@@ -7,7 +7,17 @@ from datetime import timedelta
 from celery import shared_task
 
 from apps.core.sweeps import sweep
-from apps.costs import actions, bills, budget_steps, cross_checks, files_making, freezing, period_calendar, running
+from apps.costs import (
+    actions,
+    bills,
+    budget_steps,
+    cross_checks,
+    files_making,
+    freezing,
+    period_calendar,
+    running,
+    whatif_runs,
+)
 
 
 @sweep("costs.price_due", every=timedelta(minutes=1))
@@ -62,6 +72,18 @@ def make_file(file_id: int) -> None:
 def make_due_files() -> int:
     """Make files that are queued, or whose worker went silent; returns how many."""
     return files_making.make_due()
+
+
+@shared_task(name="costs.answer_what_if", ignore_result=True)
+def answer_what_if(run_id: int) -> None:
+    """Answer one long what-if soon; the sweep is the guarantee."""
+    whatif_runs.answer(run_id)
+
+
+@sweep("costs.answer_what_ifs", every=timedelta(minutes=1))
+def answer_what_ifs() -> int:
+    """Answer what-ifs that are queued or whose worker went silent, and forget old ones; returns how many."""
+    return whatif_runs.answer_due()
 
 
 @sweep("costs.compare_bills", every=timedelta(hours=6))

@@ -29,6 +29,7 @@ urlpatterns = [
     path("costs/service-classes/", service_class_views.ClassList.as_view(), name="class-list"),
     path("costs/service-classes/<uuid:workspace_uid>/", service_class_views.ClassAssign.as_view(), name="class-assign"),
     path("costs/what-if/", whatif_views.WhatIfPage.as_view(), name="whatif"),
+    path("costs/what-if/<uuid:run_uid>/", whatif_views.WhatIfRunPage.as_view(), name="whatif-run"),
     path("costs/charges/", views.ChargeList.as_view(), name="charge-list"),
     path("costs/budgets/", budget_views.BudgetList.as_view(), name="budget-list"),
     path("costs/budgets/<uuid:budget_uid>/", budget_views.BudgetDetail.as_view(), name="budget-detail"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 from apps.core import clock
-from apps.costs.models import Budget, BudgetStep
+from apps.costs import whatif_questions as questions
+from apps.costs.models import Budget, BudgetStep, WhatIfRun
 from apps.metering import billing
 from apps.quotas.models import Workspace
 from tests.sweep.routes.metering import FACTS
@@ -34,6 +36,9 @@ def build(world: SimpleNamespace) -> None:
         actions=[{"action": "notify", "state": "done", "requests": []}],
         reached_at=clock.now(),
     )
+    now = clock.hour_floor(clock.now())
+    question = questions.Question(now - timedelta(days=200), now, scale=Decimal(2))
+    world.whatif_run = WhatIfRun.objects.create(requested_by=world.company.vp, question=question.plain())
     make(team=world.foreign_team, month_from=month, amount=Decimal("98765.43"), currency="USD")
     world.keep_secret("43,219.87", "43219.87", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("98,765.43", "98765.43", sees={"vp_other"})
@@ -63,6 +68,10 @@ def _fact(world: Any) -> Mapping[str, Any]:
     return {"fact_uid": world.fact.uid}
 
 
+def _whatif_run(world: Any) -> Mapping[str, Any]:
+    return {"run_uid": world.whatif_run.uid}
+
+
 def _budget(world: Any) -> Mapping[str, Any]:
     return {"team": "finance", "amount": "12.50", "month_from": f"{billing.month_of(clock.now()):%Y-%m}"}
 
@@ -79,6 +88,10 @@ ROUTES: dict[str, Route] = {
     "costs:class-assign": Route(allowed={"finance"}, kwargs=_workspace),
     "costs:class-assign#POST": Route(allowed={"finance"}, kwargs=_workspace, method="POST"),
     "costs:whatif": Route(allowed={"vp", "vp_other", "finance", "admin", "auditor"}, query="?scale=1.05"),
+    "costs:whatif#POST": Route(
+        allowed={"vp", "vp_other", "finance", "admin", "auditor"}, query="?scale=1.05", method="POST"
+    ),
+    "costs:whatif-run": Route(allowed={"vp"}, kwargs=_whatif_run),
     "costs:charge-list": Route(allowed=FACTS),
     "costs:budget-list": Route(allowed=FACTS),
     "costs:budget-detail": Route(allowed=_SEE, kwargs=lambda world: {"budget_uid": world.budget.uid}),
