@@ -202,8 +202,8 @@ class StoreSerializer(serializers.ModelSerializer[ModelStore]):
     class Meta:
         model = ModelStore
         fields = [
-            "uid", "slug", "name", "scheme", "endpoint", "prefix", "region", "teams", "has_credentials", "archived_at",
-            "created_at", "version",
+            "uid", "slug", "name", "scheme", "endpoint", "prefix", "region", "teams", "has_credentials", "takes_copies",
+            "archived_at", "created_at", "version",
         ]  # fmt: skip
 
     def get_has_credentials(self, store: ModelStore) -> bool:
@@ -221,6 +221,7 @@ class StoreChanges(serializers.Serializer[Any]):
     ca_certificate = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     credentials = serializers.DictField(child=serializers.CharField(), required=False, write_only=True)
     teams = serializers.ListField(child=serializers.SlugField(), required=False)
+    takes_copies = serializers.BooleanField(required=False)
 
 
 class StoreInput(StoreChanges):

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from apps.catalogue import (
     compare_views,
+    copy_views,
     file_views,
     model_views,
     source_views,
@@ -34,6 +35,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_VERSION}/manifest/", version_views.VersionManifest.as_view(), name="version-manifest"),
     path(f"{_VERSION}/hash/", version_action_views.VersionHash.as_view(), name="version-hash"),
     path(f"{_VERSION}/hash/cancel/", version_action_views.VersionHashCancel.as_view(), name="version-hash-cancel"),
+    path(f"{_VERSION}/store/", copy_views.VersionStore.as_view(), name="version-store"),
+    path("catalogue/copies/<uuid:copy_uid>/cancel/", copy_views.CopyCancel.as_view(), name="copy-cancel"),
     path(f"{_VERSION}/sources/new/", source_views.SourceAdd.as_view(), name="source-add"),
     path("catalogue/sources/<uuid:source_uid>/remove/", source_views.SourceRemove.as_view(), name="source-remove"),
     path(f"{_VERSION}/files/", file_views.FileList.as_view(), name="file-list"),

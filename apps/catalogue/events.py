@@ -75,6 +75,26 @@ class HashJobEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyEvent:
+    """A copy of an uploaded version's files in a store began, was verified, failed or was cancelled."""
+
+    copy_uid: uuid.UUID
+    version_uid: uuid.UUID
+    manifest_digest: str
+    store_uid: uuid.UUID
+    status: str
+    files: int = 0
+    bytes: int = 0
+    location: str = private(default="")
+    what: str = private(default="")
+    reason: str = private(default="")
+
+
+def _of_copy(payload: CopyEvent) -> str:
+    return f"/catalogue/versions/{payload.version_uid}/"
+
+
+@dataclass(frozen=True, slots=True)
 class StoreEvent:
     """A store as it stands; credentials never."""
 
@@ -100,6 +120,18 @@ FILE_ADDED = declare("catalogue.file.added", FileEvent, audience="auditors")
 FILE_REMOVED = declare("catalogue.file.removed", FileEvent, audience="auditors")
 FILE_TAKEN = declare("catalogue.file.taken", FileEvent, audience="auditors")
 BLOB_REFUSED = declare("catalogue.blob.refused", BlobRefused, audience="auditors")
+COPY_STARTED = declare("catalogue.copy.started", CopyEvent, audience="auditors", path=_of_copy)
+COPY_ENDED = declare("catalogue.copy.cancelled", CopyEvent, audience="auditors", path=_of_copy)
+COPY_DONE = declare(
+    "catalogue.copy.done", CopyEvent, audience="whoever asked for it", path=_of_copy,
+    headline=lambda p: f"In the model store: {p.what}",
+    body=lambda p: "Every file was read back and is what was approved. It can be deployed now.",
+)  # fmt: skip
+COPY_FAILED = declare(
+    "catalogue.copy.failed", CopyEvent, audience="whoever asked for it", mail=True, path=_of_copy,
+    headline=lambda p: f"Could not be put into the model store: {p.what}",
+    body=lambda p: f"{p.reason}\nMend what it says and start again: files that lie there already are not sent again.",
+)  # fmt: skip
 HASHING_STARTED = declare("catalogue.hashing.started", HashJobEvent, audience="auditors")
 HASHING_CANCELLED = declare("catalogue.hashing.cancelled", HashJobEvent, audience="auditors")
 HASHING_DONE = declare(

@@ -306,6 +306,11 @@ class StoreForm(CommonsForm):
         queryset=Team.objects.none(), required=False, to_field_name="slug",
         help_text="Who may use it. None chosen: every team.",
     )  # fmt: skip
+    takes_copies = forms.BooleanField(
+        required=False, label="Takes copies of uploaded files",
+        help_text="The portal writes approved, uploaded versions below “sha256/” there, for clusters to load. The"
+        " credentials have to let it list, write and read; nobody else should write there.",
+    )  # fmt: skip
 
     def __init__(self, *args: Any, scheme: str, has_credentials: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -325,6 +330,7 @@ class StoreForm(CommonsForm):
             )
         if scheme != Scheme.S3:
             del self.fields["region"]
+            del self.fields["takes_copies"]
         if scheme == Scheme.PVC:
             del self.fields["ca_certificate"]
 

@@ -16,6 +16,7 @@ from django.db.models.expressions import RawSQL
 
 from apps.approvals.engine import covers, usable
 from apps.approvals.models import Grant
+from apps.catalogue import locations
 from apps.catalogue import manifest as manifests
 from apps.catalogue.choices import VersionStatus
 from apps.catalogue.models import ModelVersion
@@ -145,7 +146,7 @@ def usable_entries(workspace_uid: uuid.UUID, cluster_slug: str, environment: str
         version = version_of(row)
         if not holds(row, version.digest, scope, at):
             continue
-        manifest = manifests.parse(version.manifest)
+        manifest = locations.manifest_of(version)
         bound = manifests.bound_where(manifest, verified=verified)
         found.append(
             Entry(

@@ -125,11 +125,18 @@ class Manifest:
     classification: tuple[str, ...]
     digest: str
     raw: bytes = field(repr=False, default=b"")
+    #: Uploaded files only: where verified copies of them lie, the newest first. No part of the manifest's bytes.
+    stored: tuple[str, ...] = ()
 
     @property
     def storage_uri(self) -> str:
         """Where a cluster loads the model from, as KServe takes it."""
-        return storage_uri(self.scheme, self.location, self.revision, self.digest)
+        return self.storage_uris[0]
+
+    @property
+    def storage_uris(self) -> tuple[str, ...]:
+        """Every location of the model's own files; several only where uploaded files lie in several stores."""
+        return self.stored or (storage_uri(self.scheme, self.location, self.revision, self.digest),)
 
 
 def build(
@@ -240,8 +247,8 @@ def storage_uri(scheme: str, location: str, revision: str, manifest_digest: str 
     """Return the URI that a cluster loads from, in KServe's spelling.
 
     oci: `oci://name@sha256:…`; hf: `hf://owner/repository:revision` (KServe's separator is a colon); s3 and pvc as they
-    are. Uploaded files have no storage of their own: the portal's verifying storage container fetches them by the
-    manifest's digest, `gpu-commons://sha256/<digest>`.
+    are. Uploaded files have no storage of their own before a copy of them lies in a store (`Manifest.stored`): until
+    then they are named by the manifest's digest, `gpu-commons://sha256/<digest>`, which no cluster loads.
     """
     if scheme == "oci":
         return f"{location}@{revision}" if revision else location
@@ -254,7 +261,7 @@ def storage_uri(scheme: str, location: str, revision: str, manifest_digest: str 
 
 def model_uris(manifest: Manifest) -> list[str]:
     """Return every location a cluster may load under this manifest: storage, adapters, explainer; sorted, each once."""
-    found = {manifest.storage_uri, manifest.explainer.get("storage_uri", "")}
+    found = {*manifest.storage_uris, manifest.explainer.get("storage_uri", "")}
     found |= {adapter.uri for adapter in manifest.adapters}
     return sorted(uri for uri in found if uri)
 
@@ -286,7 +293,8 @@ def verifiable(manifest: Manifest) -> bool:
     """
     others = {adapter.uri for adapter in manifest.adapters} | {manifest.explainer.get("storage_uri", "")} - {""}
     fixed = all(uri.startswith("oci://") and BY_DIGEST.match(uri) for uri in others)
-    scheme = manifest.storage_uri.partition("://")[0]
+    # Uploaded files are loaded from their copies alone (`catalogue.copies`), which lie in S3-compatible stores.
+    scheme = "s3" if manifest.scheme == "upload" else manifest.storage_uri.partition("://")[0]
     return bool(manifest.files) and not manifest.adapters and fixed and scheme in VERIFIED_SCHEMES
 
 

@@ -6,7 +6,6 @@ only writes the draft; whoever confirms it is the requester, with all that follo
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime

@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from apps.catalogue import signatures
+from apps.catalogue import signatures, signing_keys
+from apps.core import clock
 from apps.core.forms import CommonsForm, UtcDateTimeField
 from apps.teams.models import Team
 
@@ -61,6 +62,19 @@ class SigningKeyForm(CommonsForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["teams"].queryset = Team.objects.order_by("name")  # type: ignore[attr-defined]  # a model field
+
+    def clean(self) -> dict[str, Any]:
+        """Judge every field that can be read by itself, so that all that is wrong is told at once."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        given = {name: data[name] for name in ("name", "holder", "public_key", "expires_at") if data.get(name)}
+        at = clock.now()
+        if "valid_from" not in self.errors:
+            given["valid_from"] = data.get("valid_from") or at
+        errors, _read = signing_keys.judge(given | {"pss": data.get("rsa_padding") != "pkcs1v15"}, at)
+        for field, text in errors.items():
+            if field not in self.errors:
+                self.add_error(field, text)
+        return data
 
     def clean_public_key(self) -> str:
         """Send a private key that was pasted by mistake into no page again."""

@@ -56,29 +56,17 @@ def register_key(
     """
     require_everywhere(actor, MANAGE)
     user, at = person(actor), clock.now()
-    errors: dict[str, Any] = {}
-    name, holder = name.strip(), holder.strip()
-    if not 3 <= len(name) <= 100:
-        errors["name"] = "Give it a name of 3 to 100 characters, such as “Fraud models release key 2027”."
-    elif SigningKey.objects.filter(name=name).exists():
-        errors["name"] = "A key of this name exists already."
-    if not 10 <= len(holder) <= 300:
-        errors["holder"] = "Say in 10 to 300 characters who or what holds the private key, and where it is kept."
-    starts = valid_from or at
-    if starts < at - timedelta(minutes=5):
-        errors["valid_from"] = "It cannot begin in the past: nobody had checked the key then."
-    if not starts < expires_at <= starts + LONGEST:
-        errors["expires_at"] = f"It ends within {LONGEST.days:,} days of its beginning; register its successor then."
+    name, holder, starts = name.strip(), holder.strip(), valid_from or at
     teams = list(Team.objects.filter(pk__in=team_ids))
+    errors, read = judge(
+        {
+            "name": name, "holder": holder, "valid_from": starts, "expires_at": expires_at, "public_key": public_key,
+            "pss": pss,
+        },
+        at,
+    )  # fmt: skip
     if not teams or len(teams) != len(set(team_ids)):
         errors["teams"] = "Choose the teams whose models it signs."
-    read: signatures.PublicKey | None = None
-    try:
-        read = signatures.read_public_key(public_key, pss=pss)
-    except Invalid as invalid:
-        errors |= invalid.errors
-    if read is not None and SigningKey.objects.filter(fingerprint=read.fingerprint).exists():
-        errors["public_key"] = "This key was registered before. A key that ended stays out: make a new pair."
     if errors or read is None:
         raise Invalid(errors)
     if Membership.objects.filter(user=user, team__in=teams).current().exists():
@@ -90,6 +78,36 @@ def register_key(
     row.teams.set(teams)
     _record(events.KEY_REGISTERED, row, actor)
     return row
+
+
+def judge(given: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], signatures.PublicKey | None]:
+    """Return what is wrong with each field that is given, by itself, and the key where it can be read.
+
+    What is missing from `given` is not judged: a form says itself that a field is empty, and must not keep the errors of
+    the others back for that.
+    """
+    errors: dict[str, Any] = {}
+    name, holder = given.get("name"), given.get("holder")
+    if name is not None and not 3 <= len(name) <= 100:
+        errors["name"] = "Give it a name of 3 to 100 characters, such as “Fraud models release key 2027”."
+    elif name is not None and SigningKey.objects.filter(name=name).exists():
+        errors["name"] = "A key of this name exists already."
+    if holder is not None and not 10 <= len(holder) <= 300:
+        errors["holder"] = "Say in 10 to 300 characters who or what holds the private key, and where it is kept."
+    starts, ends = given.get("valid_from"), given.get("expires_at")
+    if starts is not None and starts < at - timedelta(minutes=5):
+        errors["valid_from"] = "It cannot begin in the past: nobody had checked the key then."
+    if starts is not None and ends is not None and not starts < ends <= starts + LONGEST:
+        errors["expires_at"] = f"It ends within {LONGEST.days:,} days of its beginning; register its successor then."
+    read: signatures.PublicKey | None = None
+    if given.get("public_key") is not None:
+        try:
+            read = signatures.read_public_key(given["public_key"], pss=bool(given.get("pss", True)))
+        except Invalid as invalid:
+            errors |= invalid.errors
+    if read is not None and SigningKey.objects.filter(fingerprint=read.fingerprint).exists():
+        errors["public_key"] = "This key was registered before. A key that ended stays out: make a new pair."
+    return errors, read
 
 
 @transaction.atomic
@@ -179,4 +197,4 @@ def _record(event: EventType, row: SigningKey, actor: Actor, *, reason: str = ""
     )  # fmt: skip
 
 
-__all__ = ["MANAGE", "Verified", "register_key", "revoke_key", "verify"]
+__all__ = ["MANAGE", "Verified", "judge", "register_key", "revoke_key", "verify"]

@@ -25,7 +25,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.core.events import EventType
 from apps.teams.models import Team
 
-EDITABLE = ("name", "endpoint", "prefix", "region", "ca_certificate")
+EDITABLE = ("name", "endpoint", "prefix", "region", "ca_certificate", "takes_copies")
 
 
 @transaction.atomic
@@ -41,15 +41,27 @@ def add_store(
     ca_certificate: str = "",
     credentials: Mapping[str, str] | None = None,
     team_ids: Sequence[int] = (),
+    takes_copies: bool = False,
 ) -> ModelStore:
-    """Add a store. No teams: open to every team. Raises NotAllowed, Invalid."""
+    """Add a store. No teams: open to every team. `takes_copies`: the portal may write approved files there.
+
+    Raises NotAllowed, Invalid.
+    """
     require_everywhere(actor, STORE_MANAGE)
     if scheme not in CREDENTIALS:
         raise Invalid({"scheme": "Choose what kind of store it is."})
     values = _checked(
-        {"name": name, "endpoint": endpoint, "prefix": prefix, "region": region, "ca_certificate": ca_certificate},
+        {
+            "name": name,
+            "endpoint": endpoint,
+            "prefix": prefix,
+            "region": region,
+            "ca_certificate": ca_certificate,
+            "takes_copies": takes_copies,
+        },
         scheme,
     )
+    _takes(takes_copies, scheme, values["prefix"])
     short = slug or slugify(values["name"])[:60].strip("-")
     if not checking.SLUG.match(short):
         raise Invalid({"slug": "Small letters, digits and single dashes: models-frankfurt."})
@@ -83,6 +95,7 @@ def edit_store(
     store = _locked(store_id, actor, expected_version)
     checking.known(changes, EDITABLE)
     values = _checked(changes, store.scheme)
+    _takes(values.get("takes_copies", store.takes_copies), store.scheme, values.get("prefix", store.prefix))
     names = checking.changed(store, values)
     if "endpoint" in names and store.credentials and credentials is None:
         raise Invalid({"credentials": "Enter the credentials anew: they are not sent to another address unasked."})
@@ -130,8 +143,18 @@ def _locked(store_id: int, actor: Actor, expected_version: int | None) -> ModelS
     return ModelStore.objects.locked(store_id, expected_version=expected_version)
 
 
+def _takes(wanted: bool, scheme: str, prefix: str) -> None:
+    """Refuse what nothing can be written to: another kind of store, or no bucket."""
+    if wanted and scheme != Scheme.S3:
+        raise Invalid({"takes_copies": "The portal writes to S3-compatible storage only."})
+    if wanted and not prefix:
+        raise Invalid({"prefix": "Name the bucket (and folder) that the portal writes to."})
+
+
 def _checked(values: Mapping[str, Any], scheme: str) -> dict[str, Any]:
-    found = {name: str(value).strip() for name, value in values.items()}
+    found: dict[str, Any] = {
+        name: value if name == "takes_copies" else str(value).strip() for name, value in values.items()
+    }
     errors: dict[str, str] = {}
     if "name" in found and not 1 <= len(found["name"]) <= 200:
         errors["name"] = "Give it a name of at most 200 characters."

@@ -103,7 +103,10 @@ class StoreCreate(CreateView):
     form_class = StoreForm
     submit_label = "Add"
     template_name = "catalogue/store_create.html"
-    intro = "Give the portal rights to read and nothing more. Credentials are kept encrypted and are never shown again."
+    intro = (
+        "Give the portal rights to read, and to write only where it keeps copies. Credentials are kept encrypted and"
+        " are never shown again."
+    )
 
     def scope_object(self) -> Any:
         """Stores are the installation's."""
@@ -134,6 +137,7 @@ class StoreCreate(CreateView):
             data["name"], self.scheme, actor=self.actor, endpoint=data["endpoint"], prefix=data["prefix"],
             region=data.get("region", ""), ca_certificate=data.get("ca_certificate", ""),
             credentials=form.credentials() or {}, team_ids=[team.pk for team in data["teams"]],
+            takes_copies=data.get("takes_copies", False),
         )  # fmt: skip
         self.success_message = f"{store} is added. Test the connection."
         return store_url(store)
@@ -170,15 +174,13 @@ class StoreEdit(StoreAction):
     def get_initial(self) -> dict[str, Any]:
         """Show what is stored, but no credentials."""
         store: ModelStore = self.object
-        names = ("name", "endpoint", "prefix", "region", "ca_certificate")
+        names = store_actions.EDITABLE
         return {name: getattr(store, name) for name in names} | {"teams": [team.slug for team in store.teams.all()]}
 
     def perform(self, form: Any) -> str:
         """Save."""
         data = form.cleaned_data
-        changes = {
-            name: data[name] for name in ("name", "endpoint", "prefix", "region", "ca_certificate") if name in data
-        }
+        changes = {name: data[name] for name in store_actions.EDITABLE if name in data}
         store_actions.edit_store(
             self.object.pk, actor=self.actor, expected_version=self.expected_version, credentials=form.credentials(),
             team_ids=[team.pk for team in data["teams"]], **changes,

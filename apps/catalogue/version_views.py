@@ -8,14 +8,14 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
-from apps.catalogue import hash_jobs, lineage, selectors, version_actions
+from apps.catalogue import hash_jobs, lineage, locations, selectors, version_actions
 from apps.catalogue.access import EDIT, MANAGE, VIEW
 from apps.catalogue.blobs import mib
 from apps.catalogue.choices import UPLOADED_NOT_SERVED, JobStatus, Scheme, VersionStatus
 from apps.catalogue.classification import Origin
 from apps.catalogue.events import MODELS_EXPORTED
 from apps.catalogue.forms import VersionForm, version_initial
-from apps.catalogue.manifest import bound_by, images, model_uris, parse
+from apps.catalogue.manifest import bound_by, images, model_uris
 from apps.catalogue.model_views import model_crumbs, models_crumb
 from apps.catalogue.models import Model, ModelVersion
 from apps.catalogue.sniffing import CODE
@@ -98,7 +98,7 @@ class VersionDetail(DetailView):
         files.paginate(page=1, per_page=SHOWN)
         steps, more = lineage.steps(version)
         shown = selectors.shown_classification(version)
-        sealed = parse(version.manifest) if version.manifest else None
+        sealed = locations.manifest_of(version) if version.manifest else None
         derived = ModelVersion.objects.visible_to(user).filter(sources__source_version=version).distinct()
         return super().get_context(
             files=files,
@@ -121,7 +121,9 @@ class VersionDetail(DetailView):
             may_edit=may_edit,
             may_manage=may(user, MANAGE, version),
             draft=draft,
-            not_served=UPLOADED_NOT_SERVED if version.scheme == Scheme.UPLOAD else "",
+            not_served=UPLOADED_NOT_SERVED
+            if version.scheme == Scheme.UPLOAD and not (sealed and sealed.stored)
+            else "",
             uris=model_uris(sealed) if sealed else [],
             images=images(sealed) if sealed else [],
             bound=bound_by(sealed) if sealed else "",

@@ -19,9 +19,9 @@ from django.db import transaction
 
 from apps import audit
 from apps.catalogue import grants as version_grants
+from apps.catalogue import locations
 from apps.catalogue import manifest as manifests
 from apps.catalogue.choices import REGULATED
-from apps.catalogue.models import ModelVersion
 from apps.clusters import capabilities
 from apps.clusters.access import require
 from apps.clusters.models import Cluster

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 
-from apps.catalogue.choices import Scheme, VersionStatus
+from apps.catalogue import locations
+from apps.catalogue.choices import VersionStatus
 from apps.catalogue.models import ModelVersion
 from apps.clusters import regions
 from apps.clusters.choices import DeviceClass, Location
@@ -75,9 +76,7 @@ def may_deploy_to(user: Any) -> Any:
 def _versions(user: Any, chosen: Any) -> Any:
     """Return the sealed versions to choose from: the newest that a cluster can load, and the one that was chosen."""
     sealed = ModelVersion.objects.visible_to(user).filter(status=VersionStatus.SEALED)
-    keys = list(
-        locations.loadable(sealed).order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED]
-    )
+    keys = list(locations.loadable(sealed).order_by("-created_at", "-pk").values_list("pk", flat=True)[:OFFERED])
     if str(chosen or "").isdecimal():
         keys.append(int(str(chosen)))
     return sealed.filter(pk__in=keys).select_related("model").order_by("model__name", "-number")

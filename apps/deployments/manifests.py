@@ -274,8 +274,8 @@ def _uri(asked: RenderInput, manifest: catalogue.Manifest) -> str:
     """Return where the model is loaded from: through the verifying storage container where the cluster has it."""
     if manifest.scheme == Scheme.UPLOAD and not manifest.stored:
         raise Unfit(
-            "files that were uploaded to the portal lie in no storage that a cluster reaches: have them put into a model"
-            " store on the version's page first"
+            "files that were uploaded to the portal lie in no storage that a cluster reaches: have them put into a"
+            " model store on the version's page first"
         )
     if asked.capabilities.kserve.verifying and catalogue.verifiable(manifest):
         return verifying.location(manifest.storage_uri)

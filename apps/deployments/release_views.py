@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.approvals.blocking import open_reviews
+from apps.catalogue import copies
 from apps.catalogue.models import ModelVersion
 from apps.core.errors import Conflict, Invalid
 from apps.core.permissions import may
@@ -107,6 +108,7 @@ class ReleaseCreate(CreateView):
         return super().get_context(
             estimate_url=reverse("deployments:release-estimate"),
             reviews=open_reviews(self.request.user),
+            unreached=copies.unreached(self.request.user),
             **extra,
         )
 

@@ -43,7 +43,7 @@ class Server:
                     for piece in pieces:
                         self.wfile.write(piece)
 
-            do_GET = do_HEAD = _do
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _do
 
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
@@ -149,6 +149,50 @@ class S3(Server):
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{following}{items}</ListBucketResult>"
         )
         return 200, {"Content-Type": "application/xml"}, body.encode()
+
+
+class WritableS3(S3):
+    """The same bucket, taking PutObject and parts; bytes that are not what was signed are refused, as S3 does.
+
+    `spoil(key, body)` returns what is stored instead of what was sent (a store that loses or mixes up bytes).
+    """
+
+    def __init__(self, objects: dict[str, bytes] | None = None, **kwargs: Any) -> None:
+        super().__init__(objects or {}, **kwargs)
+        self.spoil: Callable[[str, bytes], bytes] = lambda key, body: body
+        self.refuse: Callable[[str, str], tuple[int, dict[str, str], Any] | None] = lambda method, key: None
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.puts: list[str] = []
+
+    def answer(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], Any]:
+        """Write, or read as before."""
+        if request.command not in ("PUT", "POST", "DELETE"):
+            return super().answer(request)
+        body = request.rfile.read(int(request.headers.get("Content-Length", "0")))
+        if f"Signature={signature_of(request, self.region)}" not in request.headers.get("Authorization", ""):
+            return 403, {}, b"<Error><Code>SignatureDoesNotMatch</Code></Error>"
+        if hashlib.sha256(body).hexdigest() != request.headers["X-Amz-Content-SHA256"]:
+            return 400, {}, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>"
+        parts = urlsplit(request.path)
+        key = unquote(parts.path).lstrip("/").partition("/")[2]
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if (refused := self.refuse(request.command, key)) is not None:
+            return refused
+        if "uploads" in query:
+            self.parts[key] = {}
+            return 200, {}, b"<InitiateMultipartUploadResult><UploadId>u-1</UploadId></InitiateMultipartUploadResult>"
+        if request.command == "DELETE":
+            self.parts.pop(key, None)
+            return 204, {}, b""
+        if request.command == "PUT" and "partNumber" in query:
+            self.parts[key][int(query["partNumber"])] = body
+            return 200, {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'}, b""
+        if request.command == "POST":
+            whole = self.parts.pop(key)
+            body = b"".join(whole[number] for number in sorted(whole))
+        self.puts.append(key)
+        self.objects[key] = self.spoil(key, body)
+        return 200, {"ETag": f'"{self.etag(key)}"'}, b"<CompleteMultipartUploadResult/>"
 
 
 # ---------------------------------------------------------------- OCI

@@ -353,6 +353,29 @@ def test_compliance_registers_keys_and_the_database_keeps_them(world: World) -> 
         key.delete()
 
 
+@pytest.mark.requirement("signatures-1.4")
+def test_all_faults_of_a_key_are_told_at_once_each_beside_its_field(world: World) -> None:
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()
+    small = weak.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    compliance = client_for(world.company.compliance)
+    create = reverse("catalogue:signing-key-create")
+
+    def faults(**data: Any) -> set[str]:
+        answer = compliance.post(create, data)
+        assert answer.status_code == 400
+        return set(answer.context["form"].errors)
+
+    past = later(days=-3).strftime("%Y-%m-%dT%H:%M")
+    assert faults(public_key=small) == {"name", "holder", "teams", "expires_at", "public_key"}
+    assert faults(name="x", holder="me", public_key=small, valid_from=past, expires_at=past) == {
+        "name", "holder", "teams", "valid_from", "expires_at", "public_key",
+    }  # fmt: skip
+    text = compliance.post(create, {"public_key": small, "holder": "me"}).content.decode()
+    assert "2,048" in text
+    assert "who or what holds the private key" in text
+    assert not SigningKey.objects.exists()
+
+
 @pytest.mark.requirement("signatures-2.4")
 def test_pages_api_and_ci_systems_take_signatures(world: World) -> None:
     compliance, member = client_for(world["compliance"]), client_for(world["member_finance"])
