@@ -16,6 +16,7 @@ from apps.core.errors import Conflict, Invalid, NotVisible
 from apps.core.events import EventType
 from apps.core.sweeps import nudge
 from apps.costs import period_events as events
+from apps.costs import running_marks
 from apps.costs.checklist import blockers, checklist
 from apps.costs.choices import UNDER_WAY, FileStatus, PeriodStatus, WaiverKind
 from apps.costs.models import Dispute, Period, PeriodWaiver
@@ -163,8 +164,10 @@ def waive(
     return waiver
 
 
-def close(period_id: int, *, actor: Actor, expected_version: int | None = None) -> Period:
+def close(period_id: int, *, actor: Actor, expected_version: int | None = None, preview: str = "") -> Period:
     """Confirm the close of a month: a worker freezes it soon (the sweep guarantees it), once.
+
+    `preview`: digest of the preview that the person had before them; the closed month says whether it is the same.
 
     Raises NotVisible, NotAllowed, Conflict (not closing, or being frozen), Invalid naming what still blocks. The
     checklist is read before the row is locked, since it takes long; the freeze reads it again under the lock.
@@ -181,6 +184,7 @@ def close(period_id: int, *, actor: Actor, expected_version: int | None = None) 
         period = _locked(period_id, expected_version)
         _finance(actor, period)
         _must_be(period, PeriodStatus.CLOSING)
+        running_marks.confirm(period, preview)
         period.closed_by_id = actor.user_id
         period.freeze_state, period.freeze_error = FileStatus.QUEUED, ""
         period.bump("closed_by", "freeze_state", "freeze_error")

@@ -20,6 +20,7 @@ from apps.costs import period_events as events
 from apps.costs.checklist import CheckItem, blockers, checklist
 from apps.costs.choices import UNDER_WAY, BillingMode, FileStatus, OwnerKind, PeriodStatus
 from apps.costs.models import Period, Statement, StatementLine
+from apps.costs.running_marks import compared
 from apps.costs.statement_digests import digest_of_period
 from apps.costs.statement_rows import Preview, preview
 from apps.teams import scope
@@ -83,6 +84,7 @@ def _freeze(period: Period) -> None:
     if blocking := blockers(items):
         raise _Blocked(blocking)
     found = preview(period)
+    items += compared(period, found)
     _store(found)
     hours = period_books.digest_of_hours(period)
     digests = [(sheet.statement.number, sheet.statement.digest) for sheet in found.sheets]

@@ -95,6 +95,7 @@ CLOSING_STARTED = declare(
     path=lambda p: p.path,
 )
 CLOSE_CONFIRMED = declare("costs.period.confirmed", PeriodEvent, audience="auditors")
+PREVIEW_ASKED = declare("costs.period.preview_asked", PeriodEvent, audience="auditors")
 BACK_TO_OPEN = declare(
     "costs.period.resumed",
     PeriodEvent,

@@ -37,6 +37,11 @@ urlpatterns = [
     path("costs/periods/<str:month>/", period_views.PeriodDetail.as_view(), name="period-detail"),
     path("costs/periods/<str:month>/checklist/", period_views.PeriodChecklist.as_view(), name="period-checklist"),
     path("costs/periods/<str:month>/preview/", period_views.PeriodPreview.as_view(), name="period-preview"),
+    path(
+        "costs/periods/<str:month>/preview/make/",
+        period_views.PeriodPreviewMake.as_view(),
+        name="period-preview-make",
+    ),
     path("costs/periods/<str:month>/start/", period_views.PeriodStart.as_view(), name="period-start"),
     path("costs/periods/<str:month>/back/", period_views.PeriodBack.as_view(), name="period-back"),
     path("costs/periods/<str:month>/waive/", period_views.PeriodWaive.as_view(), name="period-waive"),

@@ -80,8 +80,11 @@ def test_finance_closes_a_month_on_pages(world: World, company: Any) -> None:
     form = {"kind": "hours", "cluster": "dc1", "reason": "The cluster was switched off for the move."}
     assert post(finance, "costs:period-waive", form, **MONTH).status_code == 303
     assert PeriodWaiver.objects.get().waived_by == finance
+    assert "A worker takes it up" in text(get(finance, "costs:period-preview", **MONTH))
+    running.make_due()
     shown = text(get(finance, "costs:period-preview", **MONTH))
     assert "12,936.00 USD" in shown
+    assert "Out of date" not in shown
     assert "2026-09-T-0001" in shown
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(period_views, "PER_PAGE", 2)

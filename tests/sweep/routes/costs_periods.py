@@ -95,6 +95,8 @@ ROUTES: dict[str, Route] = {
     "costs:period-detail": Route(allowed=FACTS, kwargs=_month("closed")),
     "costs:period-checklist": Route(allowed=_ALL, kwargs=_month("closing")),
     "costs:period-preview": Route(allowed=_ALL, kwargs=_month("running")),
+    "costs:period-preview-make": Route(allowed=_FINANCE, kwargs=_month("running")),
+    "costs:period-preview-make#POST": Route(allowed=_FINANCE, kwargs=_month("running"), method="POST"),
     "costs:period-start": Route(allowed=_FINANCE, kwargs=_month("running")),
     "costs:period-start#POST": Route(allowed=_FINANCE, kwargs=_month("running"), method="POST"),
     "costs:period-back": Route(allowed=_FINANCE, kwargs=_month("closing")),
