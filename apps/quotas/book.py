@@ -141,7 +141,10 @@ def load(pool: Pool, start: datetime, end: datetime | None = None) -> PoolBook:
 
 
 def takes_back(pool: Pool) -> bool:
-    """Whether something on the pool's cluster takes a borrowed GPU back when its owner wants it: Kueue does."""
+    """Whether something on the pool's cluster takes a borrowed GPU back when its owner wants it: Kueue does.
+
+    Where it manages jobs alone it takes back jobs alone; what that means for a promise is told by `live_return`.
+    """
     return pool.cluster.kueue_mode != KueueMode.OFF
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from apps.clusters.capacity_view import flavour_capacity
-from apps.clusters.choices import PoolKind
+from apps.clusters.choices import KueueMode, PoolKind
 from apps.clusters.models import Flavour, Node, Pool
 from apps.core import clock
 from apps.core.formats import datetime_utc
@@ -267,7 +267,7 @@ def _warning(found: Found, idle: Borrowable | None, pool: Pool) -> str:
     if found.verdict != Verdict.FITS_BY_BORROWING or idle is None:
         return ""
     back = (
-        "What is borrowed can be taken back at any time, and work that runs on it is stopped then."
+        f"What is borrowed can be taken back at any time, and work that runs on it is stopped then.{_jobs_alone(pool)}"
         if book.takes_back(pool)
         else "Nothing on this cluster takes it back or keeps it for anybody: it is there for whoever comes first."
     )
@@ -276,6 +276,13 @@ def _warning(found: Found, idle: Borrowable | None, pool: Pool) -> str:
         f"{found.guaranteed:,} guaranteed and to borrow up to {found.borrowed:,}: of the {number(idle.held)} GPUs that "
         f"others hold in this pool, {number(idle.idle)} idle just now, as a sum over all of them. {back}"
     )
+
+
+def _jobs_alone(pool: Pool) -> str:
+    """Say what of borrowed GPUs is not taken back where Kueue manages jobs alone; "" elsewhere."""
+    if pool.cluster.kueue_mode != KueueMode.JOBS:
+        return ""
+    return " Kueue does so with jobs in its queues alone here: borrow for jobs, and keep other pods within your own."
 
 
 def _offers(found: Found, ask: Ask) -> tuple[Offer, ...]:

@@ -11,15 +11,16 @@ from typing import NamedTuple
 
 from django.db.models import F
 
-from apps.clusters.choices import DeviceClass, Health, PoolKind
+from apps.clusters.choices import DeviceClass, Health, KueueMode, PoolKind
 from apps.clusters.models import Cluster, Flavour, Pool
 from apps.core import clock
 from apps.core.formats import age
 from apps.provisioning.models import Declaration
 from apps.provisioning.quota_usage import Used, used_units
-from apps.quotas import book
+from apps.quotas import live_return
 from apps.quotas.assess import guaranteed_word
 from apps.quotas.choices import BorrowMode
+from apps.quotas.live_return import Excess
 from apps.quotas.live_standing import Guarantee, PoolUse, Stand, Standing, judge, split
 from apps.quotas.models import Quota, Workspace
 
@@ -33,7 +34,7 @@ _COLUMNS = (
     "flavour__gpu_model", "flavour__resource_name", "flavour__numerator", "flavour__denominator", "guaranteed",
     "borrow_mode", "borrow_limit", "valid", "flavour__pools__pk", "flavour__pools__best_effort",
     "flavour__pools__observed_gpus", "flavour__pools__kind", "flavour__pools__max_gpus",
-    "flavour__pools__startup_minutes", "flavour__device_class",
+    "flavour__pools__startup_minutes", "flavour__device_class", "serving",
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class _Held(NamedTuple):
     max_gpus: int | None
     startup_minutes: int
     device_class: str
+    serving: int
 
     @property
     def physical(self) -> int | None:
@@ -181,8 +183,7 @@ def _stands(
     for one in held:
         by_place[one.namespace, one.resource].append(one)
     within: dict[Hashable, int] = {}
-    beyond: dict[int, Fraction] = defaultdict(Fraction)
-    ended: dict[int, Fraction] = defaultdict(Fraction)
+    excess: list[Excess] = []
     loose: dict[str, dict[str, int]] = {}
     for namespace, seen in used.items():
         for resource, units in seen.units.items():
@@ -192,12 +193,12 @@ def _stands(
             if rest and rows:
                 for pool_id in {row.pool_id for row in rows if row.pool_id in pools}:
                     share = next(row.share for row in rows if row.pool_id == pool_id)
-                    beyond[pool_id] += rest * share
+                    slugs = frozenset(row.slug for row in rows if row.pool_id == pool_id)
+                    excess.append(Excess(pool_id, namespace, resource, rest, share, slugs))
             if rest:
                 loose.setdefault(namespace, {})[resource] = rest
-    for pool_id, gone in _after_the_end(cluster, loose, by_place, pools, at).items():
-        beyond[pool_id] += gone
-        ended[pool_id] += gone
+    excess += _after_the_end(cluster, loose, by_place, pools, at)
+    back = live_return.returned(cluster, excess, at, FRESH)
     found: dict[Hashable, Stand] = {}
     for pool_id in pools:
         rows = [row for row in held if row.pool_id == pool_id]
@@ -211,14 +212,25 @@ def _stands(
         if rows[0].device_class != DeviceClass.GPU:
             stale = _CORES
         physical = Fraction(rows[0].physical) if rows[0].physical is not None else None
-        taken_back = book.takes_back(Pool(pk=pool_id, cluster=cluster))
-        use = PoolUse(physical, beyond[pool_id], ended[pool_id], taken_back, stale)
+        mine = [one for one in excess if one.pool_id == pool_id]
+        beyond = sum((one.gpus for one in mine), Fraction(0))
+        returns = back.get(pool_id, Fraction(0))
+        use = PoolUse(
+            physical,
+            beyond,
+            sum((one.gpus for one in mine if one.ended), Fraction(0)),
+            cluster.kueue_mode == KueueMode.PODS and returns == beyond,
+            stale,
+            returns,
+            live_return.unreturned_words(cluster),
+        )
         guarantees = [
             Guarantee(
                 row.key,
                 row.guaranteed * row.share,
                 within.get(row.key, 0) * row.share if row.namespace in used else None,
                 row.valid.lower,  # type: ignore[attr-defined]  # a range; the column's type is not known here
+                row.serving * row.share if cluster.kueue_mode == KueueMode.JOBS else Fraction(0),
             )
             for row in rows
         ]
@@ -242,11 +254,11 @@ def _after_the_end(
     by_place: Mapping[tuple[str, str], Sequence[_Held]],
     pools: set[int],
     at: datetime,
-) -> dict[int, Fraction]:
-    """Return per pool the GPUs in use by work whose quota there has ended. At most one query, and mostly none."""
-    found: dict[int, Fraction] = defaultdict(Fraction)
+) -> list[Excess]:
+    """Return what is in use by work whose quota there has ended. At most one query, and mostly none."""
     if not loose:
-        return found
+        return []
+    slugs: dict[tuple[int, str, str, Fraction], set[str]] = defaultdict(set)
     past = Quota.objects.filter(
         workspace__cluster=cluster,
         workspace__namespace__in=list(loose),
@@ -255,20 +267,23 @@ def _after_the_end(
     )
     columns = (
         "workspace__namespace", "flavour__resource_name", "flavour__pools__pk", "flavour__numerator",
-        "flavour__denominator",
+        "flavour__denominator", "flavour__slug",
     )  # fmt: skip
-    for namespace, resource, pool_id, numerator, denominator in past.values_list(*columns).distinct():
-        rest = loose[namespace].get(resource, 0)
+    for namespace, resource, pool_id, numerator, denominator, slug in past.values_list(*columns).distinct():
         held = {row.pool_id for row in by_place.get((namespace, resource), [])}
-        if rest and pool_id not in held:
-            found[pool_id] += rest * Fraction(numerator, denominator)
-    return found
+        if loose[namespace].get(resource, 0) and pool_id not in held:
+            slugs[pool_id, namespace, resource, Fraction(numerator, denominator)].add(slug)
+    return [
+        Excess(pool_id, namespace, resource, loose[namespace][resource], share, frozenset(found), ended=True)
+        for (pool_id, namespace, resource, share), found in slugs.items()
+    ]
 
 
 def quota_rows(workspaces: Sequence[Workspace], at: datetime | None = None) -> list[QuotaRow]:
     """Return what the workspaces hold at `at`, by namespace and flavour, with use and standing.
 
-    Three queries, however many there are; up to two more per cluster where work runs on without a quota.
+    Three queries, however many there are; up to two more per cluster where work runs on without a quota, and one where
+    Kueue may take back what runs beyond a quota.
     """
     now = at or clock.now()
     if not workspaces:

@@ -1,8 +1,8 @@
 """Promised or in force: whether the GPUs of a guarantee are really there for it. Pure: no ORM, no clock.
 
-A guarantee is in force when what it does not use itself is free on the cluster, or when the cluster takes borrowed GPUs
-back. While others' work goes on beyond its own quota (one that ended, or shrank) it is only promised. Nothing is
-claimed on figures that are stale or missing.
+A guarantee is in force when what it does not use itself is free on the cluster, or is taken back from others when it
+wants it. While others' work goes on beyond its own quota (one that ended, or shrank), and nothing takes that back, it
+is only promised. Nothing is claimed on figures that are stale or missing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """One workspace's guarantee in a pool, in whole devices. `used` None: not seen."""
+    """One workspace's guarantee in a pool, in whole devices. `used` None: not seen.
+
+    `outside`: of it, for work that nothing makes room for (services beside a Kueue that manages jobs alone).
+    """
 
     key: Hashable
     guaranteed: Fraction
     used: Fraction | None
     since: datetime
+    outside: Fraction = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class PoolUse:
     """A pool as observed. `beyond`: in use beyond own quota, `ended`: of it by work that has no quota there any more.
 
     `physical` None: no node was seen. `stale`: why nothing may be claimed; "": the figures are current. `takes_back`:
-    the cluster takes borrowed GPUs back when their owner wants them.
+    the cluster takes back all that is beyond when its owner wants it; `returns`: else, so much of it, and `unreturned`
+    why not the rest.
     """
 
     physical: Fraction | None
@@ -47,6 +52,8 @@ class PoolUse:
     ended: Fraction
     takes_back: bool
     stale: str = ""
+    returns: Fraction = Fraction(0)
+    unreturned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,10 @@ def judge(guarantees: Sequence[Guarantee], pool: PoolUse) -> dict[Hashable, Stan
     if pool.stale:
         return {one.key: Stand(Standing.UNKNOWN, pool.stale) for one in guarantees}
     used = sum((min(one.used or Fraction(0), one.guaranteed) for one in guarantees), Fraction(0)) + pool.beyond
-    free = max(Fraction(0), (pool.physical or Fraction(0)) - used)
+    there = (pool.physical or Fraction(0)) - used
+    free = max(Fraction(0), there)
+    # Where nodes were lost, what is taken back first makes up for them.
+    back = max(Fraction(0), min(pool.returns, pool.beyond) + min(Fraction(0), there))
     found: dict[Hashable, Stand] = {}
     for one in sorted(guarantees, key=lambda each: each.since):
         if not one.guaranteed:
@@ -79,8 +89,10 @@ def judge(guarantees: Sequence[Guarantee], pool: PoolUse) -> dict[Hashable, Stan
             found[one.key] = Stand(Standing.UNKNOWN, "No node of this pool has been seen yet.")
         else:
             need = max(Fraction(0), one.guaranteed - one.used)
-            given = min(need, free)
-            free -= given
+            evicting = min(need - min(need, one.outside), back)
+            given = evicting + min(need - evicting, free)
+            back -= evicting
+            free -= given - evicting
             found[one.key] = _IN_FORCE if given == need else _promised(need - given, pool)
     return found
 
@@ -93,6 +105,8 @@ def _promised(missing: Fraction, pool: PoolUse) -> Stand:
         why = f"{count} still used by work beyond its own quota."
     else:
         why = f"{count} not there: the pool's nodes carry less than what is promised."
+    if pool.beyond and pool.unreturned:
+        why += f" {pool.unreturned}"
     return Stand(Standing.PROMISED, f"Promised: {why}", missing)
 
 

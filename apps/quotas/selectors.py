@@ -40,6 +40,9 @@ from apps.quotas.use_it import to_yaml
 from apps.rates.selectors import Estimate
 from apps.teams.models import Team
 
+#: So many of a workspace's requests are listed on its page.
+NEWEST_SHOWN = 10
+
 
 @dataclass(frozen=True, slots=True)
 class DatedQuota:
@@ -337,11 +340,17 @@ def _held_for(request: QuotaRequest, at: datetime) -> dict[str, Any]:
     }
 
 
-def open_renewals(workspace: Workspace) -> list[tuple[QuotaRequest, str]]:
-    """Return a workspace's open requests for which GPUs are held, or will be, with what is held and why. One query."""
+def open_renewals(workspace: Workspace, newest: Sequence[QuotaRequest]) -> list[tuple[QuotaRequest, str]]:
+    """Return a workspace's open requests for which GPUs are held, or will be, with what is held and why.
+
+    `newest`: its `NEWEST_SHOWN` newest requests, read already; only where there may be older ones is there a query.
+    """
     now = clock.now()
-    rows = QuotaRequest.objects.filter(workspace=workspace, status__in=OPEN_STATUSES, change__has_key="renews")
-    found = ((row, renewal.held_for(row, now)) for row in rows.select_related("flavour").order_by("pk"))
+    rows = list(newest)
+    if len(rows) >= NEWEST_SHOWN:
+        older = QuotaRequest.objects.filter(workspace=workspace, status__in=OPEN_STATUSES, change__has_key="renews")
+        rows += older.exclude(pk__in=[row.pk for row in rows]).select_related("flavour").order_by("pk")
+    found = ((row, renewal.held_for(row, now)) for row in rows if row.is_open)
     return [(row, words) for row, words in found if words]
 
 

@@ -92,14 +92,15 @@ class WorkspaceDetail(DetailView):
         """Add quotas, requests and the cluster's view."""
         workspace: Workspace = self.object
         user = self.request.user
-        requests = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")[:10]
+        rows = workspace.requests.select_related("flavour", "requester").order_by("-created_at", "-pk")
+        requests = list(rows[: selectors.NEWEST_SHOWN])
         may_use = may(user, "quotas.workspace.use", workspace)
         panels = panels_for("workspace", self.request, workspace)
         return super().get_context(
             **live_views.table_context([workspace], may_use=may_use, show_workspace=False),
             dated=selectors.coming_quotas(selectors.quotas_of(workspace)),
-            requests=list(requests),
-            renewals=selectors.open_renewals(workspace),
+            requests=requests,
+            renewals=selectors.open_renewals(workspace, requests),
             standing=cluster_side.standing_of(workspace),
             may_ask=may(user, "quotas.request.create", workspace),
             first_panels=[one for one in panels if one.order < _BESIDE_NOW],

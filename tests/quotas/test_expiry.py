@@ -374,3 +374,32 @@ def test_what_was_stopped_or_could_not_be_is_listed_with_the_workspace(ended: Wo
     # What was drained at the end of quota is started again by platform admins.
     assert ">Start it again<" not in text
     assert client_for(ended.company.admin).get(url).content.decode().count(">Start it again<") == 1
+
+
+@pytest.mark.requirement("quota-time-5.3")
+def test_what_the_portal_does_not_stop_is_named_in_a_command_line(ended: World) -> None:
+    """The portal deletes nothing: whose pods nothing governs ends them, each once, those of two days only."""
+    end(ended)
+    uses(ended, 6)
+    place = ended.workspaces["finance"]
+    rows = [
+        ("Pod", "notebook-b", "refused", 1), ("Pod", "notebook-a", "refused", 30), ("Pod", "notebook-a", "refused", 2),
+        ("Pod", "long-gone", "refused", 49), ("Deployment", "served", "refused", 1), ("Pod", "other", "stopped", 1),
+        ("StatefulSet", "ring", "refused", 1), ("RayCluster", "rays", "refused", 1),
+    ]  # fmt: skip
+    for kind, name, status, hours in rows:
+        StopOrder.objects.create(
+            cluster=place.cluster, kind=kind, namespace=place.namespace, name=name, status=status, team=place.team,
+            cause="drain", requested_at=clock.now() - timedelta(hours=hours), last_error="The portal deletes nothing.",
+        )  # fmt: skip
+    url = reverse("quotas:workspace-detail", kwargs={"workspace_uid": place.uid})
+    text = client_for(ended["lead_finance"]).get(url).content.decode()
+    shown = text[text.index('id="by-hand-text"') :]
+    lines = shown[shown.index(">") + 1 : shown.index("</pre>")].strip().splitlines()
+    assert lines == [
+        f"kubectl --namespace {place.namespace} scale statefulset ring --replicas=0",
+        f"kubectl --namespace {place.namespace} delete pod notebook-a notebook-b --ignore-not-found",
+    ]
+    assert 'data-copy="#by-hand-text"' in text
+    StopOrder.objects.filter(status="refused").delete()
+    assert "by-hand-text" not in client_for(ended["lead_finance"]).get(url).content.decode()

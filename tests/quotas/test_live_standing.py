@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apps.clusters.models import Cluster
 from apps.core import clock
-from apps.provisioning.models import Declaration, Observation
+from apps.provisioning.models import Declaration, DeclaredObject, Observation
 from apps.quotas.live_rows import quota_rows
 from apps.quotas.live_standing import Guarantee, PoolUse, Standing, judge, split
 from apps.quotas.models import Quota, QuotaRequest
@@ -86,6 +86,39 @@ def test_what_is_in_force_could_all_start_at_once(
     assert all(found[one.key].standing == Standing.UNKNOWN for one in guarantees if one.used is None and one.guaranteed)
 
 
+@pytest.mark.requirement("feasibility-4.3")
+@settings(max_examples=200)
+@given(
+    held=st.lists(
+        st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8)).map(
+            lambda found: (found[0], min(found[0], found[1]), min(found[0], found[2]))
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    physical=st.integers(0, 24),
+    beyond=st.integers(0, 10),
+    returns=st.integers(0, 12),
+)
+def test_what_is_taken_back_serves_managed_work_alone(
+    held: list[tuple[int, int, int]], physical: int, beyond: int, returns: int
+) -> None:
+    """All in force could start at once: their managed part on what is free or comes back, the rest on what is free."""
+    guarantees = [
+        Guarantee(str(index), Fraction(whole), Fraction(used), AT + timedelta(days=index), Fraction(outside))
+        for index, (whole, used, outside) in enumerate(held)
+    ]
+    there = PoolUse(Fraction(physical), Fraction(beyond), Fraction(0), False, "", Fraction(returns), "Jobs alone.")
+    found = judge(guarantees, there)
+    left = physical - beyond - sum(used for _, used, _ in held)
+    started = [one for one in guarantees if one.guaranteed and found[one.key].standing == Standing.IN_FORCE]
+    needs = [(one.guaranteed - (one.used or 0), one.outside) for one in started]
+    assert sum(min(need, outside) for need, outside in needs) <= max(0, left)
+    assert sum(need for need, _ in needs) <= max(0, left + min(returns, beyond))
+    if beyond:
+        assert all(one.why.endswith("Jobs alone.") for one in found.values() if one.standing == Standing.PROMISED)
+
+
 @pytest.mark.requirement("feasibility-4.1")
 def test_one_resource_name_fills_one_flavour_after_the_other() -> None:
     assert split(7, [("a", 4), ("b", 2)]) == ({"a": 4, "b": 2}, 1)
@@ -145,6 +178,62 @@ def test_it_is_promised_until_the_observer_sees_free_gpus(after: World, client_f
     use(after, "marketing", 30)
     assert standing(after, "finance") == ("in_force", "")
     assert "Its GPUs are there." in client.get(url).content.decode()
+
+
+def queue_seen(world: World, team: str, cell: dict[str, str] | None, at: datetime | None = None) -> None:
+    """Let the observer have seen what a team's queue uses."""
+    Observation.objects.update_or_create(
+        cluster=world.cluster, kind="ClusterQueue", namespace="", name=world.workspaces[team].namespace,
+        defaults={
+            "status": {"flavours": {world.flavour.slug: {world.flavour.resource_name: cell}} if cell else {}},
+            "observed_at": at or clock.now(),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("feasibility-4.3")
+def test_a_kueue_for_jobs_alone_takes_back_only_what_its_queues_hold(after: World) -> None:
+    """Marketing's 38 go on; 12 of 50 are free, finance has 20: eight have to come back."""
+    after.cluster.kueue_mode = "jobs"
+    after.cluster.save()
+    state, why = standing(after, "finance")
+    assert state == "promised"
+    assert why.startswith("Promised: 8 GPUs are still used by work whose quota ended.")
+    assert "jobs, and no other pods" in why
+    # The observer sees that seven run in the queue, of nine that are reserved: one is missing still.
+    queue_seen(after, "marketing", {"reserved": "9", "used": "7", "borrowed": "9"})
+    assert standing(after, "finance")[1].startswith("Promised: 1 GPU is still used")
+    queue_seen(after, "marketing", {"reserved": "9", "used": "9", "borrowed": "9"})
+    assert standing(after, "finance") == ("in_force", "")
+    # For the serving share nothing is evicted: 12 are free, and 8 come back for jobs alone.
+    Quota.objects.filter(workspace=after.workspaces["finance"]).update(serving=13)
+    assert standing(after, "finance")[0] == "promised"
+    Quota.objects.filter(workspace=after.workspaces["finance"]).update(serving=12)
+    assert standing(after, "finance")[0] == "in_force"
+    # What was seen long ago, or is the queue's own, comes back from nobody.
+    queue_seen(after, "marketing", {"reserved": "9", "used": "9", "borrowed": "9"}, clock.now() - timedelta(minutes=4))
+    assert standing(after, "finance")[0] == "promised"
+    queue_seen(after, "marketing", {"reserved": "9", "used": "9", "borrowed": "0"})
+    assert standing(after, "finance")[0] == "promised"
+    use(after, "marketing", 30)
+    assert standing(after, "finance") == ("in_force", "")
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("feasibility-4.3")
+def test_where_kueue_manages_pods_a_namespace_needs_a_queue(after: World) -> None:
+    after.cluster.kueue_mode = "pods"
+    after.cluster.save()
+    state, why = standing(after, "finance")
+    assert (state, "have none yet" in why) == ("promised", True)
+    workspace = after.workspaces["marketing"]
+    declaration = Declaration.objects.get(owner_uid=workspace.uid)
+    DeclaredObject.objects.create(
+        declaration=declaration, cluster=after.cluster, api_version="kueue.x-k8s.io/v1beta2", kind="ClusterQueue",
+        namespace="", name=workspace.namespace, body=b"{}", ordinal=99, generation=1,
+    )  # fmt: skip
+    assert standing(after, "finance") == ("in_force", "")
 
 
 @pytest.mark.django_db
