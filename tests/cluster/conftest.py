@@ -37,10 +37,16 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedClu
 
 
 @pytest.fixture(scope="session")
-def api(request: pytest.FixtureRequest) -> Iterator[KubernetesClient]:
-    """A client for the cluster under test, with all that the suite made removed afterwards."""
+def kubeconfig(request: pytest.FixtureRequest) -> str:
+    """The kubeconfig of the cluster under test, as text."""
     given = os.environ.get("COMMONS_TEST_KUBECONFIG", "")
-    yield from _client(Path(given).read_text() if given else request.getfixturevalue("simulator").kubeconfig())
+    return Path(given).read_text() if given else str(request.getfixturevalue("simulator").kubeconfig())
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: str) -> Iterator[KubernetesClient]:
+    """A client for the cluster under test, with all that the suite made removed afterwards."""
+    yield from _client(kubeconfig)
 
 
 def _client(text: str) -> Iterator[KubernetesClient]:
