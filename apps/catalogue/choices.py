@@ -63,9 +63,9 @@ class Scheme(models.TextChoices):
 
 #: Said wherever somebody is about to upload a model's files, or looks at a version that has some.
 UPLOADED_NOT_SERVED = (
-    "Files uploaded here are catalogued, hashed, reviewed and approved, but no cluster reaches the portal's own storage."
-    " Once the version is approved, the portal can put exactly these bytes into a model store that clusters load"
-    " from; until then it cannot be deployed."
+    "Files uploaded here are catalogued, hashed, reviewed and approved, but no cluster reaches the portal's own"
+    " storage. Once the version is approved, the portal can put exactly these bytes into a model store that"
+    " clusters load from; until then it cannot be deployed."
 )
 
 

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Exists, OuterRef
+
 from apps.catalogue import controls, lineage
 from apps.catalogue import manifest as manifests
 from apps.catalogue.choices import REGULATED, SENSITIVITY, EvidenceKind, ExceptionKind, RiskTier
 from apps.catalogue.classification import Cycle
 from apps.catalogue.controls import ControlState, FactValue
-from apps.catalogue.models import Control, ControlAnswer, Evidence, Model, ModelVersion, VersionException
+from apps.catalogue.models import (
+    CitationConfirmation,
+    Control,
+    ControlAnswer,
+    Evidence,
+    Model,
+    ModelVersion,
+    VersionException,
+)
 from apps.catalogue.ports import CheckContext, checks
 from apps.clusters import regions
 from apps.clusters.models import Cluster
@@ -101,7 +111,8 @@ def control_facts(rows: Iterable[Control]) -> list[controls.ControlFact]:
             code=row.code, regime=row.regime.code, title=row.title, citation=row.citation, kind=str(row.kind),
             regime_when=tuple(row.regime.when), when=tuple(row.when), evidence_kinds=tuple(row.evidence_kinds),
             computed=row.computed, max_age_days=row.max_age_days, applies_from=row.applies_from,
-            applies_until=row.applies_until, confirmed=row.confirmed, revision=row.revision,
+            applies_until=row.applies_until, confirmed=row.confirmed or getattr(row, "was_read", False),
+            revision=row.revision,
         )
         for row in rows
     ]  # fmt: skip
@@ -109,7 +120,8 @@ def control_facts(rows: Iterable[Control]) -> list[controls.ControlFact]:
 
 def in_force() -> list[Control]:
     """Return the controls in force, by regime and code."""
-    rows = Control.objects.filter(superseded_at__isnull=True).select_related("regime")
+    read = CitationConfirmation.objects.filter(control=OuterRef("pk"))
+    rows = Control.objects.filter(superseded_at__isnull=True).select_related("regime").annotate(was_read=Exists(read))
     return list(rows.order_by("regime__code", "code"))
 
 

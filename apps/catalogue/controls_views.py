@@ -8,14 +8,14 @@ import django_filters
 import django_tables2 as tables
 from django.urls import reverse
 
-from apps.catalogue import answers, controls_state, regimes_publishing
+from apps.catalogue import answers, controls_state, regimes_confirming, regimes_publishing
 from apps.catalogue.access import VIEW
 from apps.catalogue.choices import Answer, ControlKind, ControlStatus, EvidenceKind
 from apps.catalogue.controls import ControlState, words
 from apps.catalogue.evidence_events import CONTROLS_EXPORTED
-from apps.catalogue.evidence_forms import AnswerForm, ControlForm
+from apps.catalogue.evidence_forms import AnswerForm, ConfirmCitationForm, ControlForm
 from apps.catalogue.evidence_views import version_crumbs
-from apps.catalogue.models import Control, ControlAnswer, Evidence, ModelVersion, Regime
+from apps.catalogue.models import CitationConfirmation, Control, ControlAnswer, Evidence, ModelVersion, Regime
 from apps.core.errors import Conflict, NotVisible
 from apps.core.filters import CommonsFilterSet, SearchFilter
 from apps.core.permissions import INSTALLATION, may
@@ -206,11 +206,26 @@ class RegimeDetail(DetailView):
         """Add controls and conditions in words."""
         from apps.catalogue.cards import BY_KEY
 
-        rows = Control.objects.filter(regime=self.object, superseded_at__isnull=True).order_by("code")
+        rows = list(
+            Control.objects.filter(regime=self.object, superseded_at__isnull=True)
+            .select_related("confirmation__confirmed_by")
+            .order_by("code")
+        )
+        open_ones = [row for row in rows if not row.confirmed and not hasattr(row, "confirmation")]
         return super().get_context(
             conditions=[words(one) for one in self.object.when],
             card_fields=[BY_KEY[key].label for key in self.object.card_fields if key in BY_KEY],
-            controls=[{"row": row, "conditions": [words(one) for one in row.when]} for row in rows],
+            controls=[
+                {
+                    "row": row,
+                    "conditions": [words(one) for one in row.when],
+                    "read": getattr(row, "confirmation", None),
+                    "open": row in open_ones,
+                }
+                for row in rows
+            ],
+            doubts=regimes_confirming.doubts(open_ones),
+            may_publish=may(self.request.user, regimes_publishing.PUBLISH, INSTALLATION),
             **extra,
         )
 
@@ -286,9 +301,52 @@ class ControlDetail(DetailView):
             conditions=[*(words(one) for one in row.regime.when), *(words(one) for one in row.when)],
             kinds=[str(EvidenceKind(kind).label) for kind in row.evidence_kinds],
             others=list(others),
+            read=CitationConfirmation.objects.filter(control=row).select_related("confirmed_by").first(),
+            may_confirm=may(self.request.user, regimes_publishing.PUBLISH, INSTALLATION)
+            and regimes_confirming.doubt_of(row) is not None,
             may_publish=row.superseded_at is None and may(self.request.user, regimes_publishing.PUBLISH, INSTALLATION),
             **extra,
         )
+
+
+class ControlConfirm(ActionView):
+    """Confirm a citation against the official text, with all controls that rest on the same provision."""
+
+    title = "Confirm the citation"
+    intro = "You state that you have read the official text. It is kept with your name, the day and what you read."
+    queryset = Control.objects.select_related("regime")
+    permission = regimes_publishing.PUBLISH
+    url_kwarg = "control_uid"
+    form_class = ConfirmCitationForm
+    template_name = "catalogue/control_confirm.html"
+    submit_label = "I have read it"
+    success_message = "Confirmed."
+
+    def scope_object(self) -> Any:
+        """Rules belong to the installation."""
+        return INSTALLATION
+
+    def breadcrumbs(self) -> list[Crumb]:
+        """Back to the regime."""
+        return [Crumb("Regimes", reverse("catalogue:regime-list")), Crumb(self.object.regime.name, self._regime())]
+
+    def _regime(self) -> str:
+        return reverse("catalogue:regime-detail", kwargs={"regime_uid": self.object.regime.uid})
+
+    def check_state(self) -> None:
+        """Only what nobody has confirmed."""
+        if regimes_confirming.doubt_of(self.object) is None:
+            raise Conflict("It is confirmed already, or another revision is in force.")
+
+    def get_context(self, **extra: Any) -> dict[str, Any]:
+        """Add what exactly is open, and which controls rest on it."""
+        return super().get_context(doubt=regimes_confirming.doubt_of(self.object), **extra)
+
+    def perform(self, form: Any) -> str:
+        """Confirm it."""
+        data = form.cleaned_data
+        regimes_confirming.confirm(self.object.pk, data["source"], data["read_on"], actor=self.actor)
+        return self._regime()
 
 
 class ControlPublish(ActionView):

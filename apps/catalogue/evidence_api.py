@@ -210,7 +210,8 @@ class ControlSerializer(serializers.ModelSerializer[Control]):
         model = Control
         fields = [
             "uid", "regime", "code", "citation", "title", "text", "kind", "when", "evidence_kinds", "computed",
-            "max_age_days", "applies_from", "applies_until", "confirmed", "revision", "superseded_at",
+            "max_age_days", "applies_from", "applies_until", "dated_by", "confirmed", "unconfirmed", "revision",
+            "superseded_at",
         ]  # fmt: skip
 
 

@@ -62,6 +62,19 @@ class ControlPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class CitationsConfirmed:
+    """Somebody read the official text behind these controls: which revisions, when, what had been open."""
+
+    control_uid: uuid.UUID
+    regime: str
+    codes: list[str]
+    revisions: list[int]
+    read_on: str
+    unconfirmed: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExceptionEvent:
     """An exception was proposed or decided."""
 
@@ -149,6 +162,7 @@ EVIDENCE_EXPORTED = declare("catalogue.evidence.exported", Exported, audience="a
 DELIVERY_REFUSED = declare("catalogue.delivery.refused", DeliveryRefused, audience="auditors")
 CONTROL_ANSWERED = declare("catalogue.control.answered", ControlAnswered, audience="auditors")
 CONTROL_PUBLISHED = declare("catalogue.control.published", ControlPublished, audience="auditors")
+CITATIONS_CONFIRMED = declare("catalogue.citations.confirmed", CitationsConfirmed, audience="auditors")
 CONTROLS_EXPORTED = declare("catalogue.controls.exported", Exported, audience="auditors")
 EXCEPTION_PROPOSED = declare(
     "catalogue.exception.proposed", ExceptionEvent, audience="who may decide exceptions", mail=True, path=_exception,

@@ -325,8 +325,26 @@ class ControlForm(CommonsForm):
     max_age_days = WholeNumberField(required=False, min_value=1, unit="days", label="Evidence counts for")
     applies_from = UtcDateField(required=False)
     applies_until = UtcDateField(required=False)
+    dated_by = forms.CharField(
+        max_length=400, required=False, label="Set by",
+        help_text="The provision that sets from when it applies, with the official journal.",
+    )  # fmt: skip
     confirmed = forms.BooleanField(required=False, label="Confirmed against the official text")
+    unconfirmed = forms.CharField(
+        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2}), label="What is not confirmed",
+        help_text="Which date or wording, of which act, as of which day. Empty where all is confirmed.",
+    )  # fmt: skip
     reason = forms.CharField(max_length=2000, widget=forms.Textarea(attrs={"rows": 3}))
+
+
+class ConfirmCitationForm(CommonsForm):
+    """Say that one has read the official text."""
+
+    source = forms.CharField(
+        max_length=500, label="What was read",
+        help_text="Such as “OJ L, 2026/1744, 24.7.2026, Article 1(40), read on EUR-Lex”.",
+    )  # fmt: skip
+    read_on = UtcDateField(label="Read on")
 
 
 class RequestForm(CommonsForm):

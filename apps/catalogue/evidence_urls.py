@@ -47,6 +47,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("catalogue/regimes/<uuid:regime_uid>/", controls_views.RegimeDetail.as_view(), name="regime-detail"),
     path("catalogue/controls/", controls_views.ControlList.as_view(), name="control-list"),
     path(f"{_CONTROL}/", controls_views.ControlDetail.as_view(), name="control-detail"),
+    path(f"{_CONTROL}/confirm/", controls_views.ControlConfirm.as_view(), name="control-confirm"),
     path(f"{_CONTROL}/publish/", controls_views.ControlPublish.as_view(), name="control-publish"),
     path("catalogue/exceptions/", exceptions_views.ExceptionList.as_view(), name="exception-list"),
     path(f"{_EXCEPTION}/", exceptions_views.ExceptionDetail.as_view(), name="exception-detail"),

@@ -14,11 +14,21 @@ from apps.catalogue.choices import ControlKind, EvidenceKind
 FOLDER = Path(__file__).resolve().parent / "regimes"
 _REGIME = {"code", "name", "as_of", "source", "note", "when", "card_fields", "controls"}
 _NEEDED = {"code", "citation", "title", "text", "kind"}
-_OPTIONAL = {"when", "evidence_kinds", "computed", "max_age_days", "applies_from", "applies_until", "confirmed"}
+_OPTIONAL = {
+    "when",
+    "evidence_kinds",
+    "computed",
+    "max_age_days",
+    "applies_from",
+    "applies_until",
+    "confirmed",
+    "dated_by",
+    "unconfirmed",
+}
 #: The columns of a control that its data set.
 CONTROL_COLUMNS = (
     "citation", "title", "text", "kind", "when", "evidence_kinds", "computed", "max_age_days", "applies_from",
-    "applies_until", "confirmed",
+    "applies_until", "confirmed", "dated_by", "unconfirmed",
 )  # fmt: skip
 REGIME_COLUMNS = ("name", "source", "note", "when", "card_fields", "as_of")
 
@@ -71,7 +81,8 @@ def control(data: dict[str, Any], name: str) -> dict[str, Any]:
         "when": data.get("when", []), "evidence_kinds": data.get("evidence_kinds", []),
         "computed": data.get("computed", ""), "max_age_days": data.get("max_age_days"),
         "applies_from": _day(data.get("applies_from"), where), "applies_until": _day(data.get("applies_until"), where),
-        "confirmed": data.get("confirmed", True),
+        "confirmed": data.get("confirmed", True), "dated_by": data.get("dated_by", ""),
+        "unconfirmed": data.get("unconfirmed", ""),
     }  # fmt: skip
     if problems := faults(columns):
         raise BadRegime(f"{where}: {next(iter(problems.values()))}")
@@ -96,6 +107,10 @@ def faults(columns: dict[str, Any]) -> dict[str, str]:
         found["evidence_kinds"] = "Name the kinds of evidence that show it, or a check of the portal."
     if columns["max_age_days"] is not None and columns["max_age_days"] < 1:
         found["max_age_days"] = "Evidence counts for at least a day."
+    if not columns["confirmed"] and not columns["unconfirmed"].strip():
+        found["unconfirmed"] = "Say what exactly is not confirmed, and as of which day."
+    if columns["confirmed"] and columns["unconfirmed"].strip():
+        found["unconfirmed"] = "It is confirmed: leave this empty, or untick that it is."
     start, end = columns["applies_from"], columns["applies_until"]
     if start is not None and end is not None and start >= end:
         found["applies_until"] = "It has to end after it begins."

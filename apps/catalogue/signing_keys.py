@@ -83,8 +83,8 @@ def register_key(
 def judge(given: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], signatures.PublicKey | None]:
     """Return what is wrong with each field that is given, by itself, and the key where it can be read.
 
-    What is missing from `given` is not judged: a form says itself that a field is empty, and must not keep the errors of
-    the others back for that.
+    What is missing from `given` is not judged: a form says itself that a field is empty, and must not keep the errors
+    of the others back for that.
     """
     errors: dict[str, Any] = {}
     name, holder = given.get("name"), given.get("holder")

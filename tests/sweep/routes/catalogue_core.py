@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from apps.catalogue.models import HashJob, Upload
+from apps.catalogue.models import HashJob, StoredCopy, Upload
 from tests.catalogue.world import add_source, make_model, make_sealed, make_store, make_version
 from tests.sweep.types import Route
 
@@ -31,6 +31,10 @@ def build(world: SimpleNamespace) -> None:
         world.model, author, "7.3.0-zebra", scheme="s3", store=world.model_store, status="hashing"
     )
     HashJob.objects.create(model_version=world.hashing, requested_by=author, status="running", bytes_total=10)
+    world.copy = StoredCopy.objects.create(
+        model_version=world.sealed, store=make_store(takes_copies=True), requested_by=world.lead_finance,
+        location=f"s3://models/sha256/{world.sealed.digest}",
+    )  # fmt: skip
     world.upload = Upload.objects.create(model_version=world.draft, path="big.bin", size=10, author=author)
     foreign = make_model(world.foreign_team, "Quagga imaging", slug="quagga-imaging")
     foreign_version = make_sealed(foreign, world.foreign_lead, "9.9.9-quagga")
@@ -99,6 +103,8 @@ ROUTES: dict[str, Route] = {
     **_both("catalogue:version-reinstate", _MANAGE, _sealed),
     "catalogue:version-manifest": Route(allowed=_SEE, kwargs=_sealed),
     **_both("catalogue:version-hash", _EDIT, _draft),
+    **_both("catalogue:version-store", _MANAGE, _sealed),
+    **_both("catalogue:copy-cancel", _MANAGE, lambda world: {"copy_uid": world.copy.uid}),
     **_both("catalogue:version-hash-cancel", _EDIT, _hashing),
     **_both("catalogue:source-add", _EDIT, _draft),
     **_both("catalogue:source-remove", _EDIT, _source),

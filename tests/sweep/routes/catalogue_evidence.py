@@ -115,6 +115,10 @@ def _control(world: Any) -> Mapping[str, Any]:
     return {"control_uid": Control.objects.get(code="house-card", superseded_at__isnull=True).uid}
 
 
+def _doubtful(world: Any) -> Mapping[str, Any]:
+    return {"control_uid": Control.objects.get(code="ai-act-49-2", superseded_at__isnull=True).uid}
+
+
 def _control_api(world: Any) -> Mapping[str, Any]:
     return {"uid": _control(world)["control_uid"]}
 
@@ -155,6 +159,7 @@ ROUTES: dict[str, Route] = {
     "catalogue:control-list": Route(allowed=EVERYBODY),
     "catalogue:control-detail": Route(allowed=EVERYBODY, kwargs=_control),
     **_both("catalogue:control-publish", {"compliance"}, _control),
+    **_both("catalogue:control-confirm", {"compliance"}, _doubtful),
     "catalogue:exception-list": Route(allowed=_LISTS),
     "catalogue:exception-detail": Route(allowed=_SEE, kwargs=_EXCEPTION),
     **_both("catalogue:exception-decide", {"compliance"}, _EXCEPTION),
