@@ -14,15 +14,14 @@ from django.db.models.functions import Cast
 from apps.clusters.capacity_view import (
     Composition,
     FlavourCapacity,
-    Layout,
     compose,
     cpu_capacity,
     flavour_capacity,
     is_cpu_node,
-    layout,
 )
 from apps.clusters.choices import DeviceClass
 from apps.clusters.models import Cluster, Flavour, Node, Pool
+from apps.clusters.node_layout import Layout, layout
 from apps.core.db_time import Micros, at_micros
 
 

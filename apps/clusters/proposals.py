@@ -14,17 +14,10 @@ from django.utils.text import slugify
 from apps import audit
 from apps.clusters import capacity, events, mig
 from apps.clusters.access import require
-from apps.clusters.capacity_view import (
-    NodeState,
-    Offer,
-    PartKind,
-    flavour_capacity,
-    is_cpu_node,
-    layout,
-    units,
-)
+from apps.clusters.capacity_view import flavour_capacity, is_cpu_node
 from apps.clusters.choices import DeviceClass, KueueMode, Sharing
 from apps.clusters.models import Cluster, Flavour, Node, Pool
+from apps.clusters.node_layout import NodeState, Offer, PartKind, layout, units
 from apps.clusters.pool_rules import clash, cpu_class_clash
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, NotVisible

@@ -17,8 +17,9 @@ from django.db.models import Max
 
 from apps.clusters import capabilities
 from apps.clusters.choices import KueueMode
+from apps.clusters.clients.calling import IN_FLIGHT
 from apps.clusters.clients.guard import no_transaction
-from apps.clusters.clients.kubernetes import IN_FLIGHT, KubernetesClient
+from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.clusters.errors import ClusterError, Forbidden, NotFound
 from apps.clusters.health import record_contact, record_throttle
 from apps.clusters.models import Cluster

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.clusters import mig
-from apps.clusters.capacity_view import PartKind, compose, flavour_capacity, layout
+from apps.clusters.capacity_view import compose, flavour_capacity
 from apps.clusters.choices import Sharing
 from apps.clusters.inventory import NodeFacts, read_node
 from apps.clusters.models import Flavour
+from apps.clusters.node_layout import PartKind, layout
 
 A100 = "NVIDIA-A100-SXM4-80GB"
 MIB = {A100: 81920, "NVIDIA-A100-SXM4-40GB": 40960, "NVIDIA-A30": 24576, "NVIDIA-H100-80GB-HBM3": 81559}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from apps.demo.cluster.api import stamp
+from apps.demo.cluster.calls import stamp
 from apps.demo.cluster.errors import Obj, bad_request
 from apps.demo.cluster.history import Run
 from apps.demo.cluster.kinds import NAMESPACE

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from apps.demo.cluster import patches, podsecurity
@@ -18,6 +16,7 @@ from apps.demo.cluster.admission import (
 )
 from apps.demo.cluster.apply import clone, server_side_apply
 from apps.demo.cluster.auth import Rbac, User
+from apps.demo.cluster.calls import Answer, Call, check_preconditions, disowned, generated_suffix, spec_of, stamp
 from apps.demo.cluster.decoding import decode, decode_apply
 from apps.demo.cluster.defaults import apply_defaults
 from apps.demo.cluster.errors import ApiError, Obj, already_exists, bad_request, conflict, forbidden, not_found
@@ -44,28 +43,6 @@ _PURGING = (
     "automatically be purged by the system."
 )
 _KEPT_META = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace")
-
-
-@dataclass
-class Call:
-    """Circumstances of a write: who, under which manager name, and how strictly."""
-
-    user: User
-    manager: str = "unknown"
-    dry_run: bool = False
-    validation: str = "Warn"
-    force: bool = False
-    subresource: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Status code and encoded object."""
-
-    code: int
-    raw: bytes
-    obj: Obj
 
 
 class Api:
@@ -136,7 +113,7 @@ class Api:
         """DELETE: at once, or (namespaces, finalizers, running pods) marked for the controllers to finish."""
         with self._transaction(call) as result:
             entry = self.get(kind, namespace, name)
-            _preconditions(entry, options)
+            check_preconditions(entry, options)
             if kind is NAMESPACE and name in PROTECTED:
                 raise forbidden(kind.plural, "", name, "this namespace may not be deleted")
             self._judge(kind, "DELETE", None, entry.obj, call)
@@ -276,7 +253,7 @@ class Api:
         if managers is None:
             obj = self._finish(kind, obj, old, call)
             managers = track_update(
-                _disowned(old, sent),
+                disowned(old, sent),
                 obj,
                 type_of(kind),
                 manager=call.manager,
@@ -284,7 +261,7 @@ class Api:
                 subresource=call.subresource,
                 now=self.now(),
             )
-        if kind.counts_generation and _spec(obj) != _spec(old):
+        if kind.counts_generation and spec_of(obj) != spec_of(old):
             obj["metadata"]["generation"] = int(kept.get("generation", 1)) + 1
         obj["metadata"]["managedFields"] = [manager.wire() for manager in managers]
         if obj == old:
@@ -389,35 +366,3 @@ class Api:
                 obj = clone(pod.obj)
                 obj["metadata"]["ownerReferences"] = [owner for owner in owners if owner.get("uid") != uid]
                 self.store.put(POD, obj)
-
-
-def stamp(moment: datetime) -> str:
-    """RFC 3339 in whole seconds, UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def generated_suffix() -> str:
-    """Five characters without vowels or look-alikes, as the name generator makes."""
-    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
-
-
-def _disowned(old: Obj, sent: Obj) -> Obj:
-    """The stored object with the managers a plain write sends in its place; `[{}]` clears them, none keeps them."""
-    fields = sent.get("managedFields")
-    if not fields:
-        return old
-    return {**old, "metadata": {**old["metadata"], "managedFields": [each for each in fields if each]}}
-
-
-def _spec(obj: Obj) -> Obj:
-    return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
-
-
-def _preconditions(entry: Entry, options: Obj) -> None:
-    wanted = options.get("preconditions") or {}
-    meta = entry.obj["metadata"]
-    for name, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-        if wanted.get(name) and wanted[name] != meta.get(name):
-            why = f"Precondition failed: {label} in precondition: {wanted[name]}"
-            why += f", {label} in object meta: {meta.get(name)}"
-            raise conflict(entry.kind.plural, entry.kind.group, entry.name, why)

@@ -25,7 +25,8 @@ from apps.demo.cluster.kueue.controller import KueueController
 from apps.demo.cluster.kueue.options import KueueOptions
 from apps.demo.cluster.meter import Meter
 from apps.demo.cluster.replay import Replay
-from apps.demo.cluster.resources import Request, Resources, Response, as_json, parse_body
+from apps.demo.cluster.requests import Request, Response, as_json, parse_body
+from apps.demo.cluster.resources import Resources
 from apps.demo.cluster.scheduler import Scheduler
 from apps.demo.cluster.server import Server
 from apps.demo.cluster.serving.answers import PATHS as QUERY_PATHS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from apps.demo.cluster.errors import ApiError
-from apps.demo.cluster.resources import Request, Response
+from apps.demo.cluster.requests import Request, Response
 
 PREFIX = "/v2/"
 #: The made-up models, by name below the registry and version.

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, unquote
-
-import yaml
+from urllib.parse import unquote
 
 from apps.demo.cluster import discovery, tables
-from apps.demo.cluster.api import Answer, Api, Call
+from apps.demo.cluster.api import Api
 from apps.demo.cluster.auth import Attempt, Rbac, User, kind_attempt
-from apps.demo.cluster.errors import ApiError, Obj, bad_request, invalid, no_such_path
-from apps.demo.cluster.kinds import NAMESPACE, REVIEWS, Kind, served
+from apps.demo.cluster.calls import Answer, Call
+from apps.demo.cluster.errors import ApiError, Obj, no_such_path
+from apps.demo.cluster.kinds import REVIEWS, Kind, served
 from apps.demo.cluster.listing import Lister, encode_list
 from apps.demo.cluster.protobuf import decode_access_review
+from apps.demo.cluster.requests import (
+    Request,
+    Response,
+    Target,
+    as_json,
+    call_of,
+    delete_options,
+    form_of,
+    not_allowed,
+    parse_body,
+    target_of,
+    verb_of,
+)
 from apps.demo.cluster.selectors import Predicate, both, field_predicate, label_predicate
 from apps.demo.cluster.store import Entry
 from apps.demo.cluster.watch import WatchRequest, stream
@@ -24,83 +35,6 @@ from apps.demo.cluster.watch import WatchRequest, stream
 Visibility = Callable[[str, str, dict[str, str]], Obj]
 """Pending workloads of a queue: namespace (empty for a ClusterQueue), name, query → summary. Raises 400, 404."""
 _MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json", "application/json-patch+json")
-
-
-@dataclass
-class Request:
-    """One HTTP request, read whole."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    user: User
-
-    @classmethod
-    def split(cls, target: str) -> tuple[str, dict[str, str]]:
-        """Path and query of a request target; of repeated parameters the last counts."""
-        path, _, query = target.partition("?")
-        return path, dict(parse_qsl(query, keep_blank_values=True))
-
-
-@dataclass
-class Response:
-    """Bytes to send, or a stream of them."""
-
-    code: int = 200
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    stream: Iterator[bytes] | None = None
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a resource path names."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    subresource: str
-    everywhere: bool
-
-    @property
-    def scope(self) -> str | None:
-        """Namespace to list, None for all."""
-        return None if self.everywhere else self.namespace
-
-
-def as_json(value: Any, code: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(code, json.dumps(value, separators=(",", ":")).encode())
-
-
-def parse_body(raw: bytes, content_type: str) -> Any:
-    """Decode JSON, or YAML where the type allows it. Raises 400 or 415."""
-    if "protobuf" in content_type:
-        raise ApiError(415, "UnsupportedMediaType", "this server speaks JSON and YAML only")
-    if not raw:
-        return None
-    try:
-        return json.loads(raw)
-    except ValueError as error:
-        if "yaml" not in content_type:
-            raise bad_request(f"error decoding the request body: {error}") from error
-    try:
-        return yaml.load(raw, Loader=_Loader)  # noqa: S506  (a SafeLoader with less)
-    except yaml.YAMLError as error:
-        raise bad_request(f"error decoding YAML: {error}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it, by way of JSON: there are no dates."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 class Resources:
@@ -160,7 +94,7 @@ class Resources:
             return self._review(request, REVIEWS[(group, version, rest[0])], group, version)
         if (group, version) == discovery.VISIBILITY:
             return self._pending(request, rest)
-        return self._resource(request, _target(self._paths, group, version, rest), alive)
+        return self._resource(request, target_of(self._paths, group, version, rest), alive)
 
     def _pending(self, request: Request, rest: list[str]) -> Response:
         """Kueue's pending workloads: `clusterqueues/NAME/pendingworkloads` or the same of a namespace's queue."""
@@ -169,7 +103,7 @@ class Resources:
         if self._visibility is None or len(path) != 3 or path[0] != plural or path[2] != "pendingworkloads":
             raise no_such_path()
         if request.method != "GET":
-            raise _not_allowed(request.method)
+            raise not_allowed(request.method)
         group, _ = discovery.VISIBILITY
         self.rbac.check(request.user, Attempt("get", group, plural, namespace, path[1], "pendingworkloads"))
         return as_json(self._visibility(namespace, path[1], request.query))
@@ -185,7 +119,7 @@ class Resources:
 
     def _review(self, request: Request, name: str, group: str, version: str) -> Response:
         if request.method != "POST":
-            raise _not_allowed(request.method)
+            raise not_allowed(request.method)
         out: Obj = {"kind": name, "apiVersion": f"{group}/{version}", "metadata": {"creationTimestamp": None}}
         if name == "SelfSubjectReview":
             groups = [*request.user.groups, "system:authenticated"]
@@ -216,7 +150,7 @@ class Resources:
         return as_json(out, 201)
 
     def _resource(self, request: Request, target: Target, alive: Callable[[], bool]) -> Response:
-        verb = _verb(request, target)
+        verb = verb_of(request, target)
         self.rbac.check(
             request.user, kind_attempt(verb, target.kind, target.namespace, target.name, target.subresource)
         )
@@ -224,7 +158,7 @@ class Resources:
             return self._get(request, target)
         if verb in ("list", "watch"):
             return self._list(request, target, verb, alive)
-        call = _call(request, target)
+        call = call_of(request, target)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
         body = parse_body(request.body, content_type)
         if verb == "delete":
@@ -233,7 +167,7 @@ class Resources:
             return self._delete_collection(request, target, body, call)
         if verb == "create":
             if target.subresource:
-                raise _not_allowed("POST")
+                raise not_allowed("POST")
             answer = self.api.create(target.kind, target.namespace, body, call)
         elif verb == "update":
             answer = self.api.update(target.kind, target.namespace, target.name, body, call)
@@ -258,7 +192,7 @@ class Resources:
 
     def _get(self, request: Request, target: Target) -> Response:
         entry = self.api.get(target.kind, target.namespace, target.name)
-        form = _form(request)
+        form = form_of(request)
         if form == "Table":
             meta = {"resourceVersion": entry.obj["metadata"]["resourceVersion"]}
             include = request.query.get("includeObject", "Metadata")
@@ -270,7 +204,7 @@ class Resources:
     def _list(self, request: Request, target: Target, verb: str, alive: Callable[[], bool]) -> Response:
         kind, query = target.kind, request.query
         predicate = self._predicate(target, query)
-        form, include = _form(request), query.get("includeObject", "Metadata")
+        form, include = form_of(request), query.get("includeObject", "Metadata")
 
         def render(entry: Entry, first: bool) -> bytes:
             if form == "Table":
@@ -304,12 +238,12 @@ class Resources:
         return both(label_predicate(query.get("labelSelector", "")), field_predicate(fields, target.kind))
 
     def _delete(self, request: Request, target: Target, body: Any, call: Call) -> Response:
-        options = _delete_options(request, body, call)
+        options = delete_options(request, body, call)
         answer = self.api.delete(target.kind, target.namespace, target.name, options, call)
         return self._object(request, target.kind, answer, call)
 
     def _delete_collection(self, request: Request, target: Target, body: Any, call: Call) -> Response:
-        options = _delete_options(request, body, call)
+        options = delete_options(request, body, call)
         page = self.lister.page(target.kind, target.scope, self._predicate(target, request.query), {})
         for entry in page.entries:
             try:
@@ -320,95 +254,9 @@ class Resources:
         return Response(body=encode_list(target.kind, page, selective=True), warnings=call.warnings)
 
     def _object(self, request: Request, kind: Kind, answer: Answer, call: Call) -> Response:
-        if _form(request) == "Table" and answer.obj.get("kind") == kind.kind:
+        if form_of(request) == "Table" and answer.obj.get("kind") == kind.kind:
             meta = answer.obj["metadata"]
             entry = Entry(kind, meta.get("namespace", ""), meta["name"], answer.obj, answer.raw, 0)
             shown = tables.table(kind, [entry], self.api.clock(), "Metadata", {})
             return Response(answer.code, json.dumps(shown).encode(), warnings=call.warnings)
         return Response(answer.code, answer.raw, warnings=call.warnings)
-
-
-def _form(request: Request) -> str:
-    """The transformation that the first acceptable media type asks for."""
-    for choice in request.headers.get("accept", "").split(","):
-        parameters = dict(part.strip().partition("=")[::2] for part in choice.split(";")[1:])
-        if parameters.get("as"):
-            return parameters["as"]
-        if choice.split(";")[0].strip() in ("application/json", "*/*"):
-            break
-    return ""
-
-
-def _target(kinds: dict[tuple[str, str, str], Kind], group: str, version: str, rest: list[str]) -> Target:
-    namespace, everywhere = "", True
-    if rest[0] == "namespaces" and len(rest) >= 3:
-        kind = kinds.get((group, version, rest[2]))
-        if kind is not None and kind.namespaced:
-            namespace, rest, everywhere = rest[1], rest[2:], False
-    kind = kinds.get((group, version, rest[0]))
-    if kind is None or len(rest) > 3:
-        raise no_such_path()
-    name, sub = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
-    if kind.namespaced and name and everywhere:
-        raise no_such_path()
-    if sub and not (sub == "status" and kind.has_status) and not (sub == "finalize" and kind is NAMESPACE):
-        raise no_such_path()
-    if not kind.namespaced:
-        everywhere = True
-    return Target(kind, namespace, name, sub, everywhere)
-
-
-def _verb(request: Request, target: Target) -> str:
-    if request.method == "GET":
-        if request.query.get("watch") in ("true", "1"):
-            return "watch"
-        return "get" if target.name else "list"
-    with_name = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-    without_name = {"POST": "create", "DELETE": "deletecollection"}
-    verb = (with_name if target.name else without_name).get(request.method)
-    if verb is None or (verb == "create" and target.kind.namespaced and target.everywhere):
-        raise _not_allowed(request.method)
-    return verb
-
-
-def _not_allowed(method: str) -> ApiError:
-    return ApiError(
-        405, "MethodNotAllowed", f"the server does not allow this method on the requested resource: {method}"
-    )
-
-
-def _call(request: Request, target: Target) -> Call:
-    query = request.query
-    media = request.headers.get("content-type", "")
-    applying = request.method == "PATCH" and media.startswith("application/apply-patch")
-    manager = query.get("fieldManager", "")
-    force = query.get("force") in ("true", "1")
-    problems = []
-    if applying and not manager:
-        problems.append(("FieldValueRequired", "fieldManager", "Required value: is required for apply patch"))
-    if force and not applying and request.method == "PATCH":
-        problems.append(("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch"))
-    if len(manager) > 128:
-        problems.append(("FieldValueTooLong", "fieldManager", "Too long: may not be more than 128 bytes"))
-    if query.get("dryRun", "All") not in ("All", ""):
-        text = f'Unsupported value: "{query["dryRun"]}": supported values: "All"'
-        problems.append(("FieldValueNotSupported", "dryRun", text))
-    validation = query.get("fieldValidation") or "Warn"
-    if validation not in ("Strict", "Warn", "Ignore"):
-        text = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        problems.append(("FieldValueNotSupported", "fieldValidation", text))
-    if problems:
-        options = {"PATCH": "PatchOptions", "POST": "CreateOptions", "PUT": "UpdateOptions"}
-        raise invalid(options.get(request.method, "DeleteOptions"), "meta.k8s.io", "", problems)
-    manager = manager or request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
-    return Call(request.user, manager, query.get("dryRun") == "All", validation, force, target.subresource)
-
-
-def _delete_options(request: Request, body: Any, call: Call) -> Obj:
-    options: Obj = dict(body) if isinstance(body, dict) else {}
-    for name in ("propagationPolicy", "gracePeriodSeconds"):
-        if request.query.get(name):
-            options[name] = request.query[name]
-    if "All" in (options.get("dryRun") or []):
-        call.dry_run = True
-    return options

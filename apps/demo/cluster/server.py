@@ -19,7 +19,7 @@ from typing import Any
 from apps.demo.cluster.auth import User
 from apps.demo.cluster.errors import ApiError
 from apps.demo.cluster.faults import Down, Faults
-from apps.demo.cluster.resources import Request, Response
+from apps.demo.cluster.requests import Request, Response
 
 MAX_BODY = 3 * 1024 * 1024
 """The API server's request limit."""

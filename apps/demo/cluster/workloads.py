@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from apps.demo.cluster.api import Api, generated_suffix
+from apps.demo.cluster.api import Api
 from apps.demo.cluster.apply import clone
+from apps.demo.cluster.calls import generated_suffix
 from apps.demo.cluster.defaults import template_hash
 from apps.demo.cluster.errors import ApiError, Obj
 from apps.demo.cluster.events import emit

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 from apps.demo.cluster.errors import Obj
-from apps.demo.cluster.resources import Request, Response, as_json
+from apps.demo.cluster.requests import Request, Response, as_json
 from apps.demo.cluster.serving.promql import BadQuery, Labels, Value, evaluate
 from apps.demo.cluster.serving.recorder import Recorder
 

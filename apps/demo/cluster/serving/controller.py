@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from apps.demo.cluster.api import Api, Call
+from apps.demo.cluster.api import Api
 from apps.demo.cluster.apply import clone
 from apps.demo.cluster.auth import User
+from apps.demo.cluster.calls import Call
 from apps.demo.cluster.defaults import template_hash
 from apps.demo.cluster.errors import ApiError, Obj
 from apps.demo.cluster.kinds import (
