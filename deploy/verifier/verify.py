@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 PREFIX = "gpu-commons+"
 SCHEMES = ("s3", "hf")
+#: Where Kubernetes looks for a container's last words; TERMINATION_MESSAGE_PATH names another file, as a pod may.
 MESSAGE = "/dev/termination-log"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 4 * 1024 * 1024
@@ -160,8 +161,13 @@ def _say(message: Path, found: Found | None, verdict: str) -> None:
         told |= {"files": found.digest, "count": found.count, "bytes": found.size}
     line = json.dumps(told)
     sys.stdout.write(line + "\n")
-    message.write_text(line)
+    sys.stdout.flush()
+    try:
+        message.write_text(line)
+    except OSError as error:
+        # The verdict stands and is on the container's log; only the page's short message is missing.
+        sys.stderr.write(f"the termination message could not be written: {error}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], os.environ))
+    sys.exit(run(sys.argv[1:], os.environ, message=Path(os.environ.get("TERMINATION_MESSAGE_PATH", MESSAGE))))
