@@ -1,4 +1,5 @@
-"""The way down as files: a team's days, a day's workloads, a workload's hourly facts, a fact's charges and source."""
+"""The way down as files: a team's days, a day's workloads, a workload's hourly facts, a fact's charges and source;
+what nobody held by line, day and hour."""
 
 from __future__ import annotations
 
@@ -11,9 +12,12 @@ from django.http import HttpRequest, HttpResponseBase
 from apps.core import exports, hooks
 from apps.core.errors import Invalid
 from apps.core.middleware import after_read
-from apps.core.money import MILLISECONDS_PER_HOUR
+from apps.core.money import MILLISECONDS_PER_HOUR, Money
 from apps.core.pages import PageView
 from apps.costs.events import DRILL_DOWN_EXPORTED
+from apps.costs.priced import PricedCharge
+from apps.costs.spare_drill import SpareLine
+from apps.metering.selectors import ProofView
 
 #: (name of the file, header, rows)
 Table = tuple[str, Sequence[str], Iterable[Sequence[Any]]]
@@ -47,11 +51,15 @@ def _hours(gpu_ms: int | None) -> Decimal | None:
 
 def month_rows(context: dict[str, Any]) -> Table:
     """Return a team's days."""
-    header = ("day", "allocated_gpu_hours", "used_gpu_hours", "measured_percent", "idle_gpu_hours", "cost", "currency")
+    header = (
+        "day", "allocated_gpu_hours", "used_gpu_hours", "measured_percent", "idle_gpu_hours", "cost", "currency",
+        "other_resources_exact",
+    )  # fmt: skip
     rows = [
         (
             line.day, _hours(line.allocated_gpu_ms), _hours(line.used_gpu_ms), Decimal(line.coverage_permille) / 10,
             _hours(line.idle_gpu_ms), line.amount, line.amount.currency if line.amount is not None else "",
+            _six(line.resource_amount),
         )
         for line, _ in context["days"]
     ]  # fmt: skip
@@ -93,20 +101,113 @@ def hour_rows(context: dict[str, Any]) -> Table:
     return f"{context['team'].slug}-{context['day']}-hours", header, rows
 
 
+_CHARGED = (
+    "what", "quantity_hours", "rate", "currency", "rate_card", "rate_uid", "query", "sha256", "quantity_ms",
+    "rate_from", "rate_until", "cost_exact",
+)  # fmt: skip
+
+
+def _charged(what: str, charges: Iterable[PricedCharge]) -> list[Sequence[Any]]:
+    """Return charges with their rates: quantity_ms × rate ÷ 3,600,000 is cost_exact."""
+    return [
+        (
+            what, _hours(one.charge.quantity_ms), one.rate.amount if one.rate else None,
+            one.rate.currency if one.rate else "", one.rate.card.name if one.rate else "",
+            str(one.rate.uid) if one.rate else "", "", "", one.charge.quantity_ms,
+            one.rate.valid.lower if one.rate else None, one.rate.valid.upper if one.rate else None,
+            one.exact.amount if one.exact is not None else None,
+        )
+        for one in charges
+    ]  # fmt: skip
+
+
+def _sources(proof: ProofView | None) -> list[Sequence[Any]]:
+    exchanges = proof.exchanges if proof else []
+    return [
+        ("source", None, None, "", "", "", exchange.get("query") or exchange.get("url"), exchange["sha256"],
+         None, None, None, None)
+        for exchange in exchanges
+    ]  # fmt: skip
+
+
 def fact_rows(context: dict[str, Any]) -> Table:
     """Return a fact's charges: quantity, rate, rate card; and the source queries with the hashes of their answers."""
     detail = context["detail"]
-    header = ("what", "quantity_hours", "rate", "currency", "rate_card", "rate_uid", "query", "sha256")
-    rows: list[Sequence[Any]] = [
+    rows = _charged("charge", detail.charges) + _sources(detail.proof)
+    return f"fact-{context['fact'].uid}", _CHARGED, rows
+
+
+def resource_fact_rows(context: dict[str, Any]) -> Table:
+    """The same of a resource fact."""
+    detail = context["detail"]
+    rows = _charged(detail.fact.resource, detail.charges) + _sources(detail.proof)
+    return f"fact-{context['fact'].uid}", _CHARGED, rows
+
+
+def resource_rows(context: dict[str, Any]) -> Table:
+    """Return a workload's resources by hour, or the single facts of one of them."""
+    header = (
+        "hour", "resource", "facts", "fact", "node", "quantity", "unit", "quantity_ms", "measured_percent", "cost",
+        "currency",
+    )  # fmt: skip
+    rows = [
         (
-            "charge", _hours(charge.quantity_ms), rate.amount if rate else None, rate.currency if rate else "",
-            rate.card.name if rate else "", str(rate.uid) if rate else "", "", "",
+            line.hour, line.resource, line.facts, str(line.fact_uid) if line.facts == 1 else "",
+            line.node if line.facts == 1 else "", _hours(line.quantity_ms), line.unit, line.quantity_ms,
+            Decimal(line.coverage_permille) / 10, line.amount, _currency(line.amount),
         )
-        for charge, rate in detail.charges
+        for line in context["lines"]
     ]  # fmt: skip
-    if detail.proof:
-        rows += [
-            ("source", None, None, "", "", "", exchange.get("query") or exchange.get("url"), exchange["sha256"])
-            for exchange in detail.proof.exchanges
-        ]
-    return f"fact-{context['fact'].uid}", header, rows
+    return f"{context['team'].slug}-{context['day']}-resources", header, rows
+
+
+def spare_month_rows(context: dict[str, Any]) -> Table:
+    """Return a month's unallocated capacity by line, then by day."""
+    header = ("what", "line", "gpu_hours", "gpu_ms", "cost", "currency")
+    found = context["found"]
+    rows: list[Sequence[Any]] = [("line", line.key.label, *_spare(line)) for line in found.lines]
+    rows += [("day", day.at.isoformat(), *_spare(day)) for day in found.days]
+    return f"unallocated-{context['month']:%Y-%m}", header, rows
+
+
+def spare_day_rows(context: dict[str, Any]) -> Table:
+    """Return a day's unallocated capacity by cluster, GPU model and line."""
+    header = ("cluster", "gpu_model", "line", "gpu_hours", "gpu_ms", "cost", "currency")
+    rows = [
+        (line.cluster.slug if line.cluster else "", line.gpu_model, line.key.label, *_spare(line))
+        for line in context["lines"]
+    ]
+    return f"unallocated-{context['day']}", header, rows
+
+
+def spare_hour_rows(context: dict[str, Any]) -> Table:
+    """Return a line's hours."""
+    header = ("hour", "cluster", "gpu_model", "line", "gpu_hours", "gpu_ms", "cost", "currency")
+    cluster, model = context["cluster"].slug, context["gpu_model"]
+    rows = [(line.at, cluster, model, line.key.label, *_spare(line)) for line in context["lines"]]
+    return f"unallocated-{context['day']}-hours", header, rows
+
+
+def _spare(line: SpareLine) -> tuple[Any, ...]:
+    return _hours(line.gpu_ms), line.gpu_ms, line.amount, _currency(line.amount)
+
+
+def capacity_rows(context: dict[str, Any]) -> Table:
+    """Return the capacity lines of an hour with their charges and rates, and the source queries."""
+    header = ("line", "gpu_ms", *_CHARGED)
+    rows: list[Sequence[Any]] = []
+    empty: tuple[Any, ...] = ("line", None, None, "", "", "", "", "", None, None, None, None)
+    for line in context["lines"]:
+        charged = _charged("charge", line.charges) or [empty]
+        rows += [(line.label, line.gpu_ms if at == 0 else None, *one) for at, one in enumerate(charged)]
+    rows += [("", None, *one) for one in _sources(context["view"].proof)]
+    found = context["found"]
+    return f"capacity-{context['view'].cluster.slug}-{found.hour:%Y-%m-%dT%H}", header, rows
+
+
+def _currency(amount: Money | None) -> str:
+    return amount.currency if amount is not None else ""
+
+
+def _six(amount: Money | None) -> Decimal | None:
+    return None if amount is None else amount.amount.quantize(Decimal("0.000001"))

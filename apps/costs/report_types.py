@@ -124,6 +124,8 @@ class UnallocatedLine:
     gpu_ms: int
     amount: Money | None
     unpriced_gpu_ms: int
+    #: How the pages of unallocated capacity name the owner (`spare_drill`); "": the kind has none, or several.
+    address: str = ""
 
     @property
     def label(self) -> str:

@@ -19,6 +19,8 @@ from apps.metering.selectors import completeness
 from apps.teams.models import Unit
 
 __all__ = [
+    "FOREIGN",
+    "NOBODY",
     "NO_RATE",
     "OTHERS",
     "OWN",
@@ -34,6 +36,8 @@ __all__ = [
 #: Teams drawn by name in the chart; the others are one band.
 TOP = 10
 OTHERS = "Other owners"
+#: How addresses name the owners outside the scope, and no owner; no slug has this sign.
+FOREIGN, NOBODY = "~others", "~nobody"
 NO_RATE: tuple[Decimal | None, str | None] = (None, None)
 #: How far back daily sums are read: what a forecast's weekdays stand on.
 BEFORE = timedelta(days=62)
@@ -160,10 +164,18 @@ def _unallocated(report: MonthReport, figures: Figures) -> None:
     lines.sort(key=lambda one: (order[one[0][0]], one[0][1], "" if one[0][1] else one[0][2], one[0][3] or 0))
     amounts = round_products([product for _, product, _, _ in lines], report.currency)
     report.unallocated_total = total_of(amounts)
+    slugs = {row.team_id: row.slug for row in owners}
     report.unallocated = [
-        UnallocatedLine(kind, owner, team_id, gpu_ms, amount, unpriced)
-        for ((kind, _, owner, team_id), _, gpu_ms, unpriced), amount in zip(lines, amounts, strict=True)
+        UnallocatedLine(kind, owner, team_id, gpu_ms, amount, unpriced, _address(kind, foreign, slugs.get(team_id, "")))
+        for ((kind, foreign, owner, team_id), _, gpu_ms, unpriced), amount in zip(lines, amounts, strict=True)
     ]
+
+
+def _address(kind: str, foreign: bool, slug: str) -> str:
+    """Return how addresses name the owner of an unallocated line."""
+    if kind != ChargeKind.RESERVED_UNUSED:
+        return ""
+    return FOREIGN if foreign else slug or NOBODY
 
 
 # Whole units are read from their daily sums; where a person sees single teams only, from the daily charges.

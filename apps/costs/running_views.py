@@ -18,7 +18,7 @@ from apps.costs import running
 from apps.costs.choices import OwnerKind, PeriodStatus
 from apps.costs.models import RunningStatement
 from apps.costs.period_views import _PeriodMixin, period_url
-from apps.costs.statement_views import LineTable
+from apps.costs.statement_views import LineTable, links_of
 from apps.metering import billing
 
 
@@ -96,7 +96,8 @@ class RunningDetail(_Running):
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add statement and lines."""
         row = self.row
-        table = LineTable(data=running.lines_of(row), statement=row, links={}, orderable=False)
+        lines = running.lines_of(row)
+        table = LineTable(data=lines, statement=row, links=links_of(lines), orderable=False)
         table.request = self.request
         self.paged(lambda page: table.paginate(page=page, per_page=PER_PAGE))
         return super().get_context(

@@ -17,8 +17,9 @@ from apps.core.errors import NotVisible
 from apps.core.money import Money
 from apps.costs.choices import RESOURCES, ChargeKind
 from apps.costs.models import Budget, Charge, DayCharge
+from apps.costs.priced import PricedCharge, priced
 from apps.costs.reporting import NO_RATE, DayCell, MonthReport, TeamLine, UnallocatedLine, month_report
-from apps.costs.tally import Tally, round_to_total
+from apps.costs.tally import Tally, fitted, round_to_total, total_of
 from apps.metering import billing
 from apps.metering.models import DayUsage, HourFact, ResourceFact
 from apps.metering.selectors import Completeness, ProofView, completeness, proof_of
@@ -28,7 +29,7 @@ from apps.teams.models import Team
 __all__ = [
     "DayCell", "DayLine", "HourLine", "MonthReport", "TeamLine", "UnallocatedLine", "WorkloadLine", "budget_for",
     "clusters_of", "cost_of_month", "day_workloads", "fact_detail", "month_report", "month_to_date",
-    "team_month_days", "workload_hours",
+    "team_month_days", "visible_units", "workload_figure", "workload_hours",
 ]  # fmt: skip
 
 
@@ -75,12 +76,11 @@ class WorkloadLine:
 
 @dataclass(frozen=True, slots=True)
 class HourLine:
-    """One hourly fact of a workload with what it cost and the rates behind it."""
+    """One hourly fact of a workload with what it cost."""
 
     fact: HourFact
     amount: Money | None
     unpriced_gpu_ms: int
-    rate_ids: tuple[int, ...]
 
 
 def _ledger() -> str:
@@ -141,7 +141,7 @@ def _rates(ids: Iterable[int | None]) -> dict[int | None, tuple[Any, str | None]
     }
 
 
-def _visible_units(team: Team, start: datetime, end: datetime, user: Any) -> list[int]:
+def visible_units(team: Team, start: datetime, end: datetime, user: Any) -> list[int]:
     """Return the units on a team's facts of [start, end) that the person may see; with the team they decide."""
     units: set[int | None] = set()
     for rows in (HourFact.objects.visible_to(user), ResourceFact.objects.visible_to(user)):
@@ -153,7 +153,7 @@ def _visible_units(team: Team, start: datetime, end: datetime, user: Any) -> lis
 def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = None) -> list[WorkloadLine]:
     """Return what a team ran on a billing day, most first; amounts sum to `total` or the day's rounded cost."""
     start, end = billing.day_bounds(day)
-    units = _visible_units(team, start, end, user)
+    units = visible_units(team, start, end, user)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -199,9 +199,7 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
     ordered = sorted(
         found.values(), key=lambda item: (-int(item[0][6]), item[0][2], item[0][1], item[0][0], item[0][4], item[0][16])
     )
-    amounts = round_to_total(
-        [tally.amount if tally.priced_ms or tally.unpriced_ms else None for _, tally in ordered], total
-    )
+    amounts = fitted([tally.amount if tally.priced_ms or tally.unpriced_ms else None for _, tally in ordered], total)
     return [
         WorkloadLine(
             cluster_id=row[0],
@@ -224,9 +222,12 @@ def day_workloads(team: Team, day: date, user: Any, *, total: Money | None = Non
 
 
 def workload_hours(
-    team: Team, day: date, user: Any, *, workload_name: str, cluster_id: int, namespace: str
+    team: Team, day: date, user: Any, *, workload_name: str, cluster_id: int, namespace: str, total: Money | None = None
 ) -> list[HourLine]:
-    """Return the hourly facts of one workload on a billing day with what each cost, in order; at most 2,000."""
+    """Return the hourly facts of one workload on a billing day with what each cost, in order.
+
+    Amounts sum to `total`, the workload's figure of the day, or to their own rounded sum.
+    """
     start, end = billing.day_bounds(day)
     facts = list(
         HourFact.objects.visible_to(user)
@@ -238,16 +239,15 @@ def workload_hours(
             cluster_id=cluster_id,
             namespace=namespace,
         )
-        .order_by("hour", "uid")[:2000]
+        .order_by("hour", "uid")
     )
     tallies = _charges_of(facts, start, end)
-    amounts = round_to_total([tallies[fact.uid].amount if fact.uid in tallies else None for fact in facts], None)
+    amounts = fitted([tallies[fact.uid].amount if fact.uid in tallies else None for fact in facts], total)
     return [
         HourLine(
             fact=fact,
             amount=amount,
             unpriced_gpu_ms=tallies[fact.uid].unpriced_gpu_ms if fact.uid in tallies else fact.allocated_gpu_ms,
-            rate_ids=(),
         )
         for fact, amount in zip(facts, amounts, strict=True)
     ]
@@ -272,7 +272,7 @@ class FactDetail:
     """A fact with its charges, their rates, and the source proof."""
 
     fact: HourFact
-    charges: list[tuple[Charge, Rate | None]]
+    charges: list[PricedCharge]
     amount: Money | None
     unpriced_ms: int
     proof: ProofView | None
@@ -283,18 +283,25 @@ def fact_detail(fact_uid: uuid.UUID | str, user: Any) -> FactDetail:
     fact = HourFact.objects.visible_to(user).filter(uid=fact_uid).first()
     if fact is None:
         raise NotVisible
-    charges = list(Charge.objects.filter(hour=fact.hour, fact_uid=fact.uid).order_by("uid"))
-    rates = {
-        rate.pk: rate
-        for rate in Rate.objects.filter(pk__in=[c.rate_id for c in charges]).select_related("card", "flavour")
-    }
+    charges = priced(Charge.objects.filter(hour=fact.hour, cluster_id=fact.cluster_id, fact_uid=fact.uid))
     tally = Tally(_ledger())
-    for charge in charges:
-        rate = rates.get(charge.rate_id) if charge.rate_id else None
-        tally.add(charge.quantity_ms, charge.gpu_ms, rate.amount if rate else None, rate.currency if rate else None)
-    pairs = [(charge, rates.get(charge.rate_id) if charge.rate_id else None) for charge in charges]
+    for one in charges:
+        one.add_to(tally)
     amount = tally.amount if charges else None
-    return FactDetail(fact, pairs, amount.quantized() if amount else None, tally.unpriced_ms, proof_of(fact))
+    return FactDetail(fact, charges, amount.quantized() if amount else None, tally.unpriced_ms, proof_of(fact))
+
+
+def workload_figure(
+    team: Team, day: date, user: Any, *, workload_name: str, cluster_id: int, namespace: str, resources: bool = False
+) -> Money | None:
+    """Return what the page of a team's day shows for a workload's GPU time, or (`resources`) for its resources.
+
+    Rounded as there: with the day's other lines, to the day's line of the month. None: nothing is priced.
+    """
+    line = next((one for one in team_month_days(team, day, user) if one.day == day), None)
+    key = (cluster_id, namespace, workload_name, resources)
+    rows = day_workloads(team, day, user, total=line.amount if line else None)
+    return total_of(r.amount for r in rows if (r.cluster_id, r.namespace, r.workload_name, r.resources) == key)
 
 
 def clusters_of(teams: Iterable[Team], month: date) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +14,7 @@ import django_tables2 as tables
 from django.urls import reverse
 from django.utils.html import format_html
 
+from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.errors import NotVisible
 from apps.core.filters import CommonsFilterSet
@@ -20,13 +23,14 @@ from apps.core.permissions import may
 from apps.core.tables import CommonsTable, MoneyColumn, QuantityColumn, TimeColumn, UidLinkColumn
 from apps.core.views import Crumb, ListView
 from apps.costs import statement_digests
-from apps.costs.choices import BillingMode, ChargeKind, LineSort, OwnerKind
+from apps.costs.choices import UNALLOCATED, BillingMode, ChargeKind, LineSort, OwnerKind
 from apps.costs.models import RunningStatement, Statement, StatementLine
 from apps.costs.period_events import LINES_EXPORTED, STATEMENTS_EXPORTED
 from apps.costs.period_views import VIEW, period_url
 from apps.costs.tables import MonthFilter
 from apps.costs.views import month_url
 from apps.metering import billing
+from apps.rates.models import Rate
 from apps.teams.models import Team, Unit
 
 
@@ -145,7 +149,7 @@ class LineTable(CommonsTable):
         order_by = ("ordinal",)
         caption = "Lines"
 
-    def __init__(self, *args: Any, statement: _Shown, links: dict[Any, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, statement: _Shown, links: Links, **kwargs: Any) -> None:
         self.statement, self.links = statement, links
         super().__init__(*args, **kwargs)
 
@@ -191,30 +195,61 @@ class LineTable(CommonsTable):
         return None if record.exact is None else record.amount
 
 
-def behind(statement: _Shown, line: StatementLine, links: dict[Any, str]) -> str:
-    """Return the page of what a line is made of: charges of its kind, the team's statement, or nothing."""
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What the links of a statement's lines are made of: pages by reference, slugs of clusters, uids of rates."""
+
+    pages: dict[Any, str] = field(default_factory=dict)
+    clusters: dict[int, str] = field(default_factory=dict)
+    rates: dict[int, uuid.UUID] = field(default_factory=dict)
+
+
+def behind(statement: _Shown, line: StatementLine, links: Links) -> str:
+    """Return the page of what a line is made of: its charges, a common cost, the team's statement, or nothing."""
     if line.reference is not None:
-        return links.get(line.reference, "")
+        return links.pages.get(line.reference, "")
+    month = f"{statement.period.month:%Y-%m}"
+    if line.sort == LineSort.TEAM:
+        # A running statement is no row that stays: it is named by its number, which the line begins with.
+        number = line.description.partition(" ")[0]
+        return reverse("costs:running-detail", kwargs={"month": month, "number": number})
+    if line.sort == LineSort.DISTRIBUTED and line.kind in UNALLOCATED and line.kind != ChargeKind.RESERVED_UNUSED:
+        address = reverse("costs:unallocated-month", kwargs={"month": month})
+        return f"{address}?{urlencode({'kind': line.kind})}"
     if line.sort != LineSort.CHARGE and line.kind != ChargeKind.RESERVED_UNUSED:
         return ""
-    query = {"month": f"{statement.period.month:%Y-%m}", "kind": line.kind}
+    query = {"month": month, "kind": line.kind}
     if statement.owner_kind == OwnerKind.TEAM:
         query["team"] = statement.team_name
+    if slug := links.clusters.get(line.cluster_id or 0):
+        query["cluster"] = slug
+    if line.rate_id is None:
+        query["unpriced"] = "true"
+    elif rate := links.rates.get(line.rate_id):
+        query["rate"] = str(rate)
     return f"{reverse('costs:charge-list')}?{urlencode(query)}"
 
 
-def _links(lines: Iterable[StatementLine]) -> dict[Any, str]:
-    """Return where the references of these lines lead: statements of teams, corrections, credits."""
+def links_of(lines: Sequence[StatementLine]) -> Links:
+    """Return where these lines lead: statements, corrections, credits, bills, clusters and rates. Two queries."""
     pages = {
         LineSort.TEAM: ("costs:statement-detail", "statement_uid"),
         LineSort.CORRECTION: ("costs:correction-detail", "correction_uid"),
         LineSort.CREDIT: ("costs:credit-detail", "credit_uid"),
     }
-    found: dict[Any, str] = {}
+    found = Links()
     for line in lines:
-        if line.reference is not None and line.sort in pages:
+        if line.reference is None:
+            continue
+        if line.sort in pages:
             name, key = pages[LineSort(line.sort)]
-            found[line.reference] = reverse(name, kwargs={key: line.reference})
+            found.pages[line.reference] = reverse(name, kwargs={key: line.reference})
+        elif line.sort == LineSort.ROUNDING:
+            found.pages[line.reference] = reverse("costs:bill-list")
+    clusters = {line.cluster_id for line in lines if line.cluster_id is not None}
+    rates = {line.rate_id for line in lines if line.rate_id is not None}
+    found.clusters.update(Cluster.objects.filter(pk__in=clusters).values_list("pk", "slug"))
+    found.rates.update(Rate.objects.filter(pk__in=rates).values_list("pk", "uid"))
     return found
 
 
@@ -248,7 +283,8 @@ class StatementDetail(ListView):
     def get_table_kwargs(self) -> dict[str, Any]:
         """Give the table what its links need."""
         summed = self.statement.owner_kind in (OwnerKind.UNIT, OwnerKind.COST_CENTRE)
-        links = _links(self.get_base_queryset().filter(reference__isnull=False).only("sort", "reference"))
+        columns = ("sort", "reference", "cluster_id", "rate_id", "statement_id")
+        links = links_of(list(self.get_base_queryset().only(*columns)))
         hidden = ("quantity_ms", "hourly", "ratio_ppm", "method", "cluster_name", "flavour_name") if summed else ()
         return {"statement": self.statement, "links": links, "exclude": hidden}
 
@@ -297,4 +333,4 @@ def _charges_url(row: Statement) -> str:
     return f"{reverse('costs:charge-list')}?{urlencode(query)}"
 
 
-__all__ = ["StatementDetail", "StatementList", "behind"]
+__all__ = ["Links", "StatementDetail", "StatementList", "behind", "links_of"]

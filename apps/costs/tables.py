@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import django_filters
 import django_tables2 as tables
 from django import forms
+from django.urls import reverse
+from django.utils.html import format_html
 
+from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.filters import CommonsFilterSet
 from apps.core.money import MILLISECONDS_PER_HOUR
 from apps.core.tables import CommonsTable, QuantityColumn, TimeColumn, UidLinkColumn
-from apps.costs.choices import ChargeKind
+from apps.costs.choices import HELD, RESOURCES, ChargeKind
+from apps.costs.drill_pages import hour_text
 from apps.costs.models import Charge
 from apps.metering import billing
+from apps.rates.models import Rate
 from apps.teams.models import Unit
 
 
@@ -69,8 +75,15 @@ class ChargeTable(CommonsTable):
         return Decimal(exact.quantize(Decimal("0.000001")))
 
     def render_fact_uid(self, value: Any, record: Any, column: UidLinkColumn) -> Any:
-        """Link to the fact; capacity lines have no page of their own."""
-        return column.render("open", record) if record.kind in ("allocated", "unattributed") else "–"
+        """Link to the fact, or to the capacity lines of the hour."""
+        if record.kind in HELD:
+            return column.render("open", record)
+        if record.kind in RESOURCES:
+            url = reverse("costs:resource-fact", kwargs={"hour": hour_text(record.hour), "fact_uid": value})
+        else:
+            place = {"cluster_slug": record.cluster_slug, "hour": hour_text(record.hour)}
+            url = f"{reverse('costs:capacity-hour', kwargs=place)}?{urlencode({'model': record.gpu_model})}"
+        return format_html('<a href="{}">open</a>', url)
 
     def value_fact_uid(self, value: Any) -> str:
         """Export the key of the fact or capacity line."""
@@ -116,6 +129,8 @@ class ChargeFilter(CommonsFilterSet):
     team = django_filters.CharFilter(field_name="team_name", lookup_expr="iexact", label="Team", max_length=200)
     unit = UnitFilter("unit_id")
     kind = django_filters.ChoiceFilter(choices=ChargeKind.choices, label="Kind")
+    cluster = django_filters.CharFilter(label="Cluster", method="by_cluster", max_length=100)
+    rate = django_filters.UUIDFilter(label="Rate", method="by_rate", widget=forms.HiddenInput())
     unpriced = django_filters.BooleanFilter(field_name="rate_id", lookup_expr="isnull", label="Without a rate")
 
     class Meta:
@@ -126,6 +141,14 @@ class ChargeFilter(CommonsFilterSet):
         """Keep a billing month."""
         start, end = billing.month_bounds(billing.parse_month(value))
         return queryset.filter(hour__gte=start, hour__lt=end)
+
+    def by_cluster(self, queryset: Any, name: str, value: str) -> Any:
+        """Keep the charges of the cluster with this slug."""
+        return queryset.filter(cluster_id__in=Cluster.objects.filter(slug=value).values("pk"))
+
+    def by_rate(self, queryset: Any, name: str, value: Any) -> Any:
+        """Keep the charges at one rate: what a statement's line adds up."""
+        return queryset.filter(rate_id__in=Rate.objects.filter(uid=value).values("pk"))
 
     def filter_queryset(self, queryset: Any) -> Any:
         """Keep one month always: a charge list without an end is of no use."""

@@ -175,6 +175,17 @@ def round_to_total(lines: Sequence[Money | None], total: Money | None) -> list[M
     return [None if line is None else next(rounded) for line in lines]
 
 
+def fitted(lines: Sequence[Money | None], total: Money | None) -> list[Money | None]:
+    """Return lines rounded to `total`, the figure of the level above, or to their own sum where it is not theirs.
+
+    The two are read by different statements: what is priced between them belongs to one alone.
+    """
+    try:
+        return round_to_total(lines, total)
+    except ValueError:
+        return round_to_total(lines, None)
+
+
 def share(part: int, whole: int) -> Decimal | None:
     """Return part ÷ whole as a ratio; None where there is nothing to share."""
     return Decimal(part) / Decimal(whole) if whole else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import OuterRef, Subquery
 from django.http import HttpResponseBase
@@ -19,6 +20,7 @@ from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.views import Crumb, ListView, PageView
 from apps.costs import actions, budget_figures, charge_stream, selectors
+from apps.costs.drill_pages import page_of
 from apps.costs.drilldown import Downloadable, Table, day_rows, fact_rows, hour_rows, month_rows
 from apps.costs.events import CHARGES_EXPORTED
 from apps.costs.models import Charge, DayCharge
@@ -94,7 +96,8 @@ def day_url(team: Team, day: date) -> str:
     return reverse("costs:team-day", kwargs={"team_slug": team.slug, "day": day.isoformat()})
 
 
-def _date(text: str) -> date:
+def day_of(text: str) -> date:
+    """Return the day that an address names. Raises NotVisible for none."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
@@ -155,6 +158,7 @@ class TeamMonth(TeamPage):
             allocated=sum(day.allocated_gpu_ms for day in days),
             idle=sum(day.idle_gpu_ms for day in days),
             unpriced=sum(day.unpriced_gpu_ms for day in days),
+            resources=any(day.resource_amount is not None for day in days),
             budget=None if budget is None else budget.monthly,
             budget_url="" if budget is None else reverse("costs:budget-detail", kwargs={"budget_uid": budget.uid}),
             left=None if standing is None else standing.left,
@@ -169,10 +173,11 @@ class TeamDay(TeamPage):
     """A team's day by workload."""
 
     template_name = "costs/team_day.html"
+    htmx_template = "costs/team_day.html#list"
 
     def get_title(self) -> str:
         """Return team and day."""
-        return f"{self.team}: {_date(self.kwargs['day']):%d %B %Y}"
+        return f"{self.team}: {day_of(self.kwargs['day']):%d %B %Y}"
 
     def table_of(self, context: dict[str, Any]) -> Table:
         """The workloads, as shown."""
@@ -180,14 +185,15 @@ class TeamDay(TeamPage):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the month."""
-        return self.crumbs(_date(self.kwargs["day"]).replace(day=1))
+        return self.crumbs(day_of(self.kwargs["day"]).replace(day=1))
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the workloads, adding up to the day's line of the month."""
-        day = _date(self.kwargs["day"])
+        day = day_of(self.kwargs["day"])
         line = next((d for d in selectors.team_month_days(self.team, day, self.request.user) if d.day == day), None)
         rows = selectors.day_workloads(self.team, day, self.request.user, total=line.amount if line else None)
         start, end = billing.day_bounds(day)
+        pages = page_of(self.request, rows)
         return super().get_context(
             team=self.team,
             day=day,
@@ -196,6 +202,7 @@ class TeamDay(TeamPage):
             zone=billing.zone_name(),
             line=line,
             rows=rows,
+            pages=pages,
             completeness=completeness(selectors.clusters_of([self.team], day), start, end),
             **extra,
         )
@@ -205,6 +212,7 @@ class WorkloadDay(TeamPage):
     """One workload's hourly facts on a day."""
 
     template_name = "costs/workload_day.html"
+    htmx_template = "costs/workload_day.html#list"
 
     def get_title(self) -> str:
         """Return the workload's name."""
@@ -216,19 +224,19 @@ class WorkloadDay(TeamPage):
 
     def breadcrumbs(self) -> list[Crumb]:
         """Back to the day."""
-        day = _date(self.kwargs["day"])
+        day = day_of(self.kwargs["day"])
         return self.crumbs(day.replace(day=1), day)
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
         """Add the hours. Raises Invalid where the address names no workload, NotVisible where it has no facts."""
-        day = _date(self.kwargs["day"])
+        day = day_of(self.kwargs["day"])
         name, namespace = self.request.GET.get("name", ""), self.request.GET.get("namespace", "")
         cluster = Cluster.objects.filter(slug=self.request.GET.get("cluster", "")).first()
         if not name or cluster is None:
             raise Invalid({"name": "The address names a workload by name, namespace and cluster."})
-        lines = selectors.workload_hours(
-            self.team, day, self.request.user, workload_name=name, cluster_id=cluster.pk, namespace=namespace
-        )
+        workload: dict[str, Any] = {"workload_name": name, "cluster_id": cluster.pk, "namespace": namespace}
+        figure = selectors.workload_figure(self.team, day, self.request.user, **workload)
+        lines = selectors.workload_hours(self.team, day, self.request.user, total=figure, **workload)
         if not lines:
             raise NotVisible
         return super().get_context(
@@ -238,6 +246,7 @@ class WorkloadDay(TeamPage):
             namespace=namespace,
             zone=billing.zone_name(),
             lines=lines,
+            pages=page_of(self.request, lines),
             total=_sum([line.amount for line in lines]),
             allocated=sum(line.fact.allocated_gpu_ms for line in lines),
             **extra,
@@ -268,10 +277,14 @@ class FactDetail(Downloadable, PageView):
         if team is None:
             return [Crumb("Costs", reverse("costs:team-list"))]
         day = billing.day_of(fact.hour)
+        workload = reverse("costs:workload-day", kwargs={"team_slug": team.slug, "day": day.isoformat()})
+        cluster = Cluster.objects.get(pk=fact.cluster_id)
+        query = {"cluster": cluster.slug, "namespace": fact.namespace, "name": fact.workload_name}
         return [
             Crumb("Costs", reverse("costs:team-list")),
             Crumb(f"{team} in {day:%B %Y}", month_url(team, day)),
             Crumb(f"{day:%d %B}", day_url(team, day)),
+            Crumb(fact.workload_name, f"{workload}?{urlencode(query)}"),
         ]
 
     def get_context(self, **extra: Any) -> dict[str, Any]:
@@ -312,7 +325,9 @@ class ChargeList(ListView):
         """Charges with their rate."""
         rate = Rate.objects.filter(pk=OuterRef("rate_id"))
         return Charge.objects.annotate(
-            rate_amount=Subquery(rate.values("amount")), rate_currency=Subquery(rate.values("currency"))
+            rate_amount=Subquery(rate.values("amount")),
+            rate_currency=Subquery(rate.values("currency")),
+            cluster_slug=Subquery(Cluster.objects.filter(pk=OuterRef("cluster_id")).values("slug")),
         )
 
     def export(self, table: Any, kind: str) -> HttpResponseBase:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import django_filters
 import django_tables2 as tables
 from django import forms
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -15,6 +17,7 @@ from apps.core import clock, formats
 from apps.core.filters import CommonsFilterSet, SearchFilter
 from apps.core.tables import ActionsColumn, CommonsTable, MoneyColumn, QuantityColumn, StatusColumn, TimeColumn
 from apps.core.templatetags import commons
+from apps.metering.capacity_report import CapacityRow
 from apps.metering.models import CapacityLine, NamespaceOwner, ResourceRule
 
 
@@ -188,9 +191,16 @@ class CapacityTable(CommonsTable):
     class Meta(CommonsTable.Meta):
         caption = "Capacity lines by cluster, GPU model and time"
 
-    def render_at(self, value: Any) -> str:
-        """Write the hour in UTC, or the billing day."""
-        return formats.datetime_utc(value) if hasattr(value, "hour") else formats.day(value)
+    def render_at(self, value: Any, record: CapacityRow) -> Any:
+        """Write the hour, leading to its lines with rates and source, or the billing day, leading to its hours."""
+        if hasattr(value, "hour"):
+            place = {"cluster_slug": record.cluster_slug, "hour": f"{value:%Y-%m-%dT%H}"}
+            url = f"{reverse('costs:capacity-hour', kwargs=place)}?{urlencode({'model': record.gpu_model})}"
+            return format_html('<a href="{}">{}</a>', url, formats.datetime_utc(value))
+        day = value.isoformat()
+        query = {"cluster": record.cluster_slug, "gpu_model": record.gpu_model, "grain": "hour"}
+        query |= {"since": day, "until": day}
+        return format_html('<a href="?{}">{}</a>', urlencode(query), formats.day(value))
 
     def value_at(self, value: Any) -> Any:
         """Export the moment or day."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,8 +15,17 @@ from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.metering import billing
 from apps.metering.choices import METERED, HourState, LineKind
-from apps.metering.models import CapacityLine, DayUsage, HourFact, HourStatus, IngestRun, Source, SourceProof
-from apps.metering.sources.base import excerpt
+from apps.metering.models import (
+    CapacityLine,
+    DayUsage,
+    HourFact,
+    HourStatus,
+    IngestRun,
+    ResourceFact,
+    Source,
+    SourceProof,
+)
+from apps.metering.sources.base import about
 from apps.metering.writer import PROVISIONAL_AFTER
 
 
@@ -242,23 +252,32 @@ class ProofView:
     exchanges: list[dict[str, Any]]
 
 
-def proof_of(fact: HourFact, *, needle: str = "") -> ProofView | None:
-    """Return the proof of a fact, each exchange with an excerpt of its response around the fact's workload.
+def proof_of(fact: HourFact | ResourceFact) -> ProofView | None:
+    """Return the proof of a fact, each exchange with what its response says of the fact's workload.
 
-    The response holds a whole cluster's readings, so only the piece about this fact is cut out; without the workload's
-    name in a response no excerpt of it is shown.
+    The response holds a whole cluster's readings, so only the piece about this fact is cut out; where a response does
+    not name the workload no excerpt of it is shown.
     """
-    if fact.proof_id is None:
+    words = [getattr(fact, "pod", ""), fact.workload_key, fact.workload_name]
+    return proof_view(fact.proof_id, words)
+
+
+def proof_view(proof_id: int | None, words: Sequence[str] = ()) -> ProofView | None:
+    """Return a kept proof, each exchange with what it says of the first of `words` that it names; None: none is kept.
+
+    Without words no excerpt of any response is shown.
+    """
+    if proof_id is None:
         return None
-    proof = SourceProof.objects.select_related("source", "run").filter(pk=fact.proof_id).first()
+    proof = SourceProof.objects.select_related("source", "run").filter(pk=proof_id).first()
     if proof is None:
         return None
-    body = bytes(proof.body)
-    word = needle or fact.pod or fact.workload_name
+    body = zlib.decompress(proof.body) if any(words) else b""
     shown = []
     for exchange in proof.exchanges:
-        cut = excerpt(body, exchange, needle=word, size=600) if word else ""
-        shown.append({**exchange, "excerpt": cut if word and word in cut else ""})
+        response = body[exchange["offset"] : exchange["offset"] + exchange["bytes"]]
+        found = (about(response, word) for word in words if word)
+        shown.append({**exchange, "excerpt": next((text for text in found if text), "")})
     return ProofView(proof, shown)
 
 

@@ -124,4 +124,4 @@ def test_every_level_adds_up_to_the_one_above(company: Any, world: World) -> Non
     assert detail.proof is not None
     assert detail.proof.exchanges[0]["query"] == "query"
     assert len(detail.proof.exchanges[0]["sha256"]) == 64
-    assert detail.charges[0][1] == world.rate
+    assert detail.charges[0].rate == world.rate

@@ -239,7 +239,7 @@ def test_a_crash_between_delete_and_insert_leaves_the_old_hour(world: World, mon
 def test_facts_lead_to_their_proof(world: World) -> None:
     ingest(world, adapter())
     fact = HourFact.objects.filter(workload_name="train").earliest("hour")
-    view = selectors.proof_of(fact, needle="train-0")
+    view = selectors.proof_view(fact.proof_id, ["train-0"])
     assert view is not None
     assert view.exchanges[0]["excerpt"] == '{"pod": "train-0"}'
     other = selectors.proof_of(HourFact.objects.filter(workload_name="serve").earliest("hour"))

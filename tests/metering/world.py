@@ -13,7 +13,7 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from apps.clusters.models import Cluster, Flavour, Pool, PoolCapacity
 from apps.metering.engine import HOUR_MS, Holding, Span, Use
 from apps.metering.models import Source
-from apps.metering.sources.base import HourCover, NodeReading, Reading, SourceError, ms
+from apps.metering.sources.base import HourCover, NodeReading, Reading, ResourceHold, SourceError, ms
 from apps.quotas.models import Quota, Workspace
 from apps.rates.models import Rate, RateCard
 from apps.teams.models import Team
@@ -33,6 +33,7 @@ class FakeAdapter:
 
     holdings: list[Holding] = field(default_factory=list)
     nodes: list[NodeReading] = field(default_factory=list)
+    resources: list[ResourceHold] = field(default_factory=list)
     absent: set[datetime] = field(default_factory=set)
     incomplete: dict[datetime, int] = field(default_factory=dict)
     error: str = ""
@@ -45,7 +46,7 @@ class FakeAdapter:
             raise SourceError(self.error)
         self.reads.append((start, end))
         self.requests += 1
-        reading = Reading(holdings=list(self.holdings), nodes=list(self.nodes))
+        reading = Reading(holdings=list(self.holdings), nodes=list(self.nodes), resources=list(self.resources))
         absent = {ms(hour) for hour in self.absent}
         for hour in range(ms(start), ms(end), HOUR_MS):
             if hour not in absent:

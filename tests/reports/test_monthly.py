@@ -155,11 +155,11 @@ def test_allocated_and_unallocated_are_the_bill_of_the_pools(books: Books) -> No
     for words in ("Reserved but unused: Finance", "Reserved but unused: Marketing", "Unsold"):
         assert words in shown
     assert f"{report_of(books).unallocated_total.amount:,.2f}" in shown  # type: ignore[union-attr]  # has charges
-    below = re.search(r'href="(/costs/charges/[^"]*kind=reserved_unused[^"]*)"', shown)
+    below = re.search(r'href="(/costs/unallocated/[^"]*kind=reserved_unused[^"]*owner=finance)"', shown)
     assert below
-    charges = page_of(browser(books.company.vp).get(below[1].replace("&amp;", "&") + "&team=finance"))
-    assert "Reserved" in charges
-    assert "No charges in this month" not in charges
+    reserved = page_of(browser(books.company.vp).get(below[1].replace("&amp;", "&")))
+    assert "Reserved but unused: Finance" in reserved
+    assert "Nothing was left unallocated" not in reserved
 
 
 @pytest.mark.requirement("reports-2.3")
@@ -267,6 +267,18 @@ def test_the_way_down_by_the_links_alone(books: Books) -> None:
     assert "25,200,000 GPU-ms" in shown  # 7 GPUs, one hour
     assert "SHA-256" in shown
     assert "http://source.example" in shown
+    # Unallocated capacity as well: its line → days → lines of a day → hours → the hour with its query.
+    path = "/reports/monthly/retail-bank/2026-10/"
+    for pattern in (
+        r'href="(/costs/unallocated/2026-10/[^"]*kind=reserved_unused&amp;owner=finance)"',
+        r'href="(/costs/unallocated/2026-10-02/[^"]*)"',
+        r'href="(/costs/unallocated/2026-10-02/hours/[^"]*)"',
+        r'href="(/costs/capacity/[^"]*)"',
+    ):
+        found = re.search(pattern, client.get(path).content.decode())
+        assert found, (path, pattern)
+        path = found[1].replace("&amp;", "&")
+    assert "SHA-256" in page_of(client.get(path))
     # A cell of the table by day leads to the same day.
     assert 'href="/costs/teams/finance/2026-10-01/"' in page_of(client.get("/reports/monthly/retail-bank/2026-10/"))
     assert HourFact.objects.filter(team_id=books.company.finance_team.pk).exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,14 +132,60 @@ class Feed:
         )
 
 
-def excerpt(body: bytes, exchange: Mapping[str, Any], *, needle: str = "", size: int = 2000) -> str:
-    """Return a readable part of one exchange's response out of a proof's body, around `needle` if it occurs."""
-    start, length = int(exchange["offset"]), int(exchange["bytes"])
-    text = zlib.decompress(body)[start : start + length].decode("utf-8", "replace")
-    at = text.find(needle) if needle else -1
-    begin = max(0, at - size // 4) if at >= 0 else 0
-    cut = text[begin : begin + size]
-    return ("… " if begin else "") + cut + (" …" if begin + size < len(text) else "")
+#: Objects that only describe the one they stand in: a series' labels, an allocation's properties.
+_DESCRIPTIONS = re.compile(rb'"(?:metric|properties|labels)"\s*:\s*$')
+#: Places of a name that are looked at before giving up: a set of an hour names a pod in keys, too.
+_PLACES = 50
+_OPENS, _CLOSES = b"{}"
+
+
+def about(response: bytes, name: str, *, size: int = 2000) -> str:
+    """Return what a response says of `name` and of nothing else; "": nothing that can be cut out.
+
+    The response holds readings of other workloads, which whoever may read this one's may not read: cut out is the
+    smallest JSON object that names it in a text of its own, with the object that this one describes.
+    """
+    word, at = json.dumps(name).encode(), -1
+    for _ in range(_PLACES):
+        at = response.find(word, at + 1)
+        if at < 0:
+            break
+        if response[at + len(word) : at + len(word) + 20].lstrip()[:1] == b":":
+            continue  # The name is a key: what stands around it speaks of others, too.
+        begin = _opening(response, at)
+        while begin >= 0 and _DESCRIPTIONS.search(response[max(0, begin - 40) : begin]):
+            begin = _opening(response, begin)
+        if begin >= 0:
+            cut = response[begin : _closing(response, begin)]
+            more = " …" if len(cut) > size else ""
+            return cut[:size].decode("utf-8", "replace") + more
+    return ""
+
+
+def _opening(text: bytes, at: int) -> int:
+    """Return where the object around a place begins; -1 outside of any."""
+    depth = 0
+    for place in range(at - 1, -1, -1):
+        if text[place] == _CLOSES:
+            depth += 1
+        elif text[place] == _OPENS:
+            if not depth:
+                return place
+            depth -= 1
+    return -1
+
+
+def _closing(text: bytes, begin: int) -> int:
+    """Return the end of the object that begins there."""
+    depth = 0
+    for place in range(begin, len(text)):
+        if text[place] == _OPENS:
+            depth += 1
+        elif text[place] == _CLOSES:
+            depth -= 1
+            if not depth:
+                return place + 1
+    return len(text)
 
 
 @dataclass(slots=True)

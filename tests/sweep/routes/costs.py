@@ -13,6 +13,7 @@ from apps.costs import whatif_questions as questions
 from apps.costs.models import Budget, BudgetStep, WhatIfRun
 from apps.metering import billing
 from apps.quotas.models import Workspace
+from tests.metering.world import MODEL
 from tests.sweep.routes.metering import FACTS
 from tests.sweep.types import Route
 
@@ -52,6 +53,19 @@ def _day(world: Any) -> Mapping[str, Any]:
     return {"team_slug": "finance", "day": billing.day_of(world.fact.hour).isoformat()}
 
 
+def _resource_day(world: Any) -> Mapping[str, Any]:
+    return {"team_slug": "finance", "day": billing.day_of(world.resource_fact.hour).isoformat()}
+
+
+def _resource_fact(world: Any) -> Mapping[str, Any]:
+    fact = world.resource_fact
+    return {"hour": f"{fact.hour:%Y-%m-%dT%H}", "fact_uid": fact.uid}
+
+
+def _spare_day(world: Any) -> Mapping[str, Any]:
+    return {"day": billing.day_of(world.fact.hour).isoformat()}
+
+
 def _team(world: Any) -> Mapping[str, Any]:
     return {"team_slug": "finance"}
 
@@ -84,6 +98,28 @@ ROUTES: dict[str, Route] = {
         allowed=_SEE, kwargs=_day, query="?cluster=metered&namespace=finance-prod&name=nightly"
     ),
     "costs:fact-detail": Route(allowed=_SEE, kwargs=_fact),
+    "costs:resource-day": Route(
+        allowed=_SEE, kwargs=_resource_day, query="?cluster=metered&namespace=finance-prod&name=fraud-model"
+    ),
+    "costs:resource-fact": Route(allowed=_SEE, kwargs=_resource_fact),
+    "costs:unallocated-month": Route(
+        allowed={"vp", "compliance", "finance", "admin", "auditor"},
+        kwargs=lambda world: {"month": f"{billing.month_of(world.fact.hour):%Y-%m}"},
+        query="?unit=retail-bank&kind=reserved_unused",
+        note="of a unit: by everybody who sees charges of that unit",
+    ),
+    "costs:unallocated-day": Route(allowed=FACTS, kwargs=_spare_day, note="sums of the pools that each is charged on"),
+    "costs:unallocated-hours": Route(
+        allowed=FACTS,
+        kwargs=_spare_day,
+        query=f"?cluster=metered&model={MODEL}&kind=unsold",
+    ),
+    "costs:capacity-hour": Route(
+        allowed=FACTS,
+        kwargs=lambda world: {"cluster_slug": "metered", "hour": f"{world.fact.hour:%Y-%m-%dT%H}"},
+        query=f"?model={MODEL}",
+        note="other owners under one name",
+    ),
     "costs:class-list": Route(allowed={"finance", "admin", "auditor"}),
     "costs:class-assign": Route(allowed={"finance"}, kwargs=_workspace),
     "costs:class-assign#POST": Route(allowed={"finance"}, kwargs=_workspace, method="POST"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,10 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.metering import actions, claims, rules
-from apps.metering.models import HourFact, SourceCheck, SourceWaiver
-from tests.metering.world import FakeAdapter, hold, make_world
+from apps.metering.models import HourFact, ResourceFact, SourceCheck, SourceWaiver
+from apps.metering.sources.base import ResourceHold, ms
+from apps.rates.models import Rate
+from tests.metering.world import FakeAdapter, guarantee, hold, make_world
 from tests.sweep.types import EVERYBODY, Route
 
 #: The finding of the sweep's self-test: one that can be waived.
@@ -39,8 +42,18 @@ def build(world: SimpleNamespace) -> None:
     }
     holdings = [hold(name, namespace, start, end, 2, used=0.4) for namespace, name in names.items()]
     holdings.append(hold("nightly", "finance-prod", start, end, 1))
+    guarantee(world.metered, "finance", 4)
+    guarantee(world.metered, world.foreign_team.slug, 5)
+    Rate.objects.create(
+        card=world.metered.card, cluster=world.metered.cluster, flavour=None, resource="cpu", amount=Decimal("0.037"),
+        currency="USD", valid=DateTimeTZRange(start - timedelta(days=90), None, "[)"),
+    )  # fmt: skip
+    cores = [
+        ResourceHold(ms(start), "cpu", f"uid-{name}", namespace, name, 7_200_000, kind="Job")
+        for namespace, name in names.items()
+    ]
     run = actions.ingest_hours(
-        world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings)
+        world.metered.source.pk, start, end, actor=Actor.system("sweep"), adapter=FakeAdapter(holdings, resources=cores)
     )
     world.ingest_run = run
     world.rule = rules.set_rule("nvidia.com/sweep", 1, 2, actor=Actor.system("sweep"))
@@ -59,6 +72,7 @@ def build(world: SimpleNamespace) -> None:
         valid=DateTimeTZRange(clock.now(), clock.now() + timedelta(days=2), "[)"),
     )
     world.fact = HourFact.objects.filter(workload_name="fraud-model").latest("hour")
+    world.resource_fact = ResourceFact.objects.get(workload_name="fraud-model")
     world.keep_secret("fraud-model", sees={"member_finance", "lead_finance", "vp"})
     world.keep_secret("ad-ranking", sees={"lead_marketing", "vp"})
     world.keep_secret("quagga-sim", sees={"vp_other"})
