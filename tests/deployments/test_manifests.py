@@ -11,9 +11,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from apps.catalogue.manifest import Manifest
 from apps.deployments import keda, manifests
 from apps.deployments.choices import CanaryMode
 from apps.provisioning.manifests import render as declarable
+from apps.quotas.manifests import WorkspaceSpec, workspace_manifests
 from tests.deployments.crds import compact_errors, crd_errors
 from tests.deployments.samples import (
     COLD,
@@ -224,3 +226,59 @@ def test_what_a_release_wants_and_the_cluster_lacks_is_refused() -> None:
     with pytest.raises(manifests.Unfit, match="no name"):
         rendered(name="9lives")
     assert asked().name == "fraud"
+
+
+# ---- the way out: what an approved image could still fetch at run time
+
+
+def _lets_out(policies: list[dict[str, Any]], labels: dict[str, str]) -> set[tuple[str, int]]:
+    """Return (where to, port) that NetworkPolicies leave open to a pod, worked out as Kubernetes defines it.
+
+    ("anywhere", 0) stands for a pod that no policy of egress selects: it may call everything.
+    """
+    mine = [
+        one["spec"] for one in policies
+        if all(labels.get(k) == v for k, v in one["spec"]["podSelector"].get("matchLabels", {}).items())
+        and "Egress" in one["spec"]["policyTypes"]
+    ]  # fmt: skip
+    if not mine:
+        return {("anywhere", 0)}
+    found = set()
+    for rule in (rule for one in mine for rule in one.get("egress", [])):
+        for port in rule.get("ports", [{"port": 0}]):
+            for peer in rule.get("to", [{"anywhere": {}}]):
+                away = "namespaceSelector" in peer or "ipBlock" in peer
+                where = "dns" if peer.get("podSelector") else "outside" if away else "inside"
+                found.add(("anywhere" if "anywhere" in peer else where, int(port["port"])))
+    return found
+
+
+@pytest.mark.requirement("release-review-5.1")
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (oci_manifest(), set()),
+        (oci_manifest(scheme="pvc", location="pvc://models/fraud", revision=""), set()),
+        (served_manifest(), {("anywhere", 443)}),
+        (served_manifest(scheme="hf", location="hf://example/fraud", revision="b" * 40), {("anywhere", 443)}),
+    ],
+    ids=["oci", "pvc", "s3", "hf"],
+)
+def test_what_an_image_fetches_at_run_time_finds_no_way_out_of_a_regulated_workspace(
+    version: Manifest, expected: set[tuple[str, int]]
+) -> None:
+    """Admission sees no downloader in a shell line: the namespace's default-deny has to hold, beside our own policy."""
+    made = rendered(current=side(manifest=version))
+    service = _of("InferenceService", made)["spec"]["predictor"]
+    workspace = WorkspaceSpec(
+        namespace="finance-production", workspace_uid="00000000-0000-4000-8000-000000000001", team_slug="finance",
+        environment="production", group_prefix="gpu-commons:", cpu_cores=256, memory_gib=2048, storage_gib=10240,
+        pods=200, gpus={"nvidia.com/gpu": 30}, enforcement="deny",
+    )  # fmt: skip
+    policies = [one for one in [*workspace_manifests(workspace), *made] if one["kind"] == "NetworkPolicy"]
+    assert len(policies) == 2
+    # Nothing but pods of its own namespace and the cluster's DNS, and where files come over the network, https.
+    found = _lets_out(policies, service["labels"])
+    assert found == {("inside", 0), ("dns", 53)} | expected
+    # A pod beside the endpoint gets nothing of what the endpoint's own policy opens.
+    assert _lets_out(policies, {}) == {("inside", 0), ("dns", 53)}
