@@ -23,7 +23,12 @@ MOST = 8
 
 @dataclass(frozen=True, slots=True)
 class FlavourSpec:
-    """A flavour offered on the cluster. `levels`: placement labels of its nodes, widest first; empty: none known."""
+    """A flavour offered on the cluster. `levels`: placement labels of its nodes, widest first; empty: none known.
+
+    They make a Topology, which the flavour does not name: with one, Kueue gives it to jobs that ask for a placement
+    alone (`tas_flavorassigner.go`, checkPodSetAndFlavorMatchForTAS), and beside the flavour of cores and memory, which
+    no topology fits, not even to those. Nothing would ever start in the workspace's queue.
+    """
 
     slug: str
     node_labels: Mapping[str, str] = field(default_factory=dict)
@@ -86,8 +91,6 @@ def flavour_manifest(spec: FlavourSpec, labels: Mapping[str, str]) -> Manifest:
         body["nodeTaints"] = [dict(taint) for taint in spec.taints]
     if spec.tolerations:
         body["tolerations"] = [_toleration(item) for item in spec.tolerations]
-    if spec.levels and spec.node_labels:  # Kueue takes a topology only beside node labels
-        body["topologyName"] = topology_name(spec.levels)
     return {
         "apiVersion": API,
         "kind": "ResourceFlavor",
@@ -141,5 +144,4 @@ def keep_what_is_fixed(rendered: Sequence[Manifest], declared: Sequence[Manifest
         result.append(manifest if old is None else {**manifest, "spec": old["spec"]})
     named = {m["spec"].get("topologyName") for m in result if m["kind"] == "ResourceFlavor"}
     held = {m["metadata"]["name"] for m in result if m["kind"] == "Topology"}
-    kept = [m for m in result if m["kind"] != "Topology" or m["metadata"]["name"] in named]
-    return [topologies[name] for name in sorted(named - held - {None}) if name in topologies] + kept
+    return [topologies[name] for name in sorted(named - held - {None}) if name in topologies] + result

@@ -16,7 +16,7 @@ from apps.quotas.kueue import QueueSpec, Share
 
 LABEL = "gpu-commons"
 #: Raised when this renderer changes what it makes of the same rows: a sweep then says that a baseline is due.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 QUOTA_NAME = "gpu-commons"
 #: By this label of a namespace the cluster's admission policies choose what they judge (deployments.admission).
 ENFORCEMENT_LABEL = f"{LABEL}/enforcement"

@@ -83,6 +83,10 @@ _OVER = re.compile(
 )
 _UNAVAILABLE = re.compile(r"resource (?P<what>\S+) unavailable in ClusterQueue")
 _ABSENT = re.compile(r"(?P<kind>LocalQueue|ClusterQueue) (?P<name>\S+) doesn't exist")
+_NO_NODES = re.compile(r"flavor \S+ doesn't match node affinity|untolerated taint .* in flavor ")
+_PLACED = re.compile(r"Flavor \S+ (?:supports only|does not support) TopologyAwareScheduling")
+_FOREIGN = re.compile(r"[Ww]orkload namespace doesn't match ClusterQueue selector")
+_PREEMPTING = re.compile(r"Pending the preemption of \d+ workload")
 _INACTIVE = re.compile(r"ClusterQueue (?P<name>\S+) is inactive")
 
 
@@ -96,6 +100,9 @@ class Words(NamedTuple):
 
 def explain(message: str) -> Words | None:
     """Return what a message of Kueue means; None where it is no message of Kueue's that is known."""
+    # The end of a longer message, and the better news.
+    if _PREEMPTING.search(message):
+        return Words("queue", *REASONS["WaitingForPreemptedWorkloads"])
     if over := _OVER.search(message):
         return Words(
             "queue_never",
@@ -119,6 +126,17 @@ def explain(message: str) -> Words | None:
         )
     if absent := _ABSENT.search(message):
         return Words("queue_never", f"The queue {absent['name']} does not exist.", REASONS["Misconfigured"].advice)
+    # Without its feature gate UnadmittedWorkloadsObservability Kueue's reason is Pending: the words are all there is.
+    if _PLACED.search(message):
+        return Words(
+            "queue_never",
+            "Its flavour takes only work that asks for a placement by topology, and its queue cannot place it.",
+            "The platform admins have to act: the cluster's flavours must not name a topology.",
+        )
+    if _NO_NODES.search(message):
+        return Words("queue_never", *REASONS["NoMatchingFlavor"])
+    if _FOREIGN.search(message):
+        return Words("queue_never", "Its queue belongs to another workspace.", REASONS["Misconfigured"].advice)
     if _INACTIVE.search(message):
         return Words("queue", REASONS["Suspended"].summary, REASONS["Suspended"].advice)
     return None

@@ -208,15 +208,19 @@ def test_a_flavour_new_to_the_queue_comes_with_the_approval_that_sets_it_only() 
 @pytest.mark.requirement("kueue-3.1")
 def test_a_flavour_with_a_topology_stays_as_the_cluster_can_still_take_it() -> None:
     declared = baseline()
+    topology = next(m for m in declared if m["kind"] == "Topology")["metadata"]["name"]
+    next(m for m in declared if m["metadata"]["name"] == "a100-80gb")["spec"]["topologyName"] = topology
     moved = kueue_baseline.kueue_manifests(
         [FlavourSpec("a100-80gb", {"other": "label"}, levels=("rack", "kubernetes.io/hostname"))],
         [], LABELS,
     )  # fmt: skip
+    assert not any("topologyName" in m["spec"] for m in moved)
     kept = kueue_baseline.keep_what_is_fixed(moved, declared)
     flavour = next(m for m in kept if m["metadata"]["name"] == "a100-80gb")
     assert flavour["spec"] == next(m for m in declared if m["metadata"]["name"] == "a100-80gb")["spec"]
     topologies = [m["metadata"]["name"] for m in kept if m["kind"] == "Topology"]
-    assert topologies == [flavour["spec"]["topologyName"]]
+    assert topologies == [topology, moved[0]["metadata"]["name"]]
+    assert flavour["spec"]["topologyName"] == topology
     free = kueue_baseline.kueue_manifests([FlavourSpec("h100-80gb", {"other": "label"})], [], LABELS)
     assert kueue_baseline.keep_what_is_fixed(free, declared) == free
 

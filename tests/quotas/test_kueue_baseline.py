@@ -347,7 +347,7 @@ def test_switching_kueue_off_takes_the_queues_away_by_request_only(world: World,
 
 
 @pytest.mark.requirement("kueue-3.1")
-def test_taints_and_topology_of_the_nodes_are_in_the_flavour(world: World, deputy: User) -> None:
+def test_taints_of_the_nodes_are_in_the_flavour_and_their_topology_beside_it(world: World, deputy: User) -> None:
     world.flavour.node_labels = {"nvidia.com/gpu.product": world.flavour.gpu_model}
     world.flavour.save()
     taint = {"key": GPU, "effect": "NoSchedule"}
@@ -361,7 +361,8 @@ def test_taints_and_topology_of_the_nodes_are_in_the_flavour(world: World, deput
     flavour = next(m for m in rendered if m["metadata"]["name"] == world.flavour.slug)
     assert flavour["spec"]["nodeTaints"] == [taint]
     topology = next(m for m in rendered if m["kind"] == "Topology")
-    assert flavour["spec"]["topologyName"] == topology["metadata"]["name"]
+    assert topology["spec"]["levels"][0] == {"nodeLabel": "topology.kubernetes.io/rack"}
+    assert "topologyName" not in flavour["spec"]  # it would take no job that asks for no placement
     use_kueue(world, topology=False)
     assert not any(m["kind"] == "Topology" for m in baseline.rendered_baseline(world.cluster))
 

@@ -16,6 +16,7 @@ from apps.quotas.why_pending import held_up
 from tests.cluster.fixtures import declare
 from tests.quotas.conftest import World
 
+ASSIGN = "couldn't assign flavors to pod set main:"
 UNUSED = (
     "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a100-80gb, "
     "4 more needed"
@@ -35,6 +36,11 @@ OVER = (
         ("resource nvidia.com/gpu unavailable in ClusterQueue", "queue_never", "holds no nvidia.com/gpu at all"),
         ("LocalQueue best doesn't exist", "queue_never", "The queue best does not exist"),
         ("ClusterQueue finance is inactive", "queue", "admits nothing just now"),
+        (f"{ASSIGN} flavor a100 doesn't match node affinity", "queue_never", "No flavour of its queue has the nodes"),
+        (f"{ASSIGN} untolerated taint {{x y NoSchedule <nil>}} in flavor a100", "queue_never", "or the taints"),
+        ("workload namespace doesn't match ClusterQueue selector", "queue_never", "belongs to another workspace"),
+        (f'{ASSIGN} Flavor "a100" supports only TopologyAwareScheduling', "queue_never", "placement by topology"),
+        (f"{UNUSED}. Pending the preemption of 2 workload(s)", "queue", "taken back from work that borrowed it"),
     ],
 )
 def test_messages_of_kueue_in_plain_words(message: str, kind: str, part: str) -> None:
