@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import environ
@@ -15,13 +17,16 @@ import pytest
 from celery.app.task import Task
 from django.conf import settings
 from django.http.response import HttpResponseBase
-from django.test import Client, TransactionTestCase
+from django.test import Client, TestCase, TransactionTestCase
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from pytest_django.plugin import blocking_manager_key
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from apps.audit import partitions
 from apps.core import clock, row_security
 from apps.core.testing import assert_queries, database
+from tests import kept
 from tests.factories import Company, make_company
 
 
@@ -49,24 +54,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a module's tests stay together; those that commit make a group of their own, which comes later.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side, tests go to whichever process is free; a module with an installation of its own goes as a whole."""
+    from tests.scheduling import Together
 
-    So every process keeps the order of a single one: what is committed (the audit trail is never flushed) comes after
-    all tests that are rolled back.
-    """
-    for item in items:
-        marker = item.get_closest_marker("django_db")
-        commits = bool(marker and marker.kwargs.get("transaction")) or bool(
-            {"transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
-        )
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(f"{module}:{'commits' if commits else 'rolls back'}"))
+    return Together(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Look for garbage rarely, and never among what the imports made: it was a tenth of the run."""
+    if (validating := sys.modules.get("kubernetes_validate.utils")) is not None:
+        # It reads a megabyte of schemas again for every object.
+        validating.schema_contents = cache(validating.schema_contents)  # type: ignore[attr-defined]  # a module of its own
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -85,6 +85,7 @@ def django_db_setup(
         made.setup()
     yield
     with django_db_blocker.unblock():
+        kept.keeper.drop()
         made.teardown()
 
 
@@ -101,11 +102,52 @@ def _flush_as_owner() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note which kept world the test asks for; whoever asks for none, or commits, finds a database without one."""
+    kept.keeper.wanted = kept.wanted(getattr(item, "fixturenames", []))
+    if kept.keeper.name and not kept.keeper.wanted:
+        with item.config.stash[blocking_manager_key].unblock():
+            kept.keeper.drop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_worlds() -> Iterator[None]:
+    """Let a test's transaction begin within that of the world it asks for."""
+    enter = TestCase._enter_atomics.__func__  # type: ignore[attr-defined]  # the stubs do not know it
+
+    def enter_atomics(cls: type[TestCase]) -> Any:
+        kept.keeper.prepare()
+        return enter(cls)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestCase, "_enter_atomics", classmethod(enter_atomics))
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _process_of_tests() -> Iterator[None]:
     """Keep this process the portal itself: a live server in it loads what turns a process into a web server's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_security, "close_by_default", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files() -> Iterator[None]:
+    """Look for static files once: every test client has middleware of its own, which would look through all of them."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    look = WhiteNoiseMiddleware.add_files_from_finders
+
+    def add(self: WhiteNoiseMiddleware) -> None:
+        key = (self.static_prefix, self.max_age, self.allow_all_origins)
+        if key not in found:
+            look(self)
+            found[key] = dict(self.files)
+        self.files.update(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", add)
         yield
 
 

@@ -18,6 +18,7 @@ __all__ = ["simulated", "simulator"]
 Check = Callable[[Any], None]
 
 
+@pytest.mark.full
 @pytest.mark.requirement("cluster-onboarding-2.1", "cluster-onboarding-1.1")
 def test_the_check_moves_and_its_pages_hold_up(
     browse: Callable[..., Any], simulated: SimulatedCluster, assert_accessible: Check, assert_fits: Check

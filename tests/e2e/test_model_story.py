@@ -228,6 +228,7 @@ def operate(page: Page, button: str, reason: str) -> None:
     expect(page.locator("main")).to_contain_text(reason)
 
 
+@pytest.mark.full
 @pytest.mark.requirement("catalogue-7.2", "evidence-4.2", "evidence-4.8", "releases-4.4", "rollouts-3.2")
 @pytest.mark.requirement("placement-2.1", "compliance-inbox-1.1")
 def test_a_model_into_production_and_back_in_the_browser(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,91 +21,79 @@ from tests.sweep.types import Route
 
 #: Who opens a page: the first of these that the sweep says may.
 PERSONAS = ("admin", "vp", "auditor", "lead_finance", "finance", "compliance", "member_finance")
-#: Forms that only confirm are one template: a few of them stand for all.
-_CONFIRM = re.compile(r"-(withdraw|revoke|remove|deactivate|reactivate|pause|resume|end|retry|remake|close-others)$")
-_SAMPLES = {"quotas:request-withdraw", "teams:grant-revoke"}
-#: Plain forms, each of fields that other forms have, too; and pages that `test_shell` looks at.
-_LIKE_OTHERS = {
-    "accounts:user-create", "accounts:user-password-reset", "accounts:token-create", "accounts:password-change",
-    "approvals:policy-create", "clusters:cluster-credentials", "clusters:flavour-create", "clusters:pool-capacity",
-    "clusters:pool-create", "metering:source-create", "notifications:bell", "notifications:list",
-    "notifications:mail-detail", "notifications:mail-list", "notifications:sent-mail-list", "notifications:settings",
-    "portal:start", "portal:style", "provisioning:drift-list", "provisioning:plan-detail", "quotas:request-correct",
-    "quotas:workspace-create", "rates:card-create", "teams:member-add", "teams:team-create", "teams:unit-create",
-    "approvals:policy-version", "costs:budget-list",
-    # Lists like other lists, details like other details; `make test-full` looks at every one.
-    "costs:bill-list", "costs:correction-list", "costs:credit-list", "costs:dispute-list", "costs:cross-check-list",
-    "costs:class-list", "costs:file-list", "costs:charge-list", "costs:distribution-list",
-    "metering:claim-list", "metering:rule-list", "metering:namespace-list", "metering:run-list", "insights:idle-list",
-    "rates:capex-list", "rates:proposal-list", "costs:distribution-detail", "costs:credit-detail",
-    "costs:budget-detail", "metering:rule-create", "metering:claim-create", "costs:bill-detail",
-}  # fmt: skip
-
-
+#: Templates of which every one is looked at: lists, reports, the home page.
+_OWN = re.compile(r"_list\.html$|_month\.html$|^reports/|inbox")
 #: Parts of pages.
 _FRAGMENTS = {
     "notifications:bell", "quotas:workspace-live", "quotas:team-live", "quotas:request-live",
     "deployments:endpoint-live",
 }  # fmt: skip
 
-#: Side by side, processes divide the pages.
+#: Of `make test-full`: side by side, processes divide the pages.
 _SHARES = 2
 
 
-def _wanted(name: str, route: Route, *, every: bool) -> bool:
-    if route.method != "GET" or route.public or name in _FRAGMENTS or name.startswith("api:") or "#" in name:
-        return False
-    return every or (name not in _LIKE_OTHERS and (name in _SAMPLES or not _CONFIRM.search(name)))
+def _wanted(name: str, route: Route) -> bool:
+    return not (route.method != "GET" or route.public or name in _FRAGMENTS or name.startswith("api:") or "#" in name)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page to look at: who opens it, and the templates that draw it, down to components and form widgets."""
+    """A page to look at: its room, who opens it, and the templates that draw it, down to components and widgets."""
 
+    room: str
     who: str
     url: str
     templates: frozenset[str]
 
 
-def pages_of(world: SimpleNamespace, *, every: bool, share: int, shares: int) -> list[Page]:
-    """Return a share of the pages that the sweep declares; files and redirects are no pages."""
+def pages_of(world: SimpleNamespace) -> list[Page]:
+    """Return the pages that the sweep declares; files and redirects are no pages."""
     clients = {name: client_for(world.people[name]) for name in PERSONAS}
-    wanted = [(name, route) for name, route in worlds.declared().items() if _wanted(name, route, every=every)]
     found = []
-    for name, route in wanted[share::shares]:
+    for name, route in worlds.declared().items():
         who = next((persona for persona in PERSONAS if persona in route.allowed), None)
-        if who is None:
+        if who is None or not _wanted(name, route):
             continue
         url = reverse(name, kwargs=route.kwargs(world)) + route.query
         response = clients[who].get(url)
         if response.status_code == 200 and response.headers["Content-Type"].startswith("text/html"):
-            found.append(Page(who, url, frozenset(str(template.name) for template in response.templates)))
+            drawn = frozenset(str(template.name) for template in response.templates)
+            found.append(Page(name.partition(":")[0], who, url, drawn))
     return found
 
 
-def _look_at_all(
-    every: bool, browse: Any, assert_accessible: Any, assert_fits: Any, *, share: int = 0, shares: int = 1
-) -> int:
-    """Open each page on a phone or a desk in turn, light or dark in turn; axe at one width, overflow at both.
+def telling(pages: Sequence[Page]) -> list[Page]:
+    """Return few pages that show all that pages have in common: components, widgets, panels, layouts.
 
-    Unless `every`, a page of which every template was seen is left out: one more plain list, one more plain form.
+    The page of each room that is made of most, every list and report, and of the others whichever shows most of what
+    was not seen yet. What only one page has, `make test-full` looks at.
     """
-    world = worlds.build()
-    pages: dict[str, Any] = {}
+    times = Counter(template for page in pages for template in page.templates)
+    needed = {template for template, count in times.items() if count > 1 or _OWN.search(template)}
+    chosen: list[Page] = []
+    for room in sorted({page.room for page in pages}):
+        chosen.append(max((page for page in pages if page.room == room), key=lambda page: len(page.templates)))
+    seen = frozenset[str]().union(*(page.templates for page in chosen))
+    while missing := needed - seen:
+        most = max(pages, key=lambda page: len(page.templates & missing))
+        chosen.append(most)
+        seen |= most.templates
+    return chosen
+
+
+def _look_at(
+    pages: Sequence[Page], world: SimpleNamespace, browse: Any, assert_accessible: Any, assert_fits: Any
+) -> None:
+    """Open each page on a phone or a desk in turn, light or dark in turn; axe at one width, overflow at both."""
+    tabs: dict[str, Any] = {}
     problems: list[str] = []
-    seen: set[str] = set()
-    looked = 0
     looks = itertools.cycle([(PHONE, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (DESKTOP, "light")])
-    # Pages of many templates first: fewer of them show all there is.
-    for one in sorted(pages_of(world, every=every, share=share, shares=shares), key=lambda page: -len(page.templates)):
-        if not every and one.templates <= seen:
-            continue
-        seen |= one.templates
-        looked += 1
+    for one in pages:
         width, theme = next(looks)
-        if one.who not in pages:
-            pages[one.who] = browse(world.people[one.who], "/words/")
-        page = pages[one.who]
+        if one.who not in tabs:
+            tabs[one.who] = browse(world.people[one.who], "/words/")
+        page = tabs[one.who]
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
         page.goto(one.url)
@@ -112,7 +102,6 @@ def _look_at_all(
         page.set_viewport_size({"width": PHONE if width == DESKTOP else DESKTOP, "height": 900})
         problems += _problem(assert_fits, page, f"{one.who} at the other width")
     assert not problems, f"{len(problems)} problems:\n" + "\n\n".join(problems)
-    return looked
 
 
 def _ready(page: Any) -> None:
@@ -131,20 +120,24 @@ def _problem(check: Any, page: Any, where: str) -> list[str]:
 
 
 @pytest.mark.requirement("shell-4.1", "shell-4.2")
-@pytest.mark.parametrize(
-    "share", [pytest.param(share, marks=pytest.mark.xdist_group(f"pages {share}")) for share in range(_SHARES)]
-)
 def test_pages_are_accessible_and_fit(
-    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any, share: int
+    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any
 ) -> None:
-    """Home, lists, details, reports and the forms that differ."""
-    assert _look_at_all(False, browse, assert_accessible, assert_fits, share=share, shares=_SHARES) >= 20
+    """Home, lists, reports, each room's fullest page, and every part that more than one page has."""
+    world = worlds.build()
+    pages = telling(pages_of(world))
+    assert len(pages) >= 30
+    _look_at(pages, world, browse, assert_accessible, assert_fits)
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("share", range(_SHARES))
 @pytest.mark.requirement("shell-4.1", "shell-4.2")
 def test_every_page_is_accessible_and_fits(
-    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any
+    transactional_db: None, browse: Any, assert_accessible: Any, assert_fits: Any, share: int
 ) -> None:
     """Every page that the sweep knows."""
-    assert _look_at_all(True, browse, assert_accessible, assert_fits) >= 70
+    world = worlds.build()
+    pages = pages_of(world)
+    assert len(pages) >= 250
+    _look_at(pages[share::_SHARES], world, browse, assert_accessible, assert_fits)

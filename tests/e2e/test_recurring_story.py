@@ -84,6 +84,7 @@ def decide(page: Page) -> None:
     expect(page.locator("main")).to_contain_text("Within the plan of the quarter.")
 
 
+@pytest.mark.full
 @pytest.mark.requirement("quota-time-1.1")
 def test_a_weekly_window_is_asked_for_approved_and_in_force(
     context: seed.Context, cluster: SimulatedCluster, browse: Any, assert_accessible: Any, assert_fits: Any

@@ -19,7 +19,7 @@ def _schemas() -> dict[str, dict[str, Any]]:
     if not CRDS.exists():
         pytest.skip(f"the schemas of Kueue's CRDs are not here ({CRDS.name} beside the checkout)")
     found = {}
-    for document in yaml.safe_load_all(CRDS.read_text()):
+    for document in yaml.load_all(CRDS.read_text(), Loader=yaml.CSafeLoader):
         if document and document.get("kind") == "CustomResourceDefinition":
             for version in document["spec"]["versions"]:
                 schema = _strict(copy.deepcopy(version["schema"]["openAPIV3Schema"]))

@@ -16,7 +16,8 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.metering import actions
 from apps.teams.models import Team
-from tests.factories import Company, client_for, make_team
+from tests import kept
+from tests.factories import Company, client_for, make_company, make_team
 from tests.metering.world import FakeAdapter, World, guarantee, hold, make_world, utc
 
 #: A Wednesday in November: October is the latest month that is over.
@@ -74,19 +75,27 @@ def more_teams(books: Books, count: int) -> list[Team]:
     return [make_team(f"Team {number:03}", books.company.unit, colour=number % 12) for number in range(count)]
 
 
+def _two_clusters(company: Company) -> Books:
+    first = make_world(company.teams.values(), gpus=200)
+    second = make_world(company.teams.values(), gpus=200, rate="1.37", slug="dc2")
+    return Books(company, first, second)
+
+
 @pytest.fixture
 def empty_books(company: Company) -> Iterator[Books]:
     """Two clusters on which nothing was metered yet."""
     with clock.frozen(NOW):
-        first = make_world(company.teams.values(), gpus=200)
-        second = make_world(company.teams.values(), gpus=200, rate="1.37", slug="dc2")
-        yield Books(company, first, second)
+        yield _two_clusters(company)
 
 
-@pytest.fixture
-def books(empty_books: Books) -> Books:
-    """October in full on the first cluster; one day of September on the second, read before its rate rose."""
-    books = empty_books
+def _make_books() -> Books:
+    with clock.frozen(NOW):
+        books = _two_clusters(make_company())
+        _read_october(books)
+    return books
+
+
+def _read_october(books: Books) -> None:
     guarantee(books.first, "finance", 20, SEPTEMBER)
     guarantee(books.second, "marketing", 3, SEPTEMBER)
     end = utc(2026, 11, 1)
@@ -104,7 +113,16 @@ def books(empty_books: Books) -> Books:
         books.second, SEPTEMBER + timedelta(days=29), 48,
         [hold("trial", "marketing-prod", SEPTEMBER + timedelta(days=29, hours=12), OCTOBER + 12 * HOUR, 2, used=0.6)],
     )  # fmt: skip
-    return books
+
+
+kept.world("books", _make_books)
+
+
+@pytest.fixture
+def books(db: None) -> Iterator[Books]:
+    """October in full on the first cluster; one day of September on the second, read before its rate rose."""
+    with clock.frozen(NOW):
+        yield kept.copy("books")
 
 
 def page_of(response: Any) -> str:
