@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,10 @@ from apps.metering.context import ClusterContext
 from apps.metering.engine import HOUR_MS
 from apps.metering.models import HourFact, WorkspaceClass
 from apps.metering.sources import labels
-from apps.metering.sources.base import Reading, ms
+from apps.metering.sources.base import HourCover, Reading, gpu_resources, ms
+from apps.metering.sources.gpunodes import Node, node_readings
 from apps.metering.sources.prometheus import PrometheusAdapter
+from apps.metering.sources.promql import Queries
 from tests.metering.prom import Text, blocks, needs_prometheus, prometheus
 from tests.metering.world import FakeAdapter, World, hold, utc
 
@@ -185,6 +188,19 @@ def test_labels_memory_replicas_vendors_and_cores(tmp_path: Path) -> None:
     text.pod("amd", "n3", {"amd_com_gpu": 1})
     text.node("n4", {"gpu_intel_com_i915": 2}, gpu_intel_com_product="Max 1550")
     text.pod("intel", "n4", {"gpu_intel_com_i915": 2})
+    # The newer driver, beside what its plug-in advertises of the same devices.
+    xe = {"gpu_intel_com_xe": 4, "gpu_intel_com_xe_monitoring": 1, "gpu_intel_com_millicores": 4000}
+    text.node("n6", xe, gpu_intel_com_family="Max_Series")
+    text.pod("intel-xe", "n6", {"gpu_intel_com_xe": 1, "gpu_intel_com_millicores": 500})
+    # MPS as GPU feature discovery labels it: ten parts of each of two devices, under the plain name and renamed.
+    for node, resource in (("n7", "nvidia_com_gpu"), ("n8", "nvidia_com_gpu_shared")):
+        mps = {"nvidia_com_gpu_sharing_strategy": "mps", "nvidia_com_mps_capable": "true"}
+        text.node(
+            node, {resource: 20}, nvidia_com_gpu_product="A10-SHARED", nvidia_com_gpu_count="2",
+            nvidia_com_gpu_replicas="10", **mps,
+        )  # fmt: skip
+        for number in range(3):
+            text.pod(f"{node}-{number}", node, {resource: 1})
     # HAMi: ten virtual GPUs for each of two devices; 30 per cent of the compute of two of them.
     text.node("n5", {"nvidia_com_gpu": 20}, nvidia_com_gpu_product="T4", nvidia_com_gpu_count="2")
     text.pod("hami", "n5", {"nvidia_com_gpu": 2, "nvidia_com_gpucores": 30})
@@ -199,8 +215,11 @@ def test_labels_memory_replicas_vendors_and_cores(tmp_path: Path) -> None:
     assert (found["amd"].gpu_ms, found["amd"].holding.gpu_model) == (HOUR_MS, "MI300X")
     assert (found["intel"].gpu_ms, found["intel"].holding.gpu_model) == (2 * HOUR_MS, "Max-1550")
     assert (found["hami"].gpu_ms, found["hami"].holding.resource) == (HOUR_MS * 60 // 100, "nvidia_com_gpucores")
+    assert (found["intel-xe"].gpu_ms, found["intel-xe"].holding.gpu_model) == (HOUR_MS, "Max_Series")
+    for node in ("n7", "n8"):
+        assert sum(found[f"{node}-{number}"].gpu_ms for number in range(3)) == 3 * HOUR_MS // 10
     physical = {node.node: engine.unit_ms(node.spans) // HOUR_MS for node in reading.nodes}
-    assert physical == {"n1": 8, "n2": 2, "n3": 4, "n4": 2, "n5": 2}
+    assert physical == {"n1": 8, "n2": 2, "n3": 4, "n4": 2, "n5": 2, "n6": 4, "n7": 2, "n8": 2}
     built = rows.build_hours(ClusterContext(1), reading)[H]
     assert "capacity_short" not in built.flags
     by_kind: dict[tuple[str, str], int] = {}
@@ -210,6 +229,53 @@ def test_labels_memory_replicas_vendors_and_cores(tmp_path: Path) -> None:
     # Empty replicas are unsold, on the line of the model without the mark of sharing.
     assert by_kind["L4", "unattributed"] == 5 * HOUR_MS // 4
     assert by_kind["L4", "unsold"] == 2 * HOUR_MS - 5 * HOUR_MS // 4
+    assert by_kind["A10", "unattributed"] == 6 * HOUR_MS // 10
+    assert by_kind["A10", "unsold"] == 4 * HOUR_MS - 6 * HOUR_MS // 10
+
+
+@pytest.mark.requirement("metering-facts-4.3")
+@pytest.mark.parametrize("resource", ["nvidia_com_gpu", "nvidia_com_gpu_shared"])
+@pytest.mark.parametrize(("replicas", "held", "tenths"), [(10, 3, 3), (7, 7, 10), (1, 2, 20)])
+def test_mps_by_configured_replicas(resource: str, replicas: int, held: int, tenths: int) -> None:
+    """Under MPS a unit is one of the configured replicas; free ones stay unsold, and co-tenants pay none of them."""
+    gpu_ms = tenths * HOUR_MS // 10
+    node = Node(
+        model=labels.gpu_model({"label_nvidia_com_gpu_product": "A10-SHARED"}),
+        count=2,
+        replicas=labels.number({"label_nvidia_com_gpu_replicas": str(replicas)}, labels.REPLICAS),
+        capacity={resource: [(H + minute * 60_000, 2 * replicas) for minute in range(1, 61)]},
+    )
+    [told] = node_readings({"n1": node}, 60_000, ())
+    pods = [
+        hold(f"pod-{number}", "finance-prod", START, START + HOUR, 1, resource=resource, gpu_model=node.model,
+             replicas=node.cut, node="n1")
+        for number in range(held)
+    ]  # fmt: skip
+    reading = Reading(holdings=pods, nodes=[told], hours={H: HourCover(1000)})
+    facts = engine.hour_quantities(pods, ClusterContext(1).share_of)[H]
+    assert sum(fact.gpu_ms for fact in facts) == gpu_ms
+    assert max(fact.gpu_ms for fact in facts) - min(fact.gpu_ms for fact in facts) <= 1
+    built = rows.build_hours(ClusterContext(1), reading)[H]
+    lines = {cells[12]: int(cells[14]) for cells in (line.split("\t") for line in built.lines)}
+    assert lines == {
+        kind: value
+        for kind, value in (("physical", 2 * HOUR_MS), ("unattributed", gpu_ms), ("unsold", 2 * HOUR_MS - gpu_ms))
+        if value
+    }
+
+
+@pytest.mark.requirement("metering-facts-4.3")
+def test_intel_devices_are_counted_once() -> None:
+    """Of what Intel's plug-ins advertise the devices of either driver are GPUs; their parts and monitors are none."""
+    told = Queries(tuple(gpu_resources({}))).requests()
+    pattern = re.search(r'resource=~"([^"]*)"', told)
+    assert pattern is not None
+    names = re.compile(pattern[1].replace("\\\\", "\\"))
+    for name in ("gpu_intel_com_xe", "gpu_intel_com_i915", "nvidia_com_gpu_shared", "nvidia_com_mig_1g_10gb"):
+        assert names.fullmatch(name), name
+    for name in ("xe_monitoring", "i915_monitoring", "millicores", "memory_max", "tiles"):
+        assert not names.fullmatch(f"gpu_intel_com_{name}"), name
+    assert engine.default_share("gpu_intel_com_xe", "Max-Series") == engine.WHOLE
 
 
 @pytest.mark.prometheus

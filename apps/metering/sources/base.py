@@ -226,8 +226,11 @@ def at_ms(value: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
 
 
-#: Prefixes of extended resources that count as GPUs: NVIDIA with MIG and HAMi's cores, AMD, Intel.
-DEFAULT_RESOURCES = ("nvidia_com_gpu", "nvidia_com_gpucores", "nvidia_com_mig_", "amd_com_gpu", "gpu_intel_com_")
+#: Extended resources that count as GPUs: NVIDIA with MIG (a prefix) and HAMi's cores, AMD, Intel's two drivers. Intel
+#: nodes advertise parts of the same devices beside them (…_monitoring, millicores, memory.max, tiles): no GPUs.
+DEFAULT_RESOURCES = (
+    "nvidia_com_gpu", "nvidia_com_gpucores", "nvidia_com_mig_", "amd_com_gpu", "gpu_intel_com_i915", "gpu_intel_com_xe",
+)  # fmt: skip
 
 
 def gpu_resources(options: Mapping[str, Any]) -> Sequence[str]:
