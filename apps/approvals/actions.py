@@ -68,8 +68,7 @@ def submit(
     version = _newest_version(policy_slug, subject_type)
     rules = deciders.rules_of(version)
     reason = _checked_kind(kind, reason, version, rules)
-    if supersedes is not None:
-        _supersede(supersedes, subject_type, actor)
+    asked_before = _supersede(supersedes, subject_type, actor) if supersedes is not None else set()
     if rules.counts_anything or any(rule.standard for rule in rules.automatic):
         # Before the facts are read: two submissions must not both see room below the limit.
         granting.take_turn("automatic", str(team_id or "platform"))
@@ -82,7 +81,7 @@ def submit(
     facts = ports.gather_facts(ports.FactContext(subject_type, subject_uid, team_id, unit_id, at))
     outcome = _outcome(rules, facts, kind, version, team_id)
     rule = outcome.automatic
-    side = set(subject.requester_side(subject_uid)) | {actor.user_id}
+    side = set(subject.requester_side(subject_uid)) | asked_before | {actor.user_id}
     if isinstance(subject, ports.Authored):
         side |= set(deciders.separated(subject, subject_uid, rules))
     request = ApprovalRequest(
@@ -160,7 +159,11 @@ def _newest_version(policy_slug: str, subject_type: str) -> PolicyVersion:
     return found
 
 
-def _supersede(request_id: int, subject_type: str, actor: Actor) -> None:
+def _supersede(request_id: int, subject_type: str, actor: Actor) -> set[int]:
+    """Close the request that is corrected; return everybody who asked for it, or for what it corrected itself.
+
+    Whoever asked first stays on the requester's side: a colleague's correction makes nobody free to decide their own.
+    """
     earlier = ApprovalRequest.objects.locked(request_id)
     if earlier.subject_type != subject_type:
         raise Invalid({"": "A request can only correct one of its own kind."})
@@ -169,6 +172,11 @@ def _supersede(request_id: int, subject_type: str, actor: Actor) -> None:
         people |= set(staging.mail_for(earlier, stage))
     granting.conclude(earlier, "supersede", "Corrected by a later request.")
     notices.tell(events.REQUEST_SUPERSEDED, earlier, people, actor=actor)
+    asked, row = {earlier.requester_id}, earlier
+    while row.supersedes is not None:
+        row = row.supersedes
+        asked.add(row.requester_id)
+    return asked
 
 
 @transaction.atomic

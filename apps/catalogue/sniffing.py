@@ -10,12 +10,14 @@ HEAD_BYTES = 4096
 UNKNOWN = "application/octet-stream"
 SAFETENSORS, GGUF, ONNX = "application/x-safetensors", "application/x-gguf", "application/x-onnx"
 PICKLE, ZIP, HDF5 = "application/x-python-pickle", "application/zip", "application/x-hdf5"
+#: An archive with a pickle in it, as PyTorch saves models.
+PICKLES = "application/x-zip-of-pickles"
 PROGRAM, SCRIPT = "application/x-executable", "text/x-script"
 HTML, SVG, XML, JSON, TEXT = "text/html", "image/svg+xml", "application/xml", "application/json", "text/plain"
 PDF, PNG, JPEG, CSV = "application/pdf", "image/png", "image/jpeg", "text/csv"
 
 #: Reading such a file may run code that it contains.
-CODE = frozenset({PICKLE, PROGRAM, SCRIPT})
+CODE = frozenset({PICKLE, PICKLES, PROGRAM, SCRIPT})
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GGUF", GGUF),
@@ -49,7 +51,7 @@ def sniff(head: bytes) -> str:
         return TEXT
     for offset, magic, found in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return found
+            return PICKLES if found == ZIP and _of_pickles(head) else found
     rules: tuple[Callable[[bytes], str], ...] = (_safetensors, _pickle, _onnx, _text)
     return next((found for rule in rules if (found := rule(head))), UNKNOWN)
 
@@ -60,6 +62,11 @@ def _safetensors(head: bytes) -> str:
         return ""
     length = int.from_bytes(head[:8], "little")
     return SAFETENSORS if 2 <= length <= 100_000_000 and head[8:10] in (b'{"', b"{}") else ""
+
+
+def _of_pickles(head: bytes) -> bool:
+    """Whether an archive that begins so holds a pickle: PyTorch writes `…/data.pkl` first. Nothing is unpacked."""
+    return any(name in head for name in (b".pkl", b".pickle"))
 
 
 def _pickle(head: bytes) -> str:

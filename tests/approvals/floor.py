@@ -80,6 +80,7 @@ class Pass:
     requester: int
     days: int
     emergency: bool = False
+    asked_before: frozenset[int] = frozenset()
     log: list[Spoken] = field(default_factory=list)
     ended: str = ""
     promise: Promise | None = None
@@ -87,7 +88,8 @@ class Pass:
 
     def barred(self) -> frozenset[int]:
         """Who never decides: as of submission and as of now."""
-        return self.side | self.thing.side | self.thing.authors | self.thing.producers | {self.requester}
+        side = self.side | self.thing.side | self.thing.authors | self.thing.producers
+        return side | self.asked_before | {self.requester}
 
     def book(self) -> oracle.Book:
         return oracle.Book(self.asks, self.opened, self.digest, self.policy, self.barred(), tuple(self.log))
@@ -183,6 +185,7 @@ class Floor:
         one = Pass(
             made.pk, thing, asks, clock.now(), self.digest(thing), stored.digest,
             frozenset(thing.side | thing.authors | thing.producers), by.pk, days, emergency,
+            asked_before=corrects.asked_before | {corrects.requester} if corrects else frozenset(),
         )  # fmt: skip
         self.passes.append(one)
         self.settle()

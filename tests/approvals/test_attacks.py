@@ -161,6 +161,17 @@ def test_an_emergency_is_spent_once_and_its_review_never_closed_holds_up_for_eve
         granting.revoke(given.uid, "It has ended long ago.", actor=Actor.of(company.compliance))
 
 
+@pytest.mark.requirement("approvals-3.1")
+def test_a_correction_by_somebody_else_frees_none_of_those_who_asked_before(two: Office, company: Any) -> None:
+    first = two.submit(by=company.vp)  # holds the role that decides
+    second = two.submit(two.subject.add(text="18 GPUs"), by=company.lead_finance, supersedes=first.pk)
+    third = two.submit(two.subject.add(text="16 GPUs"), by=company.lead_finance, supersedes=second.pk)
+    for request in (second, third):
+        assert company.vp.pk in request.requester_side
+    with pytest.raises(NotAllowed):
+        two.decide(third, company.vp)
+
+
 def test_no_statement_rewrites_grants_decisions_or_policies(two: Office, company: Any) -> None:
     request = two.submit()
     two.decide(request, company.vp)

@@ -47,10 +47,11 @@ def on_disk(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- what a file is
 
 
-def zipped() -> bytes:
+def zipped(*names: str) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("data.pkl", "x")
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in names or ("data.json",):
+            archive.writestr(name, "x")
     return out.getvalue()
 
 
@@ -59,7 +60,9 @@ def zipped() -> bytes:
     ("head", "found"),
     [
         (SAFETENSORS, sniffing.SAFETENSORS), (b"GGUF\x03\0\0\0", sniffing.GGUF), (pickle.dumps([1]), sniffing.PICKLE),
-        (zipped(), sniffing.ZIP), (b"\x08\x07\x12\x04onnx:\x00", sniffing.ONNX), (b"%PDF-1.7\n%\xe2", sniffing.PDF),
+        (zipped(), sniffing.ZIP), (zipped("model/data.pkl", "model/data/0"), sniffing.PICKLES),
+        (zipped("../../etc/passwd"), sniffing.ZIP),
+        (b"\x08\x07\x12\x04onnx:\x00", sniffing.ONNX), (b"%PDF-1.7\n%\xe2", sniffing.PDF),
         (b"\x89PNG\r\n\x1a\n\0", sniffing.PNG), (b"\xff\xd8\xff\xe0", sniffing.JPEG),
         (b"\x7fELF\x02", sniffing.PROGRAM),
         (b"MZ\x90\0", sniffing.PROGRAM), (b"#!/bin/sh\n", sniffing.SCRIPT), (b"plain words\n", sniffing.TEXT),
