@@ -198,44 +198,72 @@ def _stands(
             if rest:
                 loose.setdefault(namespace, {})[resource] = rest
     excess += _after_the_end(cluster, loose, by_place, pools, at)
-    back = live_return.returned(cluster, excess, at, FRESH)
-    found: dict[Hashable, Stand] = {}
-    for pool_id in pools:
-        rows = [row for row in held if row.pool_id == pool_id]
-        if not rows:
-            continue
-        # Namespaces without a quota now count, too: their work may run on.
-        stale = _stale(cluster, [one.at for one in used.values()], at)
-        # Where nobody's own use was seen nothing is claimed anyway.
-        if not stale and pool_id in told:
-            stale = _unseen(cluster, rows, used)
-        if rows[0].device_class != DeviceClass.GPU:
-            stale = _CORES
-        physical = Fraction(rows[0].physical) if rows[0].physical is not None else None
-        mine = [one for one in excess if one.pool_id == pool_id]
-        beyond = sum((one.gpus for one in mine), Fraction(0))
-        returns = back.get(pool_id, Fraction(0))
-        use = PoolUse(
-            physical,
-            beyond,
-            sum((one.gpus for one in mine if one.ended), Fraction(0)),
-            cluster.kueue_mode == KueueMode.PODS and returns == beyond,
-            stale,
-            returns,
-            live_return.unreturned_words(cluster),
-        )
-        guarantees = [
-            Guarantee(
-                row.key,
-                row.guaranteed * row.share,
-                within.get(row.key, 0) * row.share if row.namespace in used else None,
-                row.valid.lower,  # type: ignore[attr-defined]  # a range; the column's type is not known here
-                row.serving * row.share if cluster.kueue_mode == KueueMode.JOBS else Fraction(0),
-            )
-            for row in rows
-        ]
-        found.update(judge(guarantees, use))
+
+    def judged(back: Mapping[int, Fraction]) -> dict[Hashable, Stand]:
+        found: dict[Hashable, Stand] = {}
+        for pool_id in pools:
+            rows = [row for row in held if row.pool_id == pool_id]
+            mine = [one for one in excess if one.pool_id == pool_id]
+            if rows:
+                found.update(
+                    _of_pool(cluster, rows, within, used, mine, back.get(pool_id, Fraction(0)), stale[pool_id])
+                )
+        return found
+
+    stale = {pool_id: _why_stale(cluster, held, used, pool_id, at, seen=pool_id in told) for pool_id in pools}
+    found = judged({})
+    # Whether Kueue takes it back matters only where something waits for it.
+    waits = any(found[row.key].standing != Standing.IN_FORCE for row in own if row.key in found)
+    if waits and excess and cluster.kueue_mode != KueueMode.OFF:
+        found = judged(live_return.returned(cluster, excess, at, FRESH))
     return found
+
+
+def _why_stale(
+    cluster: Cluster, held: Sequence[_Held], used: Mapping[str, Used], pool_id: int, at: datetime, *, seen: bool
+) -> str:
+    """Return why nothing may be claimed of a pool; "": its figures are current. `seen`: somebody's own use was."""
+    rows = [row for row in held if row.pool_id == pool_id]
+    if rows and rows[0].device_class != DeviceClass.GPU:
+        return _CORES
+    # Namespaces without a quota now count, too: their work may run on.
+    stale = _stale(cluster, [one.at for one in used.values()], at)
+    # Where nobody's own use was seen nothing is claimed anyway.
+    return _unseen(cluster, rows, used) if not stale and seen else stale
+
+
+def _of_pool(
+    cluster: Cluster,
+    rows: Sequence[_Held],
+    within: Mapping[Hashable, int],
+    used: Mapping[str, Used],
+    excess: Sequence[Excess],
+    returns: Fraction,
+    stale: str,
+) -> dict[Hashable, Stand]:
+    """Return how every guarantee in a pool stands, where `returns` of the excess are taken back."""
+    beyond = sum((one.gpus for one in excess), Fraction(0))
+    use = PoolUse(
+        Fraction(rows[0].physical) if rows[0].physical is not None else None,
+        beyond,
+        sum((one.gpus for one in excess if one.ended), Fraction(0)),
+        cluster.kueue_mode == KueueMode.PODS and returns == beyond,
+        stale,
+        returns,
+        live_return.unreturned_words(cluster),
+    )
+    outside = cluster.kueue_mode == KueueMode.JOBS
+    guarantees = [
+        Guarantee(
+            row.key,
+            row.guaranteed * row.share,
+            within.get(row.key, 0) * row.share if row.namespace in used else None,
+            row.valid.lower,  # type: ignore[attr-defined]  # a range; the column's type is not known here
+            row.serving * row.share if outside else Fraction(0),
+        )
+        for row in rows
+    ]
+    return judge(guarantees, use)
 
 
 def _unseen(cluster: Cluster, rows: Sequence[_Held], used: Mapping[str, Used]) -> str:

@@ -15,7 +15,7 @@ from apps.provisioning.models import Observation
 from apps.quotas import actions, feasibility_reader
 from apps.quotas.choices import RequestStatus
 from apps.quotas.feasibility import LimitKind, Verdict
-from apps.quotas.models import QuotaRequest
+from apps.quotas.models import Quota, QuotaRequest
 from tests.quotas.conftest import World
 
 API = "/api/v1/quota-requests/feasibility"
@@ -46,7 +46,10 @@ def use(world: World, team: str, used: int) -> None:
 @pytest.mark.requirement("feasibility-1.2")
 @pytest.mark.parametrize("seed", range(6))
 def test_fits_now_is_what_granting_does(world: World, seed: int) -> None:
-    """Random requests one after another: each is granted at once exactly when it was said to fit now."""
+    """Random requests one after another: each is granted at once exactly when it was said to fit now.
+
+    Among them renewals of what ends, for as many, fewer and more: whoever asks for more stands in line with it.
+    """
     dice = random.Random(seed)
     now = clock.now().replace(microsecond=0)
     world.pool.capacities.update(committable_gpus=20)
@@ -55,7 +58,9 @@ def test_fits_now_is_what_granting_does(world: World, seed: int) -> None:
         team = dice.choice(["finance", "marketing", "research"])
         if QuotaRequest.objects.filter(workspace=world.workspaces[team], status=RequestStatus.WAITING).exists():
             continue
-        begin = dice.choice([None, now + timedelta(days=dice.randint(1, 9))])
+        rows = Quota.objects.filter(workspace=world.workspaces[team], valid__endswith__gt=now).order_by("valid")
+        ends = [valid.upper for valid in rows.values_list("valid", flat=True)]
+        begin = dice.choice([None, now + timedelta(days=dice.randint(1, 9)), *ends, *ends])
         end = dice.choice([None, (begin or now) + timedelta(days=dice.randint(1, 12))])
         units = dice.randint(1, 12)
         held = world.held(team, begin)
