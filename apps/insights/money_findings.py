@@ -19,7 +19,7 @@ from apps.costs.explaining import Item, ItemKey, explain
 from apps.insights import advice, reading, rhythm
 from apps.insights.choices import FindingKind
 from apps.insights.findings import OPEN, Look, Seen
-from apps.insights.idle_use import MIN_COVERAGE_PERMILLE
+from apps.insights.idle_use import MIN_COVERAGE_PERMILLE, known_as
 from apps.insights.models import Finding
 from apps.insights.workloads import PROPOSED, Workload, workloads_of
 from apps.metering import billing
@@ -221,10 +221,20 @@ def _large(
                     flavour=flavours[fitting.size.flavour_id].slug if fitting.size else flavour.slug,
                     flavour_name=fitting.size.name if fitting.size else flavour.name,
                     share=f"{fitting.share.normalize():f}"[:8],
+                    of_idle=_of_idle(one, fitting, place, currency, hours),
                 ),
             )
         )
     return found
+
+
+def _of_idle(one: Workload, fitting: advice.Fit, place: Workspace, currency: str, hours: int) -> str | None:
+    """Return what of a smaller size's saving stopping the workload when idle would save anyway; None: unknown."""
+    kind, _ = known_as(one.workload_kind or "", one.workload_name)
+    if PROPOSED.spares(kind, one.environment) or covered(place):
+        return "0"
+    found = monthly(one.savable_product * (1 - fitting.share), currency, hours)
+    return None if found is None else str(found.amount)
 
 
 _HOURS = """

@@ -14,12 +14,13 @@ from django.conf import settings
 from django.db.models import F
 from django.urls import reverse
 
-from apps.core import clock
+from apps.core import clock, formats
 from apps.core.charts import Figure, Series, lines
 from apps.core.money import Money
 from apps.costs.tally import Tally
 from apps.insights.choices import FindingKind, FindingStatus, IdleStatus
 from apps.insights.models import Finding, IdleCase
+from apps.insights.together import Counted, Worth, together
 from apps.metering import billing
 from apps.quotas.choices import OPEN_STATUSES
 from apps.quotas.models import QuotaRequest
@@ -234,23 +235,62 @@ def summary(findings: Iterable[Finding]) -> Summary:
     )
 
 
-def _savings(proposed: Iterable[Finding]) -> list[Money]:
-    """Return what proposals save a month: of idle work and of resting by the clock in one workspace the greater alone.
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What of a proposal another one saves anyway; `whole`: all of it."""
 
-    Both stop the same GPUs: an hour at which everything rests is mostly an idle hour, too.
-    """
-    found: list[Money] = []
-    stops: dict[int, Money] = {}
-    for row in proposed:
-        amount = monthly_of(row)
-        if amount is None:
-            continue
-        if row.workspace_id is None or row.kind == FindingKind.RIGHT_SIZE:
-            found.append(amount)
-        else:
-            known = stops.get(row.workspace_id)
-            stops[row.workspace_id] = amount if known is None or amount.amount > known.amount else known
-    return [*found, *stops.values()]
+    amount: Money
+    within: Finding
+    whole: bool
+
+
+def _worth(row: Finding, monthly: Money) -> Worth:
+    place = row.workspace_id
+    if row.kind == FindingKind.RIGHT_SIZE:
+        share, of_idle = row.proposal.get("share"), row.proposal.get("of_idle")
+        return Worth(
+            monthly.amount, place, share=Decimal(share or "0"), of_idle=None if of_idle is None else Decimal(of_idle)
+        )
+    return Worth(monthly.amount, place, stops=True, clock=row.kind == FindingKind.OFF_HOURS)
+
+
+def _counted(proposed: Iterable[Finding]) -> list[tuple[Finding, Money, Counted, Finding | None]]:
+    rows = [(row, amount) for row in proposed if (amount := monthly_of(row)) is not None]
+    counted = together([_worth(row, amount) for row, amount in rows])
+    return [
+        (row, amount, one, None if one.within is None else rows[one.within][0])
+        for (row, amount), one in zip(rows, counted, strict=True)
+    ]
+
+
+def _savings(proposed: Iterable[Finding]) -> list[Money]:
+    """Return what proposals add a month to what all of them save together (`together`): no GPU-hour counts twice."""
+    return [Money(one.amount, amount.currency).quantized() for _, amount, one, _ in _counted(proposed)]
+
+
+def overlaps(findings: Iterable[Finding]) -> dict[int, Overlap]:
+    """Return by finding what of it another one saves anyway, among those given."""
+    proposed = [row for row in findings if row.kind in PROPOSED]
+    return {
+        row.pk: Overlap(Money(one.included, amount.currency).quantized(), within, not one.amount)
+        for row, amount, one, within in _counted(proposed)
+        if within is not None
+    }
+
+
+def overlap_words(found: Overlap | None) -> str:
+    """Say what of a proposal is counted with which other: "All of it: rests 80 hours …"; "" where nothing is."""
+    if found is None:
+        return ""
+    part = "All of it" if found.whole else f"{formats.money(found.amount)} a month"
+    return f"{part}: {found.within.get_kind_display()}"
+
+
+def overlap_of(finding: Finding, user: Any) -> Overlap | None:
+    """Return what of an open proposal another one of the same workspace saves anyway; None: nothing."""
+    if finding.workspace_id is None or finding.kind not in PROPOSED or finding.status != FindingStatus.OPEN:
+        return None
+    return overlaps(open_findings(user, workspace_id=finding.workspace_id, kind__in=PROPOSED)).get(finding.pk)
 
 
 def _plain(value: Fraction) -> str:

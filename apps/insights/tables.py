@@ -7,6 +7,7 @@ from typing import Any
 import django_filters
 import django_tables2 as tables
 from django.db.models import F
+from django.utils.functional import cached_property
 
 from apps.core.filters import CommonsFilterSet, DateFromFilter, SearchFilter
 from apps.core.tables import (
@@ -18,6 +19,7 @@ from apps.core.tables import (
     TimeColumn,
     UidLinkColumn,
 )
+from apps.insights import selectors
 from apps.insights.choices import FindingKind, FindingStatus, IdleStatus
 from apps.insights.models import Finding, IdleCase
 from apps.teams.models import Team
@@ -42,13 +44,29 @@ class FindingTable(CommonsTable):
     cluster = tables.Column(accessor="cluster__name", verbose_name="Cluster", attrs=_WIDE)
     gpu_ms = QuantityColumn(verbose_name="Unused, GPU-hours")
     amount = MoneyColumn(verbose_name="Cost in the window", default="unknown")
+    included = tables.Column(
+        verbose_name="Counted with another", empty_values=(), orderable=False, accessor="pk", attrs=_WIDE
+    )
     found_at = AgeColumn(verbose_name="Found", attrs=_WIDE)
 
     class Meta(CommonsTable.Meta):
         model = Finding
-        fields = ("title", "status", "kind", "team", "cluster", "gpu_ms", "amount", "found_at")
+        fields = ("title", "status", "kind", "team", "cluster", "gpu_ms", "amount", "included", "found_at")
         order_by = ("-amount", "-found_at")
         caption = "Findings"
+
+    @cached_property
+    def overlaps(self) -> dict[int, selectors.Overlap]:
+        """What of each open proposal another one of the same workspace saves anyway: one query."""
+        return selectors.overlaps(selectors.open_findings(self.request.user, kind__in=selectors.PROPOSED))
+
+    def value_included(self, record: Any) -> str:
+        """Say what of it is counted with which other."""
+        return selectors.overlap_words(self.overlaps.get(record.pk))
+
+    def render_included(self, record: Any) -> str:
+        """Say what of it is counted with which other."""
+        return self.value_included(record) or "–"
 
     def order_amount(self, queryset: Any, is_descending: bool) -> tuple[Any, bool]:
         """Put what has no price last either way: unknown is neither dear nor cheap."""

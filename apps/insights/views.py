@@ -131,6 +131,7 @@ class FindingDetail(DetailView):
             numbers=numbers_of(finding),
             cost=selectors.cost_of(finding),
             monthly=selectors.monthly_of(finding),
+            overlap=selectors.overlap_of(finding, user),
             lost_steps=[
                 {**step, "at": datetime.fromisoformat(step["at"])} for step in finding.evidence.get("steps", [])
             ],

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from apps.core.money import Money
 from apps.costs.forecasting import Forecast
+from apps.insights.together import Counted, Worth, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Proposal:
     coverage_permille: int | None = None
     #: Workspace and team whose GPUs it stops; "": it stops none. Two that stop the same GPUs save them once.
     stops: str = ""
+    #: Whose GPUs it is about, and of a smaller size the part that stays and what stopping when idle saves of it anyway.
+    place: str = ""
+    clock: bool = False
+    share: Decimal | None = None
+    of_idle: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +105,34 @@ class Extras:
     so_far: Span | None = None
 
     @property
-    def saving(self) -> Money | None:
-        """What the proposals save a month together, where known; of those that stop the same GPUs the greatest alone.
+    def _counted(self) -> list[tuple[Proposal, Money, Counted, Proposal | None]]:
+        known = [(one, one.monthly) for one in self.proposals if one.monthly is not None]
+        counted = together(
+            [
+                Worth(
+                    monthly.amount, one.stops or one.place or None, stops=bool(one.stops), clock=one.clock,
+                    share=one.share, of_idle=one.of_idle,
+                )
+                for one, monthly in known
+            ]
+        )  # fmt: skip
+        return [
+            (one, monthly, count, None if count.within is None else known[count.within][0])
+            for (one, monthly), count in zip(known, counted, strict=True)
+        ]
 
-        As the findings' own summary adds up: an hour at which everything rests is mostly an idle hour, too.
-        """
-        known: list[Money] = []
-        stops: dict[str, Money] = {}
-        for one in self.proposals:
-            if one.monthly is None:
-                continue
-            if not one.stops:
-                known.append(one.monthly)
-            elif one.stops not in stops or one.monthly.amount > stops[one.stops].amount:
-                stops[one.stops] = one.monthly
-        known.extend(stops.values())
+    @property
+    def saving(self) -> Money | None:
+        """What the proposals save a month together, where known: no GPU-hour is counted twice (`insights.together`)."""
+        known = [Money(count.amount, monthly.currency).quantized() for _, monthly, count, _ in self._counted]
         return sum(known[1:], known[0]) if known else None
+
+    @property
+    def rows(self) -> list[tuple[Proposal, Money | None, str]]:
+        """The proposals, each with what of it another one saves anyway (None: nothing) and that other's action."""
+        included = {
+            id(one): (Money(count.included, monthly.currency).quantized(), within.action_label)
+            for one, monthly, count, within in self._counted
+            if within is not None
+        }
+        return [(one, *included.get(id(one), (None, ""))) for one in self.proposals]

@@ -83,7 +83,8 @@ SELECT json_build_object(
   'findings', (SELECT json_agg(f) FROM (
     SELECT f.uid, f.kind, f.title, f.team_id AS team, f.proposal ->> 'monthly' AS monthly,
       f.proposal ->> 'currency' AS currency, f.proposal ->> 'flavour' AS flavour,
-      f.proposal ->> 'change' AS change, k.uid AS workspace_uid
+      f.proposal ->> 'change' AS change, f.proposal ->> 'share' AS share, f.proposal ->> 'of_idle' AS of_idle,
+      k.uid AS workspace_uid
     FROM insights_finding f JOIN teams_team t ON t.id = f.team_id JOIN teams_unit u ON u.id = t.unit_id
     LEFT JOIN quotas_workspace k ON k.id = f.workspace_id
     WHERE f.status = 'open' AND f.kind <> 'idle_work' AND u.path @> ARRAY[%(unit)s]::bigint[]
@@ -222,17 +223,23 @@ def _proposals(report: MonthReport, found: dict[str, Any], now: datetime) -> lis
 def _of_finding(row: dict[str, Any]) -> Proposal:
     monthly = Money(Decimal(row["monthly"]), row["currency"]).quantized() if row["monthly"] else None
     page = reverse("insights:finding-detail", kwargs={"finding_uid": row["uid"]})
-    action, label, stops = page, "Look at it", ""
+    action, label, stops, place, share, of_idle = page, "Look at it", "", "", None, None
     if row["kind"] == "hoarded_quota":
         action, label = reverse("insights:finding-give-back", kwargs={"finding_uid": row["uid"]}), "Give it back"
     elif row["kind"] == "right_size" and row["workspace_uid"]:
         action = right_size_url(row["workspace_uid"], row["flavour"] or "", row["change"], row["title"])
         label = "Request the smaller size"
+        place = f"{row['workspace_uid']} {row['team']}"
+        share = Decimal(row.get("share") or "0")
+        of_idle = Decimal(row["of_idle"]) if row.get("of_idle") else None
     elif row["kind"] == "off_hours" and row["workspace_uid"]:
         where = reverse("quotas:workspace-idle-policy", kwargs={"workspace_uid": row["workspace_uid"]})
         action, label = f"{where}?{urlencode({'reason': row['title']})}", "Stop it when idle"
         stops = f"{row['workspace_uid']} {row['team']}"
-    return Proposal(row["title"], monthly, page, action, label, stops=stops)
+    return Proposal(
+        row["title"], monthly, page, action, label, stops=stops, place=place, clock=row["kind"] == "off_hours",
+        share=share, of_idle=of_idle,
+    )  # fmt: skip
 
 
 def _workload(row: dict[str, Any]) -> TopWorkload:

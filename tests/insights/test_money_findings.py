@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.urls import reverse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.core import clock
 from apps.core.money import MILLISECONDS_PER_HOUR as HOUR_MS
@@ -17,6 +20,7 @@ from apps.core.money import Money
 from apps.insights import findings, realised, selectors, workloads
 from apps.insights.choices import FindingKind, FindingStatus
 from apps.insights.models import Finding, WorkloadMonth
+from apps.insights.together import Worth, together
 from apps.metering.models import HourFact
 from apps.quotas.idle_policy import IdlePolicy
 from tests.factories import Company, client_for
@@ -154,18 +158,64 @@ def test_a_spike_says_what_moved(world: World, company: Company) -> None:
 
 @pytest.mark.requirement("monthly-report-3.4")
 def test_what_stops_the_same_gpus_is_worth_the_greater_once() -> None:
-    def proposal(kind: FindingKind, workspace: int, monthly: str) -> Finding:
-        return Finding(kind=kind, workspace_id=workspace, proposal={"monthly": monthly, "currency": "USD"})
+    def proposal(kind: FindingKind, workspace: int, monthly: str, **more: str) -> Finding:
+        row = Finding(kind=kind, workspace_id=workspace, proposal={"monthly": monthly, "currency": "USD", **more})
+        row.pk = next(numbers)
+        return row
 
-    found = selectors.summary(
-        [
-            proposal(FindingKind.OFF_HOURS, 1, "300.00"),
-            proposal(FindingKind.IDLE_WORK, 1, "200.00"),
-            proposal(FindingKind.RIGHT_SIZE, 1, "50.00"),
-            proposal(FindingKind.IDLE_WORK, 2, "7.00"),
-        ]
-    )
-    assert (found.saving, found.proposals) == (Money(Decimal("357.00"), "USD"), 4)
+    numbers = itertools.count(1)
+    rows = [
+        proposal(FindingKind.OFF_HOURS, 1, "300.00"),
+        proposal(FindingKind.IDLE_WORK, 1, "200.00"),
+        # A quarter stays: of the 300 that the clock stops, it would have saved up to 225.
+        proposal(FindingKind.RIGHT_SIZE, 1, "250.00", share="0.25", of_idle="10.00"),
+        proposal(FindingKind.IDLE_WORK, 2, "7.00"),
+        proposal(FindingKind.RIGHT_SIZE, 2, "50.00", share="0.5", of_idle="3.50"),
+        proposal(FindingKind.RIGHT_SIZE, 3, "11.00", share="0.5", of_idle="0"),
+    ]
+    found = selectors.summary(rows)
+    assert (found.saving, found.proposals) == (Money(Decimal("389.50"), "USD"), 6)  # 300 + 25 + 7 + 46.50 + 11
+    said = {pk: selectors.overlap_words(one) for pk, one in selectors.overlaps(rows).items()}
+    assert said[2].startswith("All of it: ")
+    assert said[3].startswith("225.00 USD a month: ")
+    assert said[5].startswith("3.50 USD a month: ")
+    assert set(said) == {2, 3, 5}
+
+
+hourly = st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.booleans()), min_size=1, max_size=12)
+
+
+@pytest.mark.requirement("monthly-report-3.4")
+@given(st.lists(st.tuples(st.sampled_from(["0.25", "0.5", "0.875"]), hourly), min_size=1, max_size=4), st.booleans())
+def test_together_never_saves_an_hour_twice(workloads: list[Any], with_clock: bool) -> None:
+    """Each workload: what stays in a smaller size, and per hour its cost, whether idle, whether all rests then."""
+    idle = sum(cost for _, hours in workloads for cost, is_idle, _ in hours if is_idle)
+    clock_saves = sum(cost for _, hours in workloads for cost, _, rests in hours if rests)
+    proposals = [Worth(Decimal(idle), 1, stops=True)]
+    if with_clock:
+        proposals.append(Worth(Decimal(clock_saves), 1, stops=True, clock=True))
+    for share, hours in workloads:
+        cut = 1 - Decimal(share)
+        proposals.append(
+            Worth(
+                cut * sum(cost for cost, *_ in hours), 1, share=Decimal(share),
+                of_idle=cut * sum(cost for cost, is_idle, _ in hours if is_idle),
+            )
+        )  # fmt: skip
+    counted = together(proposals)
+    by_clock = with_clock and clock_saves > idle
+    union = Decimal(0)
+    for share, hours in workloads:
+        for cost, is_idle, rests in hours:
+            stopped = rests if by_clock else is_idle
+            union += cost if stopped else (1 - Decimal(share)) * cost
+    total = sum((one.amount for one in counted), Decimal(0))
+    assert total <= union
+    assert by_clock or total == union
+    for one, proposal in zip(counted, proposals, strict=True):
+        assert one.amount + one.included == proposal.monthly
+        assert one.amount >= 0
+        assert (one.within is None) == (one.included == 0) or one.amount == proposal.monthly == 0
 
 
 @pytest.mark.requirement("monthly-report-2.6")
