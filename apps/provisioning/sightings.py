@@ -25,7 +25,7 @@ class Known:
 
 
 def known_of(declaration_ids: Sequence[int]) -> Known:
-    """Return by declaration, for each of its objects, the resource version last seen to live as declared.
+    """Return by declaration, for each object that it holds, the resource version last seen to live as declared.
 
     An object that the portal applied as it is declared now, and that still has this version, needs no other look.
     """
@@ -35,7 +35,7 @@ def known_of(declaration_ids: Sequence[int]) -> Known:
         cursor.execute(
             "SELECT object.declaration_id, bool_or(object.removal <> '' OR object.handling <> %s), json_agg("
             "json_build_array(object.kind, object.namespace, object.name, CASE WHEN object.settled <> ''"
-            " AND object.applied_body = object.body THEN seen.resource_version END))"
+            " AND object.applied_body = object.body THEN seen.resource_version END)) FILTER (WHERE object.removal = '')"
             " FROM provisioning_declaredobject object LEFT JOIN provisioning_observation seen"
             " ON seen.cluster_id = object.cluster_id AND seen.kind = object.kind AND seen.namespace = object.namespace"
             " AND seen.name = object.name AND seen.declaration_id = object.declaration_id"
@@ -44,7 +44,7 @@ def known_of(declaration_ids: Sequence[int]) -> Known:
             [Handling.NORMAL, list(declaration_ids), Removal.RETAINED],
         )
         for pk, barred, objects in cursor.fetchall():
-            rows = json.loads(objects) if isinstance(objects, str) else objects
+            rows = json.loads(objects) if isinstance(objects, str) else objects or ()
             known.objects[pk] = {Key(kind, namespace, name): version or "" for kind, namespace, name, version in rows}
             if barred:
                 known.barred.add(pk)

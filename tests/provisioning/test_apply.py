@@ -563,28 +563,35 @@ def test_another_look_at_many_is_told_once_and_misses_nothing(
 ) -> None:
     """What lived so already: a run each, one event for all. What somebody changed meanwhile is none of it."""
     spaces = [fresh_namespace() for _ in range(running.LIST_FROM)]
-    rows = [declare(cluster, [namespace(ns), quota(ns, 4)]) for ns in spaces]
+    owners = [uuid.uuid4() for _ in spaces]
+    rows = [declare(cluster, [namespace(ns), quota(ns, 4)], owner_uid=owners[n]) for n, ns in enumerate(spaces)]
     settle(only=("provisioning.apply",))
     places = Observation.objects.filter(cluster=cluster, kind="Namespace").order_by("pk")
     seen = list(places.values())
     _foreign_edit(live, spaces[0], **{"requests.nvidia.com/gpu": "99"})
     live.apply({**namespace(spaces[1]), "metadata": {"name": spaces[1], "labels": {"team": "a"}}}, manager="someone")
     live.delete("ResourceQuota", "gpu-quota", spaces[2])
+    # No longer declared although no plan says so, and no longer in any list by the portal's label: still there.
+    declare(cluster, [namespace(spaces[3])], owner_uid=owners[3])
+    bare = {**quota(spaces[3], 4), "metadata": {"name": "gpu-quota", "namespace": spaces[3], "labels": None}}
+    path = f"/api/v1/namespaces/{spaces[3]}/resourcequotas/gpu-quota"
+    live._call("PATCH", path, body=bare, content_type="application/merge-patch+json")
     with transaction.atomic():
         for row in Declaration.objects.select_for_update().filter(cluster=cluster):
             actions.apply_again(row)
-    with assert_queries(120):  # those three need attempts of their own
+    with assert_queries(130):  # those three need attempts of their own
         settle(only=("provisioning.apply",))
     told = AuditEvent.objects.filter(action="provisioning.cluster.reconciled", object_id=cluster.uid).get()
     changes = json.loads(bytes(told.canonical))["changes"]
-    assert changes["count"] == len(spaces) - 2
-    assert sorted(changes["declarations"]) == sorted(f"{row.uid} 1" for row in (rows[1], *rows[3:]))
+    assert changes["count"] == len(spaces) - 3
+    assert sorted(changes["declarations"]) == sorted(f"{row.uid} 1" for row in (rows[1], *rows[4:]))
     assert _audited("provisioning.declaration.applied") == len(spaces) + 1  # the quota that had to be made anew
     assert Counter(ApplyRun.objects.filter(declaration__in=rows).values_list("outcome", flat=True)) == {
-        RunOutcome.SUCCEEDED: 2 * len(rows) - 1, RunOutcome.STOPPED: 1,
+        RunOutcome.SUCCEEDED: 2 * len(rows) - 2, RunOutcome.STOPPED: 2,
     }  # fmt: skip
-    rows[0].refresh_from_db()
-    assert (rows[0].status, rows[0].error_class) == (DeclarationStatus.STOPPED, "conflict")
+    for row, why in ((rows[0], "conflict"), (rows[3], "unplanned_removal")):
+        row.refresh_from_db()
+        assert (row.status, row.error_class) == (DeclarationStatus.STOPPED, why)
     assert _hard(live, spaces[2])["requests.nvidia.com/gpu"] == "4"
     moved = {was["name"] for was, now in zip(seen, places.values(), strict=True) if was != now}
     assert moved == {spaces[1], spaces[2]}  # nothing is written of what did not move

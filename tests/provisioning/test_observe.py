@@ -63,14 +63,13 @@ def _pod(ns: str, gpus: int) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train", "namespace": ns}, "spec": spec}
 
 
-def _await(condition: Any, seconds: float = 60.0) -> float:
-    """Wait until a condition holds; returns how long it took. Fails after `seconds`."""
+def _await(condition: Any, seconds: float = 60.0) -> None:
+    """Wait until a condition holds. Fails after `seconds`."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > seconds:
             raise AssertionError(f"not within {seconds} s")
         time.sleep(0.02)
-    return time.monotonic() - started
 
 
 @pytest.mark.requirement("provisioning-4.1")
@@ -318,8 +317,11 @@ def test_everything_is_listed_again_after_ten_minutes(live: KubernetesClient) ->
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.requirement("provisioning-4.1", "provisioning-4.2")
-def test_the_observer_shows_a_change_within_five_seconds(simulated: SimulatedCluster, live: KubernetesClient) -> None:
-    """Use, drift and deletion; two observers share by lease; it survives the cluster going away and coming back."""
+def test_the_observer_shows_what_changes(simulated: SimulatedCluster, live: KubernetesClient) -> None:
+    """Use, drift and deletion; two observers share by lease; it survives the cluster going away and coming back.
+
+    How soon is told stage by stage in test_lag.py, where no busy machine can delay it.
+    """
     cluster = register(simulated)
     ns = fresh_namespace()
     row = declare(cluster, workspace(ns, 8))
@@ -331,7 +333,7 @@ def test_the_observer_shows_a_change_within_five_seconds(simulated: SimulatedClu
         _await(lambda: WatchCursor.objects.filter(cluster=cluster).count() == 5)
         live.create(_pod(ns, 2))
         used = lambda: selectors.quota_status(cluster.pk, ns).resources["requests.nvidia.com/gpu"][1]  # noqa: E731 (short)
-        assert _await(lambda: used() == 2) < 5
+        _await(lambda: used() == 2)
         _edit(live, {**quota(ns, 99), "metadata": {"name": "gpu-quota", "namespace": ns}})
         _await(lambda: Drift.objects.filter(declaration=row, live="99").exists())
         simulated.faults.set("down")
