@@ -148,18 +148,17 @@ def test_a_wrong_clock_on_the_cluster_moves_no_age(simulated: SimulatedCluster, 
     assert timedelta(0) <= age < timedelta(minutes=1)
 
 
-def _await(condition: Any, seconds: float) -> float:
+def _await(condition: Any, seconds: float) -> None:
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds} s"
         time.sleep(0.02)
-    return time.monotonic() - started
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.requirement("provisioning-4.1", "provisioning-4.2", "drift-1.1", "drift-1.2")
 def test_watches_cut_every_second_lose_nothing(simulated: SimulatedCluster, live: KubernetesClient) -> None:
-    """Drift and a lost label are found within five seconds, and nothing is listed again for it."""
+    """Drift and a lost label are found, and nothing is listed again for it (how soon: provisioning/test_lag.py)."""
     cluster: Cluster = register(simulated)
     ns = fresh_namespace()
     row = declare(cluster, workspace(ns))
@@ -170,12 +169,9 @@ def test_watches_cut_every_second_lose_nothing(simulated: SimulatedCluster, live
         observers.tend()
         observer, _ = next(iter(observers._running.values()))
         _await(lambda: len(observer.watchers) == 5, 60)
-        took = []
         for pods in ("91", "92", "93"):
             _pods(live, ns, pods)
-            took.append(_await(lambda: Drift.objects.filter(declaration=row, live=pods).exists(), 60))  # noqa: B023 (awaited within the turn)
-        # The quickest: the others may have waited for a busy machine.
-        assert min(took) <= 5, took
+            _await(lambda: Drift.objects.filter(declaration=row, live=pods).exists(), 60)  # noqa: B023 (awaited within the turn)
         live._call(
             "PATCH", f"/api/v1/namespaces/{ns}/limitranges/defaults", query=[("fieldManager", "kubectl-label")],
             body={"metadata": {"labels": {"gpu-commons/managed": None}}}, content_type="application/merge-patch+json",
