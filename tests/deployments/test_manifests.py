@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from apps.catalogue.manifest import Manifest
-from apps.deployments import keda, manifests
+from apps.deployments import enforcement_entries, keda, manifests
 from apps.deployments.choices import CanaryMode
 from apps.provisioning.manifests import render as declarable
 from apps.quotas.manifests import WorkspaceSpec, workspace_manifests
@@ -20,6 +21,7 @@ from tests.deployments.crds import compact_errors, crd_errors
 from tests.deployments.samples import (
     COLD,
     CPU,
+    ENDPOINT,
     HOT,
     IMAGE,
     KNATIVE,
@@ -195,6 +197,27 @@ def test_bytes_are_named_by_digest() -> None:
     having = dataclasses.replace(STANDARD, kserve=dataclasses.replace(STANDARD.kserve, verifying=True))
     checked = _of("InferenceService", rendered(capabilities=having))["spec"]["predictor"]
     assert checked["model"]["storageUri"] == "gpu-commons+s3://models/fraud/1.4.0"
+
+
+@pytest.mark.requirement("stored-copies-3.1")
+def test_uploaded_files_are_loaded_from_the_newest_copy_and_every_copy_is_admitted() -> None:
+    """Through the verifying container where the cluster has it; without a copy there is nothing to load."""
+    copies = ("s3://models/sha256/" + "c" * 64, "s3://old/sha256/" + "c" * 64)
+    version = served_manifest(scheme="upload", location="", stored=copies)
+    plain = _of("InferenceService", rendered(current=side(1, version)))["spec"]["predictor"]
+    assert plain["model"]["storageUri"] == copies[0]
+    assert plain["annotations"][manifests.FILES_DIGEST] == manifests.files_digest(version)
+    having = dataclasses.replace(STANDARD, kserve=dataclasses.replace(STANDARD.kserve, verifying=True))
+    checked = _of("InferenceService", rendered(capabilities=having, current=side(1, version)))["spec"]["predictor"]
+    assert checked["model"]["storageUri"] == f"gpu-commons+{copies[0]}"
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for verified, prefix in ((False, ""), (True, "gpu-commons+")):
+        entry = enforcement_entries.entry(
+            version, grant=ENDPOINT, version="1.4.0", not_before=start, expires=None, verified=verified
+        )
+        assert set(entry.uris) == {f"{prefix}{one}" for one in copies}
+    with pytest.raises(manifests.Unfit, match="model store on the version's page"):
+        rendered(current=side(1, dataclasses.replace(version, stored=())))
 
 
 @pytest.mark.requirement("enforcement-1.9")
