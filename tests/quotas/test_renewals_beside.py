@@ -238,7 +238,7 @@ def test_a_renewal_for_more_is_told_that_it_stands_in_line(held: World) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.requirement("quotas-1.9", "feasibility-2.1")
+@pytest.mark.requirement("feasibility-1.6", "feasibility-2.1")
 def test_keeping_beyond_its_end_what_is_held_until_then_adds_all_of_it(world: World) -> None:
     """It would have passed the line, the limits of the policy and the estimate as a change of nothing."""
     with clock.frozen(START):
