@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -18,10 +19,13 @@ from apps.quotas.kueue import Share
 from apps.quotas.kueue_baseline import FlavourSpec
 from apps.quotas.waiting_reasons import explain, why
 from tests.cluster.conftest import await_that, fresh
-from tests.cluster.helpers import GPU, Manifest, deployment, merge_patch, pod, thing
+from tests.cluster.helpers import GPU, Manifest, deployment, job, merge_patch, pod, thing
 from tests.cluster.rendered import Company
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("controller")]
+if not os.environ.get("COMMONS_TEST_KUBECONFIG"):
+    # The simulated cluster has quick tests of the same rules of its own (tests/demo/cluster).
+    pytestmark.append(pytest.mark.full)
 
 
 def _gone(api: KubernetesClient, kind: str, obj: Manifest) -> bool:
@@ -67,12 +71,17 @@ def test_a_job_within_the_guarantee_starts_with_all_it_requests_accounted_for(co
 
 @pytest.mark.requirement("kueue-1.1", "simulated-kueue-3.1")
 def test_a_job_without_a_queue_goes_to_the_default_one(company: Company) -> None:
-    """That is why the portal's LocalQueue is called `default`."""
+    """That is why the portal's LocalQueue has that name. What the job leaves unsaid counts as its pods will have it."""
     name = company.workspace(1)
     await_that(lambda: company.api.get("LocalQueue", "default", name).get("status"))
-    company.start(name, "plain", 1, queue="")
+    body = job(name, "plain", 1)
+    body["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {GPU: "1"}}
+    company.api.create(body)
+    company.starts(name, "plain")
     found = company.api.get("Job", "plain", name)["metadata"]["labels"]
     assert found["kueue.x-k8s.io/queue-name"] == "default"
+    (given,) = company.workload(name, "plain")["status"]["admission"]["podSetAssignments"]
+    assert given["resourceUsage"] == {"cpu": "500m", "memory": "1Gi", "pods": "1", GPU: "1"}
 
 
 @pytest.mark.requirement("kueue-1.3", "simulated-kueue-2.2")

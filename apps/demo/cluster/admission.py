@@ -57,6 +57,18 @@ def mutate_pod(store: Store, pod: Obj) -> None:
     pod["status"]["qosClass"] = qos_class(pod["spec"])
 
 
+def with_limit_defaults(store: Store, namespace: str, pod_spec: Obj) -> Obj:
+    """A pod's spec as it will be once created in a namespace: with the defaults of its LimitRanges."""
+    items = [item for _, item in _limits(store, namespace, "Container")]
+    if not items:
+        return pod_spec
+    pod: Obj = {"metadata": {}, "spec": clone(pod_spec)}
+    for item in items:
+        _limit_defaults(pod, item)
+    found: Obj = pod["spec"]
+    return found
+
+
 def _priority(store: Store, pod: Obj) -> None:
     spec = pod["spec"]
     wanted = spec.get("priorityClassName", "")

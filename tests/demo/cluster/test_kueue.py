@@ -13,6 +13,7 @@ import yaml
 from apps.demo.cluster import KueueOptions, SimulatedCluster, schema
 from apps.demo.cluster.fields import Type
 from apps.demo.cluster.kinds import Kind
+from apps.demo.cluster.kueue.units import unsuitable
 from tests.demo.cluster.conftest import Client, Obj, job, namespace, pod, until
 
 KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
@@ -354,6 +355,30 @@ def test_reasons_why_a_queue_admits_nothing(client: Client, pool: None) -> None:
     until(
         lambda: "doesn't match ClusterQueue selector" in state(client, "vision", "outside", "QuotaReserved")["message"]
     )
+
+
+@pytest.mark.requirement("simulated-kueue-2.1")
+def test_a_flavour_with_a_topology_takes_only_what_asks_for_a_placement() -> None:
+    def asks(**notes: str) -> list[tuple[str, str]]:
+        template = {"metadata": {"annotations": notes}, "spec": {}}
+        workload = {"spec": {"podSets": [{"name": "main", "count": 1, "template": template}]}}
+        return unsuitable(workload, {"a100": {"spec": {"topologyName": "racks"}}}, placed=placed)
+
+    placed = False
+    assert asks() == [("a100", 'Flavor "a100" supports only TopologyAwareScheduling')]
+    assert asks(**{"kueue.x-k8s.io/podset-required-topology": "rack"}) == []
+    placed = True  # all flavours of its queue have one
+    assert asks() == []
+
+
+@pytest.mark.requirement("simulated-kueue-2.2")
+def test_what_a_limit_range_will_add_counts(client: Client, pool: None) -> None:
+    team(client, "vision", "4")
+    limits = {"limits": [{"type": "Container", "default": {GPU: "2"}, "defaultRequest": {GPU: "2"}}]}
+    body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "defaults"}, "spec": limits}
+    assert client.apply("/api/v1/namespaces/vision/limitranges/defaults", body)[0] == 201
+    submit(client, "vision", "unsaid", 0)
+    until(lambda: use(client, "vision") == ("2", "0"))
 
 
 @pytest.mark.requirement("simulated-kueue-3.9")

@@ -232,8 +232,9 @@ class KueueController:
         pending = []
         for unit in waiting:
             covered = snapshot.covers(unit.queue)
-            wanted = tuple((k, v) for k, v in sorted(requests(unit.obj).items()) if v and (k != "pods" or k in covered))
-            blocked = tuple(unsuitable(unit.obj, flavors))
+            asked = sorted(requests(unit.obj, self._store).items())
+            wanted = tuple((k, v) for k, v in asked if v and (k != "pods" or k in covered))
+            blocked = tuple(unsuitable(unit.obj, flavors, placed=snapshot.places(unit.queue)))
             priority = int(unit.obj["spec"].get("priority", 0))
             sticky = _condition(unit.obj, "QuotaReserved")[0] == "WaitingForPreemptedWorkloads"
             age = units.index(unit)

@@ -151,6 +151,13 @@ class Snapshot:
         rows = (_spec(self.cluster_queues[queue]).get("admissionChecksStrategy") or {}).get("admissionChecks") or []
         return [str(each["name"]) for each in rows if not each.get("onFlavors") or flavors & set(each["onFlavors"])]
 
+    def places(self, queue: str) -> bool:
+        """Whether every flavour of a queue has a topology, so that all of its workloads are placed by one."""
+        named = {flavor for flavor, _ in limits_of(self.cluster_queues[queue].obj)}
+        return bool(named) and all(
+            name in self.flavors and _spec(self.flavors[name]).get("topologyName") for name in named
+        )
+
     def local_active(self, entry: Entry) -> tuple[bool, str, str]:
         """Condition Active of a LocalQueue."""
         spec = _spec(entry)
@@ -192,7 +199,7 @@ class Snapshot:
         selector = _spec(queue).get("namespaceSelector")
         labels = self.namespaces.get(unit.entry.namespace, {})
         if selector is None or not selector_matches(selector, labels):
-            return "Misconfigured", "Workload namespace doesn't match ClusterQueue selector"
+            return "Misconfigured", "workload namespace doesn't match ClusterQueue selector"
         return "", ""
 
 

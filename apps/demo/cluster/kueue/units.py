@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from apps.demo.cluster.admission import with_limit_defaults
 from apps.demo.cluster.apply import clone
 from apps.demo.cluster.errors import Obj
 from apps.demo.cluster.kinds import JOB, POD, PRIORITY_CLASS, WORKLOAD_PRIORITY
@@ -154,36 +155,54 @@ def priority_of(store: Store, labels: Obj, template: Obj) -> Obj:
     return {"priority": int(chosen.obj.get("value", 0)), "priorityClassRef": reference}
 
 
-def requests(workload: Obj) -> dict[str, int]:
-    """What all pod sets ask for together, in thousandths; `pods` is their number."""
+def requests(workload: Obj, store: Store | None = None) -> dict[str, int]:
+    """What all pod sets ask for together, in thousandths; `pods` is their number.
+
+    With a `store` defaults of LimitRanges count, which the workload itself does not show.
+    """
     total: dict[str, int] = {"pods": 0}
+    namespace = str((workload.get("metadata") or {}).get("namespace", ""))
     for pod_set in workload["spec"].get("podSets") or []:
         count = int(pod_set.get("count", 1))
         total["pods"] += count * 1000
-        for name, amount in pod_resources((pod_set.get("template") or {}).get("spec") or {}, "requests").items():
+        spec = (pod_set.get("template") or {}).get("spec") or {}
+        spec = spec if store is None else with_limit_defaults(store, namespace, spec)
+        for name, amount in pod_resources(spec, "requests").items():
             total[name] = total.get(name, 0) + int(amount * 1000) * count
     return total
 
 
-def unsuitable(workload: Obj, flavors: dict[str, Obj]) -> list[tuple[str, str]]:
-    """Flavours whose nodes the pods do not tolerate or do not select, each with Kueue's sentence."""
+def unsuitable(workload: Obj, flavors: dict[str, Obj], *, placed: bool = False) -> list[tuple[str, str]]:
+    """Flavours whose nodes the pods do not tolerate or do not select, each with Kueue's sentence.
+
+    A flavour with a topology takes only pods that ask for a placement, unless all of the queue's flavours have one
+    (`placed`).
+    """
     out = []
     for name, flavor in flavors.items():
         spec = flavor.get("spec") or {}
         labels, keys = spec.get("nodeLabels") or {}, set(spec.get("nodeLabels") or {})
         for pod_set in workload["spec"].get("podSets") or []:
             pod = (pod_set.get("template") or {}).get("spec") or {}
+            if spec.get("topologyName") and not placed and not _asks_for_placement(pod_set):
+                out.append((name, f'Flavor "{name}" supports only TopologyAwareScheduling'))
+                break
             tolerations = [*(pod.get("tolerations") or []), *(spec.get("tolerations") or [])]
             hard = [t for t in spec.get("nodeTaints") or [] if t.get("effect") in ("NoSchedule", "NoExecute")]
             taint = next((each for each in hard if not tolerates(tolerations, each)), None)
             if taint is not None:
-                text = f"{taint.get('key')}={taint.get('value', '')}:{taint.get('effect')}"
+                text = f"{{{taint.get('key')} {taint.get('value', '')} {taint.get('effect')} <nil>}}"
                 out.append((name, f"untolerated taint {text} in flavor {name}"))
                 break
             if not _selects(pod, labels, keys):
                 out.append((name, f"flavor {name} doesn't match node affinity"))
                 break
     return out
+
+
+def _asks_for_placement(pod_set: Obj) -> bool:
+    notes = ((pod_set.get("template") or {}).get("metadata") or {}).get("annotations") or {}
+    return any(name.startswith("kueue.x-k8s.io/podset-") and name.endswith("-topology") for name in notes)
 
 
 def _selects(pod: Obj, labels: Obj, keys: set[str]) -> bool:
