@@ -125,10 +125,11 @@ def test_resources_open_by_hour_and_fact_down_to_rate_and_query(world: World, co
     facts = ResourceFact.objects.filter(resource="cpu", workload_name="fraud-model", hour=DAY + 4 * HOUR)
     page = text(get(lead, "costs:resource-day", single, **day))
     assert facts.count() == 2
-    for fact in facts:
-        address = reverse("costs:resource-fact", kwargs={"hour": "2026-11-10T04", "fact_uid": fact.uid})
-        assert address in page
-    page = text(client_for(lead).get(address))
+    addresses = [
+        reverse("costs:resource-fact", kwargs={"hour": "2026-11-10T04", "fact_uid": fact.uid}) for fact in facts
+    ]
+    assert all(address in page for address in addresses)
+    page = text(client_for(lead).get(addresses[0]))
     assert "8,400,004 milliseconds × units" in page
     assert "unknown: nothing was measured" in page
     assert "0.0317" in page
@@ -149,7 +150,7 @@ def test_resources_open_by_hour_and_fact_down_to_rate_and_query(world: World, co
 def test_what_is_not_there_or_foreign_is_not_found(world: World, company: Any) -> None:
     day = {"team_slug": "finance", "day": "2026-11-10"}
     fact = ResourceFact.objects.filter(workload_name="fraud-model").earliest("hour", "uid")
-    address = {"hour": f"{fact.hour:%Y-%m-%dT%H}", "fact_uid": fact.uid}
+    address: dict[str, Any] = {"hour": f"{fact.hour:%Y-%m-%dT%H}", "fact_uid": fact.uid}
     for user in (company.lead_marketing, company.vp_other):
         assert get(user, "costs:resource-fact", **address).status_code == 404
         assert get(user, "costs:resource-day", _QUERY, **day).status_code == 404
@@ -258,11 +259,11 @@ def test_every_level_is_the_sum_of_the_one_below_in_random_worlds(company: Any, 
                 end = start + timedelta(minutes=random.randint(1, 200))
                 holdings.append(hold(f"{slug}-{number}", f"{slug}-prod", start, end, random.randint(1, 2)))
                 for hour in range(start.hour, start.hour + 2):
-                    for resource in random.sample([str(kind) for kind in RESOURCES], 2):
+                    for what in random.sample([str(kind) for kind in RESOURCES], 2):
                         for pod in range(random.randint(1, 3)):
                             amount = random.randint(1, 10 ** random.randint(1, 9))
                             resources.append(
-                                used(hour, resource, f"{slug}-prod", f"{slug}-{number}", amount, pod=f"{number}-{pod}")
+                                used(hour, what, f"{slug}-prod", f"{slug}-{number}", amount, pod=f"{number}-{pod}")
                             )
         read(world, 9, holdings, resources)
         facts = sum(_down(world, team, company.finance) for team in company.teams.values())

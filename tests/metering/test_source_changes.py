@@ -240,7 +240,7 @@ def test_a_waiver_ends_with_what_it_was_given_for(
         assert "ended when the source was changed" in page.content.decode()
 
 
-@pytest.mark.requirement("metering-sources-2.3", "metering-sources-2.1", "metering-sources-3.1")
+@pytest.mark.requirement("metering-sources-2.1", "metering-sources-3.1")
 def test_a_verdict_is_unknown_until_the_new_server_is_tested(source: Source, company: Any, client_for: Any) -> None:
     admin = Actor.of(company.admin)
     checked(source)
@@ -266,7 +266,7 @@ def test_a_verdict_is_unknown_until_the_new_server_is_tested(source: Source, com
     assert fitness.health_of([source])[source.pk].word == "passed"
 
 
-@pytest.mark.requirement("metering-sources-2.3")
+@pytest.mark.requirement("metering-sources-2.1")
 def test_hours_read_from_a_server_that_was_not_tested_carry_the_flag(world: World, company: Any) -> None:
     checked(world.source)
     Source.objects.filter(pk=world.source.pk).update(kind=SourceKind.PROMETHEUS, url="https://prom.example")
@@ -275,7 +275,7 @@ def test_hours_read_from_a_server_that_was_not_tested_carry_the_flag(world: Worl
     assert ingest(world) == [["source_unfit"]] * 3
 
 
-@pytest.mark.requirement("metering-sources-2.3", "metering-sources-1.13")
+@pytest.mark.requirement("metering-sources-2.1", "metering-sources-1.13")
 def test_a_test_of_the_former_server_does_not_count(
     source: Source, company: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
