@@ -10,24 +10,22 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q, prefetch_related_objects
 
-from apps.clusters import kinds
 from apps.clusters.clients.guard import no_transaction
-from apps.clusters.clients.kubernetes import KubernetesClient, Page
-from apps.clusters.errors import ClusterError, NotFound, Throttled
+from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import ClusterError, Throttled
 from apps.clusters.health import record_contact, record_throttle
 from apps.clusters.models import Cluster
 from apps.clusters.selectors import may_apply_now
 from apps.core import clock, leases
 from apps.core.errors import Conflict
-from apps.provisioning import applier, recording, sightings, works
+from apps.provisioning import applier, listing, recording, sightings, works
 from apps.provisioning.among import Among
 from apps.provisioning.applier import Outcome, Work
 from apps.provisioning.choices import DeclarationStatus, Removal, RunOutcome
@@ -112,16 +110,6 @@ def apply_cluster(cluster_id: int, *, seconds: float = SLICE_SECONDS) -> tuple[i
         # Once more round: what was declared after the last look saw the lease held and left.
 
 
-def _pages(client: KubernetesClient, wanted: Sequence[str]) -> Iterator[Page]:
-    """Read the managed objects of these kinds, page by page. Raises ClusterError."""
-    for kind in wanted:
-        try:
-            yield from client.pages(kind, label_selector=kinds.MANAGED_SELECTOR)
-        except NotFound:
-            # The kind itself is gone (its definition was deleted): that ails what is of it, not the whole cluster.
-            continue
-
-
 class _Slice:
     """One turn of work on one cluster."""
 
@@ -195,18 +183,19 @@ class _Slice:
         self.snapshot = dict.fromkeys(key for objects in known.objects.values() for key in objects)
         self.snapshot |= {Key(*key): None for key in new.order_by().values_list("kind", "namespace", "name")}
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="list") as reader:
-                pages = _pages(client, sorted({key.kind for key in self.snapshot}))
-                ahead = reader.submit(next, pages, None)
-                self._load(landed, known)  # while the first page is on its way
-                self._read(reader, pages, ahead)
+            pages = listing.managed(client, sorted({key.kind for key in self.snapshot}))
+            for page in listing.ahead(pages, lambda: self._load(landed, known)):
+                for item in page.items:
+                    if (key := key_of(item)) in self.snapshot:
+                        self.snapshot[key] = item
+                self._keep_lease()
         except ClusterError as error:
             if isinstance(error, Throttled):
                 record_throttle(self.cluster.pk, error.retry_after)
             elif error.cluster_wide or error.retryable:
                 record_contact(self.cluster.pk, False, error)
             else:  # no right to list: one by one, then
-                self.snapshot = {}
+                self.snapshot, self.landed = {}, []
                 return True
             return False
         self.listed, self.batch = {pk for pk, *_ in rows}, AT_ONCE
@@ -223,15 +212,6 @@ class _Slice:
         prefetch_related_objects(self.landed, "team")
         for row in self.landed:
             row.cluster = self.cluster  # one object for all: each of them would be made anew from its columns
-
-    def _read(self, reader: ThreadPoolExecutor, pages: Iterator[Page], ahead: Future[Page | None]) -> None:
-        """Keep of the pages what is declared; the server makes the next one while this one is looked through."""
-        while (page := ahead.result()) is not None:
-            ahead = reader.submit(next, pages, None)
-            for item in page.items:
-                if (key := key_of(item)) in self.snapshot:
-                    self.snapshot[key] = item
-            self._keep_lease()
 
     def _keep_lease(self) -> None:
         if time.monotonic() >= self.deadline:

@@ -18,6 +18,7 @@ from apps.clusters.actions import pause, resume
 from apps.clusters.choices import Health
 from apps.clusters.clients.guard import TransactionOpen
 from apps.clusters.clients.kubernetes import KubernetesClient
+from apps.clusters.errors import Forbidden
 from apps.clusters.models import Cluster
 from apps.core import clock, leases
 from apps.core.actor import Actor
@@ -595,6 +596,29 @@ def test_another_look_at_many_is_told_once_and_misses_nothing(
     assert _hard(live, spaces[2])["requests.nvidia.com/gpu"] == "4"
     moved = {was["name"] for was, now in zip(seen, places.values(), strict=True) if was != now}
     assert moved == {spaces[1], spaces[2]}  # nothing is written of what did not move
+
+
+@pytest.mark.requirement("provisioning-3.2")
+def test_without_the_right_to_list_everything_is_read_one_by_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slower, and nothing else: no object is taken for absent or for unchanged because no list shows it."""
+    monkeypatch.setattr(running, "LIST_FROM", 2)
+    rows = [declare(cluster, [namespace(fresh_namespace())]) for _ in range(2)]
+    settle(only=("provisioning.apply",))
+
+    def closed(self: KubernetesClient, *args: Any, **kwargs: Any) -> Any:
+        raise Forbidden("namespaces is forbidden", status=403)
+
+    monkeypatch.setattr(KubernetesClient, "pages", closed)
+    with transaction.atomic():
+        for row in Declaration.objects.select_for_update().filter(cluster=cluster):
+            actions.apply_again(row)
+    settle(only=("provisioning.apply",))
+    for row in rows:
+        last = row.runs.order_by("-pk").first()
+        assert last is not None
+        assert (last.outcome, [call["verb"] for call in last.results]) == (RunOutcome.SUCCEEDED, ["get"])
 
 
 @pytest.mark.requirement("clusters-1.5")
