@@ -11,7 +11,7 @@ from apps.clusters.clients.kubernetes import KubernetesClient
 from apps.core import clock
 from apps.core.copies import copied
 from apps.quotas.kueue import ANY_NODE, PODS, QueueSpec, Share, cohort_name
-from apps.quotas.kueue_baseline import CohortSpec, FlavourSpec, kueue_manifests
+from apps.quotas.kueue_baseline import CohortSpec, FlavourSpec, kueue_manifests, topology_name
 from apps.quotas.manifests import WorkspaceSpec, workspace_manifests
 from tests.cluster.conftest import await_that, fresh
 from tests.cluster.fixtures import LABELS
@@ -31,6 +31,7 @@ class Company:
         self.flavours = [flavour.slug for flavour in flavours] or [fresh()]
         self._names = {cohort_name(unit): fresh() for unit in UNITS} | {ANY_NODE: fresh()}
         self._held: dict[str, tuple[str, list[Share], dict[str, Any]]] = {}
+        self._names |= {topology_name(flavour.levels): fresh() for flavour in flavours if flavour.levels}
         specs = list(flavours) or [FlavourSpec(self.flavours[0])]
         tree = [CohortSpec("group"), CohortSpec("retail", "group"), CohortSpec("research", "group")]
         self.apply(kueue_manifests(specs, tree, LABELS))
