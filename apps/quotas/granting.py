@@ -44,6 +44,7 @@ from apps.quotas.records import (
     overtaken,
     own_holdings,
     plan_request,
+    windows_ahead,
     windows_left,
 )
 from apps.teams import scope
@@ -143,17 +144,18 @@ def on_granted(uid: uuid.UUID, grant: Grant) -> None:
     request = _load(uid)
     _verify(request, grant)
     at = clock.now()
-    windows = windows_left(request, at)
-    if not windows:
-        if overtaken(request, at):
-            raise CannotTake(OVERTAKEN)
+    if not windows_ahead(request, at):
         raise Conflict("The end of the requested time has passed: correct the request or let it go.")
-    start = windows[0][0]
     pool = book.pool_of(request.workspace.cluster_id, request.flavour_id)
     if pool is None:
         raise CannotTake(f"{request.workspace.cluster} no longer offers {request.flavour}.")
     pool = Pool.objects.locked(pool.pk)
     workspace = Workspace.objects.locked(request.workspace_id)
+    # Read under lock: what a plain renewal gives way to may have been granted a moment ago.
+    windows = windows_left(request, at)
+    if not windows:
+        raise CannotTake(OVERTAKEN)
+    start = windows[0][0]
     _check_room(request, pool, windows)
     _check_distinguishable(request, start)
     lay_over(request, windows)

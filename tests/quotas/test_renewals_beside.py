@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.approvals import actions as approvals
+from apps.clusters.models import Pool
 from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid
@@ -181,6 +182,26 @@ def test_the_second_is_planned_anew_and_what_is_overtaken_is_withdrawn_with_the_
     assert request.approval.conclusion == OVERTAKEN
     assert close_overtaken_renewals.run() == 0
     assert rows(held) == [(41, END, None)]
+
+
+@pytest.mark.django_db
+@pytest.mark.requirement("quota-time-3.5")
+def test_what_is_granted_while_a_renewal_waits_for_the_pool_stands(
+    held: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people decide at once: the renewal is laid over what the other left when it has the lock, not before."""
+    other, request = held.ask(guaranteed=40, valid_until=MID), renew(held)
+    locked, due = Pool.objects.locked, [other]
+
+    def after_the_other(pk: int, **more: Any) -> Pool:
+        if due:
+            held.approve(due.pop())
+        return locked(pk, **more)
+
+    monkeypatch.setattr(Pool.objects, "locked", after_the_other)
+    settle(held, request, "approve")
+    assert not due
+    assert rows(held) == [(40, END, MID), (30, MID, LATER)]
 
 
 @pytest.mark.django_db
