@@ -17,7 +17,7 @@ from apps.core.actor import Actor
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.core.models import OutboxMessage
 from apps.core.testing import assert_queries, settle
-from apps.costs import distribution_actions, period_views, periods, running
+from apps.costs import distribution_actions, periods, preview_views, running
 from apps.costs.distribution import DEFAULT
 from apps.costs.models import DistributionPolicy, Period, PeriodWaiver, RunningStatement, Statement
 from apps.costs.statement_rows import policy_for, preview
@@ -87,7 +87,7 @@ def test_finance_closes_a_month_on_pages(world: World, company: Any) -> None:
     assert "Out of date" not in shown
     assert "2026-09-T-0001" in shown
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(period_views, "PER_PAGE", 2)
+        patch.setattr(preview_views, "PER_PAGE", 2)
         first, second = (get(finance, "costs:period-preview", f"?page={number}", **MONTH) for number in (1, 2))
         assert "1–2 of " in text(first)
         assert set(re.findall(r"2026-09-[PUT]-\d{4}", text(first))).isdisjoint(
