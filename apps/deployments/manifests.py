@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from apps.catalogue import manifest as catalogue
 from apps.catalogue.choices import Scheme
-from apps.clusters.capabilities import Capabilities
-from apps.clusters.choices import DeviceClass
-from apps.clusters.models import Flavour
 from apps.core.canonical import canonical_bytes, digest
 from apps.deployments import canary_matrix, keda, routes, verifying
 from apps.deployments.choices import CanaryMode
+from apps.deployments.render_input import LABEL, FlavourSpec, Manifest, RenderInput, Side, Unfit
 from apps.deployments.spec import Spec
 from apps.quotas import priorities
 
-Manifest = dict[str, Any]
-
-LABEL = "gpu-commons"
 RELEASE_LABEL, ENDPOINT_LABEL, WORKSPACE_LABEL = f"{LABEL}/release", f"{LABEL}/endpoint", f"{LABEL}/workspace"
 #: What the verifying storage container reads, and the admission policy compares (`verifying`, `admission`).
 FILES_DIGEST, MANIFEST_DIGEST = f"{LABEL}/files-digest", f"{LABEL}/manifest-digest"
@@ -48,65 +41,6 @@ _ADAPTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 PRIORITY: Mapping[str, str] = {
     "production": priorities.PRODUCTION, "staging": priorities.BATCH, "development": priorities.DEVELOPMENT,
 }  # fmt: skip
-
-
-class Unfit(ValueError):
-    """What was asked for cannot be rendered for this cluster; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlavourSpec:
-    """What a flavour says about nodes. `resource`: the extended resource of a GPU; "" for a CPU class."""
-
-    slug: str
-    resource: str = ""
-    node_labels: Mapping[str, str] = field(default_factory=dict)
-    tolerations: Sequence[Mapping[str, Any]] = ()
-
-    @classmethod
-    def of(cls, flavour: Flavour) -> FlavourSpec:
-        """Return what the row says."""
-        resource = "" if flavour.device_class == DeviceClass.CPU else flavour.resource_name
-        return cls(flavour.slug, resource, dict(flavour.node_labels), tuple(flavour.tolerations))
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One release of an endpoint as it is rendered."""
-
-    release_uid: str
-    number: int
-    manifest: catalogue.Manifest
-    spec: Spec
-    flavour: FlavourSpec
-
-
-@dataclass(frozen=True, slots=True)
-class RenderInput:
-    """Everything an endpoint's objects depend on.
-
-    `current` takes what the candidate does not; `traffic`: per cent to the candidate. `labels`: on every object, the
-    managed label among them. `queue`: LocalQueue's name where Kueue queues pods there, else "". `logger_url`: the
-    cluster's sink of prediction records. `metrics_url`: Prometheus as the cluster's KEDA reaches it; `metrics_auth`:
-    its ClusterTriggerAuthentication, "" for none.
-    """
-
-    name: str
-    namespace: str
-    endpoint_uid: str
-    workspace_uid: str
-    environment: str
-    capabilities: Capabilities
-    mode: CanaryMode
-    current: Side | None
-    candidate: Side | None = None
-    traffic: int = 0
-    labels: Mapping[str, str] = field(default_factory=lambda: {f"{LABEL}/managed": "true"})
-    queue: str = ""
-    stopped: bool = False
-    logger_url: str = ""
-    metrics_url: str = ""
-    metrics_auth: str = ""
 
 
 def autoscaler(spec: Spec) -> str:
@@ -436,3 +370,9 @@ def _ports(asked: RenderInput) -> set[int]:
         parts = urlsplit(asked.logger_url)
         found.add(parts.port or (443 if parts.scheme == "https" else 80))
     return found
+
+
+__all__ = [
+    "FILES_DIGEST", "MANIFEST_DIGEST", "FlavourSpec", "Manifest", "RenderInput", "Side", "Unfit", "autoscaler",
+    "deployment_name", "files_digest", "render", "service_name",
+]  # fmt: skip
