@@ -63,7 +63,7 @@ def sweep(world: SimpleNamespace, persona: str, names: Collection[str]) -> list[
 
 
 @pytest.mark.requirement("row-security-1.1", "row-security-1.2")
-@pytest.mark.parametrize("persona", ["lead_marketing", "vp_other"])
+@pytest.mark.parametrize("persona", ["lead_marketing", pytest.param("vp_other", marks=pytest.mark.full)])
 def test_nothing_foreign_shows_with_the_first_wall_off(
     db: None, quiet: None, first_wall_off: None, persona: str
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.backends.base import SessionBase
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
@@ -24,7 +24,7 @@ from apps.core import clock
 from apps.core.actor import Actor
 from apps.core.checks import ROOM_ORDER
 from apps.teams.service_actions import create_service_token
-from portal import context, navigation
+from portal import context, errors, navigation
 from tests.factories import client_for, grant, make_company, make_member, make_team, make_user
 from tests.sweep import routes
 from tests.sweep.types import ALL, NARROW, PERSONAS, READERS, TOKENS, Route
@@ -123,11 +123,13 @@ def clients(world: SimpleNamespace) -> dict[str, Client]:
     return found
 
 
-def remember(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Find out once what no request of the sweep can change: who signed in where, and what the shell counts for them.
+def remember(monkeypatch: pytest.MonkeyPatch, *, compared: str = "") -> None:
+    """Find out once what no request of the sweep can change: who signed in where, what the shell counts for them, and
+    how a refusal in the same words looks.
 
-    Whatever a request wrote is rolled back, so both are at every one of thousands of requests as they were at the
-    first; asking anew would be a quarter of the sweep.
+    Whatever a request wrote is rolled back, so all are at every one of thousands of requests as they were at the
+    first; asking anew would be a third of the sweep. Refusals of the person with the address `compared` are drawn
+    every time: they are held against each other.
     """
     counted: dict[Any, dict[str, int]] = {}
     opened: dict[Any, SignInSession | None] = {}
@@ -144,9 +146,23 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
         # Rows of its own for each request, before anything is noted on them.
         return deepcopy(opened[store.session_key])
 
+    drawn: dict[Any, str] = {}
+    draw = errors.draw
+
+    def refusal(request: Any, status: int, **words: Any) -> HttpResponse:
+        # A page of nothing but the shell and these words, apart from the address.
+        person = getattr(request, "user", None)
+        if status >= 500 or not getattr(person, "pk", None) or person.email == compared:
+            return draw(request, status, **words)
+        key = (person.pk, status, request.method, repr(sorted(words.items())))
+        if key not in drawn:
+            drawn[key] = draw(request, status, **words).content.decode().replace(request.path, "")
+        return HttpResponse(drawn[key], status=status, headers={"Cache-Control": "no-store"})
+
     for module in (navigation, context):
         monkeypatch.setattr(module, "counts_for", counts_for)
     monkeypatch.setattr(sessions, "session_of", session_of)
+    monkeypatch.setattr(errors, "draw", refusal)
 
 
 def _tokens(world: SimpleNamespace) -> tuple[str, str]:
