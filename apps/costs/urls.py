@@ -27,9 +27,7 @@ urlpatterns = [
     re_path(rf"{_TEAM}/{_DAY}/$", views.TeamDay.as_view(), name="team-day"),
     re_path(rf"{_TEAM}/{_DAY}/workload/$", views.WorkloadDay.as_view(), name="workload-day"),
     re_path(rf"{_TEAM}/{_DAY}/resources/$", resource_views.ResourceDay.as_view(), name="resource-day"),
-    path(
-        "costs/facts/<str:hour>/<uuid:fact_uid>/", resource_views.ResourceFactDetail.as_view(), name="resource-fact"
-    ),
+    path("costs/facts/<str:hour>/<uuid:fact_uid>/", resource_views.ResourceFactDetail.as_view(), name="resource-fact"),
     re_path(
         r"^costs/unallocated/(?P<month>\d{4}-(?:0[1-9]|1[0-2]))/$",
         spare_views.UnallocatedMonth.as_view(),

@@ -73,10 +73,10 @@ def request_check(source_id: int, *, actor: Actor) -> Source:
     return source
 
 
-def void_verdict(source: Source, changed: Sequence[str], *, actor: Actor) -> SourceCheck | None:
+def void_verdict(source: Source, changed: Sequence[str], *, by_id: int | None) -> SourceCheck | None:
     """Put "unknown" after the newest self-test of a source that is asked otherwise from now on; None: never tested.
 
-    Inside the transaction that changes the source, which is locked.
+    Inside the transaction that changes the source, which is locked; that change's event tells of it.
     """
     newest = fitness.newest_checks([source.pk]).get(source.pk)
     if newest is None:
@@ -85,7 +85,7 @@ def void_verdict(source: Source, changed: Sequence[str], *, actor: Actor) -> Sou
         source=source,
         verdict=CheckVerdict.UNKNOWN,
         findings=[voided(changed).as_json()],
-        started_by_id=actor.user_id,
+        started_by_id=by_id,
         checked_at=max(clock.now(), newest.checked_at + timedelta(microseconds=1)),
     )
 

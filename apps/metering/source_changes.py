@@ -82,7 +82,7 @@ def change_source(
     other = [word for word in changed if word not in _SAME_QUESTIONS]
     ended = waivers.end_for_change(source, other, actor=actor) if other else []
     if other:
-        selftest_run.void_verdict(source, other, actor=actor)
+        selftest_run.void_verdict(source, other, by_id=actor.user_id)
     source.name, source.url, source.options = new_name, new_url, new_options
     if token or forget_token:
         source.credentials = crypto.encrypt(token)

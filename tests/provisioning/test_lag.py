@@ -216,9 +216,8 @@ def test_of_ten_thousand_namespaces_a_few_pages_are_held_at_once(monkeypatch: py
 
     monkeypatch.setattr(observing, "record_objects", write)
     monkeypatch.setattr(observing, "absent", absent)
-    watcher = KindWatcher(
-        live, "ResourceQuota", observer.reports, observer.stop, pages=observer.pages,  # type: ignore[arg-type]
-    )  # fmt: skip
+    api: Any = live
+    watcher = KindWatcher(api, "ResourceQuota", observer.reports, observer.stop, pages=observer.pages)
     lister = threading.Thread(target=watcher._list, args=[clock.now()], daemon=True)
     lister.start()
     while not present:
