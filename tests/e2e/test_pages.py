@@ -106,7 +106,7 @@ def _look_at(
 
 def _ready(page: Any) -> None:
     try:
-        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        page.wait_for_selector("body[data-ready]")
     except PlaywrightTimeout as error:
         raise AssertionError(f"{page.url} is not ready: a script or a chart did not finish") from error
 

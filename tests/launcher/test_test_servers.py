@@ -49,7 +49,7 @@ def answer(process: subprocess.Popen[str]) -> dict[str, str]:
 
 
 def leave(process: subprocess.Popen[str]) -> None:
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
 
 @pytest.mark.requirement("installation-2.5")

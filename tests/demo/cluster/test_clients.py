@@ -71,13 +71,13 @@ def test_kubectl_applies_gets_describes_and_deletes(kubectl: Kubectl, client: Cl
             stdin={**job("train", 1, seconds="0.2"), "metadata": {"name": "train", "namespace": "team"}},
         )
     )
-    ok(kubectl("wait", "--for=condition=complete", "job/train", "-n", "team", "--timeout=20s"))
+    ok(kubectl("wait", "--for=condition=complete", "job/train", "-n", "team", "--timeout=60s"))
     assert "1/1" in ok(kubectl("get", "job", "-n", "team"))
     assert "Completed" in ok(kubectl("get", "pods", "-n", "team", "-o", "wide"))
     assert "SuccessfulCreate" in ok(kubectl("describe", "job", "train", "-n", "team"))
     assert "atlas-gpu-01" in ok(kubectl("get", "nodes", "-l", "nvidia.com/gpu.count=8"))
     assert "nvidia.com/gpu:     8" in ok(kubectl("describe", "node", "atlas-gpu-01"))
-    ok(kubectl("delete", "namespace", "team", "--timeout=20s"))
+    ok(kubectl("delete", "namespace", "team", "--timeout=60s"))
     assert "team" not in ok(kubectl("get", "namespaces"))
 
 
@@ -100,10 +100,10 @@ def test_kubectl_client_side_apply_label_and_rollout(kubectl: Kubectl) -> None:
     }
     assert "created" in ok(kubectl("apply", "-f", "-", stdin=body))
     assert "unchanged" in ok(kubectl("apply", "-f", "-", stdin=body))
-    assert "successfully rolled out" in ok(kubectl("rollout", "status", "deploy/server", "-n", "team", "--timeout=20s"))
+    assert "successfully rolled out" in ok(kubectl("rollout", "status", "deploy/server", "-n", "team", "--timeout=60s"))
     ok(kubectl("label", "deploy", "server", "x=y", "-n", "team"))
     ok(kubectl("rollout", "restart", "deploy/server", "-n", "team"))
-    assert "successfully rolled out" in ok(kubectl("rollout", "status", "deploy/server", "-n", "team", "--timeout=20s"))
+    assert "successfully rolled out" in ok(kubectl("rollout", "status", "deploy/server", "-n", "team", "--timeout=60s"))
     misspelt = {**body, "spec": {**body["spec"], "replikas": 3}}
     result = kubectl("apply", "-f", "-", stdin=misspelt)
     assert 'unknown field "spec.replikas"' in result.stderr

@@ -141,7 +141,7 @@ def test_a_killed_process_has_lost_nothing_it_acknowledged(tmp_path: Path) -> No
             client.close()
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         if pool is not None:
             pool.clear()
 
