@@ -33,7 +33,8 @@ TABLES = {
     "approvals_emergencyreview", "approvals_standardloss", "quotas_quotarequest", "quotas_changerequest",
     "costs_statement", "costs_statementline", "costs_statementfile", "costs_runningstatement", "catalogue_model",
     "catalogue_modelversion", "catalogue_cardrevision", "catalogue_evidence", "catalogue_modelrequest",
-    "catalogue_versionexception", "deployments_endpoint", "deployments_release",
+    "catalogue_versionexception", "catalogue_recertification", "catalogue_storedcopy", "costs_whatifrun",
+    "deployments_endpoint", "deployments_release",
 }  # fmt: skip
 
 
