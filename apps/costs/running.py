@@ -110,8 +110,12 @@ def _make(mark: RunningMonth) -> None:
     found = preview(period)
     RunningMonth.objects.filter(pk=mark.pk, alive_at=began).update(done=1)
     with transaction.atomic():
-        mine = RunningMonth.objects.select_for_update().filter(pk=mark.pk, alive_at=began).exists()
-        if not mine or not Period.objects.exclude(status=PeriodStatus.CLOSED).filter(pk=period.pk).exists():
+        # The month before its mark, as the close locks them: what is inserted below refers to the month, which locks it
+        # on commit, too. After a freeze that was waited for there is nothing left to store.
+        standing = Period.objects.select_for_update(no_key=True).exclude(status=PeriodStatus.CLOSED)
+        if not standing.filter(pk=period.pk).exists():
+            return
+        if not RunningMonth.objects.select_for_update().filter(pk=mark.pk, alive_at=began).exists():
             return
         RunningStatement.objects.filter(period=period).delete()
         RunningStatement.objects.bulk_create(rows(found.sheets, began), batch_size=_BATCH)

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.audit.models import AuditEvent
 from apps.core import clock
@@ -125,6 +126,17 @@ def test_finance_has_it_worked_out_anew_with_progress_and_a_lost_worker_is_follo
         with pytest.raises(OperationalError):
             running.make(september().pk)
         assert mark().state == FileStatus.RUNNING
+
+
+@pytest.mark.requirement("periods-2.8")
+def test_a_preview_is_stored_under_the_lock_of_its_month_as_a_close_takes_them(world: World, company: Any) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert running.make(september().pk) == 1
+    told = [query["sql"] for query in queries]
+    stored = next(at for at, sql in enumerate(told) if 'INSERT INTO "costs_runningstatement"' in sql)
+    begun = max(at for at, sql in enumerate(told[:stored]) if "SAVEPOINT" in sql)
+    locks = [sql for sql in told[begun:stored] if " FOR " in sql]
+    assert ['"costs_period"' in sql for sql in locks] == [True, False], locks
 
 
 def _finance(company: Any) -> Any:
