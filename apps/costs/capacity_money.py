@@ -122,6 +122,8 @@ def _lines(found: capacity_hour.CapacityHour, own: set[Any], reach: Reach) -> li
             result.append(MoneyLine(kind, line.gpu_ms, amount=held.get(kind), told=reach.everything))
         else:
             result.append(MoneyLine(kind, line.gpu_ms, charges=charges.get(line.uid, [])))
+    if foreign is not None:
+        foreign.charges = _as_one(foreign.charges)
     for shown in result:
         if shown.charges:
             tally = Tally(str(settings.COMMONS_CURRENCY))
@@ -129,6 +131,19 @@ def _lines(found: capacity_hour.CapacityHour, own: set[Any], reach: Reach) -> li
                 one.add_to(tally)
             shown.amount = tally.amount
     return result
+
+
+def _as_one(charges: list[PricedCharge]) -> list[PricedCharge]:
+    """Return charges added up by rate: how many owners there are, and what each had, is theirs to know."""
+    sums: dict[int | None, PricedCharge] = {}
+    for one in charges:
+        key = one.charge.rate_id
+        if key in sums:
+            sums[key].charge.quantity_ms += one.charge.quantity_ms
+            sums[key].charge.gpu_ms += one.charge.gpu_ms
+        else:
+            sums[key] = one
+    return list(sums.values())
 
 
 def _held(found: capacity_hour.CapacityHour) -> dict[str, Money | None]:

@@ -14,7 +14,7 @@ from apps.core.errors import Invalid, NotVisible
 from apps.core.pages import Crumb, PageView
 from apps.costs import capacity_money, selectors, spare_drill
 from apps.costs.choices import UNALLOCATED, ChargeKind
-from apps.costs.drill_pages import hour_of, hour_text, page_of
+from apps.costs.drill_pages import hour_of, hour_text, page_of, sensible
 from apps.costs.drilldown import Downloadable, Table, capacity_rows, spare_day_rows, spare_hour_rows, spare_month_rows
 from apps.costs.models import DayCharge
 from apps.costs.report_figures import Reach, reach_of
@@ -107,7 +107,7 @@ class UnallocatedMonth(SparePage):
 
     def _month(self) -> date:
         try:
-            return billing.parse_month(self.kwargs["month"])
+            return sensible(billing.parse_month(self.kwargs["month"]))
         except ValueError as error:
             raise NotVisible("There is no such month.") from error
 

@@ -20,7 +20,7 @@ from apps.core.money import Money
 from apps.core.permissions import may
 from apps.core.views import Crumb, ListView, PageView
 from apps.costs import actions, budget_figures, charge_stream, selectors
-from apps.costs.drill_pages import page_of
+from apps.costs.drill_pages import page_of, sensible
 from apps.costs.drilldown import Downloadable, Table, day_rows, fact_rows, hour_rows, month_rows
 from apps.costs.events import CHARGES_EXPORTED
 from apps.costs.models import Charge, DayCharge
@@ -97,9 +97,9 @@ def day_url(team: Team, day: date) -> str:
 
 
 def day_of(text: str) -> date:
-    """Return the day that an address names. Raises NotVisible for none."""
+    """Return the day that an address names. Raises NotVisible for none, and for one at which calendars end."""
     try:
-        return date.fromisoformat(text)
+        return sensible(date.fromisoformat(text))
     except ValueError as error:
         raise NotVisible("There is no such day.") from error
 

@@ -259,13 +259,13 @@ def proof_of(fact: HourFact | ResourceFact) -> ProofView | None:
     not name the workload no excerpt of it is shown.
     """
     words = [getattr(fact, "pod", ""), fact.workload_key, fact.workload_name]
-    return proof_view(fact.proof_id, words)
+    return proof_view(fact.proof_id, words, beside=fact.namespace)
 
 
-def proof_view(proof_id: int | None, words: Sequence[str] = ()) -> ProofView | None:
+def proof_view(proof_id: int | None, words: Sequence[str] = (), *, beside: str = "") -> ProofView | None:
     """Return a kept proof, each exchange with what it says of the first of `words` that it names; None: none is kept.
 
-    Without words no excerpt of any response is shown.
+    Without words no excerpt of any response is shown. `beside`: the namespace that an excerpt has to name, too.
     """
     if proof_id is None:
         return None
@@ -276,7 +276,7 @@ def proof_view(proof_id: int | None, words: Sequence[str] = ()) -> ProofView | N
     shown = []
     for exchange in proof.exchanges:
         response = body[exchange["offset"] : exchange["offset"] + exchange["bytes"]]
-        found = (about(response, word) for word in words if word)
+        found = (about(response, word, beside=beside) for word in words if word)
         shown.append({**exchange, "excerpt": next((text for text in found if text), "")})
     return ProofView(proof, shown)
 

@@ -347,6 +347,11 @@ def test_other_owners_stand_under_one_name(world: World, company: Any) -> None:
         assert foreign not in page
     # 4 and 1 guaranteed, nothing of it held.
     assert re.search(r"Other owners</th><td class=\"figure\">18,000,000</td><td class=\"figure\">0</td>", page)
+    # What each of the others has left unused is not told, on the page or in its file: one charge by rate.
+    assert "18,000,000 × 3.851" in page
+    assert "14,400,000 × 3.851" not in page
+    file = exported(get(lead, "costs:capacity-hour", f"?model={MODEL}&export=csv", **where))
+    assert [row["quantity_ms"] for row in file if row["line"].endswith("Other owners")] == ["18000000"]
     assert "of other teams, too" in page  # what the allocated time of others costs is theirs
     month = text(get(lead, "costs:unallocated-month", month="2026-11"))
     assert "Other owners" in month
@@ -376,6 +381,13 @@ def test_hours_without_lines_are_unknown_and_unpriced_ones_say_so(world: World, 
     assert "unknown, not zero" in page
     assert get(lead, "costs:capacity-hour", cluster_slug="nowhere", hour="2026-11-10T04").status_code == 404
     assert get(lead, "costs:capacity-hour", cluster_slug="dc1", hour="2026-11-10").status_code == 404
+    for year in ("0001", "9999"):  # calendars end there: there is no month, day or hour beside it
+        for hour in (f"{year}-01-01T00", f"{year}-12-31T23"):
+            where = {"cluster_slug": "dc1", "hour": hour}
+            assert get(company.finance, "costs:capacity-hour", f"?model={MODEL}", **where).status_code == 404
+            assert get(company.finance, "costs:unallocated-day", day=hour[:10]).status_code == 404
+            assert get(company.finance, "costs:unallocated-month", month=hour[:7]).status_code == 404
+            assert get(lead, "costs:resource-day", _QUERY, team_slug="finance", day=hour[:10]).status_code == 404
     assert "Nothing was left unallocated" in text(get(lead, "costs:unallocated-day", day="2026-11-16"))
     Charge.objects.filter(kind="unsold").update(rate_id=None)
     DayCharge.objects.filter(kind="unsold").update(rate=None)
@@ -440,6 +452,16 @@ def test_a_quota_that_was_changed_afterwards_is_said(world: World, company: Any)
 def test_an_excerpt_speaks_of_one_workload_alone(response: bytes, expected: str) -> None:
     assert about(response, "ours") == expected
     assert "theirs" not in about(response, "ours")
+
+
+@pytest.mark.requirement("drill-down-1.6")
+def test_an_excerpt_is_not_of_a_namesake_in_another_namespace() -> None:
+    both = (
+        b'{"result":[{"metric":{"namespace":"theirs","pod":"train-0"},"value":[1,"9"]},'
+        b'{"metric":{"namespace":"ours","pod":"train-0"},"value":[1,"2"]}]}'
+    )
+    assert about(both, "train-0", beside="ours") == '{"metric":{"namespace":"ours","pod":"train-0"},"value":[1,"2"]}'
+    assert about(both, "train-0", beside="elsewhere") == ""
 
 
 # ---------------------------------------------------------------- every total by links alone

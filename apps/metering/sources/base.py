@@ -135,17 +135,18 @@ class Feed:
 #: Objects that only describe the one they stand in: a series' labels, an allocation's properties.
 _DESCRIPTIONS = re.compile(rb'"(?:metric|properties|labels)"\s*:\s*$')
 #: Places of a name that are looked at before giving up: a set of an hour names a pod in keys, too.
-_PLACES = 50
+_PLACES = 200
 _OPENS, _CLOSES = b"{}"
 
 
-def about(response: bytes, name: str, *, size: int = 2000) -> str:
+def about(response: bytes, name: str, *, beside: str = "", size: int = 2000) -> str:
     """Return what a response says of `name` and of nothing else; "": nothing that can be cut out.
 
     The response holds readings of other workloads, which whoever may read this one's may not read: cut out is the
-    smallest JSON object that names it in a text of its own, with the object that this one describes.
+    smallest JSON object that names it in a text of its own, with the object that this one describes. `beside`: what
+    has to be named in it as well, as pods and workloads of other namespaces bear the same names.
     """
-    word, at = json.dumps(name).encode(), -1
+    word, other, at = json.dumps(name).encode(), json.dumps(beside).encode() if beside else b"", -1
     for _ in range(_PLACES):
         at = response.find(word, at + 1)
         if at < 0:
@@ -157,6 +158,8 @@ def about(response: bytes, name: str, *, size: int = 2000) -> str:
             begin = _opening(response, begin)
         if begin >= 0:
             cut = response[begin : _closing(response, begin)]
+            if other not in cut:
+                continue
             more = " …" if len(cut) > size else ""
             return cut[:size].decode("utf-8", "replace") + more
     return ""
