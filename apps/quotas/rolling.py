@@ -75,10 +75,16 @@ def roll_workspace(workspace_id: int) -> bool:
 
 
 def _has_begun(request: QuotaRequest, at: datetime) -> bool:
-    """Whether the first window of a scheduled request has begun; without a repetition its start is that moment."""
-    if request.recurrence is None:
+    """Whether the first window of a scheduled request has begun; without a repetition its start is that moment.
+
+    A plain renewal begins where what another request was granted meanwhile ends, if anything of it is left.
+    """
+    if request.recurrence is None and not request.is_renewal:
         return True
-    return Quota.objects.filter(request=request, valid__startswith__lte=at).exists()
+    laid = Quota.objects.filter(request=request)
+    if laid.filter(valid__startswith__lte=at).exists():
+        return True
+    return request.recurrence is None and not laid.exists()
 
 
 def _covered(request: QuotaRequest, at: datetime) -> bool:

@@ -205,6 +205,22 @@ def test_what_is_granted_while_a_renewal_waits_for_the_pool_stands(
 
 
 @pytest.mark.django_db
+@pytest.mark.requirement("quota-time-3.5")
+def test_a_renewal_is_in_force_once_the_rest_of_its_time_begins(held: World) -> None:
+    """Limits change in the workspace while the other request still speaks: that is no start of the renewal."""
+    other, request = held.ask(guaranteed=40, valid_until=MID), renew(held)
+    settle(held, other, "approve")
+    settle(held, request, "approve")
+    held.granted(guaranteed=20, valid_from=END + timedelta(days=2), valid_until=END + timedelta(days=4))
+    for at, status in ((END + timedelta(days=3), RequestStatus.SCHEDULED), (MID, RequestStatus.APPLYING)):
+        clock.advance(at - clock.now() + timedelta(minutes=1))
+        roll_quotas.run()
+        request.refresh_from_db()
+        assert request.status == status, at
+    assert held.held() == 30
+
+
+@pytest.mark.django_db
 @pytest.mark.requirement("quota-time-3.3", "quota-time-3.4")
 def test_a_pending_change_holds_what_was_held_and_never_for_ever(held: World) -> None:
     """Nobody renewed, the increase is undecided: what was held stays held for a fortnight, and it alone."""
