@@ -12,9 +12,18 @@ import pytest
 from django.urls import reverse
 
 from apps.approvals.models import ApprovalRequest, Comment, Decision, EmergencyReview, Grant, Stage, StandardLoss
-from apps.catalogue.models import CardRevision, Evidence, Model, ModelRequest, ModelVersion, VersionException
+from apps.catalogue.models import (
+    CardRevision,
+    Evidence,
+    Model,
+    ModelRequest,
+    ModelVersion,
+    Recertification,
+    StoredCopy,
+    VersionException,
+)
 from apps.core import row_security
-from apps.costs.models import Statement, StatementFile, StatementLine
+from apps.costs.models import Statement, StatementFile, StatementLine, WhatIfRun
 from apps.deployments.models import Endpoint, Release
 from apps.quotas.models import ChangeRequest, QuotaRequest
 from portal import health
@@ -26,7 +35,7 @@ from tests.sweep.test_sweep import check
 WALLED: tuple[Any, ...] = (
     ApprovalRequest, Stage, Decision, Grant, Comment, EmergencyReview, StandardLoss, QuotaRequest, ChangeRequest,
     Statement, StatementLine, StatementFile, Model, ModelVersion, CardRevision, Evidence, ModelRequest,
-    VersionException, Endpoint, Release,
+    VersionException, Endpoint, Release, WhatIfRun, Recertification, StoredCopy,
 )  # fmt: skip
 #: Rooms whose pages show nothing that lies behind the second wall.
 ELSEWHERE = {
