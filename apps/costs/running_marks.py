@@ -34,13 +34,14 @@ def marker(period: Period) -> str:
         priced = [[pk, hours, str(revisions), at] for pk, hours, revisions, at in cursor.fetchall()]
     policy = policy_for(period.month)
     credits = Credit.objects.filter(period=period, status=Verdict.APPROVED)
+    modes = UnitBilling.objects.filter(month_from__lte=period.month)
     return digest_of(
         [
             priced,
             _moved(Correction.objects.filter(period=period), "pk"),
             _moved(credits, "pk", "updated_at"),
             _moved(Bill.objects.filter(month=period.month, withdrawn_at=None), "pk", "updated_at"),
-            _moved(UnitBilling.objects.filter(month_from__lte=period.month), "pk"),
+            list(modes.order_by("pk").values_list("pk", "mode", "account")),
             [policy.pk, policy.version] if policy else [],
             list(Unit.objects.order_by("pk").values_list("pk", "name", "path")),
             list(Cluster.objects.order_by("pk").values_list("pk", "name")),

@@ -296,7 +296,8 @@ class CapacityHour(Downloadable, PageView):
             found=found,
             lines=view.lines,
             reserved=[line for line in view.lines if line.guaranteed_gpu_ms is not None],
-            total=total_of(line.amount for line in view.lines),
+            # What single teams held costs is not told to everybody: then no sum of what is told stands for the whole.
+            total=total_of(line.amount for line in view.lines) if all(line.told for line in view.lines) else None,
             previous_url=hour_url(view.cluster.slug, found.hour - step, found.gpu_model),
             next_url=hour_url(view.cluster.slug, found.hour + step, found.gpu_model),
             **extra,

@@ -15,7 +15,7 @@ from apps.core import clock
 from apps.core.testing import assert_queries, settle
 from apps.costs import distribution, periods, running, statement_rows
 from apps.costs.choices import FileStatus
-from apps.costs.models import Credit, DistributionPolicy, RunningMonth
+from apps.costs.models import Credit, DistributionPolicy, RunningMonth, UnitBilling
 from apps.metering import actions as metering
 from tests.costs.test_closing import FIRST, NOW, begin, holdings, ingest, september
 from tests.costs.test_periods_pages import MONTH, get, post, text
@@ -74,6 +74,14 @@ def test_page_turns_read_what_is_stored_and_any_change_underneath_is_said(
     assert "Out of date" not in text(get(company.finance, "costs:period-preview", **MONTH)), "not approved yet"
     Credit.objects.filter(pk=credit.pk).update(status="approved", decided_by=company.admin)
     assert "Out of date" in text(get(company.finance, "costs:period-preview", **MONTH))
+    running.make(september().pk)
+    billed = UnitBilling.objects.create(
+        unit=company.unit, month_from=september().month, mode="showback", set_by=company.finance
+    )
+    assert "Out of date" in text(get(company.finance, "costs:period-preview", **MONTH))
+    running.make(september().pk)
+    UnitBilling.objects.filter(pk=billed.pk).update(mode="chargeback", account="700100")
+    assert "Out of date" in text(get(company.finance, "costs:period-preview", **MONTH)), "set anew, in place"
     running.make(september().pk)
     with clock.frozen(NOW + timedelta(minutes=1)):
         more(world)

@@ -352,6 +352,11 @@ def test_other_owners_stand_under_one_name(world: World, company: Any) -> None:
     assert "14,400,000 × 3.851" not in page
     file = exported(get(lead, "costs:capacity-hour", f"?model={MODEL}&export=csv", **where))
     assert [row["quantity_ms"] for row in file if row["line"].endswith("Other owners")] == ["18000000"]
+    physical = r"the sum of the others</td><td class=\"figure\">([^<]*)</td>"
+    assert re.findall(physical, page) == [""]  # what is told is not the sum of all
+    assert (
+        "USD" in re.findall(physical, text(get(company.finance, "costs:capacity-hour", f"?model={MODEL}", **where)))[0]
+    )
     assert "of other teams, too" in page  # what the allocated time of others costs is theirs
     month = text(get(lead, "costs:unallocated-month", month="2026-11"))
     assert "Other owners" in month
