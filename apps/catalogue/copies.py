@@ -59,6 +59,16 @@ def why_not(version: ModelVersion, at: datetime) -> str:
     return ""
 
 
+def closed(copy: StoredCopy, at: datetime) -> str:
+    """Return why a copy that was started may not go on, "" where it may: its approval ended, or its store is shut."""
+    version = copy.model_version
+    if why := why_not(version, at):
+        return why
+    if not targets(version).filter(pk=copy.store_id).exists():
+        return "The store takes the portal's copies no more."
+    return ""
+
+
 @transaction.atomic
 def start(version_id: int, store_id: int, *, actor: Actor, expected_version: int | None = None) -> StoredCopy:
     """Have an approved version's uploaded files written into a store and read back.

@@ -91,6 +91,9 @@ class _Hand:
         copy = StoredCopy.objects.select_related("store").select_for_update(of=("self",)).get(pk=self.copy_id)
         if copy.status not in copies.OPEN:
             return None
+        if why := copies.closed(copy, clock.now()):
+            _end(copy, JobStatus.FAILED, why)
+            return None
         taken_over = copy.status == JobStatus.RUNNING
         if taken_over and copy.attempts >= MAX_ATTEMPTS:
             _end(copy, JobStatus.FAILED, f"Workers ended {copy.attempts} times while copying: tell a platform admin.")

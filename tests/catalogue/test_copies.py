@@ -102,6 +102,22 @@ def test_only_approved_sealed_uploads_go_to_stores_that_are_opened_for_them(worl
 
 
 @pytest.mark.requirement("stored-copies-1.1")
+@pytest.mark.parametrize("shut", ["approval", "store"])
+def test_nothing_leaves_once_the_approval_is_revoked_or_the_store_is_shut(
+    world: World, store: ModelStore, server: WritableS3, shut: str
+) -> None:
+    world.approved()
+    copy = put(world, store)
+    if shut == "approval":
+        Grant.objects.update(revoked_at=clock.now(), revoked_reason="A flaw was found.")
+    else:
+        store_actions.edit_store(store.pk, actor=world.actor("admin"), takes_copies=False)
+    assert settle(copy).status == JobStatus.FAILED
+    assert {"approval": "Only approved bytes", "store": "takes the portal's copies no more"}[shut] in copy.last_error
+    assert server.puts == []
+
+
+@pytest.mark.requirement("stored-copies-1.1")
 def test_only_an_s3_store_with_a_bucket_is_opened(world: World) -> None:
     admin = world.actor("admin")
     with pytest.raises(Invalid) as refused:
