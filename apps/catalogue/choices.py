@@ -124,7 +124,10 @@ RECERTIFICATION_TRANSITIONS = Transitions(
         },
         RecertificationStatus.RENEWED: {},
         RecertificationStatus.SUPERSEDED: {},
-        RecertificationStatus.DECLINED: {"submit": RecertificationStatus.SUBMITTED, "end": RecertificationStatus.ENDED},
+        RecertificationStatus.DECLINED: {
+            "submit": RecertificationStatus.SUBMITTED, "supersede": RecertificationStatus.SUPERSEDED,
+            "end": RecertificationStatus.ENDED,
+        },
         RecertificationStatus.ENDED: {},
     }
 )  # fmt: skip

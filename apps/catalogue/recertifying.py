@@ -123,7 +123,10 @@ def confirm(
     """
     from apps.catalogue import requests as asks
 
-    row = _locked(recertification_id, actor, expected_version)
+    # The version's lock alone: `submit` waits for turns that a grant holds when it comes for the draft.
+    row = _under_version(recertification_id, actor)
+    if expected_version is not None and row.version != expected_version:
+        raise Conflict("Somebody changed this while you were looking at it.", current={"version": row.version})
     if row.status not in CONFIRMABLE:
         raise Conflict(f"{_words(row)}: there is nothing to confirm.", current={"status": row.status})
     if row.due_at <= clock.now():
@@ -140,7 +143,8 @@ def decline(
 
     Raises Invalid without a reason, NotVisible, NotAllowed, Conflict where it is taken up already.
     """
-    row = _locked(recertification_id, actor, expected_version)
+    _under_version(recertification_id, actor)
+    row = Recertification.objects.locked(recertification_id, expected_version=expected_version)
     if row.status != RecertificationStatus.OPEN:
         raise Conflict(f"{_words(row)}: there is nothing to decline.", current={"status": row.status})
     _close(row, "decline", checking.reason(reason), actor)
@@ -152,7 +156,8 @@ def may_confirm(user: Any, row: Recertification) -> bool:
     return may(user, SUBMIT, row.model_version)
 
 
-def _locked(recertification_id: int, actor: Actor, expected_version: int | None) -> Recertification:
+def _under_version(recertification_id: int, actor: Actor) -> Recertification:
+    """Lock the draft's version, by which whoever answers drafts waits for each other, and return the draft unlocked."""
     found = Recertification.objects.filter(pk=recertification_id)
     if not actor.is_system:
         found = found.visible_to(person(actor))
@@ -160,7 +165,6 @@ def _locked(recertification_id: int, actor: Actor, expected_version: int | None)
     if version_id is None:
         raise NotVisible
     locked_version(version_id, SUBMIT, actor=actor)
-    Recertification.objects.locked(recertification_id, expected_version=expected_version)
     return Recertification.objects.select_related("model_version__model__team", "request").get(pk=recertification_id)
 
 
@@ -188,7 +192,7 @@ def granted(row: ModelRequest, grant: Grant) -> None:
     digest = row.model_version.digest
     for one in _unfinished().filter(model_version__digest=digest).exclude(grant=grant):
         lasts = grant.expires_at is None or grant.expires_at > one.due_at
-        if one.request_id == row.renews_id and one.status != RecertificationStatus.SUBMITTED:
+        if one.request_id == row.renews_id and one.renewal_id != row.pk:
             _submitted(one, row)  # a policy approved it in the moment it was asked for
         if one.renewal_id == row.pk and lasts:
             _close(one, "renew", "", SYSTEM)

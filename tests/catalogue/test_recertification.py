@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.approvals import granting, tasks
 from apps.approvals import recertifying as ending
@@ -150,6 +151,31 @@ def test_who_confirms_is_the_requester_and_cannot_decide(world: World, company: 
     assert OutboxMessage.objects.filter(event="approvals.grant.ending").count() == 1
 
 
+@pytest.mark.requirement("recertification-2.1")
+def test_who_confirms_waits_for_no_turn_with_the_draft_in_hand(world: World) -> None:
+    wait(61)
+    with CaptureQueriesContext(connection) as seen:
+        recertifying.confirm(draft().pk, REASON, actor=world.actor("lead_finance"))
+    locks = [one["sql"] for one in seen if "advisory" in one["sql"] or "UPDATE OF" in one["sql"]]
+    turn = next(number for number, sql in enumerate(locks) if "advisory" in sql)
+    held = next(number for number, sql in enumerate(locks) if 'OF "catalogue_recertification"' in sql)
+    # A grant holds the team's turn when it comes for the draft: the other way round they would wait for each other.
+    assert turn < held
+
+
+@pytest.mark.requirement("recertification-2.2", "recertification-3.1")
+def test_a_correction_that_a_policy_grants_at_once_renews_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait(61)
+    row, lead = draft(), world.actor("lead_finance")
+    made = recertifying.confirm(row.pk, REASON, actor=lead)
+    # Granted within `submit`, a correction is known to its draft only by the grant.
+    monkeypatch.setattr(recertifying, "asked", lambda row: None)
+    corrected = asks.correct(made.pk, asks.Asked([world.production.pk], 100, 200, REASON), actor=lead)
+    world.decide(corrected)
+    row.refresh_from_db()
+    assert (row.status, row.renewal) == ("renewed", corrected)
+
+
 @pytest.mark.requirement("recertification-2.2")
 def test_a_rejected_or_withdrawn_request_opens_the_draft_again_and_a_correction_takes_it_along(world: World) -> None:
     wait(61)
@@ -197,6 +223,16 @@ def test_another_approval_of_the_same_scope_settles_it_unless_it_ends_sooner(wor
     row.refresh_from_db()
     assert row.status == "superseded"
     assert "Covered by the approval" in row.closed_reason
+
+
+@pytest.mark.requirement("recertification-3.1", "recertification-2.3")
+def test_another_approval_settles_what_somebody_let_end_too(world: World) -> None:
+    wait(61)
+    row = draft()
+    recertifying.decline(row.pk, "The model is replaced in spring.", actor=world.actor("lead_finance"))
+    world.approved([world.production, world.staging], valid_days=200)
+    row.refresh_from_db()
+    assert row.status == "superseded"
 
 
 @pytest.mark.requirement("recertification-3.1")
