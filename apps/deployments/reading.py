@@ -67,15 +67,18 @@ def room_of(workspace: Workspace, flavour: Flavour, at: datetime) -> Room:
     limit = book.gpu_limits(workspace, at).get(flavour.resource_name, item.guaranteed)
     # Of a CPU class the limit holds the workspace's own cores, too.
     own = workspace.cpu_cores if flavour.device_class == DeviceClass.CPU else 0
-    return Room(item.guaranteed, max(item.guaranteed, limit - own), item.serving if share_decides(workspace) else None)
+    kept = item.serving if share_decides(workspace, flavour) else None
+    return Room(item.guaranteed, max(item.guaranteed, limit - own), kept)
 
 
-def share_decides(workspace: Workspace) -> bool:
+def share_decides(workspace: Workspace, flavour: Flavour) -> bool:
     """Whether production's services have the share kept for serving alone: jobs queue there, and services do not.
 
-    The cluster holds pods of production priority to exactly that share (quotas.priorities).
+    The cluster holds pods of production priority to exactly that share of GPUs (quotas.priorities), not of cores.
     """
     cluster = workspace.cluster
+    if flavour.device_class == DeviceClass.CPU:
+        return False
     if cluster.kueue_mode != KueueMode.JOBS or workspace.environment != Environment.PRODUCTION:
         return False
     return kueue_state.queued(workspace)

@@ -84,7 +84,7 @@ def _seen(workspace: Workspace, flavour: Flavour, at: datetime) -> tuple[room_no
         missing = int(units.to_integral_value(ROUND_CEILING))
     holders = _holders(workspace, name, at) if flavour.device_class == DeviceClass.GPU and used else None
     limit, seen_at = f"Quota of {flavour.name} in {workspace.namespace}", status.observed_at
-    if reading.share_decides(workspace):
+    if reading.share_decides(workspace, flavour):
         limit = f"Share of {flavour.name} kept for serving in {workspace.namespace}"
         allowed, used, seen_at = _serving(workspace, name)
         unsure, holders = _unsure(workspace, seen_at, at), None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from apps.clusters.models import Cluster
 from apps.core import clock
 from apps.core.partitions import ensure_month
-from apps.deployments import room_reading
+from apps.deployments import reading, room_reading
 from apps.deployments.feasibility import Held as Others
 from apps.deployments.feasibility import Room as Held
 from apps.deployments.feasibility import Size, fit
@@ -30,6 +31,7 @@ from apps.quotas.models import Quota
 from tests.deployments.test_pages import form, text_of
 from tests.deployments.world import World, make_world
 from tests.factories import Company, client_for
+from tests.rates.factories import make_flavour, make_pool
 
 AT = datetime(2026, 11, 18, 9, tzinfo=UTC)
 Limit = Callable[[int], AbstractContextManager[Any]]
@@ -228,6 +230,15 @@ def test_the_serving_share_is_read_from_the_quota_of_production_priority(
     found = room_reading.of_release(Release.objects.get(pk=release.pk), clock.now())
     assert found.state is State.WAITS
     assert "Share of A100-80GB kept for serving in finance-production: 2 of 2 GPUs are used now" in found.words[0]
+    # The quota of production priority counts GPUs alone: cores are held to what is guaranteed of them.
+    cores = make_flavour("cpu-large", device_class="cpu", resource_name="cpu", gpu_model="cpu-large")
+    make_pool(world.cluster, cores, gpus=500, device_class="cpu")
+    Quota.objects.create(
+        workspace=world.workspaces["production"], flavour=cores, guaranteed=64,
+        valid=DateTimeTZRange(clock.now() - timedelta(days=1), None, "[)"),
+    )  # fmt: skip
+    room = reading.room_of(release.endpoint.workspace, cores, clock.now())
+    assert (room.guaranteed, room.kept) == (64, None)
 
 
 @pytest.mark.django_db
