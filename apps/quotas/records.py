@@ -118,6 +118,13 @@ def estimate_of(assessment: Assessment) -> dict[str, Any]:
     }
 
 
+def adds_later(request: QuotaRequest) -> int:
+    """Return the units that a stored request adds at the most where it adds fewer at its start; 0: no more later."""
+    most = int(request.estimate.get("delta_units") or 0)
+    before = int((request.change.get("before") or {}).get("guaranteed", 0))
+    return most if most > max(0, request.guaranteed - before) else 0
+
+
 def change_of(request: QuotaRequest, assessment: Assessment) -> dict[str, Any]:
     """Return the frozen change: what is held before and shows again after, and a leaf per cluster and field path."""
     asked = asked_of(request)
@@ -290,6 +297,7 @@ def auto_approved(
 
 
 __all__ = [
+    "adds_later",
     "asked_of",
     "auto_approved",
     "borrow_words",

@@ -35,7 +35,7 @@ from apps.quotas.pools import (
     pool_rows,
     visible_pools,
 )
-from apps.quotas.records import borrow_words
+from apps.quotas.records import adds_later, borrow_words
 from apps.quotas.use_it import to_yaml
 from apps.rates.selectors import Estimate
 from apps.teams.models import Team
@@ -295,6 +295,7 @@ def request_evidence(request: QuotaRequest) -> dict[str, Any]:
     reviewed = draft is not None and request.status == RequestStatus.IN_REVIEW
     return {
         "quota_request": request,
+        "adds_later": adds_later(request),
         **_held_for(request, now),
         "pool": draft.pool if draft is not None else None,
         "word": guaranteed_word(draft.pool if draft is not None else None),

@@ -294,6 +294,8 @@ def test_keeping_beyond_its_end_what_is_held_until_then_adds_all_of_it(world: Wo
         request = world.ask(guaranteed=20)
         assert request.status == RequestStatus.IN_REVIEW, "no rule for small changes takes it"
         assert request.estimate["delta_units"] == 20
+        page = client_for(world.company.vp).get(reverse("approvals:request-detail", args=[request.approval.uid]))
+        assert "From then on this adds 20: its cost" in page.content.decode()
         assert request.cost is not None
         assert request.cost.amount > 0
         world.approve(request)
