@@ -75,7 +75,11 @@ def _seen(workspace: Workspace, flavour: Flavour, at: datetime) -> tuple[room_no
     unsure = _unsure(workspace, status.observed_at, at)
     name = flavour.resource_name
     allowed, used = _pair(status.resources, f"requests.{name}")
-    row = next((one for one in quota_rows([workspace], at) if one.flavour.pk == flavour.pk), None)
+    held = quota_rows([workspace], at)
+    row = next((one for one in held if one.flavour.pk == flavour.pk), None)
+    # The cluster counts a resource's name, whatever flavour a pod runs on.
+    among = any(one.flavour.resource_name == name and one.flavour.pk != flavour.pk for one in held)
+    counted = f"{name} (all flavours of it)" if among else flavour.name
     promised, missing = "", 0
     if row is not None and row.standing == Standing.PROMISED:
         promised = row.standing_why
@@ -83,9 +87,9 @@ def _seen(workspace: Workspace, flavour: Flavour, at: datetime) -> tuple[room_no
         units = Decimal(devices.numerator * flavour.denominator) / (devices.denominator * flavour.numerator)
         missing = int(units.to_integral_value(ROUND_CEILING))
     holders = _holders(workspace, name, at) if flavour.device_class == DeviceClass.GPU and used else None
-    limit, seen_at = f"Quota of {flavour.name} in {workspace.namespace}", status.observed_at
+    limit, seen_at = f"Quota of {counted} in {workspace.namespace}", status.observed_at
     if reading.share_decides(workspace, flavour):
-        limit = f"Share of {flavour.name} kept for serving in {workspace.namespace}"
+        limit = f"Share of {counted} kept for serving in {workspace.namespace}"
         allowed, used, seen_at = _serving(workspace, name)
         unsure, holders = _unsure(workspace, seen_at, at), None
     cores = _pair(status.resources, "requests.cpu")

@@ -242,6 +242,22 @@ def test_the_serving_share_is_read_from_the_quota_of_production_priority(
 
 
 @pytest.mark.django_db
+@pytest.mark.requirement("release-review-2.2")
+def test_what_the_cluster_counts_together_is_not_called_one_flavours_quota(world: World) -> None:
+    observe(world, used=8)
+    release = world.ask("production", ladder=())
+    other = make_flavour("h100", resource_name=world.flavour.resource_name, gpu_model="H100", node_labels={"gpu": "h"})
+    make_pool(world.cluster, other, gpus=8)
+    Quota.objects.create(
+        workspace=world.workspaces["production"], flavour=other, guaranteed=4,
+        valid=DateTimeTZRange(clock.now() - timedelta(days=1), None, "[)"),
+    )  # fmt: skip
+    found = room_reading.of_release(Release.objects.get(pk=release.pk), clock.now())
+    resource = world.flavour.resource_name
+    assert f"Quota of {resource} (all flavours of it) in finance-production: 8 of 8 GPUs are used" in found.words[0]
+
+
+@pytest.mark.django_db
 @pytest.mark.requirement("release-review-2.5")
 def test_a_guarantee_that_others_still_use_is_not_room(world: World) -> None:
     world.pool.observed_gpus = 8
