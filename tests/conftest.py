@@ -105,7 +105,7 @@ def _flush_as_owner() -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note which kept world the test asks for; whoever asks for none, or commits, finds a database without one."""
-    kept.keeper.wanted = kept.wanted(getattr(item, "fixturenames", []))
+    kept.keeper.wanted = kept.wanted(item)
     if kept.keeper.name and not kept.keeper.wanted:
         with item.config.stash[blocking_manager_key].unblock():
             kept.keeper.drop()

@@ -10,7 +10,7 @@ database without it. Only for tests that are rolled back.
     def books(db: None) -> Books:
         return kept.copy("books")
 
-The fixture's name is the world's, or the test is not known to want it.
+The fixture's name is the world's, and it stands in the module of what makes it, or the test is not known to want it.
 """
 
 from __future__ import annotations
@@ -77,9 +77,14 @@ def world(name: str, make: Callable[[], Any]) -> None:
     _makers[name] = make
 
 
-def wanted(fixtures: list[str]) -> str:
-    """Return the kept world that a test with these fixtures asks for; "" for none."""
-    return next((name for name in fixtures if name in _makers), "")
+def wanted(item: Any) -> str:
+    """Return the kept world that a test asks for; "" for none. Another room's fixture of the same name is no world."""
+    info = getattr(item, "_fixtureinfo", None)
+    for name, make in _makers.items():
+        found = info.name2fixturedefs.get(name) if info is not None else None
+        if found and found[-1].func.__module__ == make.__module__:
+            return name
+    return ""
 
 
 def copy(name: str) -> Any:
