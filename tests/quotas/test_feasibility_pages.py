@@ -54,28 +54,32 @@ def test_fits_now_is_what_granting_does(world: World, seed: int) -> None:
     now = clock.now().replace(microsecond=0)
     world.pool.capacities.update(committable_gpus=20)
     verdicts = set()
-    for _ in range(9):
-        team = dice.choice(["finance", "marketing", "research"])
-        if QuotaRequest.objects.filter(workspace=world.workspaces[team], status=RequestStatus.WAITING).exists():
-            continue
-        rows = Quota.objects.filter(workspace=world.workspaces[team], valid__endswith__gt=now).order_by("valid")
-        ends = [valid.upper for valid in rows.values_list("valid", flat=True)]
-        begin = dice.choice([None, now + timedelta(days=dice.randint(1, 9)), *ends, *ends])
-        end = dice.choice([None, (begin or now) + timedelta(days=dice.randint(1, 12))])
-        units = dice.randint(1, 12)
-        held = world.held(team, begin)
-        if held == units:
-            continue
-        said = judged(world, team, units, valid_from=begin, valid_until=end)
-        request = world.granted(team, units, valid_from=begin, valid_until=end)
-        request.refresh_from_db()
-        verdicts.add(said.verdict)
-        assert (request.status != RequestStatus.WAITING) == (said.verdict == Verdict.FITS_NOW), (
-            units,
-            begin,
-            end,
-            said,
-        )
+    for step in range(9):
+        # A clock of its own: a second that begins between what is said and what is done is another question.
+        with clock.frozen(now + timedelta(seconds=step)):
+            team = dice.choice(["finance", "marketing", "research"])
+            if QuotaRequest.objects.filter(workspace=world.workspaces[team], status=RequestStatus.WAITING).exists():
+                continue
+            rows = Quota.objects.filter(workspace=world.workspaces[team], valid__endswith__gt=clock.now()).order_by(
+                "valid"
+            )
+            ends = [valid.upper for valid in rows.values_list("valid", flat=True)]
+            begin = dice.choice([None, now + timedelta(days=dice.randint(1, 9)), *ends, *ends])
+            end = dice.choice([None, (begin or now) + timedelta(days=dice.randint(1, 12))])
+            units = dice.randint(1, 12)
+            held = world.held(team, begin)
+            if held == units:
+                continue
+            said = judged(world, team, units, valid_from=begin, valid_until=end)
+            request = world.granted(team, units, valid_from=begin, valid_until=end)
+            request.refresh_from_db()
+            verdicts.add(said.verdict)
+            assert (request.status != RequestStatus.WAITING) == (said.verdict == Verdict.FITS_NOW), (
+                units,
+                begin,
+                end,
+                said,
+            )
     assert verdicts
 
 
