@@ -114,7 +114,10 @@ def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     """Wait for a condition to hold and return its value; the test fails when the time is up."""
     deadline = time.monotonic() + timeout
     while True:
-        value = condition()
+        try:
+            value = condition()
+        except LookupError:  # A status that its controller has not written yet.
+            value = None
         if value:
             return value
         if time.monotonic() > deadline:

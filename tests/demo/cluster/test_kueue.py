@@ -104,10 +104,7 @@ def status_of(client: Client, name: str) -> Any:
 
 
 def use(client: Client, name: str) -> tuple[str, str]:
-    told = status_of(client, name).get("flavorsUsage")
-    if not told:  # A queue has no status until the controller has looked at it.
-        return "", ""
-    row = told[0]["resources"][0]
+    row = status_of(client, name)["flavorsUsage"][0]["resources"][0]
     return row["total"], row["borrowed"]
 
 
