@@ -173,9 +173,12 @@ def release(client: Client, namespace: str, before: Mapping[str, Any]) -> str:
 
 def _released(client: Client, target: Target, before: Mapping[str, Any]) -> str:
     if not is_stopped(target.obj):
+        # Started, and the field is ours: a try before this one set it and came no further. An owner who starts it takes
+        # the field over.
+        ours = is_ours(target.obj)
         if _holds(target.obj):
             client.disown(target.obj, MANAGER)
-        return "Its owner had started it already."
+        return "" if ours else "Its owner had started it already."
     if not is_ours(target.obj):
         return "Its owner has stopped it, so it stays stopped."
     path, _ = _LEVERS[target.kind]
