@@ -316,8 +316,11 @@ class Postgres:
             return
         info = process_info(pid) if pid else None
         if info and is_running(pid) and info.command.startswith("postgres"):
-            working = Path(f"/proc/{pid}/cwd")
-            if working.resolve() == self.data.resolve():
+            try:
+                here = Path(f"/proc/{pid}/cwd").resolve() == self.data.resolve()
+            except FileNotFoundError:  # It ended between the two looks.
+                here = False
+            if here:
                 # A supervisor killed a moment ago leaves a server that is just shutting down.
                 if not wait_until(lambda: not is_running(pid), 15):
                     raise LauncherError(f"Another PostgreSQL (process {pid}) already uses {self.data}.")
